@@ -1,0 +1,105 @@
+"""Attention over the paged cache. Keys and values are used where they lie when a sequence's blocks
+follow each other, as they do for a single sequence, and gathered otherwise."""
+
+import numpy as np
+from core.backend import Call
+from core.dtype import f32
+from core.tensor import TensorSpec
+from cpu_numpy.kernels.declare import kernels
+
+_SCORES = 1 << 21  # float32 elements of scores held at a time: 8 MiB
+
+
+def _quantize(rows):
+    peak = np.max(np.abs(rows), axis=-1)
+    scales = np.where(peak > 0, peak / np.float32(127), np.float32(1)).astype(np.float32)
+    return np.rint(rows / scales[..., None]).clip(-127, 127), scales
+
+
+@kernels.implements("kv_cache_write", dtypes={"A": "f32 f16 bf16", "C": "f32 f16 bf16 i8"},
+                    batch_invariant=True)
+def kv_cache_write(k, v, cache, cache_scales, slots):
+    keys, values = cache.reshape(2, -1, *k.shape[1:])
+    sides = ((0, k, keys), (1, v, values))
+
+    def launch():
+        stored = slots >= 0
+        everything = stored.all()
+        where = slots if everything else slots[stored]
+        for side, rows, target in sides:
+            kept = rows if everything else rows[stored]
+            if cache_scales is not None:
+                kept, scales = _quantize(kept.astype(np.float32))
+                cache_scales[side].reshape(-1, k.shape[1])[where] = scales
+            target[where] = kept.astype(target.dtype, copy=False)
+    return launch
+
+
+def _scratch(call: Call) -> TensorSpec:
+    context = call.dims["B"] * call.dims["BS"]
+    group = call.dims["H"] // call.dims["Hkv"]
+    rows = max(1, min(call.dims["T"], _SCORES // max(1, context * group)))
+    return TensorSpec((rows * group * max(1, context),), f32)
+
+
+@kernels.implements("attention", dtypes={"A": "f32", "C": "f32 f16 bf16 i8"}, workspace=_scratch)
+def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale, workspace):
+    tokens, heads, size = q.shape
+    block_size, kv_heads = cache.shape[2:4]
+    group = heads // kv_heads
+    flat = cache.reshape(2, -1, kv_heads, size)
+    flat_scales = None if cache_scales is None else cache_scales.reshape(2, -1, kv_heads)
+    queries, results = (a.reshape(tokens, kv_heads, group, size) for a in (q, out))
+
+    def context(row, length):
+        """(keys, values) of one sequence as float32 [length, Hkv, d], a view where possible."""
+        blocks = row[:-(-length // block_size)]
+        if len(blocks) == 1 or (np.diff(blocks) == 1).all():
+            where = slice(blocks[0] * block_size, blocks[0] * block_size + length)
+        else:
+            where = (blocks[:, None] * block_size + np.arange(block_size)).reshape(-1)[:length]
+        kv = flat[:, where].astype(np.float32, copy=False)
+        if flat_scales is not None:
+            kv *= flat_scales[:, where, :, None]
+        return kv
+
+    def one_query(t, keys, values):
+        scores = np.matmul(queries[t] * np.float32(scale), keys.transpose(1, 2, 0))
+        _softmax(scores)
+        np.matmul(scores, values.transpose(1, 0, 2), out=results[t])
+
+    def many_queries(start, stop, keys, values):
+        length = len(keys)
+        step = max(1, workspace.size // (group * length))
+        for first in range(start, stop, step):
+            last = min(first + step, stop)
+            seen = length - (stop - last)  # keys that the tile's last query may see
+            scores = workspace[:(last - first) * group * seen].reshape(last - first, group, seen)
+            hidden = np.arange(seen) > (seen - (last - first) + np.arange(last - first))[:, None]
+            for h in range(kv_heads):
+                tile = np.ascontiguousarray(queries[first:last, h]).reshape(-1, size)
+                tile = tile * np.float32(scale)
+                np.matmul(tile, keys[:seen, h].T, out=scores.reshape(-1, seen))
+                np.copyto(scores, -np.inf, where=hidden[:, None])
+                _softmax(scores)
+                results[first:last, h] = np.matmul(scores.reshape(-1, seen), values[:seen, h]
+                                                   ).reshape(-1, group, size)
+
+    def launch():
+        for s, length in enumerate(seq_lens.tolist()):
+            start, stop = int(query_starts[s]), int(query_starts[s + 1])
+            if length == 0:
+                out[start:stop] = 0
+                continue
+            keys, values = context(block_table[s], length)
+            if stop - start == 1:
+                one_query(start, keys, values)
+            else:
+                many_queries(start, stop, keys, values)
+    return launch
+
+
+def _softmax(scores):
+    np.subtract(scores, scores.max(axis=-1, keepdims=True), out=scores)
+    np.exp(scores, out=scores)
+    np.divide(scores, scores.sum(axis=-1, keepdims=True), out=scores)

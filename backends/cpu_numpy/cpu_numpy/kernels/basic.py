@@ -1,0 +1,118 @@
+"""Row-wise kernels: embedding, norm, rope, softmax, add, swiglu, advance."""
+
+from functools import partial
+
+import numpy as np
+from cpu_numpy.kernels.declare import kernels
+
+from core.backend import Call
+from core.dtype import f32
+from core.tensor import TensorSpec
+
+
+@kernels.implements("embedding", dtypes={"W": "f32 f16 bf16", "O": "f32 f16 bf16"},
+                    batch_invariant=True)
+def embedding(ids, table, out):
+    if table.dtype == out.dtype:
+        return partial(np.take, table, ids, axis=0, out=out, mode="clip")  # "raise" would buffer
+
+    def launch():
+        out[...] = table[ids]
+    return launch
+
+
+@kernels.implements("rms_norm", dtypes={"A": "f32", "W": "f32 f16 bf16"}, batch_invariant=True)
+def rms_norm(x, weight, out, *, eps):
+    wide = weight.astype(np.float32)  # D elements, once a plan
+    size = np.float32(x.shape[-1])
+
+    def launch():
+        scale = np.einsum("td,td->t", x, x)
+        scale /= size
+        scale += np.float32(eps)
+        np.sqrt(scale, out=scale)
+        np.divide(x, scale[:, None], out=out)
+        np.multiply(out, wide, out=out)
+    return launch
+
+
+@kernels.implements("add_rms_norm", dtypes={"A": "f32", "W": "f32 f16 bf16"}, batch_invariant=True)
+def add_rms_norm(a, b, weight, sum, out, *, eps):
+    norm = rms_norm(sum, weight, out, eps=eps)
+
+    def launch():
+        np.add(a, b, out=sum)
+        norm()
+    return launch
+
+
+def _rope_scratch(call: Call) -> TensorSpec:
+    t, h, d = (call.dims[n] for n in ("T", "H", "d"))
+    return TensorSpec((t * d + t * h * d // 2,), f32)
+
+
+@kernels.implements("rope", dtypes={"A": "f32"}, workspace=_rope_scratch, batch_invariant=True)
+def rope(x, positions, inv_freq, out, *, interleaved, workspace):
+    tokens, heads, size = x.shape
+    half = size // 2
+    cos, sin = workspace[:tokens * size].reshape(2, tokens, half)
+    product = workspace[tokens * size:].reshape(tokens, heads, half)
+    pair = ((slice(0, None, 2), slice(1, None, 2)) if interleaved
+            else (slice(0, half), slice(half, None)))
+    a, b = x[..., pair[0]], x[..., pair[1]]
+    first, second = out[..., pair[0]], out[..., pair[1]]
+
+    def launch():
+        np.multiply(positions[:, None], inv_freq, out=cos, dtype=np.float32, casting="unsafe")
+        np.sin(cos, out=sin)
+        np.cos(cos, out=cos)
+        c, s = cos[:, None], sin[:, None]
+        np.multiply(a, c, out=first)
+        np.multiply(b, s, out=product)
+        np.subtract(first, product, out=first)
+        np.multiply(b, c, out=second)
+        np.multiply(a, s, out=product)
+        np.add(second, product, out=second)
+    return launch
+
+
+@kernels.implements("softmax", dtypes={"A": "f32"}, batch_invariant=True)
+def softmax(x, out):
+    def launch():
+        np.subtract(x, np.max(x, axis=-1, keepdims=True), out=out)
+        np.exp(out, out=out)
+        np.divide(out, np.sum(out, axis=-1, keepdims=True), out=out)
+    return launch
+
+
+@kernels.implements("add", dtypes={"A": "f32"}, batch_invariant=True)
+def add(a, b, out):
+    return partial(np.add, a, b, out)
+
+
+@kernels.implements("swiglu", dtypes={"A": "f32"}, batch_invariant=True)
+def swiglu(gate, up, out):
+    def launch():
+        with np.errstate(over="ignore"):  # exp(-gate) = inf gives the right answer, 0
+            np.negative(gate, out=out)
+            np.exp(out, out=out)
+            np.add(out, np.float32(1), out=out)
+            np.divide(gate, out, out=out)
+            np.multiply(out, up, out=out)
+    return launch
+
+
+@kernels.implements("advance", dtypes={}, batch_invariant=True)
+def advance(token, block_table, ids, positions, slots, seq_lens, *, block_size):
+    rows, width = np.arange(len(token)), block_table.shape[1]
+
+    def launch():
+        live = seq_lens > 0
+        np.copyto(ids, token, where=live)
+        np.add(positions, 1, out=positions, where=live)
+        np.add(seq_lens, 1, out=seq_lens, where=live)
+        block, offset = np.divmod(positions, block_size)
+        owned = block_table[rows, np.minimum(block, width - 1)]
+        slot = np.where((owned >= 0) & (block < width), owned * block_size + offset, -1)
+        np.copyto(slots, slot, where=live, casting="same_kind")
+    return launch

@@ -1,0 +1,106 @@
+"""Products with weight matrices, by BLAS. OpenBLAS itself uses every core, one row as well as many:
+np.dot on a 64,000 x 2,048 float32 matrix streams about 20 GB/s on two cores; splitting it over two
+Python threads was slower (15 to 16 GB/s)."""
+
+from functools import partial
+
+import numpy as np
+from cpu_numpy.kernels.declare import kernels
+
+from core.backend import Call
+from core.dtype import f32
+from core.tensor import TensorSpec
+
+
+@kernels.implements("linear", dtypes={"A": "f32", "W": "f32", "O": "f32"})
+def linear(x, weight, bias, out):
+    product = (partial(np.dot, weight, x[0], out[0]) if len(x) == 1
+               else partial(np.matmul, x, weight.T, out))
+    if bias is None:
+        return product
+
+    def launch():
+        product()
+        np.add(out, bias, out=out)
+    return launch
+
+
+def _widen(*, empty, **weights):
+    """16-bit weights as float32, once: NumPy has no product that widens as it reads."""
+    wide = {}
+    for name, array in weights.items():
+        wide[name] = empty(array.shape, "f32")
+        np.copyto(wide[name], array, casting="unsafe")
+    return wide
+
+
+@kernels.implements("linear", dtypes={"A": "f32", "W": "f16 bf16", "O": "f32"}, prepare=_widen)
+def linear_widened(x, weight, bias, out):
+    return linear(x, weight, bias, out)
+
+
+_TILE = 1 << 18  # float32 elements expanded at a time: 1 MiB, which stays in the L2 cache
+
+
+def _tile_rows(call: Call) -> int:
+    return max(1, min(call.dims["N"], _TILE // max(1, call.dims["K"])))
+
+
+def _tile(call: Call) -> TensorSpec:
+    columns = call.dims["G"] * call.attrs["group_size"]
+    return TensorSpec((_tile_rows(call), columns), f32)
+
+
+@kernels.implements("quantized_linear", workspace=_tile,
+                    dtypes={"A": "f32", "Q": "i8 i4x2", "B": "f32 f16 bf16", "O": "f32"})
+def quantized_linear(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
+    """Expand some rows of the matrix into cache, multiply, go on: the matrix stays as codes."""
+    rows, columns = workspace.shape
+    n, k = codes.shape[0], x.shape[1]
+    groups = columns // group_size
+    zero = np.float32(0 if bits == 8 else 8)
+    offset = None if zeros is None and zero == 0 else (
+        np.full_like(scales, zero) if zeros is None else zeros)
+    packed = codes.shape[1]
+    workspace[:] = 0  # the tail of a short last group
+
+    def launch():
+        for start in range(0, n, rows):
+            part = slice(start, min(start + rows, n))
+            tile = workspace[:part.stop - start]
+            if bits == 8:
+                np.copyto(tile[:, :k], codes[part])
+            else:
+                both = tile[:, :2 * packed] if 2 * packed <= columns else tile[:, :columns]
+                np.copyto(both[:, 0::2], codes[part] & 15)
+                np.copyto(both[:, 1::2], (codes[part] >> 4)[:, :both.shape[1] // 2])
+            grouped = tile.reshape(-1, groups, group_size)
+            if offset is not None:
+                np.subtract(grouped, offset[part, :, None], out=grouped)
+            np.multiply(grouped, scales[part, :, None], out=grouped)
+            np.matmul(x, tile[:, :k].T, out=out[:, part])
+        if bias is not None:
+            np.add(out, bias, out=out)
+    return launch
+
+
+@kernels.implements("gate_up_swiglu", dtypes={"A": "f32", "W": "f32"},
+                    workspace=lambda call: TensorSpec((call.dims["T"], call.dims["N"]), f32))
+def gate_up_swiglu(x, gate, up, out, *, workspace):
+    products = linear(x, gate, None, workspace), linear(x, up, None, out)
+
+    def launch():
+        for product in products:
+            product()
+        _gate(workspace, out)
+    return launch
+
+
+def _gate(gate, up):
+    """up *= silu(gate), with gate as scratch; three passes over two arrays."""
+    with np.errstate(over="ignore"):  # exp(-gate) = inf gives the right answer, 0
+        np.multiply(up, gate, out=up)
+        np.negative(gate, out=gate)
+        np.exp(gate, out=gate)
+        np.add(gate, np.float32(1), out=gate)
+        np.divide(up, gate, out=up)

@@ -1,0 +1,73 @@
+"""argmax and sample. The arithmetic of `sample` runs in float64 on one row: it is cheap, and the
+drawn token is then the definition's."""
+
+import numpy as np
+from cpu_numpy.kernels.declare import kernels
+
+
+@kernels.implements("argmax", dtypes={"A": "f32 f16 bf16"}, batch_invariant=True)
+def argmax(logits, out):
+    if logits.dtype == np.float32:
+        def launch():
+            out[:] = logits.argmax(axis=-1)
+        return launch
+
+    def widened():
+        out[:] = logits.astype(np.float32).argmax(axis=-1)
+    return widened
+
+
+@kernels.implements("sample", dtypes={"A": "f32 f16 bf16"}, batch_invariant=True)
+def sample(logits, temperature, top_k, top_p, min_p, penalty, seeds, positions, seen, out):
+    def launch():
+        for s in range(len(out)):
+            row = logits[s].astype(np.float64)
+            if seen is not None:
+                repeated = np.flatnonzero(seen[s])
+                old = row[repeated]
+                row[repeated] = np.where(old > 0, old / penalty[s], old * penalty[s])
+            if temperature[s] == 0:
+                out[s] = row.argmax()
+            else:
+                row /= temperature[s]
+                out[s] = _draw(row, int(top_k[s]), float(top_p[s]), float(min_p[s]),
+                               _uniform(seeds[s], int(positions[s])))
+            if seen is not None:
+                seen[s, out[s]] = 1
+    return launch
+
+
+def _draw(row, top_k, top_p, min_p, u):
+    keep = np.arange(len(row))
+    if 0 < top_k < len(row):
+        keep = np.flatnonzero(row >= np.partition(row, -top_k)[-top_k])
+    p = np.exp(row[keep] - row.max())
+    p /= p.sum()
+    if top_p < 1:
+        order = np.argsort(-p, kind="stable")
+        above = np.cumsum(p[order])
+        likely = np.sort(order[:1 + np.searchsorted(above, top_p)])
+        keep, p = keep[likely], p[likely]
+    if min_p > 0:
+        chosen = p >= min_p * p.max()
+        keep, p = keep[chosen], p[chosen]
+    running = np.cumsum(p)
+    return keep[np.searchsorted(running, u * running[-1], side="right")]
+
+
+_M0, _M1 = 0xD2511F53, 0xCD9E8D57
+_W0, _W1 = 0x9E3779B9, 0xBB67AE85
+_MASK = 0xFFFFFFFF
+
+
+def _uniform(seed, counter):
+    """Philox4x32-10 (Salmon et al. 2011): 24 bits of the first word, in [0, 1)."""
+    k0, k1 = int(seed[0]) & _MASK, int(seed[1]) & _MASK
+    a, b, c, d = counter & _MASK, 0, 0, 0
+    for _ in range(10):
+        low, high = _M0 * a, _M1 * c
+        a, b, c, d = (high >> 32) ^ b ^ k0, high & _MASK, (low >> 32) ^ d ^ k1, low & _MASK
+        k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
+    return (a >> 8) * 2.0**-24
+
+

@@ -1,0 +1,174 @@
+"""What a backend package gives: a light description, a device, and kernels.
+
+A kernel is a Python function that *binds*: it is called once for each node of a plan, with the
+backend's native arrays, and returns a zero-argument callable that the plan runs each step.
+
+    kernels = KernelSet("my_backend")
+
+    @kernels.implements("add", dtypes={"A": "f32"})
+    def add(a, b, out):
+        return partial(np.add, a, b, out)
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from core.allocator import DeviceAllocator
+from core.dtype import DType, as_dtype
+from core.errors import PluginError
+from core.op import Op, find_op
+from core.tensor import Tensor, TensorSpec
+
+#: The version of this contract. Plugins state the one they were written for.
+API_VERSION = 1
+
+Launch = Callable[[], object]
+F = TypeVar("F", bound=Callable[..., Launch])
+
+
+@dataclass(frozen=True)
+class BackendSpec:
+    """A backend before it is used. `target` is "module:attribute", imported on first use.
+
+    `requires` maps each module that must be importable to the line that installs it.
+    """
+
+    name: str
+    device: str
+    target: str
+    description: str
+    requires: Mapping[str, str] = field(default_factory=dict)
+
+
+class Backend(ABC):
+    """A backend in use. Raise `BackendError` with the fix from `__init__` where it cannot run."""
+
+    name: str
+    allocator: DeviceAllocator
+
+    @abstractmethod
+    def native(self, tensor: Tensor) -> Any:  # noqa: ANN401 - numpy.ndarray, cupy.ndarray, ...
+        """The tensor as the array type that this backend's kernels take, without a copy."""
+
+    def capture(self, launch: Launch) -> Launch:
+        """Record a bound step for cheap replay (a CUDA graph). By default the step itself."""
+        return launch
+
+    def describe(self) -> str:
+        """One line: the library, its version and the device."""
+        return self.name
+
+
+@dataclass(frozen=True)
+class Call:
+    """One node as a kernel's `supports` sees it: specs, attributes, bound dimensions and dtypes."""
+
+    op: Op
+    inputs: Mapping[str, TensorSpec | None]
+    attrs: Mapping[str, Any]
+    dims: Mapping[str, int]
+    dtypes: Mapping[str, DType]
+
+    @property
+    def phase(self) -> str:
+        """`decode` when the node has at most one token a sequence, else `prefill`."""
+        return "decode" if self.dims.get("T", 1) <= self.dims.get("S", 1) else "prefill"
+
+
+Supports = Callable[[Call], str | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A registered kernel. See `KernelSet.implements` for the fields."""
+
+    op: str
+    backend: str
+    name: str
+    bind: Callable[..., Launch]
+    dtypes: Mapping[str, tuple[DType, ...]]
+    supports: Supports | None = None
+    priority: int = 0
+    prepare: Callable[..., dict[str, Any]] | None = None
+    workspace: Callable[[Call], TensorSpec] | None = None
+    deterministic: bool = True
+    batch_invariant: bool = False
+
+    @property
+    def id(self) -> str:
+        return f"{self.backend}:{self.name}"
+
+    def refuses(self, call: Call) -> str | None:
+        """None if this kernel takes the call, else the reason."""
+        for var, allowed in self.dtypes.items():
+            found = call.dtypes.get(var)
+            if found is not None and found not in allowed:
+                return f"{var} is {found}, takes {' '.join(map(str, allowed))}"
+        return self.supports(call) if self.supports is not None else None
+
+
+class KernelSet:
+    """The kernels of one backend package, in a list for its `register_kernels` hook."""
+
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+        self._kernels: list[Kernel] = []
+
+    def implements(self, op: str, *, dtypes: Mapping[str, str], name: str | None = None,
+                   supports: Supports | None = None, priority: int = 0,
+                   prepare: Callable[..., dict[str, Any]] | None = None,
+                   workspace: Callable[[Call], TensorSpec] | None = None,
+                   deterministic: bool = True, batch_invariant: bool = False) -> Callable[[F], F]:
+        """Declare the decorated function a kernel for `op`; the function itself is unchanged.
+
+        dtypes     for each dtype variable of the signature, the dtypes taken: {"A": "f32 bf16"}
+        supports   a predicate on the Call: None, or the reason for refusing
+        priority   among this backend's kernels for the op, higher is tried first
+        prepare    called once for each set of weights, with the weights' native arrays by parameter
+                   name and `empty(shape, dtype)`; returns what `bind` gets in their place
+        workspace  the spec of a scratch tensor, given to `bind` as keyword `workspace`
+
+        The function's parameters are the op's inputs, then its new outputs, then as keywords its
+        attributes, by the op's names.
+        """
+        def declare(bind: F) -> F:
+            self._kernels.append(Kernel(
+                op, self.backend, name or bind.__name__, bind,
+                {var: tuple(as_dtype(d) for d in text.split()) for var, text in dtypes.items()},
+                supports, priority, prepare, workspace, deterministic, batch_invariant))
+            return bind
+        return declare
+
+    def __iter__(self) -> Iterator[Kernel]:
+        return iter(self._kernels)
+
+
+def check_kernel(kernel: Kernel) -> None:
+    """Raise PluginError unless the kernel's parameters and dtypes are those of its op."""
+    op = find_op(kernel.op)
+    parameters = inspect.signature(kernel.bind).parameters.values()
+    found = ([p.name for p in parameters if p.kind is not p.KEYWORD_ONLY],
+             sorted(p.name for p in parameters if p.kind is p.KEYWORD_ONLY))
+    keywords = [k for k, a in op.attributes.items() if not a.structural]
+    if kernel.workspace is not None:
+        keywords.append("workspace")
+    expected = ([*(p.name for p in op.sig.params), *(p.name for p in op.sig.outputs)],
+                sorted(keywords))
+    where = inspect.getsourcefile(kernel.bind) or "?"
+    if found != expected:
+        raise PluginError(
+            f"kernel {kernel.id} ({where}) has parameters {_show(*found)}, but op {op.name} "
+            f"({inspect.getsourcefile(type(op))}) declares {_show(*expected)}")
+    variables = {p.dtype for p in (*op.sig.params, *op.sig.outputs) if p.dtype_is_variable}
+    if set(kernel.dtypes) != variables:
+        raise PluginError(f"kernel {kernel.id} ({where}) gives dtypes for {sorted(kernel.dtypes)}, "
+                          f"but op {op.name} has the dtype variables {sorted(variables)}")
+
+
+def _show(positional: list[str], keywords: list[str]) -> str:
+    return f"({', '.join([*positional, *(['*'] if keywords else []), *keywords])})"

@@ -1,0 +1,83 @@
+"""The matrix: one case for each op, backend, dtype combination and sample."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from core.dtype import DType, as_dtype
+from core.op import OPS, Draw, Op, Sample
+from core.registry import Registry
+from core.tensor import Array
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell. `sample` is None where no kernel of the backend takes these dtypes at all."""
+
+    op: Op
+    backend: str
+    dtypes: Mapping[str, DType]
+    sample: Sample | None
+
+    @property
+    def id(self) -> str:
+        """Such as `linear-cpu_numpy-float32.W=bf16-T1_N5632_K2048`."""
+        return "-".join([self.op.name, self.backend, dtype_id(self.dtypes),
+                         self.sample.name if self.sample else "none"])
+
+    @cached_property
+    def arrays(self) -> dict[str, Array | None]:
+        """The inputs, seeded by op, dtypes and sample (not by backend: all get the same)."""
+        assert self.sample is not None  # a cell without a sample is skipped before
+        key = f"{self.op.name}-{dtype_id(self.dtypes)}-{self.sample.name}"
+        seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
+        made = self.sample.make(Draw(np.random.default_rng(seed)))
+        arrays: dict[str, Array | None] = {}
+        for p in self.op.sig.params:
+            array = made.get(p.name)
+            if array is not None and array.dtype.kind == "f":
+                wanted = self.dtypes[p.dtype] if p.dtype_is_variable else as_dtype(p.dtype)
+                array = array.astype(wanted.numpy)
+            arrays[p.name] = array
+        return arrays
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The sample's attributes, with the output dtype where the op has one."""
+        assert self.sample is not None
+        attrs = dict(self.sample.attrs)
+        if "out_dtype" in self.op.attributes:
+            attrs["out_dtype"] = self.dtypes["O"].short
+        return attrs
+
+
+def dtype_id(dtypes: Mapping[str, DType]) -> str:
+    """`float16` where all variables agree, else the first one's name and the differing others."""
+    if not dtypes:
+        return "int32"
+    first = next(iter(dtypes.values()))
+    return first.name + "".join(f".{k}={d}" for k, d in dtypes.items() if d != first)
+
+
+def matrix(registry: Registry, backend: str, *, large: bool = False) -> Iterator[Case]:
+    """Every case of a backend, in the order of the vocabulary."""
+    for op in OPS.values():
+        kernels = registry.kernels(backend, op.name)
+        for names in op.dtype_cases:
+            dtypes = {var: as_dtype(d) for var, d in names.items()}
+            if not any(all(dtypes[v] in ds for v, ds in k.dtypes.items()) for k in kernels):
+                yield Case(op, backend, dtypes, None)
+                continue
+            for sample in op.samples():
+                if sample.large == large and _applies(sample, names):
+                    yield Case(op, backend, dtypes, sample)
+
+
+def _applies(sample: Sample, names: Mapping[str, str]) -> bool:
+    return all(names[var] in allowed.split() for var, allowed in (sample.only or {}).items())

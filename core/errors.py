@@ -1,0 +1,96 @@
+"""Every error that kernelyard raises on purpose.
+
+    KernelyardError
+    ├── InputError              what a user gave: options, prompts, files
+    │   ├── OptionError         an unknown or contradictory option
+    │   ├── PromptError         an empty prompt, or one longer than the context
+    │   ├── ConfigError         config.json: unknown architecture, rope type, bad value
+    │   ├── CheckpointError     weights: missing, truncated, wrong shape, disagreeing shards
+    │   └── TokenizerError      tokenizer files missing, or not matching the vocabulary
+    ├── OpError                 an op was called with inputs that its definition rejects
+    │   ├── ShapeError
+    │   └── DtypeError
+    ├── MemoryError_            device memory
+    │   ├── AllocationError     out of memory, or an absurd size
+    │   ├── BoundsError         a copy or view beyond the end of its buffer
+    │   └── LifetimeError       use after free, double free
+    ├── PluginError             a plugin that cannot be used
+    ├── BackendError            a backend is unknown or unavailable
+    ├── NoKernelError           no kernel takes a node; lists what was tried and why not
+    └── CheckError              a cross-check failed, or a value was not finite
+
+Each message names the thing, what was found, what was expected, and how to fix it. Command line
+tools print it without a traceback and exit with code 2.
+"""
+
+
+class KernelyardError(Exception):
+    """Root of the tree above."""
+
+
+class InputError(KernelyardError):
+    """Something that the user gave cannot be used."""
+
+
+class OptionError(InputError):
+    """An unknown, malformed or contradictory option."""
+
+
+class PromptError(InputError):
+    """The prompt is empty or does not fit into the context."""
+
+
+class ConfigError(InputError):
+    """A model's configuration is missing something or names something unknown."""
+
+
+class CheckpointError(InputError):
+    """Weight files are missing, damaged, or do not match the configuration."""
+
+
+class TokenizerError(InputError):
+    """Tokenizer files are missing, damaged, or do not match the vocabulary."""
+
+
+class OpError(KernelyardError):
+    """An op rejects its inputs or attributes."""
+
+
+class ShapeError(OpError):
+    """A shape does not fit the op's signature."""
+
+
+class DtypeError(OpError):
+    """A dtype does not fit the op's signature."""
+
+
+class MemoryError_(KernelyardError):  # the underscore keeps Python's own MemoryError visible
+    """Device memory was misused or ran out."""
+
+
+class AllocationError(MemoryError_):
+    """An allocation could not be made."""
+
+
+class BoundsError(MemoryError_):
+    """A copy or a view reaches beyond its buffer."""
+
+
+class LifetimeError(MemoryError_):
+    """A buffer was used after it was freed, or freed twice."""
+
+
+class PluginError(KernelyardError):
+    """A plugin breaks the contract of `core.hookspecs`."""
+
+
+class BackendError(KernelyardError):
+    """A backend is unknown, or cannot run on this machine."""
+
+
+class NoKernelError(KernelyardError):
+    """No kernel of the requested backends takes a node."""
+
+
+class CheckError(KernelyardError):
+    """A kernel disagreed with its definition, or produced NaN or Inf."""

@@ -1,0 +1,109 @@
+"""Fused ops: an op whose definition is a small composition of other ops.
+
+`compose` declares it once; read by a Tracer it is the pattern that the plan looks for, by a Reference
+it is the float64 definition. So a fused kernel is tested and cross-checked with no code of its own.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from core.dtype import DType
+from core.op import Attrs, AttrVar, Cost, Env, Op, Specs, find_op
+
+
+@dataclass(eq=False)
+class PatternNode:
+    op: Op
+    inputs: dict[str, Any]
+    attrs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PatternValue:
+    """A fused op's own input (`node` None, `name` the parameter) or output `name` of a node."""
+
+    node: PatternNode | None
+    name: str
+
+
+@dataclass
+class Pattern:
+    nodes: list[PatternNode] = field(default_factory=list)
+    outputs: dict[str, PatternValue] = field(default_factory=dict)
+
+
+class FusedOp(Op):
+    """Subclasses give a signature, samples and `compose` instead of a reference."""
+
+    @abstractmethod
+    def compose(self, g: Any, *inputs: Any, **attrs: Any) -> Any:  # noqa: ANN401 - read by Tracer and Reference
+        """Declare the composition with `g.add(op, *inputs, **attrs)`; return the outputs in order."""
+
+    def reference(self, *inputs: Any, **attrs: Any) -> Any:  # noqa: ANN401
+        return self.compose(Reference(None), *inputs, **attrs)
+
+    def reference_in(self, compute: type[np.floating[Any]], inputs: Mapping[str, Any], env: Env,
+                     attrs: Attrs) -> tuple[Any, ...]:
+        # below float64 the intermediates round to the activations' dtype, as unfused kernels would
+        rounding = None if compute is np.float64 else env.dtypes.get("A")
+        arrays = {k: None if a is None else a if a.dtype.kind in "iu" else a.astype(compute)
+                  for k, a in inputs.items()}
+        result = self.compose(Reference(rounding), *arrays.values(), **attrs)
+        return result if isinstance(result, tuple) else (result,)
+
+    def pattern(self, absent: frozenset[str] = frozenset()) -> Pattern:
+        """The composition as a pattern, with the optional inputs in `absent` left out."""
+        tracer = Tracer()
+        args = [None if p.name in absent else PatternValue(None, p.name) for p in self.sig.params]
+        result = self.compose(tracer, *args, **{k: AttrVar(k) for k in self.attributes})
+        values = result if isinstance(result, tuple) else (result,)
+        tracer.pattern.outputs = dict(zip(self.result_names, values, strict=True))
+        return tracer.pattern
+
+    def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
+        """Bytes of a fused op: its own inputs and outputs only. Flops: two a weight element a token."""
+        moved = super().cost(inputs, attrs)
+        rows = next(iter(s for s in inputs.values() if s is not None)).shape[0]
+        weights = sum(s.nbytes // s.dtype.itemsize for s in list(inputs.values())[1:]
+                      if s is not None and len(s.shape) == 2 and s.shape[0] != rows)
+        return Cost(max(moved.flops, 2 * int(rows) * weights), moved.nbytes)
+
+
+class Tracer:
+    """Records what `compose` adds."""
+
+    def __init__(self) -> None:
+        self.pattern = Pattern()
+
+    def add(self, op_name: str, *inputs: Any, **attrs: Any) -> Any:  # noqa: ANN401
+        op = find_op(op_name)
+        node = PatternNode(op, op.named(inputs), op.complete(attrs))
+        self.pattern.nodes.append(node)
+        results = tuple(PatternValue(node, name) for name in op.result_names)
+        return results[0] if len(results) == 1 else results
+
+
+class Reference:
+    """Computes what `compose` adds with the ops' references, rounding each result if asked."""
+
+    def __init__(self, rounding: DType | None) -> None:
+        self.rounding = rounding
+
+    def add(self, op_name: str, *inputs: Any, **attrs: Any) -> Any:  # noqa: ANN401
+        op = find_op(op_name)
+        given = {k: v for k, v in op.complete(attrs).items() if not op.attributes[k].structural}
+        result = op.reference(*op.named(inputs).values(), **given)
+        if isinstance(result, tuple):
+            return tuple(self._round(r) for r in result)
+        return self._round(result)
+
+    def _round(self, array: Any) -> Any:  # noqa: ANN401
+        if array is None or self.rounding is None or array.dtype.kind != "f":
+            return array
+        return array.astype(self.rounding.numpy).astype(array.dtype)

@@ -1,0 +1,114 @@
+"""Finding a fused op's pattern in a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+from core.fused import FusedOp, Pattern, PatternNode, PatternValue
+from core.graph import Graph, Node, Value
+from core.op import AttrVar
+
+
+@dataclass
+class Match:
+    """Where a fused op applies: graph nodes it covers, and its inputs, attributes and outputs there."""
+
+    nodes: list[Node] = field(default_factory=list)
+    inputs: dict[str, Value | None] = field(default_factory=dict)
+    attrs: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, Value] = field(default_factory=dict)
+
+
+@dataclass
+class _State:
+    nodes: dict[PatternNode, Node]
+    args: dict[str, Value]
+    attrs: dict[str, Any]
+
+    def copy(self) -> _State:
+        return _State(dict(self.nodes), dict(self.args), dict(self.attrs))
+
+
+def find_matches(op: FusedOp, graph: Graph) -> Iterator[Match]:
+    """Every place where `op`'s composition occurs and may be replaced by one kernel."""
+    optional = [p.name for p in op.sig.params if p.optional]
+    variants = [frozenset(c) for n in range(len(optional) + 1) for c in combinations(optional, n)]
+    consumers, order = graph.consumers(), {node: i for i, node in enumerate(graph.nodes)}
+    for absent in variants:
+        pattern = op.pattern(absent)
+        anchor = pattern.nodes[-1]
+        for node in graph.nodes:
+            for state in _extend(pattern, anchor, node, _State({}, {}, {}), consumers):
+                match = _finish(op, pattern, state)
+                if _replaceable(match, graph, consumers, order):
+                    yield match
+                    break
+
+
+def _extend(pattern: Pattern, wanted: PatternNode, node: Node, state: _State,
+            consumers: dict[Value, list[Node]]) -> Iterator[_State]:
+    """Assign `node` to `wanted`, then the remaining pattern nodes, with backtracking."""
+    state = state.copy()
+    if not _assign(wanted, node, state):
+        return
+    rest = [p for p in reversed(pattern.nodes) if p not in state.nodes]
+    if not rest:
+        yield state
+        return
+    # the assignment above followed inputs; a node left over shares an input with a bound value
+    for value in list(state.args.values()):
+        for candidate in consumers[value]:
+            if candidate not in state.nodes.values():
+                yield from _extend(pattern, rest[0], candidate, state, consumers)
+
+
+def _assign(wanted: PatternNode, node: Node, state: _State) -> bool:
+    if wanted in state.nodes:
+        return state.nodes[wanted] is node
+    if node.op is not wanted.op or node in state.nodes.values():
+        return False
+    for key, value in wanted.attrs.items():
+        if isinstance(value, AttrVar):
+            if state.attrs.setdefault(value.name, node.attrs[key]) != node.attrs[key]:
+                return False
+        elif value != node.attrs[key]:
+            return False
+    state.nodes[wanted] = node
+    return all(_bind(wanted.inputs[k], v, state) for k, v in node.inputs.items())
+
+
+def _bind(wanted: PatternValue | None, value: Value | None, state: _State) -> bool:
+    if wanted is None or value is None:
+        return wanted is None and value is None
+    if wanted.node is None:
+        return state.args.setdefault(wanted.name, value) is value
+    return (value.producer is not None and value.producer.outputs.get(wanted.name) is value
+            and _assign(wanted.node, value.producer, state))
+
+
+def _finish(op: FusedOp, pattern: Pattern, state: _State) -> Match:
+    outputs = {name: state.nodes[v.node].outputs[v.name] for name, v in pattern.outputs.items()
+               if v.node is not None and v.name in state.nodes[v.node].outputs}
+    return Match(list(state.nodes.values()),
+                 {p.name: state.args.get(p.name) for p in op.sig.params},
+                 {k: state.attrs[k] for k in op.attributes}, outputs)
+
+
+def _replaceable(match: Match, graph: Graph, consumers: dict[Value, list[Node]],
+                 order: dict[Node, int]) -> bool:
+    """One kernel may run where the last node stood: nobody needs its results sooner, or its insides."""
+    group, last = set(match.nodes), max(order[n] for n in match.nodes)
+    exposed = set(match.outputs.values())
+    returned = {v.root for v in graph.outputs.values()}
+    for node in match.nodes:
+        for value in node.outputs.values():
+            family = [v for v in graph.values.values() if v.root is value.root]
+            outside = [c for v in family for c in consumers[v] if c not in group]
+            if value not in exposed and (outside or value.root in returned):
+                return False
+            if any(order[c] < last and order[c] > order[node] for c in outside):
+                return False
+    return True

@@ -1,0 +1,272 @@
+"""Op: the definition of one operation, which belongs to no backend.
+
+The signature types it, `reference` defines it (slow, obvious, in the float type of its inputs), the
+samples exercise it and the tolerance says how far a kernel may be from the float64 reference.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from core.dtype import DType, as_dtype, bf16
+from core.errors import DtypeError, KernelyardError, OpError
+from core.signature import Dim, Env, Signature
+from core.tensor import Array, TensorSpec
+
+Attrs = Mapping[str, Any]
+Specs = Mapping[str, TensorSpec | None]
+REQUIRED = object()
+
+
+@dataclass(frozen=True)
+class Attr:
+    """A declared attribute. A structural one is visible in the output's spec: kernels don't take it."""
+
+    type: type
+    default: Any = REQUIRED
+    structural: bool = False
+
+
+@dataclass(frozen=True)
+class AttrVar:
+    """Stands for a fused op's own attribute while its composition is traced into a pattern."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a kernel may be from the float64 reference.
+
+    The budget is `factor` × the error of the same-dtype reference (computed in float32, rounded to
+    the dtype), and at least `ulps` × eps(dtype) of the largest expected value (for NMSE: its square).
+    `exact` asks for equal bits.
+    """
+
+    factor: float
+    ulps: float
+    reason: str
+    exact: bool = False
+
+
+EXACT = Tolerance(0, 0, "moves or compares values without arithmetic", exact=True)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Floating point operations, and the least bytes that must move."""
+
+    flops: int
+    nbytes: int
+
+
+class Draw:
+    """Seeded inputs for samples: floats come as float64 and are rounded to the case's dtype later."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.rng = rng
+
+    def normal(self, *shape: int, scale: float = 1.0) -> Array:
+        return self.rng.standard_normal(shape, np.float32).astype(np.float64) * scale
+
+    def ints(self, low: int, high: int, *shape: int) -> Array:
+        """Integers in low..high-1."""
+        return self.rng.integers(low, high, shape, dtype=np.int32)
+
+    def codes(self, bits: int, rows: int, columns: int) -> Array:
+        """Quantised codes of a [rows, columns] matrix: int8, or uint8 with two nibbles."""
+        if bits == 8:
+            return self.rng.integers(-127, 128, (rows, columns), dtype=np.int8)
+        return self.rng.integers(0, 256, (rows, (columns + 1) // 2), dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One set of inputs. `large` ones need gigabytes; `only` restricts it to matching dtype cases."""
+
+    name: str
+    make: Callable[[Draw], dict[str, Array | None]]
+    attrs: dict[str, Any]
+    large: bool = False
+    only: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class ErrorSample:
+    """Specs that `infer` must reject with `error`, whose message contains `match`."""
+
+    inputs: dict[str, TensorSpec | None]
+    attrs: dict[str, Any]
+    error: type[KernelyardError]
+    match: str
+
+
+class Op(ABC):
+    """Subclasses give `name`, `signature`, `attributes`, `dtype_cases` and the methods below."""
+
+    name: ClassVar[str]
+    signature: ClassVar[str]
+    attributes: ClassVar[dict[str, Attr]] = {}
+    #: the dtype combinations that the test matrix covers: variable -> dtype name
+    dtype_cases: ClassVar[Sequence[Mapping[str, str]]]
+    tolerance: ClassVar[Tolerance]
+    sig: ClassVar[Signature]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "signature" in cls.__dict__:
+            cls.sig = Signature.parse(cls.signature)
+
+    @abstractmethod
+    def reference(self, *inputs: Any, **attrs: Any) -> Any:  # noqa: ANN401 - one array or several
+        """The definition. Floats arrive in one float type, which the result keeps."""
+
+    @abstractmethod
+    def samples(self) -> list[Sample]:
+        """Inputs that exercise the op: models' own shapes, odd ones, empty ones."""
+
+    @abstractmethod
+    def error_samples(self) -> list[ErrorSample]:
+        """Inputs that must be rejected."""
+
+    def check(self, env: Env, attrs: Attrs) -> None:
+        """Complete `env` from the attributes, and raise OpError for what a signature cannot say."""
+
+    def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
+        """By default: each input read once, each output written once, one operation an output."""
+        specs = [s for s in inputs.values() if s is not None]
+        outs = list(self.infer(inputs, attrs).values())
+        flops = sum(o.nbytes // o.dtype.itemsize for o in outs)
+        return Cost(flops, sum(s.nbytes for s in [*specs, *outs]))
+
+    def complete(self, attrs: Attrs) -> dict[str, Any]:
+        """Attributes with defaults filled in. Raises OpError for unknown, missing or mistyped ones."""
+        unknown = sorted(set(attrs) - set(self.attributes))
+        if unknown:
+            raise OpError(f"{self.name}: unknown attribute {', '.join(unknown)}; expected "
+                          f"{', '.join(self.attributes) or 'none'}")
+        full = {}
+        for key, attr in self.attributes.items():
+            value = attrs.get(key, attr.default)
+            if value is REQUIRED:
+                raise OpError(f"{self.name}: attribute `{key}` ({attr.type.__name__}) is missing")
+            if isinstance(value, AttrVar):
+                full[key] = value
+                continue
+            if attr.type is float and isinstance(value, (int, np.number)):
+                value = float(value)
+            if value is not None and not isinstance(value, attr.type):
+                raise OpError(f"{self.name}: attribute `{key}` is {value!r}, expected "
+                              f"{attr.type.__name__}")
+            full[key] = value
+        return full
+
+    def bind(self, inputs: Specs, attrs: Attrs) -> Env:
+        """Unify the signature with these inputs and check the attributes."""
+        unknown = sorted(set(inputs) - {p.name for p in self.sig.params})
+        if unknown:
+            raise OpError(f"{self.name}: unknown input {', '.join(unknown)}; expected "
+                          f"{', '.join(p.name for p in self.sig.params)}")
+        env = self.sig.unify(self.name, inputs)
+        self.check(env, attrs)
+        return env
+
+    def infer(self, inputs: Specs, attrs: Attrs) -> dict[str, TensorSpec]:
+        """The specs of the new outputs. Raises OpError for inputs outside the definition."""
+        return self.sig.results(self.name, self.bind(inputs, attrs))
+
+    def named(self, inputs: Sequence[Any]) -> dict[str, Any]:
+        """Positional inputs by parameter name; missing optional ones become None."""
+        params = self.sig.params
+        if len(inputs) > len(params):
+            raise OpError(f"{self.name} takes {len(params)} inputs "
+                          f"({', '.join(p.name for p in params)}), got {len(inputs)}")
+        padded = [*inputs, *[None] * (len(params) - len(inputs))]
+        return {p.name: value for p, value in zip(params, padded, strict=True)}
+
+    def reference_in(self, compute: type[np.floating[Any]], inputs: Mapping[str, Any], env: Env,
+                     attrs: Attrs) -> tuple[Any, ...]:
+        """Run the definition with every float input converted to `compute`; one array a result.
+
+        With float64 this is the oracle; with float32 it shows what rounding alone may do.
+        """
+        arrays = {k: None if a is None else a.astype(compute) if _is_float(a) else a.copy()
+                  for k, a in inputs.items()}
+        given = {k: v for k, v in attrs.items() if not self.attributes[k].structural}
+        result = self.reference(*arrays.values(), **given)
+        return result if isinstance(result, tuple) else (result,)
+
+    @property
+    def weight_params(self) -> frozenset[str]:
+        """Inputs that are constants of a model: those of dtype W, B or Q, and their scales."""
+        names = {p.name for p in self.sig.params if p.dtype in ("W", "B", "Q")}
+        return frozenset(names | ({"scales", "zeros"} if "codes" in names else set()))
+
+    @property
+    def result_names(self) -> tuple[str, ...]:
+        """What the op returns, in order: in-place inputs first, then new outputs."""
+        return (*self.sig.mutated, *(p.name for p in self.sig.outputs))
+
+
+OPS: dict[str, Op] = {}
+
+
+def register_op(op: Op) -> None:
+    """Add an op to the vocabulary. Raises OpError if its name is taken."""
+    if op.name in OPS:
+        raise OpError(f"op {op.name!r} is already defined by {type(OPS[op.name]).__module__}; "
+                      "choose another name")
+    OPS[op.name] = op
+
+
+def find_op(name: str) -> Op:
+    """The op of that name. Raises OpError listing the known ones."""
+    if name not in OPS:
+        raise OpError(f"unknown op {name!r}; known: {', '.join(sorted(OPS))}")
+    return OPS[name]
+
+
+def _is_float(array: Array) -> bool:
+    return array.dtype.kind == "f" or array.dtype == bf16.numpy
+
+
+def out_dtype(env: Env, attrs: Attrs, var: str = "O", default: str = "A") -> None:
+    """Resolve an output dtype variable from the attribute `out_dtype` (None: like `default`)."""
+    chosen = attrs.get("out_dtype")
+    env.dtypes[var] = as_dtype(chosen) if chosen is not None else env.dtypes[default]
+    if not env.dtypes[var].is_float:
+        raise DtypeError(f"out_dtype is {chosen}, expected f32, f16 or bf16")
+
+
+def need(condition: bool, message: str, error: type[OpError] = OpError) -> None:
+    """Raise `error(message)` unless `condition`."""
+    if not condition:
+        raise error(message)
+
+
+def divisible(value: Dim, by: Dim) -> bool:
+    """Whether `by` divides `value`; True while either is still a name."""
+    return isinstance(value, str) or isinstance(by, str) or (by > 0 and value % by == 0)
+
+
+def spec(text: str) -> TensorSpec:
+    """A TensorSpec from text such as "f32[2,3]"."""
+    dtype, _, dims = text.rstrip("]").partition("[")
+    return TensorSpec(tuple(int(d) if d.isdigit() else d for d in dims.split(",") if d),
+                      as_dtype(dtype))
+
+
+#: DTypes for cases in which activations, weights and outputs agree.
+def uniform(*variables: str) -> tuple[dict[str, str], ...]:
+    """One case for each of f32, f16 and bf16, with all the variables alike."""
+    return tuple(dict.fromkeys(variables, d) for d in ("f32", "f16", "bf16"))
+
+
+__all__ = ["EXACT", "Attr", "AttrVar", "Attrs", "Cost", "DType", "Draw", "Env", "ErrorSample", "OPS", "Op", "Sample",
+           "Specs", "Tolerance", "divisible", "find_op", "need", "out_dtype", "register_op",
+           "spec", "uniform"]

@@ -1,0 +1,187 @@
+"""kv_cache_write and attention over a paged cache, for a ragged batch of sequences.
+
+The cache of one layer is [2, NB, BS, Hkv, d]: keys and values, NB blocks of BS tokens. A token's
+slot is block * BS + offset. Sequence s owns the blocks block_table[s]; its token at position p is in
+block_table[s, p // BS] at p % BS (Kwon et al. 2023, https://arxiv.org/abs/2309.06180). An i8 cache
+comes with one f32 scale for each (keys or values, slot, head): value = scale * code.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+
+from core.errors import DtypeError, OpError, ShapeError
+from core.op import (Attr, Attrs, Cost, Draw, Env, ErrorSample, Op, Sample, Specs, Tolerance,
+                     divisible, need, spec)
+from core.tensor import Array
+
+_CACHES = tuple({"A": a, "C": c} for a, c in (
+    ("f32", "f32"), ("f16", "f16"), ("bf16", "bf16"), ("f32", "f16"), ("f32", "bf16"), ("f32", "i8"),
+    ("f16", "i8"), ("bf16", "i8")))
+
+
+def _check_scales(op: str, env: Env) -> None:
+    quantized = env.dtypes["C"].short == "i8"
+    need(env.dtypes["C"].is_float or quantized,
+         f"{op}: the cache is {env.dtypes['C']}, expected f32, f16, bf16 or i8", DtypeError)
+
+
+def quantize_rows(x: Array) -> tuple[Array, Array]:
+    """Symmetric int8 along the last axis: (codes, scales); scale = max|x| / 127, 1 for a zero row."""
+    peak = np.max(np.abs(x), axis=-1)
+    scales = np.where(peak > 0, peak / 127, 1).astype(np.float32)
+    return np.rint(x / scales[..., None]).clip(-127, 127).astype(np.int8), scales
+
+
+class KvCacheWrite(Op):
+    """cache[0, slot[t]] = k[t], cache[1, slot[t]] = v[t]; a negative slot stores nothing."""
+
+    name = "kv_cache_write"
+    signature = ("k A[T,Hkv,d], v A[T,Hkv,d], cache C[2,NB,BS,Hkv,d], "
+                 "cache_scales f32[2,NB,BS,Hkv]?, slots i32[T] -> cache, cache_scales")
+    dtype_cases = _CACHES
+    tolerance = Tolerance(1, 0, "a copy, or one correctly rounded conversion; an i8 code may be off by "
+                          "one where x / scale falls on a half", exact=True)
+
+    def check(self, env: Env, attrs: Attrs) -> None:
+        _check_scales(self.name, env)
+
+    def reference(self, k: Array, v: Array, cache: Array, cache_scales: Array | None,
+                  slots: Array) -> tuple[Array, Array | None]:
+        heads, size = k.shape[1:]
+        flat = cache.reshape(2, -1, heads, size)
+        for t, slot in enumerate(slots):
+            for side, row in enumerate((k[t], v[t])):
+                if slot >= 0 and cache_scales is not None:
+                    codes, scales = quantize_rows(row.astype(np.float32))
+                    flat[side, slot] = codes
+                    cache_scales.reshape(2, -1, heads)[side, slot] = scales
+                elif slot >= 0:
+                    flat[side, slot] = row
+        return cache, cache_scales
+
+    def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
+        k, cache, slots = inputs["k"], inputs["cache"], inputs["slots"]
+        assert k is not None and cache is not None and slots is not None  # bound by the signature
+        elements = 2 * k.nbytes // k.dtype.itemsize
+        return Cost(0, 2 * k.nbytes + elements * cache.dtype.itemsize + slots.nbytes)
+
+    def samples(self) -> list[Sample]:
+        def write(t: int, heads: int, d: int, quantized: bool) -> Sample:
+            def make(r: Draw) -> dict[str, Array | None]:
+                blocks = -(-max(t, 1) // 16) + 2
+                slots = r.rng.permutation(blocks * 16)[:t].astype(np.int32)
+                slots[t // 2:t // 2 + 1] = -1 if t > 1 else slots[:1]
+                cache = (r.codes(8, 2 * blocks * 16, heads * d) if quantized
+                         else r.normal(2 * blocks * 16, heads * d))
+                scales = abs(r.normal(2, blocks, 16, heads)) if quantized else None
+                return {"k": r.normal(t, heads, d), "v": r.normal(t, heads, d),
+                        "cache": cache.reshape(2, blocks, 16, heads, d),
+                        "cache_scales": scales, "slots": slots}
+            return Sample(f"T{t}_H{heads}_d{d}", make, {},
+                          only={"C": "i8" if quantized else "f32 f16 bf16"})
+        return [write(t, h, d, q) for q in (False, True)
+                for t, h, d in ((0, 2, 8), (1, 4, 64), (2, 1, 80), (17, 8, 128))]
+
+    def error_samples(self) -> list[ErrorSample]:
+        k, cache, slots = spec("f32[2,4,8]"), spec("f32[2,3,16,4,8]"), spec("i32[2]")
+        return [ErrorSample({"k": k, "v": spec("f32[2,4,6]"), "cache": cache, "slots": slots}, {},
+                            ShapeError, "`v`"),
+                ErrorSample({"k": k, "v": k, "cache": spec("i32[2,3,16,4,8]"), "slots": slots}, {},
+                            DtypeError, "cache"),
+                ErrorSample({"k": k, "v": k, "cache": cache, "slots": spec("i32[3]")}, {},
+                            ShapeError, "slots")]
+
+
+class Attention(Op):
+    """Causal attention of query token i of sequence s over the s's first positions, up to its own.
+
+    Queries of s are rows query_starts[s]..query_starts[s+1]-1 of q; they are the last ones of its
+    seq_lens[s] tokens. Query head h reads key/value head h // (H / Hkv). A sequence of length 0 gives
+    zeros. out = softmax(q·k * scale) @ v.
+    """
+
+    name = "attention"
+    signature = ("q A[T,H,d], cache C[2,NB,BS,Hkv,d], cache_scales f32[2,NB,BS,Hkv]?, "
+                 "block_table i32[S,B], query_starts i32[S+1], seq_lens i32[S] -> out A[T,H,d]")
+    attributes: ClassVar = {"scale": Attr(float)}
+    dtype_cases = _CACHES
+    tolerance = Tolerance(8, 4, "two sums in any order with exp between them; online softmax rescales "
+                          "its partial sums, one more rounding a tile")
+
+    def check(self, env: Env, attrs: Attrs) -> None:
+        _check_scales(self.name, env)
+        heads, kv_heads = env.dims["H"], env.dims["Hkv"]
+        need(divisible(heads, kv_heads), f"attention: {heads} query heads cannot share {kv_heads} "
+             "key/value heads; expected a multiple", ShapeError)
+
+    def reference(self, q: Array, cache: Array, cache_scales: Array | None, block_table: Array,
+                  query_starts: Array, seq_lens: Array, *, scale: float) -> Array:
+        out = np.zeros_like(q)
+        block_size, kv_heads = cache.shape[2:4]
+        group = q.shape[1] // kv_heads
+        for s, length in enumerate(seq_lens):
+            start, stop = query_starts[s], query_starts[s + 1]
+            place = np.arange(length)
+            blocks = block_table[s, place // block_size]
+            kv = cache[:, blocks, place % block_size].astype(q.dtype)  # [2, length, Hkv, d]
+            if cache_scales is not None:
+                kv *= cache_scales[:, blocks, place % block_size][..., None]
+            for t in range(start, stop if length else start):
+                seen = length - (stop - start) + (t - start) + 1
+                for h in range(q.shape[1]):
+                    k, v = kv[:, :seen, h // group]
+                    score = k @ q[t, h] * q.dtype.type(scale)
+                    weight = np.exp(score - score.max())
+                    out[t, h] = weight / weight.sum() @ v
+        return out
+
+    def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
+        """Counts the whole of every block table: lengths are data, which specs do not hold."""
+        q, cache, table = inputs["q"], inputs["cache"], inputs["block_table"]
+        assert q is not None and cache is not None and table is not None  # bound by the signature
+        tokens = int(table.shape[1]) * int(cache.shape[2])
+        row = int(cache.shape[3]) * int(cache.shape[4]) * cache.dtype.itemsize
+        elements = q.nbytes // q.dtype.itemsize
+        return Cost(4 * elements * tokens, 2 * q.nbytes + 2 * int(table.shape[0]) * tokens * row)
+
+    def samples(self) -> list[Sample]:
+        # name, query heads, kv heads, d, [(queries, length) of each sequence], contiguous blocks
+        shapes = (("decode", 8, 2, 64, [(1, 37)], True), ("decode_long", 4, 1, 64, [(1, 1500)], True),
+                  ("decode_paged", 4, 4, 80, [(1, 50)], False), ("prefill", 4, 2, 128, [(17, 17)], True),
+                  ("chunk", 6, 2, 64, [(16, 49)], False), ("one_token", 2, 2, 8, [(1, 1)], True),
+                  ("prefill_512", 2, 1, 64, [(512, 512)], True), ("empty", 2, 1, 64, [], True),
+                  ("odd_head", 3, 1, 33, [(2, 21)], False), ("idle_row", 2, 1, 16, [(1, 5), (1, 0)], False),
+                  ("ragged", 4, 2, 64, [(1, 33), (5, 5), (17, 40), (1, 1)], False))
+
+        def make(r: Draw, heads: int, kv_heads: int, d: int, seqs: list[tuple[int, int]],
+                 contiguous: bool, quantized: bool) -> dict[str, Array | None]:
+            counts = [-(-length // 16) for _, length in seqs]
+            used, width = sum(counts), max([1, *counts])
+            order = np.arange(used + 2) if contiguous else r.rng.permutation(used + 2)
+            table = np.full((len(seqs), width), -1, np.int32)
+            for s, count in enumerate(counts):
+                table[s, :count] = order[sum(counts[:s]):sum(counts[:s]) + count]
+            cache = (r.codes(8, 2 * (used + 2) * 16, kv_heads * d) if quantized
+                     else r.normal(2 * (used + 2) * 16, kv_heads * d))
+            starts = np.cumsum([0, *(n for n, _ in seqs)]).astype(np.int32)
+            return {"q": r.normal(int(starts[-1]), heads, d),
+                    "cache": cache.reshape(2, used + 2, 16, kv_heads, d),
+                    "cache_scales": (abs(r.normal(2, used + 2, 16, kv_heads)) + 0.1) / 64
+                    if quantized else None,
+                    "block_table": table, "query_starts": starts,
+                    "seq_lens": np.array([n for _, n in seqs], np.int32)}
+        return [Sample(name, lambda r, a=args, q=quantized: make(r, *a, q),  # type: ignore[misc]
+                       {"scale": args[2]**-0.5}, only={"C": "i8" if quantized else "f32 f16 bf16"})
+                for quantized in (False, True) for name, *args in shapes]  # type: ignore[misc, operator]
+
+    def error_samples(self) -> list[ErrorSample]:
+        good = {"q": spec("f32[3,4,8]"), "cache": spec("f32[2,5,16,2,8]"),
+                "block_table": spec("i32[2,3]"), "query_starts": spec("i32[3]"),
+                "seq_lens": spec("i32[2]")}
+        scale = {"scale": 0.5}
+        return [ErrorSample({**good, "q": spec("f32[3,5,8]")}, scale, ShapeError, "multiple"),
+                ErrorSample({**good, "q": spec("f32[3,4,6]")}, scale, ShapeError, "cache"),
+                ErrorSample({**good, "query_starts": spec("i32[2]")}, scale, ShapeError,
+                            "query_starts"),
+                ErrorSample(good, {}, OpError, "scale")]

@@ -1,0 +1,74 @@
+"""add, softmax and swiglu."""
+
+import numpy as np
+
+from core.errors import DtypeError, ShapeError
+from core.op import ErrorSample, Op, Sample, Tolerance, spec, uniform
+from core.tensor import Array
+
+
+class Add(Op):
+    """out = a + b: the residual connection."""
+
+    name = "add"
+    signature = "a A[T,D], b A[T,D] -> out A[T,D]"
+    dtype_cases = uniform("A")
+    tolerance = Tolerance(1, 0.5, "one correctly rounded addition")
+
+    def reference(self, a: Array, b: Array) -> Array:
+        return a + b
+
+    def samples(self) -> list[Sample]:
+        return [Sample(f"T{t}_D{d}", lambda r, t=t, d=d: {"a": r.normal(t, d), "b": r.normal(t, d)},  # type: ignore[misc]
+                       {}) for t, d in ((0, 8), (1, 2048), (2, 7), (17, 896), (512, 128))] + [
+            Sample("inf_nan", lambda r: {"a": np.array([[np.inf, np.nan, 1.0]]),
+                                         "b": np.array([[1.0, 1.0, -np.inf]])}, {})]
+
+    def error_samples(self) -> list[ErrorSample]:
+        a = spec("f32[2,4]")
+        return [ErrorSample({"a": a, "b": spec("f32[4,2]")}, {}, ShapeError, "T = 2"),
+                ErrorSample({"a": a, "b": spec("f16[2,4]")}, {}, DtypeError, "`b`")]
+
+
+class Softmax(Op):
+    """out = exp(x - max(x)) / sum(exp(x - max(x))) along the last axis."""
+
+    name = "softmax"
+    signature = "x A[T,D] -> out A[T,D]"
+    dtype_cases = uniform("A")
+    tolerance = Tolerance(4, 4, "exp may err by a few ULP, and D terms may be summed in any order")
+
+    def reference(self, x: Array) -> Array:
+        e = np.exp(x - np.max(x, axis=-1, keepdims=True, initial=-np.inf))
+        return e / np.sum(e, axis=-1, keepdims=True)
+
+    def samples(self) -> list[Sample]:
+        return [Sample(f"T{t}_D{d}_scale{s:g}", lambda r, t=t, d=d, s=s: {"x": r.normal(t, d, scale=s)},  # type: ignore[misc]
+                       {}) for t, d, s in ((0, 8, 1.), (1, 2048, 1.), (2, 7, 30.), (17, 321, 5.),
+                                           (512, 128, 1.), (1, 1, 1.), (1, 128256, 2.))]
+
+    def error_samples(self) -> list[ErrorSample]:
+        return [ErrorSample({"x": spec("f32[4]")}, {}, ShapeError, "2 axes")]
+
+
+class SwiGLU(Op):
+    """out = silu(gate) * up, silu(x) = x / (1 + exp(-x)) (Shazeer 2020, arXiv 2002.05202)."""
+
+    name = "swiglu"
+    signature = "gate A[T,D], up A[T,D] -> out A[T,D]"
+    dtype_cases = uniform("A")
+    tolerance = Tolerance(4, 4, "exp may err by a few ULP; then a sum, a quotient and a product")
+
+    def reference(self, gate: Array, up: Array) -> Array:
+        with np.errstate(over="ignore"):  # exp(-gate) = inf gives the right answer, 0
+            return gate / (1 + np.exp(-gate)) * up
+
+    def samples(self) -> list[Sample]:
+        return [Sample(f"T{t}_D{d}_scale{s:g}",
+                       lambda r, t=t, d=d, s=s: {"gate": r.normal(t, d, scale=s), "up": r.normal(t, d)},  # type: ignore[misc]
+                       {}) for t, d, s in ((0, 8, 1.), (1, 5632, 1.), (2, 7, 60.), (17, 352, 4.),
+                                           (512, 128, 1.))]
+
+    def error_samples(self) -> list[ErrorSample]:
+        gate = spec("f32[2,4]")
+        return [ErrorSample({"gate": gate, "up": spec("f32[2,5]")}, {}, ShapeError, "up")]

@@ -1,0 +1,51 @@
+"""embedding: gather rows of a table. Also takes the last token's row of a hidden state."""
+
+from typing import ClassVar
+
+import numpy as np
+
+from core.errors import DtypeError, ShapeError
+from core.op import EXACT, Attr, Attrs, Cost, Env, ErrorSample, Op, Sample, Specs, out_dtype, spec
+from core.tensor import Array
+
+
+class Embedding(Op):
+    """out[t] = table[ids[t]], converted to `out_dtype` (None: the table's own dtype)."""
+
+    name = "embedding"
+    signature = "ids i32[T], table W[V,D] -> out O[T,D]"
+    attributes: ClassVar = {"out_dtype": Attr(str, None, structural=True)}
+    dtype_cases = (
+        {"W": "f32", "O": "f32"}, {"W": "f16", "O": "f16"}, {"W": "bf16", "O": "bf16"},
+        {"W": "bf16", "O": "f32"}, {"W": "f16", "O": "f32"})
+    tolerance = EXACT
+
+    def check(self, env: Env, attrs: Attrs) -> None:
+        out_dtype(env, attrs, default="W")
+        table, out = env.dtypes["W"], env.dtypes["O"]
+        if out != table and out.itemsize <= table.itemsize:
+            raise DtypeError(f"embedding: out_dtype {out} would lose bits of a {table} table; "
+                             "expected the table's own dtype or f32")
+
+    def reference(self, ids: Array, table: Array) -> Array:
+        return np.stack([table[i] for i in ids]) if len(ids) else table[:0]
+
+    def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
+        out = self.infer(inputs, attrs)["out"]
+        ids, table = inputs["ids"], inputs["table"]
+        assert ids is not None and table is not None  # infer has checked
+        rows = out.nbytes // out.dtype.itemsize * table.dtype.itemsize
+        return Cost(0, ids.nbytes + rows + out.nbytes)
+
+    def samples(self) -> list[Sample]:
+        def rows(t: int, v: int, d: int, *, large: bool = False) -> Sample:
+            return Sample(f"T{t}_V{v}_D{d}", lambda r: {"ids": r.ints(0, v, t),
+                                                        "table": r.normal(v, d)}, {}, large)
+        return [rows(0, 5, 8), rows(1, 512, 128), rows(17, 321, 33), rows(512, 1000, 64),
+                rows(2, 128256, 2048, large=True)]
+
+    def error_samples(self) -> list[ErrorSample]:
+        ids, table = spec("i32[3]"), spec("f32[5,4]")
+        return [ErrorSample({"ids": spec("f32[3]"), "table": table}, {}, DtypeError, "ids"),
+                ErrorSample({"ids": ids, "table": spec("f32[5]")}, {}, ShapeError, "table"),
+                ErrorSample({"ids": ids, "table": table}, {"out_dtype": "f16"}, DtypeError, "lose")]

@@ -1,0 +1,54 @@
+"""linear: a product with a weight matrix stored row by output."""
+
+from typing import ClassVar
+
+from core.errors import DtypeError, ShapeError
+from core.op import (Attr, Attrs, Cost, Env, ErrorSample, Op, Sample, Specs, Tolerance, out_dtype,
+                     spec)
+from core.tensor import Array
+
+
+class Linear(Op):
+    """out = x @ weight.T + bias; the sum runs in f32 or better, then rounds to `out_dtype`."""
+
+    name = "linear"
+    signature = "x A[T,K], weight W[N,K], bias W[N]? -> out O[T,N]"
+    attributes: ClassVar = {"out_dtype": Attr(str, None, structural=True)}
+    dtype_cases = (
+        {"A": "f32", "W": "f32", "O": "f32"}, {"A": "f16", "W": "f16", "O": "f16"},
+        {"A": "bf16", "W": "bf16", "O": "bf16"}, {"A": "f32", "W": "bf16", "O": "f32"},
+        {"A": "f32", "W": "f16", "O": "f32"}, {"A": "bf16", "W": "bf16", "O": "f32"},
+        {"A": "f16", "W": "f16", "O": "f32"})
+    tolerance = Tolerance(8, 4, "K products may be summed in any order; one sequential f32 sum errs "
+                          "about sqrt(K) / log2(K) times more than NumPy's blocked one, 8 at K = 8192")
+
+    def check(self, env: Env, attrs: Attrs) -> None:
+        out_dtype(env, attrs)
+
+    def reference(self, x: Array, weight: Array, bias: Array | None) -> Array:
+        out = x @ weight.T
+        return out if bias is None else out + bias
+
+    def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
+        moved = super().cost(inputs, attrs)
+        x = inputs["x"]
+        assert x is not None  # super().cost has checked
+        out = self.infer(inputs, attrs)["out"]
+        return Cost(2 * int(x.shape[1]) * (out.nbytes // out.dtype.itemsize), moved.nbytes)
+
+    def samples(self) -> list[Sample]:
+        def product(t: int, n: int, k: int, bias: bool = False, *, large: bool = False) -> Sample:
+            return Sample(f"T{t}_N{n}_K{k}" + ("_bias" if bias else ""), lambda r: {
+                "x": r.normal(t, k), "weight": r.normal(n, k, scale=k**-0.5),
+                "bias": r.normal(n) if bias else None}, {}, large)
+        return [product(0, 4, 8), product(1, 5632, 2048), product(1, 2048, 5632), product(1, 7, 33),
+                product(1, 128, 896, True), product(2, 96, 130), product(17, 352, 128, True),
+                product(512, 256, 512), product(1, 128256, 2048, large=True)]
+
+    def error_samples(self) -> list[ErrorSample]:
+        x, weight = spec("f32[2,4]"), spec("f32[3,4]")
+        return [ErrorSample({"x": x, "weight": spec("f32[3,5]")}, {}, ShapeError, "K = 4"),
+                ErrorSample({"x": x, "weight": weight, "bias": spec("f32[4]")}, {}, ShapeError,
+                            "bias"),
+                ErrorSample({"x": spec("i32[2,4]"), "weight": weight}, {"out_dtype": "i32"},
+                            DtypeError, "out_dtype")]

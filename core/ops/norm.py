@@ -1,0 +1,48 @@
+"""rms_norm (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467)."""
+
+from typing import ClassVar
+
+import numpy as np
+
+from core.errors import OpError, ShapeError
+from core.op import Attr, ErrorSample, Op, Sample, Tolerance, spec, uniform
+from core.tensor import Array
+
+
+class RmsNorm(Op):
+    """out = x / sqrt(mean(x², last axis) + eps) * weight."""
+
+    name = "rms_norm"
+    signature = "x A[T,D], weight W[D] -> out A[T,D]"
+    attributes: ClassVar = {"eps": Attr(float)}
+    dtype_cases = (*uniform("A", "W"), {"A": "f32", "W": "bf16"}, {"A": "f32", "W": "f16"})
+    tolerance = Tolerance(4, 4, "a mean of D squares may be summed in any order; then one rounding "
+                          "each for the square root, the division and the product")
+
+    def reference(self, x: Array, weight: Array, *, eps: float) -> Array:
+        mean_square = np.mean(x * x, axis=-1, keepdims=True)
+        return x / np.sqrt(mean_square + x.dtype.type(eps)) * weight
+
+    def samples(self) -> list[Sample]:
+        def rows(t: int, d: int, eps: float = 1e-5, scale: float = 1.0) -> Sample:
+            return Sample(f"T{t}_D{d}" + (f"_scale{scale:g}" if scale != 1 else ""),
+                          lambda r: {"x": r.normal(t, d, scale=scale), "weight": 1 + r.normal(d)},
+                          {"eps": eps})
+
+        def special(name: str, value: float) -> Sample:
+            def make(r):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+                x = r.normal(3, 16)
+                x[1, 5] = value
+                return {"x": x, "weight": r.normal(16)}
+            return Sample(name, make, {"eps": 1e-5})
+        # the small scale makes eps decide the result, so that leaving it out is seen
+        return [rows(0, 8), rows(1, 128), rows(1, 2048), rows(2, 33, 1e-6), rows(17, 2048),
+                rows(512, 896, 1e-6), rows(3, 64, 1e-5, 1e-3), special("nan", np.nan),
+                Sample("zeros", lambda r: {"x": np.zeros((2, 16)), "weight": r.normal(16)},
+                       {"eps": 1e-5})]
+
+    def error_samples(self) -> list[ErrorSample]:
+        x = spec("f32[2,4]")
+        return [ErrorSample({"x": x, "weight": spec("f32[5]")}, {"eps": 1e-5}, ShapeError, "weight"),
+                ErrorSample({"x": x, "weight": spec("f32[4]")}, {}, OpError, "eps"),
+                ErrorSample({"x": x}, {"eps": 1e-5}, OpError, "weight")]

@@ -1,0 +1,67 @@
+"""rope: rotary position embedding (Su et al. 2021, https://arxiv.org/abs/2104.09864)."""
+
+from typing import ClassVar
+
+import numpy as np
+
+from core.errors import OpError, ShapeError
+from core.op import Attr, Attrs, Draw, Env, ErrorSample, Op, Sample, Tolerance, divisible, need, spec
+from core.op import uniform
+from core.tensor import Array
+
+
+class Rope(Op):
+    """Rotate pairs of each head by the angle float32(position) * inv_freq[i], rounded to float32.
+
+    interleaved: pairs (2i, 2i+1), as in llama2.c and Meta's files. Otherwise half-split: pairs
+    (i, i + d/2), as in Hugging Face files. The angle's one rounding is part of the definition: it is
+    what published models were trained with, and at long positions it is far above the rest.
+    """
+
+    name = "rope"
+    signature = "x A[T,H,d], positions i32[T], inv_freq f32[d/2] -> out A[T,H,d]"
+    attributes: ClassVar = {"interleaved": Attr(bool, False)}
+    dtype_cases = uniform("A")
+    tolerance = Tolerance(4, 4, "sine and cosine may err by an ULP, then two products and a sum")
+
+    def check(self, env: Env, attrs: Attrs) -> None:
+        d = env.dims["d"]
+        need(divisible(d, 2), f"rope: head size d is {d}, expected an even number", ShapeError)
+
+    def reference(self, x: Array, positions: Array, inv_freq: Array, *, interleaved: bool) -> Array:
+        out = np.empty_like(x)
+        half = x.shape[-1] // 2
+        for t, position in enumerate(positions):
+            angle = (np.float32(position) * inv_freq.astype(np.float32)).astype(x.dtype)
+            cos, sin = np.cos(angle), np.sin(angle)
+            first, second = ((slice(0, None, 2), slice(1, None, 2)) if interleaved
+                             else (slice(0, half), slice(half, None)))
+            a, b = x[t, :, first], x[t, :, second]
+            out[t, :, first] = a * cos - b * sin
+            out[t, :, second] = b * cos + a * sin
+        return out
+
+    def samples(self) -> list[Sample]:
+        def rotate(t: int, heads: int, d: int, interleaved: bool, longest: int = 2048,
+                   theta: float = 10000.0) -> Sample:
+            def make(r: Draw) -> dict[str, Array | None]:
+                return {"x": r.normal(t, heads, d), "positions": r.ints(0, longest, t),
+                        "inv_freq": theta ** (-np.arange(0, d, 2) / d)}
+            layout = "interleaved" if interleaved else "half"
+            return Sample(f"T{t}_H{heads}_d{d}_p{longest}_{layout}", make,
+                          {"interleaved": interleaved})
+        return [rotate(t, h, d, i) for i in (False, True)
+                for t, h, d in ((0, 2, 8), (1, 32, 64), (2, 3, 80), (17, 8, 128), (512, 4, 64))
+                ] + [rotate(3, 2, 64, False, 131072, 500000.0), rotate(1, 1, 2, True)]
+
+    def error_samples(self) -> list[ErrorSample]:
+        x, positions = spec("f32[2,4,8]"), spec("i32[2]")
+        freq = spec("f32[4]")
+        return [ErrorSample({"x": x, "positions": positions, "inv_freq": spec("f32[8]")}, {},
+                            ShapeError, "inv_freq"),
+                ErrorSample({"x": x, "positions": spec("i32[3]"), "inv_freq": freq}, {}, ShapeError,
+                            "positions"),
+                ErrorSample({"x": spec("f32[2,4,7]"), "positions": positions,
+                             "inv_freq": spec("f32[3]")}, {}, ShapeError, "even"),
+                ErrorSample({"x": x, "positions": positions, "inv_freq": freq},
+                            {"interleaved": "yes"}, OpError, "interleaved")]

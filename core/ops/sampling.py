@@ -1,0 +1,136 @@
+"""argmax and sample: from logits to the next token of each sequence.
+
+Random numbers are counter based (Philox4x32-10, Salmon et al. 2011, "Parallel random numbers: as
+easy as 1, 2, 3"): token p of a sequence depends on its seed and p alone, so every backend, batch and
+chunking draws alike.
+"""
+
+import numpy as np
+
+from core.errors import DtypeError, OpError, ShapeError
+from core.op import EXACT, Draw, ErrorSample, Op, Sample as Inputs, Tolerance, spec
+from core.tensor import Array
+
+_MULTIPLY, _WEYL = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
+
+
+def philox_uniform(seed: tuple[int, int], counter: int) -> float:
+    """One number in [0, 1) with 24 bits: Philox4x32-10 of counter (counter, 0, 0, 0), first word."""
+    mask = 0xFFFFFFFF
+    x = [counter & mask, 0, 0, 0]
+    key = [seed[0] & mask, seed[1] & mask]
+    for _ in range(10):
+        a, b = _MULTIPLY[0] * x[0], _MULTIPLY[1] * x[2]
+        x = [(b >> 32) ^ x[1] ^ key[0], b & mask, (a >> 32) ^ x[3] ^ key[1], a & mask]
+        key = [(k + w) & mask for k, w in zip(key, _WEYL, strict=True)]
+    return (x[0] >> 8) * 2.0**-24
+
+
+class Argmax(Op):
+    """ids[s] = index of the largest logit, the first of equal ones. NaN counts as the largest."""
+
+    name = "argmax"
+    signature = "logits A[S,V] -> out i32[S]"
+    dtype_cases = ({"A": "f32"}, {"A": "f16"}, {"A": "bf16"})
+    tolerance = EXACT
+
+    def reference(self, logits: Array) -> Array:
+        return np.array([np.argmax(row) for row in logits], np.int32)
+
+    def samples(self) -> list[Inputs]:
+        def ties(r: Draw) -> dict[str, Array | None]:
+            logits = r.normal(3, 1000)
+            logits[:, [77, 400, 999]] = 9.0
+            return {"logits": logits}
+        return [*(Inputs(f"S{s}_V{v}", lambda r, s=s, v=v: {"logits": r.normal(s, v)}, {})  # type: ignore[misc]
+                  for s, v in ((0, 8), (1, 512), (1, 128256), (17, 321), (2, 1))),
+                Inputs("ties", ties, {})]
+
+    def error_samples(self) -> list[ErrorSample]:
+        return [ErrorSample({"logits": spec("f32[4]")}, {}, ShapeError, "2 axes")]
+
+
+class Sample(Op):
+    """Draw one token a sequence. In this order, as Hugging Face's generate does:
+
+    1. repetition: logits of tokens marked in `seen` are divided (if > 0) or multiplied by `penalty`;
+    2. temperature 0 takes the largest logit and skips the rest; otherwise logits /= temperature;
+    3. top_k > 0 keeps logits not below the k-th largest;
+    4. top_p < 1 keeps tokens for which the probability of all likelier ones is below top_p (of equal
+       ones the lower index counts as likelier);
+    5. min_p keeps tokens with at least min_p × the largest probability;
+    6. the first token, by index, at which the running sum exceeds u × the kept total, where u is
+       `philox_uniform(seeds[s], positions[s])`.
+
+    The drawn token is marked in `seen`. `positions` is the position the new token will have.
+    """
+
+    name = "sample"
+    signature = ("logits A[S,V], temperature f32[S], top_k i32[S], top_p f32[S], min_p f32[S], "
+                 "penalty f32[S], seeds i32[S,2], positions i32[S], seen i8[S,V]? -> seen, out i32[S]")
+    dtype_cases = ({"A": "f32"}, {"A": "f16"}, {"A": "bf16"})
+    tolerance = Tolerance(0, 0, "the samples keep u away from every boundary of the cumulative sum by "
+                          "more than rounding", exact=True)
+
+    def reference(self, logits: Array, temperature: Array, top_k: Array, top_p: Array, min_p: Array,
+                  penalty: Array, seeds: Array, positions: Array, seen: Array | None,
+                  ) -> tuple[Array | None, Array]:
+        out = np.empty(len(logits), np.int32)
+        for s in range(len(logits)):
+            row = logits[s].copy()
+            if seen is not None:
+                repeated = seen[s] != 0
+                row[repeated] = np.where(row[repeated] > 0, row[repeated] / penalty[s],
+                                         row[repeated] * penalty[s])
+            out[s] = np.argmax(row) if temperature[s] == 0 else _draw(
+                row / temperature[s], int(top_k[s]), top_p[s], min_p[s],
+                philox_uniform((int(seeds[s, 0]), int(seeds[s, 1])), int(positions[s])))
+            if seen is not None:
+                seen[s, out[s]] = 1
+        return seen, out
+
+    def samples(self) -> list[Inputs]:
+        # name, temperature, top_k, top_p, min_p, penalty
+        settings = (("greedy", 0.0, 0, 1.0, 0.0, 1.0), ("plain", 1.0, 0, 1.0, 0.0, 1.0),
+                    ("cold", 0.3, 0, 1.0, 0.0, 1.0), ("top_k", 0.8, 5, 1.0, 0.0, 1.0),
+                    ("top_k_1", 1.0, 1, 1.0, 0.0, 1.0), ("top_p", 1.2, 0, 0.7, 0.0, 1.0),
+                    ("min_p", 1.0, 0, 1.0, 0.2, 1.0), ("penalty", 0.0, 0, 1.0, 0.0, 1.8),
+                    ("all", 0.9, 20, 0.9, 0.05, 1.3))
+
+        def make(r: Draw, s: int, v: int, setting: tuple[float, ...]) -> dict[str, Array | None]:
+            # A few spread-out levels rather than normals: probabilities stay far from each other's
+            # cumulative boundaries in every dtype, and ties are common.
+            logits = r.ints(-6, 7, s, v).astype(np.float64)
+            logits[:, r.ints(0, v, 1)[0]] += 4
+            t, k, p, m, rep = setting
+            rows = [np.full(s, x, np.float64) for x in (t, p, m, rep)]
+            return {"logits": logits, "temperature": rows[0], "top_k": np.full(s, k, np.int32),
+                    "top_p": rows[1], "min_p": rows[2], "penalty": rows[3],
+                    "seeds": r.ints(-2**31, 2**31 - 1, s, 2), "positions": r.ints(0, 4096, s),
+                    "seen": (r.rng.random((s, v)) < 0.2).astype(np.int8) if rep != 1 else None}
+        return [Inputs(f"{name}_S{s}_V{v}", lambda r, s=s, v=v, x=tuple(x): make(r, s, v, x), {})  # type: ignore[misc]
+                for name, *x in settings for s, v in ((1, 321), (5, 64))
+                ] + [Inputs("empty", lambda r: make(r, 0, 8, (1, 0, 1, 0, 1)), {})]
+
+    def error_samples(self) -> list[ErrorSample]:
+        f, i = spec("f32[2]"), spec("i32[2]")
+        good = {"logits": spec("f32[2,9]"), "temperature": f, "top_k": i, "top_p": f, "min_p": f,
+                "penalty": f, "seeds": spec("i32[2,2]"), "positions": i}
+        return [ErrorSample({**good, "top_k": f}, {}, DtypeError, "top_k"),
+                ErrorSample({**good, "seeds": i}, {}, ShapeError, "seeds"),
+                ErrorSample({**good, "seen": spec("i8[2,8]")}, {}, ShapeError, "seen"),
+                ErrorSample({**good, "penalty": None}, {}, OpError, "penalty")]
+
+
+def _draw(row: Array, top_k: int, top_p: float, min_p: float, u: float) -> int:
+    if 0 < top_k < len(row):
+        row = np.where(row < np.sort(row)[-top_k], -np.inf, row)
+    p = np.exp(row - row.max())
+    p /= p.sum()
+    if top_p < 1:
+        order = np.argsort(-p, kind="stable")
+        before = np.concatenate([[0.0], np.cumsum(p[order])[:-1]])
+        p[order[before >= top_p]] = 0
+    p[p < min_p * p.max()] = 0
+    running = np.cumsum(p)
+    return int(np.searchsorted(running, u * running[-1], side="right"))

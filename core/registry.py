@@ -1,0 +1,121 @@
+"""Registry: the backends and kernels that the installed plugins offer."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from functools import cache
+import core.ops  # noqa: F401 - fills the vocabulary
+from core.backend import Backend, BackendSpec, Kernel, check_kernel
+from core.errors import BackendError, KernelyardError, PluginError
+from core.op import OPS, register_op
+from core.plugins import Plugins
+
+
+class Registry:
+    """Backends by name, opened on first use; kernels by backend and op, best first."""
+
+    def __init__(self, plugins: Plugins | None = None) -> None:
+        self.plugins = plugins or Plugins()
+        self.specs: dict[str, BackendSpec] = {}
+        self._kernels: dict[str, dict[str, list[Kernel]]] = {}
+        self._open: dict[str, Backend] = {}
+        self.sources: dict[Kernel, str] = {}  #: the distribution that each kernel came from
+        known = set(OPS)
+        self.plugins.call_each("register_ops", register=register_op)
+        self.plugin_ops = sorted(set(OPS) - known)
+        self.plugins.call_each("register_backends", register=self._add_backend)
+
+    def _add_backend(self, spec: BackendSpec) -> None:
+        if spec.name in self.specs:
+            raise PluginError(f"backend {spec.name!r} is already registered with target "
+                              f"{self.specs[spec.name].target}; choose another name")
+        self.specs[spec.name] = spec
+
+    def spec(self, name: str) -> BackendSpec:
+        """Raises BackendError listing the installed backends and the broken plugins."""
+        if name in self.specs:
+            return self.specs[name]
+        lines = [f"unknown backend {name!r}; installed: {', '.join(sorted(self.specs)) or 'none'}"]
+        lines += [f"  broken plugin {b}" for b in self.plugins.broken]
+        lines.append(f"  install it with: pip install kernelyard-{name.replace('_', '-')} "
+                     f"(or ./backends/{name} from a checkout)")
+        raise BackendError("\n".join(lines))
+
+    def unavailable(self, name: str) -> str | None:
+        """None if the backend can be used here, else the reason with its fix. Opens the backend."""
+        try:
+            self.backend(name)
+        except KernelyardError as error:
+            return str(error)
+        return None
+
+    def backend(self, name: str) -> Backend:
+        """The opened backend. Raises BackendError with the reason and the fix."""
+        if name in self._open:
+            return self._open[name]
+        spec = self.spec(name)
+        missing = [f"module {m!r} is missing; {fix}" for m, fix in spec.requires.items()
+                   if importlib.util.find_spec(m) is None]
+        if missing:
+            raise BackendError(f"backend {name} is unavailable: {'; '.join(missing)}")
+        module, _, attribute = spec.target.partition(":")
+        try:
+            opened: Backend = getattr(importlib.import_module(module), attribute)()
+        except BackendError:
+            raise
+        except Exception as error:
+            raise BackendError(f"backend {name} is unavailable: {spec.target} failed with "
+                               f"{type(error).__name__}: {error}") from error
+        opened.name = name
+        self._open[name] = opened
+        return opened
+
+    def kernels(self, backend: str, op: str | None = None) -> list[Kernel]:
+        """The kernels of an opened backend, higher priority first, then by name."""
+        if backend not in self._kernels:
+            self.backend(backend)
+            table: dict[tuple[str, str], Kernel] = {}
+            for plugin in list(self.plugins.distributions):
+                added = dict(table)  # a plugin that breaks halfway leaves nothing behind
+                if self.plugins.call(plugin, "register_kernels", backend=backend,
+                                     register=lambda kernel, into=added: self._add(into, backend,
+                                                                                   kernel)):
+                    source = self.plugins.distributions[plugin]
+                    self.sources.update({k: source for k in added.values() if k not in self.sources})
+                    table = added
+            if not table:
+                raise BackendError("\n".join([f"backend {backend} registered no kernels",
+                                              *map(str, self.plugins.broken)]))
+            self._kernels[backend] = {}
+            for kernel in sorted(table.values(), key=lambda k: (-k.priority, k.name)):
+                self._kernels[backend].setdefault(kernel.op, []).append(kernel)
+        table = self._kernels[backend]
+        return table.get(op, []) if op is not None else [k for ks in table.values() for k in ks]
+
+    def _add(self, table: dict[tuple[str, str], Kernel], backend: str, kernel: Kernel) -> None:
+        if kernel.backend != backend:
+            raise PluginError(f"kernel {kernel.id} for op {kernel.op} was registered while "
+                              f"{backend!r} asked for its own kernels; register it for its backend")
+        check_kernel(kernel)
+        if (kernel.op, kernel.name) in table:
+            raise PluginError(f"kernel {kernel.id} for op {kernel.op} is registered twice; "
+                              "give it another name")
+        table[kernel.op, kernel.name] = kernel
+
+
+@cache
+def default_registry() -> Registry:
+    """The registry of everything installed, made once."""
+    return Registry()
+
+
+def split_backends(backends: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
+    """`"a,b"` or a list as a tuple of names. Raises BackendError if it is empty or repeats."""
+    names = tuple(n.strip() for n in backends.split(",")) if isinstance(backends, str) \
+        else tuple(backends)
+    if not names or not all(names) or len(set(names)) != len(names):
+        raise BackendError(f"backend list {backends!r}: expected distinct names such as "
+                           "cpu_numpy or cuda_cupy,cpu_numpy")
+    return names
+
