@@ -79,6 +79,8 @@ class DeviceAllocator(ABC):
 
     #: Where the memory is: "cpu", "cuda:0". Backends with equal `device` share tensors by pointer.
     device: str
+    #: True where `_allocate` returns zero bytes anyway, so that untouched pages cost nothing.
+    allocates_zeros = False
 
     def __init__(self) -> None:
         self.stats = AllocatorStats()
@@ -96,6 +98,13 @@ class DeviceAllocator(ABC):
         stats.live += 1
         stats.total_allocations += 1
         return Buffer(self, handle, pointer, nbytes, owned=True)
+
+    def allocate_zeroed(self, nbytes: int) -> Buffer:
+        """A new buffer of zero bytes."""
+        buffer = self.allocate(nbytes)
+        if not self.allocates_zeros:
+            self._zero(buffer)
+        return buffer
 
     def copy_from_host(self, dst: Buffer, src: np.ndarray[Any, Any], offset: int = 0) -> None:
         """Copy a contiguous host array into `dst` at `offset`."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from core.allocator import DeviceAllocator
-from core.dtype import DType, as_dtype
+from core.dtype import DType, as_dtype, f32
 from core.errors import PluginError
 from core.op import Op, find_op
 from core.tensor import Tensor, TensorSpec
@@ -54,6 +54,10 @@ class Backend(ABC):
     @abstractmethod
     def native(self, tensor: Tensor) -> Any:  # noqa: ANN401 - numpy.ndarray, cupy.ndarray, ...
         """The tensor as the array type that this backend's kernels take, without a copy."""
+
+    def activation_dtype(self, stored: DType) -> DType:
+        """The activations' dtype when the user names none and the checkpoint stores `stored`."""
+        return f32
 
     def capture(self, launch: Launch) -> Launch:
         """Record a bound step for cheap replay (a CUDA graph). By default the step itself."""

@@ -81,7 +81,8 @@ def single_op_plan(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[st
     overrides = (Override.parse(f"{op.name}={names[0]}:{kernel}"),) if kernel else ()
     for override in overrides:
         override.check(registry)
-    store = WeightStore(weights, {k: _dtype_of(k, a) for k, a in weights.items()})
+    store = WeightStore(weights)
+    store.dtypes.update({k: _dtype_of(k, a) for k, a in weights.items()})
     return Plan(graph, Selector(registry, names, overrides), store, tensors, fusion=False,
                 guard=guard)
 

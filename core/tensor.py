@@ -58,6 +58,12 @@ class Tensor:
         return cls(allocator.allocate(math.prod(shape) * dtype.itemsize), shape, dtype)
 
     @classmethod
+    def zeros(cls, shape: Sequence[int], dtype: DType, allocator: DeviceAllocator) -> Tensor:
+        """A new contiguous tensor of zeros."""
+        buffer = allocator.allocate_zeroed(math.prod(shape) * dtype.itemsize)
+        return cls(buffer, shape, dtype)
+
+    @classmethod
     def from_numpy(cls, array: Array, allocator: DeviceAllocator, dtype: DType | None = None,
                    *, copy: bool = True) -> Tensor:
         """A tensor with the array's contents. `copy=False` shares host memory where possible."""

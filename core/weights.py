@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from core.allocator import DeviceAllocator
 from core.backend import Backend, Kernel
-from core.dtype import DType, as_dtype
+from core.dtype import as_dtype, i4x2
 from core.errors import CheckpointError
 from core.tensor import Array, Tensor, TensorSpec
+
+
+@dataclass(frozen=True)
+class QuantizedLayout:
+    """How a quantised matrix `w` is stored: as `w.codes`, `w.scales` and, if any, `w.zeros`."""
+
+    bits: int
+    group_size: int
+    has_zeros: bool
 
 
 class WeightStore:
     """Host arrays by name (memory-mapped ones stay so); device tensors and prepacked forms, cached."""
 
-    def __init__(self, arrays: Mapping[str, Array], dtypes: Mapping[str, DType] | None = None) -> None:
-        """`dtypes` names the arrays whose NumPy dtype does not say it: packed 4-bit codes."""
+    def __init__(self, arrays: Mapping[str, Array],
+                 quantized: Mapping[str, QuantizedLayout] | None = None) -> None:
         self.arrays = dict(arrays)
-        self.dtypes = {name: (dtypes or {}).get(name) or as_dtype(a.dtype)
+        self.quantized = dict(quantized or {})
+        packed = {f"{name}.codes" for name, q in self.quantized.items() if q.bits == 4}
+        self.dtypes = {name: i4x2 if name in packed else as_dtype(a.dtype)
                        for name, a in self.arrays.items()}
         self._tensors: dict[tuple[str, str], Tensor] = {}
         self._prepared: dict[tuple[Kernel, tuple[str, ...]], dict[str, Any]] = {}
         self._kept: list[Tensor] = []
+
+    def add(self, name: str, array: Array) -> None:
+        """One more constant, such as a table computed from the configuration."""
+        self.arrays[name] = array
+        self.dtypes[name] = as_dtype(array.dtype)
 
     def __contains__(self, name: str) -> bool:
         return name in self.arrays

@@ -14,9 +14,10 @@ from core.tensor import Array, Tensor
 
 
 class HostAllocator(DeviceAllocator):
-    """NumPy's own allocations. Zeroed by the system, so that untouched pages cost nothing."""
+    """NumPy's own allocations."""
 
     device = "cpu"
+    allocates_zeros = True
 
     def _allocate(self, nbytes: int) -> tuple[Bytes, int]:
         try:

@@ -1,0 +1,273 @@
+"""Session: runs a model's graphs over time. Owns the KV cache and the step's inputs, plans each shape
+once, prefills in chunks and decodes in a loop that feeds itself."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from core.backend import Backend
+from core.dtype import as_dtype
+from core.errors import LifetimeError, PromptError
+from core.graph import Graph
+from core.ledger import Ledger
+from core.plan import Plan
+from core.select import Selector
+from core.tensor import Array, Tensor
+from core.weights import WeightStore
+
+PREFILL_PLANS = 4  # plans kept for different prompt lengths; each owns its activations
+
+
+@dataclass(frozen=True)
+class GraphKind:
+    """Which graph a step needs.
+
+    head      logits of no token, the last one, or all
+    sampling  what follows: nothing, `argmax`, `sample`, or `sample_seen` (with repetition penalty)
+    loop      whether the step has one token a sequence, and advances to the next by itself
+    """
+
+    head: str
+    sampling: str = "none"
+    loop: bool = False
+    block_size: int = 16
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn; see `core.ops.sampling.Sample` for the exact order.
+
+    temperature 0 is greedy. top_k 0, top_p 1, min_p 0 and repetition_penalty 1 are off.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+
+    @property
+    def kind(self) -> str:
+        if self.repetition_penalty != 1.0:
+            return "sample_seen"
+        return "argmax" if self.temperature == 0 else "sample"
+
+
+class Observer(Protocol):
+    """Runs a plan step by step in place of `Plan.run`: to check, trace or profile it."""
+
+    def run(self, plan: Plan) -> None: ...
+
+
+class Session:
+    """One sequence at a time.
+
+    build        makes the graph of a kind, with dimensions T, S, B (blocks a sequence), NB, BS
+    max_context  tokens that the KV cache holds
+    chunk        the most tokens of a prompt computed at once
+    """
+
+    def __init__(self, build: Callable[[GraphKind], Graph], weights: WeightStore,
+                 selector: Selector, *, vocab_size: int, max_context: int, chunk: int = 512,
+                 block_size: int = 16, fusion: bool = True) -> None:
+        self.selector = selector
+        self.weights = weights
+        self.max_context = max_context
+        self.observer: Observer | None = None
+        self.length = 0
+        self._build, self._chunk, self._fusion = build, chunk, fusion
+        self._vocab_size = vocab_size
+        self._blocks = -(-max_context // block_size)
+        self._block_size = block_size
+        self._backend: Backend = selector.registry.backend(selector.backends[0])
+        self._plans: OrderedDict[tuple[GraphKind, int], Plan] = OrderedDict()
+        self._sampling = Sampling()
+        self._open = True
+        self._prompt_inputs: dict[int, dict[str, Tensor]] = {}
+        self._states = {v.name: self._zeros(v.spec.shape, v.spec.dtype.name) for v in build(
+            self._kind("none")).bind(self._dims(1)).roots("state")}
+        self._shared = self._sequence_inputs()
+        self._decode_inputs = self._token_inputs(1)
+        self._decoder = self._plan(self._kind("last", "argmax", loop=True), 1)
+
+    # running
+
+    def prefill(self, ids: Sequence[int], head: str = "last") -> Array | None:
+        """Append tokens to the sequence in chunks.
+
+        head  "last": the next token is drawn and `step` may follow; "all": returns float32 logits
+              [len(ids), V]; "none": only the KV cache is filled
+        Raises PromptError if they do not fit into the context.
+        """
+        self._check(len(ids))
+        rows = []
+        for start in range(0, len(ids), self._chunk):
+            part = ids[start:start + self._chunk]
+            final = start + len(part) == len(ids)
+            kind = self._kind(head if final or head == "all" else "none",
+                             self._sampling.kind if final and head == "last" else "none")
+            plan = self._plan(kind, len(part))
+            inputs = self._prompt_inputs[len(part)]
+            places = np.arange(self.length, self.length + len(part), dtype=np.int32)
+            inputs["ids"].write(np.asarray(part, np.int32))
+            inputs["positions"].write(places)
+            inputs["slots"].write(places)  # a single sequence owns the blocks in order
+            self.length += len(part)
+            self._set("seq_lens", self.length)
+            self._set("last_rows", len(part) - 1)
+            self._shared["query_starts"].write(np.array([0, len(part)], np.int32))
+            self._run(plan)
+            if head == "all":
+                rows.append(np.array(plan.output("logits").numpy(), np.float32))
+        if head == "last":
+            self._last = plan
+            self._start_loop(int(plan.output("token").numpy()[0]))
+        return np.concatenate(rows) if head == "all" else None
+
+    def step(self) -> int:
+        """Compute one token from the last one drawn, and return the new one."""
+        if self.length >= self.max_context:
+            raise PromptError(f"the context of {self.max_context} tokens is full; start with a "
+                              "larger --max-context")
+        plan = self._last = self._decoder
+        self._run(plan)
+        self.length += 1
+        return int(self._decode_inputs["ids"].numpy()[0])
+
+    @property
+    def token(self) -> int:
+        """The token drawn last; the next `step` reads it."""
+        return int(self._decode_inputs["ids"].numpy()[0])
+
+    def logits(self) -> Array:
+        """The logits [V] from which the last token was drawn, float32."""
+        return np.array(self._last.output("logits").numpy()[0], np.float32)
+
+    def sample_with(self, sampling: Sampling, seen: Sequence[int] = ()) -> None:
+        """Draw from now on so. `seen` are the tokens that a repetition penalty counts already."""
+        self._sampling = sampling
+        self._decoder = self._plan(self._kind("last", sampling.kind, loop=True), 1)
+        for name, value in (("temperature", sampling.temperature), ("top_k", sampling.top_k),
+                            ("top_p", sampling.top_p), ("min_p", sampling.min_p),
+                            ("penalty", sampling.repetition_penalty)):
+            self._set(name, value)
+        seed = sampling.seed & (2**64 - 1)
+        self._shared["seeds"].write(np.array([[seed & 0xFFFFFFFF, seed >> 32]], np.uint32
+                                             ).view(np.int32))
+        if sampling.kind == "sample_seen":
+            marks = np.zeros((1, self._vocab_size), np.int8)
+            marks[0, list(seen)] = 1
+            self._shared["seen"].write(marks)
+
+    def truncate(self, length: int = 0) -> None:
+        """Forget all tokens after the first `length`; their cache entries are reused."""
+        self.length = min(self.length, length)
+
+    # looking
+
+    @property
+    def ledger(self) -> Ledger:
+        """The choices of every plan made so far, decode first."""
+        plans = [self._decoder, *(p for p in self._plans.values() if p is not self._decoder)]
+        return sum((p.ledger for p in plans), Ledger(()))
+
+    @property
+    def plans(self) -> list[Plan]:
+        return list(self._plans.values())
+
+    @property
+    def kv_bytes(self) -> int:
+        return sum(t.nbytes for t in self._states.values())
+
+    def close(self) -> None:
+        """Free the cache, the activations and the weights' tensors. A closed session cannot run."""
+        self._open = False
+        self._plans.clear()
+        self._states.clear()
+        self._shared.clear()
+        self._decode_inputs.clear()
+        self._prompt_inputs.clear()
+        self.__dict__.pop("_decoder", None)
+        self.__dict__.pop("_last", None)
+        self.weights.close()
+
+    # inside
+
+    def _run(self, plan: Plan) -> None:
+        if self.observer is None:
+            plan.run()
+        else:
+            self.observer.run(plan)
+
+    def _check(self, new: int) -> None:
+        if not self._open:
+            raise LifetimeError("this session is closed; load the model again")
+        if new == 0:
+            raise PromptError("the prompt is empty: give at least one token")
+        if self.length + new > self.max_context:
+            raise PromptError(
+                f"the prompt has {new} tokens after {self.length} already there, the context holds "
+                f"{self.max_context}; shorten it, or raise --max-context")
+
+    def _start_loop(self, token: int) -> None:
+        state = {"ids": token, "positions": self.length, "slots": self.length}
+        for name, value in state.items():
+            self._decode_inputs[name].write(np.array([value], np.int32))
+        if self.length >= self.max_context:
+            self._decode_inputs["slots"].write(np.array([-1], np.int32))
+        self._set("seq_lens", self.length + 1)
+        self._set("last_rows", 0)
+        self._shared["query_starts"].write(np.array([0, 1], np.int32))
+
+    def _plan(self, kind: GraphKind, tokens: int) -> Plan:
+        key = (kind, tokens)
+        if key in self._plans:
+            self._plans.move_to_end(key)
+            return self._plans[key]
+        inputs = self._decode_inputs if kind.loop else self._prompt_inputs.setdefault(
+            tokens, self._token_inputs(tokens))
+        graph = self._build(kind).bind(self._dims(tokens))
+        tensors = {**self._states, **self._shared, **inputs}
+        plan = Plan(graph, self.selector, self.weights, tensors, fusion=self._fusion)
+        self._plans[key] = plan
+        prompts = [k for k in self._plans if not k[0].loop]
+        for old in prompts[:-PREFILL_PLANS]:
+            del self._plans[old]
+        for size in set(self._prompt_inputs) - {n for k, n in self._plans if not k.loop}:
+            del self._prompt_inputs[size]
+        return plan
+
+    def _kind(self, head: str, sampling: str = "none", *, loop: bool = False) -> GraphKind:
+        return GraphKind(head, sampling, loop, self._block_size)
+
+    def _dims(self, tokens: int) -> dict[str, int]:
+        return {"T": tokens, "S": 1, "B": self._blocks, "NB": self._blocks, "BS": self._block_size}
+
+    def _sequence_inputs(self) -> dict[str, Tensor]:
+        one = ("seq_lens", "last_rows", "top_k")
+        tensors = {name: self._zeros((1,), "int32") for name in one}
+        tensors |= {name: self._zeros((1,), "float32")
+                    for name in ("temperature", "top_p", "min_p", "penalty")}
+        tensors["query_starts"] = self._zeros((2,), "int32")
+        tensors["seeds"] = self._zeros((1, 2), "int32")
+        tensors["seen"] = self._zeros((1, self._vocab_size), "int8")
+        tensors["block_table"] = Tensor.from_numpy(
+            np.arange(self._blocks, dtype=np.int32)[None], self._backend.allocator)
+        return tensors
+
+    def _token_inputs(self, tokens: int) -> dict[str, Tensor]:
+        return {name: self._zeros((tokens,), "int32") for name in ("ids", "positions", "slots")}
+
+    def _zeros(self, shape: Sequence[int | str], dtype: str) -> Tensor:
+        return Tensor.zeros([d for d in shape if isinstance(d, int)], as_dtype(dtype),
+                            self._backend.allocator)
+
+    def _set(self, name: str, value: float) -> None:
+        tensor = self._shared[name]
+        tensor.write(np.array([value], tensor.dtype.numpy))

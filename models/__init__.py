@@ -1,0 +1,10 @@
+"""kernelyard models: graph builders, checkpoints, tokenizers and generation.
+
+    model = models.load("stories-llama2", backend="cpu_numpy")
+    for piece in model.generate("Once upon a time", max_new_tokens=60):
+        print(piece, end="")
+"""
+
+from models.model import Model, load
+
+__all__ = ["Model", "load"]

@@ -1,0 +1,62 @@
+"""Checkpoint: what a reader of any file format hands over, and how a reader is found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from core.errors import CheckpointError
+from core.registry import Registry
+from core.tensor import Array
+from models.config import ConfigReader
+from models.tokenizer import Tokenizer
+
+SHIPPED = Path(__file__).parent / "shipped"
+DEFAULT_MODEL = "stories-llama2"
+
+
+@dataclass
+class Checkpoint:
+    """config in Hugging Face's keys, arrays in its names, and what the files say of stopping."""
+
+    path: Path
+    config: ConfigReader
+    arrays: Mapping[str, Array]
+    tokenizer: Tokenizer
+    eos_ids: tuple[int, ...]
+    notes: list[str] = field(default_factory=list)
+
+
+class CheckpointFormat(Protocol):
+    """A file format. `recognises` looks at contents, not at names."""
+
+    name: str
+
+    def recognises(self, path: Path) -> bool: ...
+
+    def read(self, path: Path) -> Checkpoint:
+        """Raises CheckpointError, ConfigError or TokenizerError."""
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(p.name for p in SHIPPED.iterdir() if p.is_dir())
+
+
+def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
+    """Open a path, or a shipped model by name. Raises CheckpointError saying what was looked for."""
+    path = Path(path_or_name)
+    if not path.exists():
+        path = SHIPPED / str(path_or_name)
+        if str(path_or_name) not in shipped_models():
+            raise CheckpointError(f"no model at {path_or_name!r}: expected a path, or one of the "
+                                  f"shipped models {', '.join(shipped_models())}")
+    formats: list[CheckpointFormat] = []
+    registry.plugins.call_each("register_checkpoints", register=formats.append)
+    for reader in formats:
+        if reader.recognises(path):
+            return reader.read(path)
+    raise CheckpointError(f"{path} is in no known format; expected one of: "
+                          f"{', '.join(f.name for f in formats)}")

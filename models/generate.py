@@ -1,0 +1,96 @@
+"""The generation loop: prefill, decode, stop, and account for the time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from core.session import Sampling, Session
+from models.streaming import IncrementalDecoder, StopStrings
+from models.tokenizer import Tokenizer
+
+
+@dataclass
+class Stats:
+    """Times in seconds. The prefill ends with the first token; decode makes the others."""
+
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        decoded = max(0, self.new_tokens - 1)
+        return {**asdict(self),
+                "prefill_tokens_per_s": self.prompt_tokens / self.prefill_s if self.prefill_s else 0,
+                "decode_tokens_per_s": decoded / self.decode_s if self.decode_s else 0}
+
+
+@dataclass
+class Generation:
+    """A running generation: iterate over it for pieces of text; the fields fill as it goes.
+
+    finish_reason is `stop` (a stop id or string), `length` (max_new_tokens or a full context),
+    `interrupted` (Ctrl-C) or, before the end, empty. `tokens` includes a final stop id.
+    """
+
+    session: Session
+    tokenizer: Tokenizer
+    prompt_ids: list[int]
+    max_new_tokens: int
+    sampling: Sampling
+    stop_ids: frozenset[int]
+    stop: Sequence[str] = ()
+    tokens: list[int] = field(default_factory=list)
+    text: str = ""
+    finish_reason: str = ""
+    stats: Stats = field(default_factory=Stats)
+
+    def __iter__(self) -> Iterator[str]:
+        decoder = IncrementalDecoder(self.tokenizer.decode, self.prompt_ids)
+        stops = StopStrings(self.stop)
+        try:
+            for token in self._tokens():
+                piece = "" if token in self.stop_ids else stops.push(decoder.push(token))
+                self.text += piece
+                if piece:
+                    yield piece
+                if stops.hit:
+                    self.finish_reason = "stop"
+                    break
+        except KeyboardInterrupt:
+            self.finish_reason = "interrupted"
+        rest = "" if stops.hit else stops.push(decoder.flush()) + stops.flush()
+        self.text += rest
+        if rest:
+            yield rest
+
+    def run(self) -> Generation:
+        """Generate to the end without streaming."""
+        for _ in self:
+            pass
+        return self
+
+    def _tokens(self) -> Iterator[int]:
+        session, stats = self.session, self.stats
+        session.sample_with(self.sampling, [*self.prompt_ids])
+        stats.prompt_tokens = len(self.prompt_ids) - session.length
+        start = time.perf_counter()
+        session.prefill(self.prompt_ids[session.length:])
+        token = session.token
+        stats.prefill_s = time.perf_counter() - start
+        while True:
+            self.tokens.append(token)
+            stats.new_tokens = len(self.tokens)
+            if token in self.stop_ids:
+                self.finish_reason = "stop"
+            elif len(self.tokens) >= self.max_new_tokens or session.length >= session.max_context:
+                self.finish_reason = "length"
+            yield token
+            if self.finish_reason:
+                return
+            start = time.perf_counter()
+            token = session.step()
+            stats.decode_s += time.perf_counter() - start

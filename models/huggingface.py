@@ -1,0 +1,65 @@
+"""A Hugging Face folder: config.json, safetensors in one file or shards, tokenizer files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core.errors import CheckpointError
+from core.tensor import Array
+from models.checkpoint import Checkpoint
+from models.config import ConfigReader
+from models.safetensors import read_safetensors
+from models.tokenizer import load_tokenizer
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+class HuggingFaceFolder:
+    """What `save_pretrained` of transformers 4 and 5 writes."""
+
+    name = "Hugging Face folder (config.json and safetensors)"
+
+    def recognises(self, path: Path) -> bool:
+        return path.is_dir()
+
+    def read(self, path: Path) -> Checkpoint:
+        config = ConfigReader.open(path / "config.json")
+        arrays = _read_arrays(path)
+        generation = path / "generation_config.json"
+        eos = list(config.ids("eos_token_id"))
+        if generation.exists():
+            eos += ConfigReader.open(generation).ids("eos_token_id")
+        tokenizer = load_tokenizer(path)
+        if tokenizer.eos_id is not None:
+            eos.append(tokenizer.eos_id)
+        return Checkpoint(path, config, arrays, tokenizer, tuple(dict.fromkeys(eos)))
+
+
+def _read_arrays(path: Path) -> dict[str, Array]:
+    if (path / SINGLE).exists():
+        return read_safetensors(path / SINGLE)
+    if not (path / INDEX).exists():
+        raise CheckpointError(f"{path} has neither {SINGLE} nor {INDEX}; it holds: "
+                              f"{', '.join(sorted(p.name for p in path.iterdir())) or 'nothing'}")
+    index = ConfigReader.open(path / INDEX)
+    placed = index.get("weight_map", dict)
+    if not all(isinstance(k, str) and isinstance(v, str) for k, v in placed.items()):
+        raise CheckpointError(f"{path / INDEX}: weight_map must map tensor names to file names")
+    shards: dict[str, dict[str, Array]] = {}
+    for name in sorted(set(placed.values())):
+        if Path(name).name != name or not (path / name).exists():
+            raise CheckpointError(f"shard {name} named by {INDEX} is missing from {path}; the "
+                                  f"checkpoint has {len(set(placed.values()))} shards: fetch it again")
+        shards[name] = read_safetensors(path / name)
+    for tensor, shard in placed.items():
+        if tensor not in shards[shard]:
+            raise CheckpointError(f"{path}: {INDEX} places tensor {tensor} in {shard}, which does "
+                                  "not hold it; the shards do not belong together")
+    owners: dict[str, str] = {}
+    for shard, tensors in shards.items():
+        for tensor in tensors:
+            if tensor in owners:
+                raise CheckpointError(f"{path}: tensor {tensor} is in both {owners[tensor]} and "
+                                      f"{shard}; the shards do not belong together")
+            owners[tensor] = shard
+    return {tensor: array for tensors in shards.values() for tensor, array in tensors.items()}

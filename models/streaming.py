@@ -1,0 +1,69 @@
+"""From a stream of token ids to a stream of text that never shows half a character."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+REPLACEMENT = "\ufffd"
+CONTEXT = 6  # prompt tokens that the first new one is decoded after: spaces depend on them
+
+
+class IncrementalDecoder:
+    """Text of each new token, held back while its last character's bytes are incomplete.
+
+    A token's text can depend on the tokens before it, so a window of ids is decoded each time and the
+    part that was there before is cut off. The window moves on whenever it ends on a whole character.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], prompt: Sequence[int] = ()) -> None:
+        self._decode = decode
+        self._ids = list(prompt[-CONTEXT:])
+        self._done = len(decode(self._ids))
+        self._window = len(self._ids)
+
+    def push(self, token: int) -> str:
+        """The text that has become certain with this token; often a word, sometimes nothing."""
+        self._ids.append(token)
+        text = self._decode(self._ids)
+        whole = text.rstrip(REPLACEMENT)
+        new = whole[self._done:]
+        self._done = max(self._done, len(whole))
+        if len(whole) == len(text) and new:
+            keep = self._ids[self._window:]
+            self._ids, self._done = keep, len(self._decode(keep))
+            self._window = len(keep)
+        return new
+
+    def flush(self) -> str:
+        """What is left at the end: bytes that never became a character, as U+FFFD."""
+        text = self._decode(self._ids)[self._done:]
+        self._done += len(text)
+        return text
+
+
+class StopStrings:
+    """Cuts a stream of text at the first stop string, which may span several pieces."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self.stops = [s for s in stops if s]
+        self.hit = False
+        self._held = ""
+
+    def push(self, text: str) -> str:
+        """The text that is certainly before any stop string. Sets `hit` when one is complete."""
+        self._held += text
+        found = [i for s in self.stops if (i := self._held.find(s)) >= 0]
+        if found:
+            self.hit = True
+            text, self._held = self._held[:min(found)], ""
+            return text
+        keep = max((n for s in self.stops for n in range(1, len(s))
+                    if self._held.endswith(s[:n])), default=0)
+        cut = len(self._held) - keep
+        text, self._held = self._held[:cut], self._held[cut:]
+        return text
+
+    def flush(self) -> str:
+        """What was held back, at the end."""
+        text, self._held = self._held, ""
+        return text
