@@ -1,4 +1,4 @@
-"""kernelyard core: tensors, ops, graphs, plugins, and the plan that binds them. Needs NumPy only."""
+"""kernelyard core: tensors, ops, graphs, plugins, and the plan that binds them."""
 
 from core.dispatch import run_op
 

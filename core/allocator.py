@@ -73,8 +73,8 @@ class Buffer:
 class DeviceAllocator(ABC):
     """Memory of one device. Public methods check; underscore methods, which a backend writes, do.
 
-    A backend's `_allocate` should take from its device library's pool: pools are that library's job.
-    Offsets and sizes are in bytes; host arrays are contiguous.
+    A backend's `_allocate` should take from its device library's pool: pools are that library's
+    job. Offsets and sizes are in bytes; host arrays are contiguous.
     """
 
     #: Where the memory is: "cpu", "cuda:0". Backends with equal `device` share tensors by pointer.
@@ -128,7 +128,7 @@ class DeviceAllocator(ABC):
         self._check(buffer, 0, buffer.nbytes, "zero")
         self._zero(buffer)
 
-    def synchronize(self) -> None:
+    def synchronize(self) -> None:  # noqa: B027 - optional: a CPU has nothing to wait for
         """Wait until everything queued on the device is done. Nothing to do on a CPU."""
 
     # what a backend writes

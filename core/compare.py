@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -36,8 +35,8 @@ def compare(actual: Array, exact: Array, same: Array, dtype: DType, tolerance: T
             ) -> Comparison:
     """Judge `actual` by the float64 result `exact` and the float32 reference's result `same`.
 
-    Both references are rounded to `dtype` where that decides (bits, NaN and Inf patterns). Gates: the
-    worst element, and the NMSE.
+    Both references are rounded to `dtype` where that decides (bits, NaN and Inf patterns). Gates:
+    the worst element, and the NMSE.
     """
     if actual.shape != exact.shape or actual.dtype != dtype.numpy:
         return _fail((), f"found {actual.dtype}{list(actual.shape)}, expected "
@@ -52,7 +51,8 @@ def compare(actual: Array, exact: Array, same: Array, dtype: DType, tolerance: T
     wrong = np.where(odd, ~_same_bits(a, target), ~np.isfinite(a))
     if wrong.any():
         worst = tuple(int(i) for i in np.argwhere(wrong)[0])
-        return _fail(worst, f"NaN or Inf pattern differs: found {a[worst]}, expected {target[worst]}")
+        return _fail(worst, f"NaN or Inf pattern differs: found {a[worst]}, expected "
+                            f"{target[worst]}")
     a, x, s = (np.where(odd, 0.0, v) for v in (a, x, s))
     error, allowed = _relative(a, x), _relative(s, x)
     if not error.size:
@@ -79,18 +79,19 @@ def _compare_bits(actual: Array, stored: Array) -> Comparison:
                         f"{actual[worst]}, expected {stored[worst]} (equal bits are required)")
 
 
-def _same_bits(a: Array, b: Array) -> Any:  # noqa: ANN401 - a bool array
+def _same_bits(a: Array, b: Array) -> Array:
     """Equality in which NaN equals NaN."""
     with np.errstate(invalid="ignore"):
-        return (a == b) | ((a != a) & (b != b))
+        equal: Array = (a == b) | ((a != a) & (b != b))
+    return equal
 
 
 def _relative(a: Array, x: Array) -> Array:
-    error = np.abs(a - x)
-    if not error.size:
-        return error
-    peak = np.abs(x).max(axis=-1, keepdims=True) if x.ndim else np.abs(x)
-    return error / np.where(peak > 0, peak, 1.0)
+    error: Array = np.abs(a - x)
+    if error.size:
+        peak = np.abs(x).max(axis=-1, keepdims=True) if x.ndim else np.abs(x)
+        error = error / np.where(peak > 0, peak, 1.0)
+    return error
 
 
 def _nmse(a: Array, x: Array) -> float:

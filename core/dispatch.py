@@ -10,7 +10,7 @@ import numpy as np
 import core.ops  # noqa: F401 - fills the vocabulary
 from core.dtype import DType, as_dtype, i4x2
 from core.errors import DtypeError, OpError
-from core.graph import Graph
+from core.graph import Graph, Value
 from core.op import Op, find_op
 from core.plan import Plan
 from core.registry import Registry, default_registry, split_backends
@@ -59,7 +59,9 @@ def single_op_plan(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[st
     graph = Graph(op.name)
     names = split_backends(backend)
     allocator = registry.backend(names[0]).allocator
-    values, tensors, weights = [], {}, {}
+    values: list[Value | None] = []
+    tensors: dict[str, Tensor] = {}
+    weights: dict[str, Array] = {}
     for p in op.sig.params:
         array = arrays[p.name]
         if array is None:

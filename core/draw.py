@@ -5,7 +5,8 @@ from core.graph import Graph, Value
 
 def to_dot(graph: Graph, *, weights: bool = False) -> str:
     """Nodes as boxes, inputs and states as ellipses, edges labelled with dtype and shape."""
-    lines = [f'digraph "{graph.name}" {{', '  rankdir=TB; node [fontname="Helvetica", fontsize=10];']
+    lines = [f'digraph "{graph.name}" {{',
+             '  rankdir=TB; node [fontname="Helvetica", fontsize=10];']
     kinds = ["input", "state", *(["weight"] if weights else [])]
     shown = {v for kind in kinds for v in graph.roots(kind)}
     for value in shown:
@@ -13,10 +14,10 @@ def to_dot(graph: Graph, *, weights: bool = False) -> str:
         lines.append(f'  "{value.name}" [shape=ellipse, style=filled, fillcolor={style}];')
     for node in graph.nodes:
         lines.append(f'  "{node.name}" [shape=box, label="{node.op.name}\\n{node.name}"];')
-        for value in node.inputs.values():
-            source = _source(value)
-            if value is not None and (value.root in shown or value.kind != "weight"):
-                lines.append(f'  "{source}" -> "{node.name}" [label="{value.spec}", fontsize=8];')
+        for arg in node.inputs.values():
+            if arg is not None and (arg.root in shown or arg.kind != "weight"):
+                lines.append(f'  "{_source(arg)}" -> "{node.name}" [label="{arg.spec}", '
+                             'fontsize=8];')
     for name, value in graph.outputs.items():
         lines.append(f'  "out:{name}" [shape=ellipse, style=filled, fillcolor=palegreen];')
         lines.append(f'  "{_source(value)}" -> "out:{name}";')

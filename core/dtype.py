@@ -42,7 +42,7 @@ f16 = DType("float16", "f16", np.dtype(np.float16), 10)
 bf16 = DType("bfloat16", "bf16", np.dtype(ml_dtypes.bfloat16), 7)
 i8 = DType("int8", "i8", np.dtype(np.int8))
 i32 = DType("int32", "i32", np.dtype(np.int32))
-#: Two unsigned 4-bit codes a byte, the one with the lower index in the low nibble. Shapes count bytes.
+#: Two unsigned 4-bit codes a byte, the lower index in the low nibble. Shapes count bytes.
 i4x2 = DType("int4x2", "i4x2", np.dtype(np.uint8))
 
 ALL = (f32, f16, bf16, i8, i32, i4x2)

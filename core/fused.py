@@ -1,7 +1,8 @@
 """Fused ops: an op whose definition is a small composition of other ops.
 
-`compose` declares it once; read by a Tracer it is the pattern that the plan looks for, by a Reference
-it is the float64 definition. So a fused kernel is tested and cross-checked with no code of its own.
+`compose` declares it once; read by a Tracer it is the pattern that the plan looks for, by a
+Reference it is the float64 definition. So a fused kernel is tested and cross-checked with no code
+of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from core.dtype import DType
+from core.graph import Graph
 from core.op import Attrs, AttrVar, Cost, Env, Op, Specs, find_op
 
 
@@ -43,7 +45,7 @@ class FusedOp(Op):
 
     @abstractmethod
     def compose(self, g: Any, *inputs: Any, **attrs: Any) -> Any:  # noqa: ANN401 - read by Tracer and Reference
-        """Declare the composition with `g.add(op, *inputs, **attrs)`; return the outputs in order."""
+        """Add the ops with `g.add(op, *inputs, **attrs)`; return the outputs in order."""
 
     def reference(self, *inputs: Any, **attrs: Any) -> Any:  # noqa: ANN401
         return self.compose(Reference(None), *inputs, **attrs)
@@ -67,12 +69,13 @@ class FusedOp(Op):
         return tracer.pattern
 
     def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
-        """Bytes of a fused op: its own inputs and outputs only. Flops: two a weight element a token."""
-        moved = super().cost(inputs, attrs)
-        rows = next(iter(s for s in inputs.values() if s is not None)).shape[0]
-        weights = sum(s.nbytes // s.dtype.itemsize for s in list(inputs.values())[1:]
-                      if s is not None and len(s.shape) == 2 and s.shape[0] != rows)
-        return Cost(max(moved.flops, 2 * int(rows) * weights), moved.nbytes)
+        """Bytes of the op's own inputs and outputs; flops of the ops it is composed of."""
+        g = Graph(self.name)
+        values = [None if s is None else g.input(k, s) for k, s in inputs.items()]
+        self.compose(g, *values, **attrs)
+        flops = sum(n.op.cost({k: None if v is None else v.spec for k, v in n.inputs.items()},
+                              n.attrs).flops for n in g.nodes)
+        return Cost(flops, super().cost(inputs, attrs).nbytes)
 
 
 class Tracer:

@@ -14,7 +14,7 @@ from core.tensor import TensorSpec
 
 @dataclass(eq=False)
 class Value:
-    """A tensor of the graph. `kind`: input (set each step), weight, state (kept between steps), node.
+    """A graph's tensor. `kind`: input (set each step), weight, state (kept between steps), node.
 
     `alias_of` is the value whose memory this one shares: a view, or an in-place update.
     """
@@ -55,7 +55,7 @@ class Node:
 
 
 class Graph:
-    """An ordered list of nodes. Dimensions may be names (`T` tokens, `S` sequences) until `bind`."""
+    """Nodes in order. Dimensions may be names (`T` tokens, `S` sequences) until `bind`."""
 
     def __init__(self, name: str = "graph") -> None:
         self.name = name
@@ -78,7 +78,7 @@ class Graph:
         return self._declare(name, dtype_spec, "state")
 
     def view(self, value: Value, *shape: Dim) -> Value:
-        """The same elements in another shape; costs nothing. Raises ShapeError where sizes differ."""
+        """The same elements in another shape, at no cost. Raises ShapeError where sizes differ."""
         if _elements(value.spec.shape) != _elements(shape):
             raise ShapeError(f"cannot view {value} as [{', '.join(map(str, shape))}]: "
                              "expected the same number of elements")
@@ -153,12 +153,14 @@ class Graph:
 
     def __str__(self) -> str:
         head = [f"graph {self.name}("]
-        head += [f"  {v}  # {kind}" for kind in ("input", "state", "weight") for v in self.roots(kind)]
+        head += [f"  {v}  # {kind}" for kind in ("input", "state", "weight")
+                 for v in self.roots(kind)]
         lines: list[str] = []
         for value in self.values.values():
             if value.is_view and value.alias_of is not None:
                 lines.append(f"  {value} = view(%{value.alias_of.name})")
-            elif value.producer is not None and value is next(iter(value.producer.outputs.values())):
+            elif (value.producer is not None
+                  and value is next(iter(value.producer.outputs.values()))):
                 lines.append(f"  {value.producer}")
         tail = ", ".join(f"{k}=%{v.name}" for k, v in self.outputs.items())
         return "\n".join([*head, "):", *lines, f"  return {tail}"])

@@ -18,7 +18,7 @@ hookimpl = pluggy.HookimplMarker("kernelyard")
 
 @hookspec
 def register_backends(register: Callable[[BackendSpec], None]) -> None:
-    """Name backends. Import no device library here: `BackendSpec.target` is imported on first use."""
+    """Name backends. Import no device library: `BackendSpec.target` is imported on first use."""
 
 
 @hookspec

@@ -14,7 +14,7 @@ from core.op import AttrVar
 
 @dataclass
 class Match:
-    """Where a fused op applies: graph nodes it covers, and its inputs, attributes and outputs there."""
+    """Where a fused op applies: the nodes it covers; its inputs, attributes and outputs there."""
 
     nodes: list[Node] = field(default_factory=list)
     inputs: dict[str, Value | None] = field(default_factory=dict)
@@ -99,7 +99,7 @@ def _finish(op: FusedOp, pattern: Pattern, state: _State) -> Match:
 
 def _replaceable(match: Match, graph: Graph, consumers: dict[Value, list[Node]],
                  order: dict[Node, int]) -> bool:
-    """One kernel may run where the last node stood: nobody needs its results sooner, or its insides."""
+    """One kernel may run at the last node: nobody needs its results sooner, or its insides."""
     group, last = set(match.nodes), max(order[n] for n in match.nodes)
     exposed = set(match.outputs.values())
     returned = {v.root for v in graph.outputs.values()}

@@ -25,7 +25,7 @@ REQUIRED = object()
 
 @dataclass(frozen=True)
 class Attr:
-    """A declared attribute. A structural one is visible in the output's spec: kernels don't take it."""
+    """A declared attribute. A structural one shows in the output's spec: kernels don't take it."""
 
     type: type
     default: Any = REQUIRED
@@ -44,8 +44,8 @@ class Tolerance:
     """How far a kernel may be from the float64 reference.
 
     The budget is `factor` × the error of the same-dtype reference (computed in float32, rounded to
-    the dtype), and at least `ulps` × eps(dtype) of the largest expected value (for NMSE: its square).
-    `exact` asks for equal bits.
+    the dtype), and at least `ulps` × eps(dtype) of the largest expected value (for NMSE: its
+    square). `exact` asks for equal bits.
     """
 
     factor: float
@@ -66,7 +66,7 @@ class Cost:
 
 
 class Draw:
-    """Seeded inputs for samples: floats come as float64 and are rounded to the case's dtype later."""
+    """Seeded inputs for samples: floats come as float64, to be rounded to the case's dtype."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -87,7 +87,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Sample:
-    """One set of inputs. `large` ones need gigabytes; `only` restricts it to matching dtype cases."""
+    """One set of inputs. `large` ones need gigabytes; `only` keeps to matching dtype cases."""
 
     name: str
     make: Callable[[Draw], dict[str, Array | None]]
@@ -100,7 +100,7 @@ class Sample:
 class ErrorSample:
     """Specs that `infer` must reject with `error`, whose message contains `match`."""
 
-    inputs: dict[str, TensorSpec | None]
+    inputs: Specs
     attrs: dict[str, Any]
     error: type[KernelyardError]
     match: str
@@ -117,7 +117,7 @@ class Op(ABC):
     tolerance: ClassVar[Tolerance]
     sig: ClassVar[Signature]
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         if "signature" in cls.__dict__:
             cls.sig = Signature.parse(cls.signature)
@@ -134,7 +134,7 @@ class Op(ABC):
     def error_samples(self) -> list[ErrorSample]:
         """Inputs that must be rejected."""
 
-    def check(self, env: Env, attrs: Attrs) -> None:
+    def check(self, env: Env, attrs: Attrs) -> None:  # noqa: B027 - optional: most ops add nothing
         """Complete `env` from the attributes, and raise OpError for what a signature cannot say."""
 
     def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
@@ -145,12 +145,12 @@ class Op(ABC):
         return Cost(flops, sum(s.nbytes for s in [*specs, *outs]))
 
     def complete(self, attrs: Attrs) -> dict[str, Any]:
-        """Attributes with defaults filled in. Raises OpError for unknown, missing or mistyped ones."""
+        """Attributes, defaults filled in. Raises OpError for unknown, missing or mistyped ones."""
         unknown = sorted(set(attrs) - set(self.attributes))
         if unknown:
             raise OpError(f"{self.name}: unknown attribute {', '.join(unknown)}; expected "
                           f"{', '.join(self.attributes) or 'none'}")
-        full = {}
+        full: dict[str, Any] = {}
         for key, attr in self.attributes.items():
             value = attrs.get(key, attr.default)
             if value is REQUIRED:
@@ -261,12 +261,11 @@ def spec(text: str) -> TensorSpec:
                       as_dtype(dtype))
 
 
-#: DTypes for cases in which activations, weights and outputs agree.
 def uniform(*variables: str) -> tuple[dict[str, str], ...]:
     """One case for each of f32, f16 and bf16, with all the variables alike."""
     return tuple(dict.fromkeys(variables, d) for d in ("f32", "f16", "bf16"))
 
 
-__all__ = ["EXACT", "Attr", "AttrVar", "Attrs", "Cost", "DType", "Draw", "Env", "ErrorSample", "OPS", "Op", "Sample",
-           "Specs", "Tolerance", "divisible", "find_op", "need", "out_dtype", "register_op",
-           "spec", "uniform"]
+__all__ = ["EXACT", "OPS", "Attr", "AttrVar", "Attrs", "Cost", "DType", "Draw", "Env",
+           "ErrorSample", "Op", "Sample", "Specs", "Tolerance", "divisible", "find_op", "need",
+           "out_dtype", "register_op", "spec", "uniform"]

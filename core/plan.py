@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from core.match import Match, find_matches
 from core.memory import Layout, Lifetime, lay_out
 from core.op import OPS, Op
 from core.select import Refusals, Selector
-from core.tensor import Tensor, TensorSpec
+from core.tensor import Array, Tensor, TensorSpec
 from core.weights import WeightStore
 
 POISON = 0xFF  # a byte that reads as NaN in every float type and as -1 in the integer ones
@@ -39,7 +40,7 @@ class Step:
     arguments: dict[str, Tensor] = field(default_factory=dict)
     results: dict[str, Tensor] = field(default_factory=dict)
     launches: list[Launch] = field(default_factory=list)
-    note: str = ""
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -66,8 +67,8 @@ class Plan:
         self.backends: list[Backend] = [selector.registry.backend(b) for b in selector.backends]
         self._home = {v.root: self.backends[0].allocator.device
                       for kind in ("input", "state") for v in graph.roots(kind)}
-        self._pinned = {v.root for n in graph.nodes for v in n.outputs.values()
-                        if v.alias_of is not None} | set(graph.roots("state"))
+        self._updated = {v.root for n in graph.nodes for v in n.outputs.values()
+                         if v.alias_of is not None}
         self.steps = self._choose(fusion)
         self._tensors: dict[tuple[Value, str], Tensor] = {
             (v, self._home[v]): tensors[v.name]
@@ -75,7 +76,7 @@ class Plan:
         self.arenas = self._allocate(guard)
         self._bind()
         self._launches: list[Launch] = [launch for step in self.steps for launch in step.launches]
-        self._run = self._sequence
+        self._run: Launch = self._sequence
         used = {s.kernel.backend for s in self.steps}
         if len(used) == 1 and len(self.arenas) <= 1:
             self._run = selector.registry.backend(used.pop()).capture(self._sequence)
@@ -98,6 +99,15 @@ class Plan:
                     run()
             yield step, launch
 
+    def read(self, step: Step, name: str) -> Array | None:
+        """A copy of a step's input: of a weight as the checkpoint holds it, None if absent."""
+        value = step.inputs[name]
+        if value is None:
+            return None
+        if value.kind == "weight":
+            return self.weights.arrays[value.root.name].reshape(_ints(value.spec.shape))
+        return np.array(step.arguments[name].numpy())
+
     def output(self, name: str) -> Tensor:
         """Where the named output is after a run."""
         return self.tensor(self.graph.outputs[name])
@@ -117,7 +127,7 @@ class Plan:
             entries.append(LedgerEntry(
                 s.node.name, s.op.name, s.call.phase, tokens, s.kernel.id,
                 self.selector.registry.sources[s.kernel], tuple(n.name for n in s.covers),
-                tuple(s.refused), s.note))
+                tuple(s.refused), "; ".join(s.notes)))
         return Ledger(tuple(entries))
 
     @property
@@ -145,11 +155,12 @@ class Plan:
                 continue
             else:
                 call = _call(node.op, node.inputs, node.attrs)
-                kernel, refused = self.selector.choose(call, node.name,
-                                                       lambda k, n=node: self._misplaced(k, n.inputs))  # type: ignore[misc]
+                kernel, refused = self.selector.choose(
+                    call, node.name, partial(self._misplaced, inputs=node.inputs))
                 if kernel is None:
                     raise self.selector.no_kernel(call, node.name, refused)
-                step = Step(node, node.op, call, kernel, refused, node.inputs, node.outputs, (node,))
+                step = Step(node, node.op, call, kernel, refused, node.inputs, node.outputs,
+                            (node,))
             device = self._device(step.kernel)
             for value in step.outputs.values():
                 self._home.setdefault(value.root, device)
@@ -179,12 +190,13 @@ class Plan:
         return Step(last, op, call, kernel, refused, match.inputs, match.outputs, covers)
 
     def _misplaced(self, kernel: Kernel, inputs: Mapping[str, Value | None]) -> str | None:
-        device = self._device(kernel)
+        device, kernel_updates = self._device(kernel), OPS[kernel.op].sig.mutated
         for name, value in inputs.items():
             if value is None:
                 continue
             home = self._home.get(value.root, device)
-            if value.root in self._pinned and home != device:
+            kept = value.kind == "state" or name in kernel_updates
+            if kept and home != device:
                 return f"`{name}` is kept on {home} between steps, this kernel runs on {device}"
             if kernel.prepare is not None and value.kind == "weight" and value.is_view:
                 return f"`{name}` is a view of a weight, and prepare takes whole weights"
@@ -206,7 +218,7 @@ class Plan:
                 if value is None or value.kind == "weight":
                     continue
                 root = value.root
-                for place in {self._home[root], device}:
+                for place in dict.fromkeys((self._home[root], device)):
                     if (root, place) in self._tensors:
                         continue
                     spec, first, _ = needs.get((root, place), (root.spec, i, i))
@@ -220,7 +232,8 @@ class Plan:
             if (value.root, self._home[value.root]) in needs:
                 spec, first, _ = needs[value.root, self._home[value.root]]
                 needs[value.root, self._home[value.root]] = (spec, first, end)
-        arenas, self._scratch = {}, {}
+        arenas: dict[str, Arena] = {}
+        self._scratch: dict[int, Tensor] = {}
         for device in dict.fromkeys([d for _, d in needs] + [d for _, d in scratch.values()]):
             keys = [k for k in needs if k[1] == device]
             loose = [i for i, (_, d) in scratch.items() if d == device]
@@ -235,11 +248,13 @@ class Plan:
                 strict=True)]
             self._tensors.update(zip(keys, places, strict=False))
             self._scratch.update(zip(loose, places[len(keys):], strict=True))
-            arenas[device] = Arena(memory, layout, [(t.offset, t.offset + t.nbytes) for t in places])
+            used = [(t.offset, t.offset + t.nbytes) for t in places]
+            arenas[device] = Arena(memory, layout, used)
         return arenas
 
     def _used_backends(self) -> list[str]:
-        return list(dict.fromkeys([*self.selector.backends, *(s.kernel.backend for s in self.steps)]))
+        used = (s.kernel.backend for s in self.steps)
+        return list(dict.fromkeys([*self.selector.backends, *used]))
 
     def _bind(self) -> None:
         copied: set[tuple[Value, str]] = set()
@@ -254,20 +269,20 @@ class Plan:
             for name, value in step.inputs.items():
                 if value is None:
                     native[name] = None
-                    continue
-                if value.kind == "weight":
-                    whole = self.weights.tensor(value.root.name, backend.allocator)
-                    tensor = whole.view(*_ints(value.spec.shape)) if value.is_view else whole
+                elif value.kind == "weight":
+                    if name not in native:  # else prepare has replaced it
+                        whole = self.weights.tensor(value.root.name, backend.allocator)
+                        native[name] = backend.native(whole.view(*_ints(value.spec.shape)))
                 else:
                     home = self._home[value.root]
-                    tensor = self.tensor(value, device)
-                    if home != device and (value.root, device) not in copied:
+                    fresh = value.root in self._updated or (value.root, device) not in copied
+                    if home != device and fresh:
                         copied.add((value.root, device))
                         step.launches.append(_copier(self.tensor(value.root), self.tensor(
                             value.root, device)))
-                        step.note = f"copies `{name}` from {home} to {device}"
-                step.arguments[name] = tensor
-                native.setdefault(name, backend.native(tensor))
+                        step.notes.append(f"copies `{name}` from {home} to {device}")
+                    step.arguments[name] = self.tensor(value, device)
+                    native[name] = backend.native(step.arguments[name])
             for name, value in step.outputs.items():
                 step.results[name] = self.tensor(value, device)
             outs = [backend.native(step.results[p.name]) for p in step.op.sig.outputs]

@@ -60,7 +60,7 @@ class Plugins:
             except pluggy.PluginValidationError:
                 self.manager.unregister(name=entry.name)
                 raise
-        except Exception as error:  # noqa: BLE001 - whatever a plugin does, the others must load
+        except Exception as error:  # whatever a plugin does, the others must load
             self.broken.append(BrokenPlugin(entry.name, source, f"{type(error).__name__}: {error}",
                                             traceback.format_exc()))
         else:
@@ -72,13 +72,13 @@ class Plugins:
             raise PluginError(f"{entry.value} states KERNELYARD_API = {version}, this core has "
                               f"{API_VERSION}; install a matching version of the plugin")
 
-    def call(self, name: str, hook: str, **kwargs: Any) -> bool:
+    def call(self, name: str, hook: str, **kwargs: object) -> bool:
         """Call one plugin's hook. If it raises, the plugin becomes a broken one; False then."""
         plugin = self.manager.get_plugin(name)
         others = [p for p in self.manager.get_plugins() if p is not plugin]
         try:
             self.manager.subset_hook_caller(hook, others)(**kwargs)
-        except Exception as error:  # noqa: BLE001 - recorded, and shown by --list-backends
+        except Exception as error:  # recorded, and shown by --list-backends
             self.manager.unregister(name=name)
             self.broken.append(BrokenPlugin(name, self.distributions.pop(name),
                                             f"{type(error).__name__}: {error}",
@@ -86,7 +86,7 @@ class Plugins:
             return False
         return True
 
-    def call_each(self, hook: str, **kwargs: Any) -> None:
+    def call_each(self, hook: str, **kwargs: object) -> None:
         """Call a hook plugin by plugin, so that one that raises is left out and the rest go on."""
         for name in list(self.distributions):
             self.call(name, hook, **kwargs)

@@ -27,8 +27,9 @@ def quantize(weight: Array, bits: int, group_size: int | None = None, *,
              symmetric: bool | None = None) -> Quantized:
     """Round each group to its own grid.
 
-    Symmetric: scale = max|w| / 127 (8 bits) or / 7 (4 bits, codes 1..15). Asymmetric: the grid spans
-    min..max. By default 8 bits are symmetric and 4 bits are not. A row's last group may be short.
+    Symmetric: scale = max|w| / 127 (8 bits) or / 7 (4 bits, codes 1..15). Asymmetric: the grid
+    spans min..max. By default 8 bits are symmetric and 4 bits are not. A row's last group may be
+    short.
     """
     group = group_size or DEFAULT_GROUP[bits]
     symmetric = bits == 8 if symmetric is None else symmetric
@@ -74,4 +75,5 @@ def _pack(codes: Array, bits: int) -> Array:
         return codes.astype(np.int8)
     if codes.shape[1] % 2:
         codes = np.pad(codes, ((0, 0), (0, 1)))
-    return (codes[:, 0::2] | codes[:, 1::2] << 4).astype(np.uint8)
+    packed: Array = codes[:, 0::2] | codes[:, 1::2] << 4
+    return packed.astype(np.uint8)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from functools import cache
+from functools import cache, partial
+
 import core.ops  # noqa: F401 - fills the vocabulary
 from core.backend import Backend, BackendSpec, Kernel, check_kernel
 from core.errors import BackendError, KernelyardError, PluginError
@@ -79,10 +80,10 @@ class Registry:
             for plugin in list(self.plugins.distributions):
                 added = dict(table)  # a plugin that breaks halfway leaves nothing behind
                 if self.plugins.call(plugin, "register_kernels", backend=backend,
-                                     register=lambda kernel, into=added: self._add(into, backend,
-                                                                                   kernel)):
+                                     register=partial(self._add, added, backend)):
                     source = self.plugins.distributions[plugin]
-                    self.sources.update({k: source for k in added.values() if k not in self.sources})
+                    self.sources.update({k: source for k in added.values()
+                                         if k not in self.sources})
                     table = added
             if not table:
                 raise BackendError("\n".join([f"backend {backend} registered no kernels",
@@ -90,8 +91,8 @@ class Registry:
             self._kernels[backend] = {}
             for kernel in sorted(table.values(), key=lambda k: (-k.priority, k.name)):
                 self._kernels[backend].setdefault(kernel.op, []).append(kernel)
-        table = self._kernels[backend]
-        return table.get(op, []) if op is not None else [k for ks in table.values() for k in ks]
+        by_op = self._kernels[backend]
+        return by_op.get(op, []) if op is not None else [k for ks in by_op.values() for k in ks]
 
     def _add(self, table: dict[tuple[str, str], Kernel], backend: str, kernel: Kernel) -> None:
         if kernel.backend != backend:

@@ -1,4 +1,4 @@
-"""Selection: which kernel runs a node. Capability is a predicate with a reason; preference a list."""
+"""Selection: which kernel runs a node. Capability: a predicate with reasons; preference: a list."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Override:
         glob, _, op = left.rpartition(":")
         backend, _, kernel = right.partition(":")
         if not equals or not op or not backend:
-            raise OptionError(f"kernel override {text!r}: expected OP=BACKEND, OP=BACKEND:KERNEL or "
-                              "NODES:OP=BACKEND, such as attention=cpu_numpy or "
+            raise OptionError(f"kernel override {text!r}: expected OP=BACKEND, OP=BACKEND:KERNEL "
+                              "or NODES:OP=BACKEND, such as attention=cpu_numpy or "
                               "'layers.3.*:linear=cpu_numpy'")
         if op not in OPS:
             raise OptionError(f"kernel override {text!r}: unknown op {op!r}; known: "
@@ -94,5 +94,6 @@ class Selector:
         lines += [f"  {b}: has no kernel for {call.op.name}" for b in silent]
         others = sorted(set(self.registry.specs) - set(self.backends))
         if others:
-            lines.append(f"  allow a fallback with --backend {','.join([*self.backends, others[0]])}")
+            wider = ",".join([*self.backends, others[0]])
+            lines.append(f"  allow a fallback with --backend {wider}")
         return NoKernelError("\n".join(lines))

@@ -1,5 +1,5 @@
-"""Session: runs a model's graphs over time. Owns the KV cache and the step's inputs, plans each shape
-once, prefills in chunks and decodes in a loop that feeds itself."""
+"""Session: runs a model's graphs over time. Owns the KV cache and the step's inputs, plans each
+shape once, prefills in chunks and decodes in a loop that feeds itself."""
 
 from __future__ import annotations
 

@@ -86,8 +86,9 @@ class Signature:
 
     def results(self, op: str, env: Env) -> dict[str, TensorSpec]:
         """The outputs' specs under a complete `env`."""
-        return {p.name: TensorSpec(tuple(resolve(d, env.dims) for d in p.dims),
-                                   env.dtypes[p.dtype] if p.dtype_is_variable else as_dtype(p.dtype))
+        return {p.name: TensorSpec(
+                    tuple(resolve(d, env.dims) for d in p.dims),
+                    env.dtypes[p.dtype] if p.dtype_is_variable else as_dtype(p.dtype))
                 for p in self.outputs}
 
 

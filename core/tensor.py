@@ -105,7 +105,7 @@ class Tensor:
         return self.size == 0 or self.strides == _row_major(self.shape)
 
     def view(self, *shape: int) -> Tensor:
-        """The same elements in another shape. Raises ShapeError unless contiguous and of equal size."""
+        """The same elements in another shape. Raises ShapeError if strided or of another size."""
         if not self.contiguous or math.prod(shape) != self.size:
             raise ShapeError(f"cannot view {self.spec} (strides {self.strides}) as {shape}: "
                              "expected a contiguous tensor of the same number of elements")
@@ -116,7 +116,8 @@ class Tensor:
         if not self.shape or not 0 <= start <= stop <= self.shape[0]:
             raise BoundsError(f"rows {start}..{stop} of {self.spec}")
         offset = self.offset + start * self.strides[0] * self.dtype.itemsize
-        return Tensor(self.buffer, (stop - start, *self.shape[1:]), self.dtype, offset, self.strides)
+        shape = (stop - start, *self.shape[1:])
+        return Tensor(self.buffer, shape, self.dtype, offset, self.strides)
 
     def permute(self, *axes: int) -> Tensor:
         """The axes in another order, without a copy."""

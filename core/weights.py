@@ -1,4 +1,4 @@
-"""WeightStore: a model's constants, read where they lie and moved to a device when a kernel asks."""
+"""WeightStore: a model's constants, read where they lie, moved to a device when a kernel asks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class QuantizedLayout:
 
 
 class WeightStore:
-    """Host arrays by name (memory-mapped ones stay so); device tensors and prepacked forms, cached."""
+    """Host arrays by name (memory-mapped ones stay so); device tensors, prepacked forms, cached."""
 
     def __init__(self, arrays: Mapping[str, Array],
                  quantized: Mapping[str, QuantizedLayout] | None = None) -> None:
@@ -64,8 +64,10 @@ class WeightStore:
         key = (kernel, tuple(weights.values()))
         if key not in self._prepared:
             assert kernel.prepare is not None  # callers ask only then
-            native = {p: backend.native(self.tensor(n, backend.allocator))
-                      for p, n in weights.items()}
+            # not through tensor(): what prepare replaces need not stay on the device
+            native = {p: backend.native(Tensor.from_numpy(
+                self.arrays[n], backend.allocator, self.dtypes[n], copy=False))
+                for p, n in weights.items()}
             self._prepared[key] = kernel.prepare(**native, empty=self._empty(backend))
         return self._prepared[key]
 

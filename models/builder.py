@@ -50,13 +50,15 @@ class Builder:
         """ids [T] → [T, hidden] in the activations' dtype."""
         c = self.config
         table = self.weight(EMBEDDING, c.vocab_size, c.hidden_size)
-        return self.add("embedding", self.inputs["ids"], table, name="embed",  # type: ignore[no-any-return]
-                        out_dtype=self.activations.short)
+        out: Value = self.add("embedding", self.inputs["ids"], table, name="embed",
+                              out_dtype=self.activations.short)
+        return out
 
     def norm(self, x: Value, name: str) -> Value:
         full = f"model.{self.path}.{name}.weight" if self.path else f"model.{name}.weight"
-        return self.add("rms_norm", x, self.weight(full, self.config.hidden_size), name=name,  # type: ignore[no-any-return]
-                        eps=self.config.norm_eps)
+        out: Value = self.add("rms_norm", x, self.weight(full, self.config.hidden_size), name=name,
+                              eps=self.config.norm_eps)
+        return out
 
     def linear(self, x: Value, name: str) -> Value:
         """A projection of the current layer, quantised if the weights hold it so."""
@@ -76,15 +78,18 @@ class Builder:
                 out_dtype: str | None) -> Value:
         """x @ weight.T + bias with a plain or a quantised weight of that name."""
         layout = self.weights.quantized.get(weight)
+        out: Value
         if layout is None:
-            return self.add("linear", x, self.weight(weight, rows, columns), bias, name=name,  # type: ignore[no-any-return]
-                            out_dtype=out_dtype)
+            out = self.add("linear", x, self.weight(weight, rows, columns), bias, name=name,
+                           out_dtype=out_dtype)
+            return out
         width = columns if layout.bits == 8 else -(-columns // 2)
         groups = -(-columns // layout.group_size)
         zeros = self.weight(f"{weight}.zeros", rows, groups) if layout.has_zeros else None
-        return self.add("quantized_linear", x, self.weight(f"{weight}.codes", rows, width),  # type: ignore[no-any-return]
-                        self.weight(f"{weight}.scales", rows, groups), zeros, bias, name=name,
-                        bits=layout.bits, group_size=layout.group_size, out_dtype=out_dtype)
+        out = self.add("quantized_linear", x, self.weight(f"{weight}.codes", rows, width),
+                       self.weight(f"{weight}.scales", rows, groups), zeros, bias, name=name,
+                       bits=layout.bits, group_size=layout.group_size, out_dtype=out_dtype)
+        return out
 
     def finish(self, x: Value) -> None:
         """The final norm, the logits in float32 and, if asked for, the next token."""
@@ -103,7 +108,11 @@ class Builder:
             self._sample(logits)
 
     def _sample(self, logits: Value) -> None:
-        g, per = self.graph, lambda d, *s: TensorSpec(("S", *s), d)
+        g = self.graph
+
+        def per(dtype: DType, *shape: int) -> TensorSpec:
+            return TensorSpec(("S", *shape), dtype)
+
         if self.kind.sampling == "argmax":
             token = self.add("argmax", logits, name="argmax")
         else:

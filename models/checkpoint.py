@@ -46,13 +46,15 @@ def shipped_models() -> list[str]:
 
 
 def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
-    """Open a path, or a shipped model by name. Raises CheckpointError saying what was looked for."""
-    path = Path(path_or_name)
+    """Open a shipped model by name, else a path (`./name` where a folder has a shipped name).
+
+    Raises CheckpointError saying what was looked for.
+    """
+    shipped = str(path_or_name) in shipped_models()
+    path = SHIPPED / path_or_name if shipped else Path(path_or_name)
     if not path.exists():
-        path = SHIPPED / str(path_or_name)
-        if str(path_or_name) not in shipped_models():
-            raise CheckpointError(f"no model at {path_or_name!r}: expected a path, or one of the "
-                                  f"shipped models {', '.join(shipped_models())}")
+        raise CheckpointError(f"no model at {str(path_or_name)!r}: expected a path, or one of the "
+                              f"shipped models {', '.join(shipped_models())}")
     formats: list[CheckpointFormat] = []
     registry.plugins.call_each("register_checkpoints", register=formats.append)
     for reader in formats:

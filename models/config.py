@@ -17,7 +17,7 @@ REQUIRED: Any = object()
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What the graph builders need to know; sizes in elements. Field names follow Hugging Face's."""
+    """What graph builders need to know; sizes in elements. Field names follow Hugging Face's."""
 
     architecture: str
     vocab_size: int
@@ -31,7 +31,7 @@ class ModelConfig:
     max_positions: int
     rope: RopeConfig
     tied_embeddings: bool
-    #: the projections that add a bias: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj
+    #: projections that add a bias: q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj
     biases: frozenset[str]
     bos_id: int | None
     eos_ids: tuple[int, ...]
@@ -81,7 +81,7 @@ class ConfigReader:
         """Token ids given as one integer, a list, or not at all."""
         value = self.data.get(key)
         found = value if isinstance(value, list) else [] if value is None else [value]
-        if not all(isinstance(i, int) for i in found):
+        if not all(type(i) is int and i >= 0 for i in found):
             raise ConfigError(f"{self.where}: {key} is {value!r}, expected a token id or a list")
         return tuple(found)
 
@@ -97,7 +97,7 @@ def read_config(reader: ConfigReader, architecture: str, biases: frozenset[str])
     reader.require("hidden_act", "silu")
     hidden, heads = reader.size("hidden_size"), reader.size("num_attention_heads")
     kv_heads = reader.size("num_key_value_heads", heads)
-    if "head_dim" not in reader.data and hidden % heads:
+    if reader.data.get("head_dim") is None and hidden % heads:
         raise ConfigError(f"{reader.where}: hidden_size {hidden} is not divisible by "
                           f"num_attention_heads {heads}, and head_dim is not given")
     if heads % kv_heads:

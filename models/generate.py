@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,9 +23,10 @@ class Stats:
 
     def to_json(self) -> dict[str, Any]:
         decoded = max(0, self.new_tokens - 1)
-        return {**asdict(self),
-                "prefill_tokens_per_s": self.prompt_tokens / self.prefill_s if self.prefill_s else 0,
-                "decode_tokens_per_s": decoded / self.decode_s if self.decode_s else 0}
+        prefill_rate = self.prompt_tokens / self.prefill_s if self.prefill_s else 0
+        decode_rate = decoded / self.decode_s if self.decode_s else 0
+        return {**asdict(self), "prefill_tokens_per_s": prefill_rate,
+                "decode_tokens_per_s": decode_rate}
 
 
 @dataclass
@@ -67,11 +68,18 @@ class Generation:
         if rest:
             yield rest
 
-    def run(self) -> Generation:
-        """Generate to the end without streaming."""
-        for _ in self:
-            pass
+    def stream(self, show: Callable[[str], object]) -> Generation:
+        """Generate to the end, or to Ctrl-C, handing each piece to `show`."""
+        try:
+            for piece in self:
+                show(piece)
+        except KeyboardInterrupt:  # it came while a piece was being shown
+            self.finish_reason = "interrupted"
         return self
+
+    def run(self) -> Generation:
+        """Generate to the end, or to Ctrl-C, without streaming."""
+        return self.stream(lambda piece: None)
 
     def _tokens(self) -> Iterator[int]:
         session, stats = self.session, self.stats

@@ -49,7 +49,8 @@ def _read_arrays(path: Path) -> dict[str, Array]:
     for name in sorted(set(placed.values())):
         if Path(name).name != name or not (path / name).exists():
             raise CheckpointError(f"shard {name} named by {INDEX} is missing from {path}; the "
-                                  f"checkpoint has {len(set(placed.values()))} shards: fetch it again")
+                                  f"checkpoint has {len(set(placed.values()))} shards: fetch it "
+                                  "again")
         shards[name] = read_safetensors(path / name)
     for tensor, shard in placed.items():
         if tensor not in shards[shard]:

@@ -45,13 +45,15 @@ class Llama:
         h = b.norm(x, "post_attention_layernorm")
         gate, up = b.linear(h, "mlp.gate_proj"), b.linear(h, "mlp.up_proj")
         h = b.add("swiglu", gate, up, name="swiglu")
-        return b.add("add", x, b.linear(h, "mlp.down_proj"), name="mlp_residual")
+        out: Value = b.add("add", x, b.linear(h, "mlp.down_proj"), name="mlp_residual")
+        return out
 
     def attention(self, b: Builder, h: Value, kv_dtype: DType) -> Value:
         """Rotated queries and keys over the paged cache, then the output projection."""
         c, g = b.config, b.graph
-        q, k, v = (g.view(b.linear(h, f"self_attn.{name}"), b.tokens, heads, c.head_dim) for name, heads
-                   in (("q_proj", c.heads), ("k_proj", c.kv_heads), ("v_proj", c.kv_heads)))
+        q, k, v = (g.view(b.linear(h, f"self_attn.{name}"), b.tokens, heads, c.head_dim)
+                   for name, heads in (("q_proj", c.heads), ("k_proj", c.kv_heads),
+                                       ("v_proj", c.kv_heads)))
         q, k = (b.add("rope", z, b.inputs["positions"], b.inv_freq, name=f"rope_{n}",
                       interleaved=False) for z, n in ((q, "q"), (k, "k")))
         cache = g.state(f"{b.path}.kv_cache",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from core.weights import WeightStore
 from models.architecture import find_architecture
 from models.builder import EMBEDDING, HEAD, INV_FREQ
 from models.checkpoint import Checkpoint, read_checkpoint
+from models.config import ModelConfig
 from models.generate import Generation
 from models.prepare import Progress, convert, quantize_weights
 from models.rope import inverse_frequencies
@@ -33,7 +33,7 @@ KV_DTYPES = ("f32", "f16", "bf16", "i8")
 class Model:
     """A loaded model. Close it, or use it in a `with` statement, to free its memory."""
 
-    def __init__(self, checkpoint: Checkpoint, session: Session, config: Any) -> None:  # noqa: ANN401 - a ModelConfig
+    def __init__(self, checkpoint: Checkpoint, session: Session, config: ModelConfig) -> None:
         self.config = config
         self.tokenizer = checkpoint.tokenizer
         self.stop_ids = frozenset(checkpoint.eos_ids)
@@ -70,7 +70,8 @@ class Model:
                  seed: int | None = None, reuse: bool = False) -> Generation:
         """Start generating; iterate over the result for pieces of text as they appear.
 
-        temperature 0 is greedy. A seed fixes what is drawn, on any backend; without one it is random.
+        temperature 0 is greedy. A seed fixes what is drawn, on any backend; without one it is
+        random.
         With `reuse`, cache entries of a prefix shared with the previous call are kept.
         Raises PromptError or OptionError before anything is computed.
         """
@@ -115,9 +116,9 @@ def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *
          ) -> Model:
     """Load a model.
 
-    backend      strict: every op must have a kernel there. Several, as "a,b": fall back in that order
-    dtype        f32, f16 or bf16 for activations (default: the backend's choice). Weights keep their
-                 stored dtype unless it is wider than, or another 16-bit type than, this one
+    backend      strict: every op must have a kernel there. Several, as "a,b": fall back in order
+    dtype        f32, f16 or bf16 for activations (default: the backend's choice). Weights keep
+                 their stored dtype unless it is wider than, or another 16-bit type than, this one
     quantize     int8 or int4: the projections and the output head are quantised while loading
     kv_dtype     f32, f16, bf16 or i8 for the KV cache (default: the activations')
     max_context  tokens the KV cache holds (default: the model's limit, at most 4096)
@@ -163,8 +164,8 @@ def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *
 def _architecture_name(checkpoint: Checkpoint) -> str:
     names = checkpoint.config.get("architectures", list)
     if len(names) != 1 or not isinstance(names[0], str):
-        raise CheckpointError(f"{checkpoint.config.where}: architectures is {names!r}, expected one "
-                              "name")
+        raise CheckpointError(f"{checkpoint.config.where}: architectures is {names!r}, expected "
+                              "one name")
     return names[0]
 
 

@@ -1,12 +1,15 @@
 """Entry point: the architectures and file formats that ship with kernelyard, as any plugin's."""
 
+from collections.abc import Callable
+from typing import Any
+
 from core.hookspecs import hookimpl
 
 KERNELYARD_API = 1
 
 
 @hookimpl
-def register_models(register):  # type: ignore[no-untyped-def]
+def register_models(register: Callable[[str, Any], None]) -> None:
     from models.llama import Llama
     from models.qwen2 import Qwen2
     register("LlamaForCausalLM", Llama())
@@ -14,6 +17,6 @@ def register_models(register):  # type: ignore[no-untyped-def]
 
 
 @hookimpl
-def register_checkpoints(register):  # type: ignore[no-untyped-def]
+def register_checkpoints(register: Callable[[Any], None]) -> None:
     from models.huggingface import HuggingFaceFolder
     register(HuggingFaceFolder())

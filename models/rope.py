@@ -1,4 +1,4 @@
-"""Rotary frequencies: which scaling a model was trained with, and the table that follows from it."""
+"""Rotary frequencies: which scaling a model was trained with, and the table that follows."""
 
 from __future__ import annotations
 
@@ -62,9 +62,10 @@ class RopeConfig:
 def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Array:
     """float32 [head_dim/2]: theta^(-2i/d), scaled.
 
-    llama3 (Llama 3.1, https://arxiv.org/abs/2407.21783 and its released code): wavelengths longer than
-    original / low_freq_factor are slowed by `factor`, those shorter than original / high_freq_factor
-    are kept, the ones between are interpolated. Computed in float32, as models were trained.
+    llama3 (Llama 3.1, https://arxiv.org/abs/2407.21783 and its released code): wavelengths longer
+    than original / low_freq_factor are slowed by `factor`, those shorter than original /
+    high_freq_factor are kept, the ones between are interpolated. Computed in float32, as models
+    were trained.
     """
     exponent = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
     freq = (np.float32(1) / np.float32(rope.theta) ** exponent).astype(np.float32)

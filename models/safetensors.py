@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
@@ -21,7 +22,7 @@ MAX_HEADER = 100 << 20  # bytes; the limit of the format's own library
 
 
 def read_safetensors(path: Path) -> dict[str, Array]:
-    """Every tensor of the file as a read-only memory map. Raises CheckpointError naming the fault."""
+    """Every tensor of the file as a read-only memory map. Raises CheckpointError with the fault."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -37,7 +38,8 @@ def read_safetensors(path: Path) -> dict[str, Array]:
         raise CheckpointError(f"{path}: the header is not valid JSON ({error}); the file is damaged"
                               ) from None
     if not isinstance(header, dict):
-        raise CheckpointError(f"{path}: the header is a {type(header).__name__}, expected an object")
+        raise CheckpointError(f"{path}: the header is a {type(header).__name__}, expected an "
+                              "object")
     header.pop("__metadata__", None)
     start = 8 + length
     data = np.memmap(path, np.uint8, "r", offset=0) if size else np.empty(0, np.uint8)
@@ -46,17 +48,18 @@ def read_safetensors(path: Path) -> dict[str, Array]:
 
 def _tensor(path: Path, name: str, entry: object, data: Array, start: int) -> Array:
     if not isinstance(entry, dict):
-        raise CheckpointError(f"{path}: the entry of tensor {name} is {entry!r}, expected an object")
+        raise CheckpointError(f"{path}: the entry of tensor {name} is {entry!r}, expected an "
+                              "object")
     kind, shape, offsets = (entry.get(k) for k in ("dtype", "shape", "data_offsets"))
-    if kind not in DTYPES:
+    if not isinstance(kind, str) or kind not in DTYPES:
         raise CheckpointError(f"{path}: tensor {name} has dtype {kind!r}, expected one of "
                               f"{', '.join(DTYPES)}")
-    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:  # type: ignore[arg-type]
+    if not _naturals(shape) or not _naturals(offsets) or len(offsets) != 2:
         raise CheckpointError(f"{path}: tensor {name} has shape {shape!r} and data_offsets "
                               f"{offsets!r}, expected lists of sizes")
-    begin, end = offsets  # type: ignore[misc]
-    dtype = DTYPES[kind]  # type: ignore[index]
-    nbytes = math.prod(shape) * dtype.itemsize  # type: ignore[arg-type]
+    begin, end = offsets
+    dtype = DTYPES[kind]
+    nbytes = math.prod(shape) * dtype.itemsize
     if end - begin != nbytes:
         raise CheckpointError(f"{path}: tensor {name} {dtype}{shape} needs {nbytes} bytes, its "
                               f"data_offsets {offsets} hold {end - begin}")
@@ -64,11 +67,11 @@ def _tensor(path: Path, name: str, entry: object, data: Array, start: int) -> Ar
         raise CheckpointError(f"{path}: tensor {name} ends at byte {start + end}, the file has "
                               f"{data.size}; it is truncated: fetch it again")
     raw = data[start + begin:start + end]
-    if raw.ctypes.data % dtype.itemsize:  # the format aligns its header to 8 bytes, not every writer
+    if raw.ctypes.data % dtype.itemsize:  # not every writer aligns its header to 8 bytes
         raw = np.array(raw)
-    return raw.view(dtype.numpy).reshape(shape)  # type: ignore[arg-type]
+    return raw.view(dtype.numpy).reshape(shape)
 
 
-def _naturals(value: object) -> bool:
+def _naturals(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(
         isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**48 for v in value)

@@ -11,14 +11,15 @@ CONTEXT = 6  # prompt tokens that the first new one is decoded after: spaces dep
 class IncrementalDecoder:
     """Text of each new token, held back while its last character's bytes are incomplete.
 
-    A token's text can depend on the tokens before it, so a window of ids is decoded each time and the
-    part that was there before is cut off. The window moves on whenever it ends on a whole character.
+    A token's text can depend on the tokens before it, so a window of ids is decoded each time and
+    the part that was there before is cut off. The window moves on whenever it ends on a whole
+    character.
     """
 
     def __init__(self, decode: Callable[[Sequence[int]], str], prompt: Sequence[int] = ()) -> None:
         self._decode = decode
-        self._ids = list(prompt[-CONTEXT:])
-        self._done = len(decode(self._ids))
+        self._ids = _whole_tail(decode, list(prompt))
+        self._done = len(decode(self._ids).rstrip(REPLACEMENT))
         self._window = len(self._ids)
 
     def push(self, token: int) -> str:
@@ -39,6 +40,15 @@ class IncrementalDecoder:
         text = self._decode(self._ids)[self._done:]
         self._done += len(text)
         return text
+
+
+def _whole_tail(decode: Callable[[Sequence[int]], str], prompt: list[int]) -> list[int]:
+    """The last CONTEXT ids, and up to three more so as not to begin inside a character."""
+    for start in range(len(prompt) - CONTEXT, len(prompt) - CONTEXT - 4, -1):
+        tail = prompt[max(0, start):]
+        if start <= 0 or not decode(tail).startswith(REPLACEMENT):
+            break
+    return tail
 
 
 class StopStrings:

@@ -1,4 +1,4 @@
-"""Text to ids and back: SentencePiece models and tokenizers' tokenizer.json behind one interface."""
+"""Text to ids and back: SentencePiece and tokenizers' tokenizer.json behind one interface."""
 
 from __future__ import annotations
 
@@ -92,11 +92,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         except ConfigError as error:
             raise TokenizerError(str(error)) from None
     template = load_template(folder, settings)
-    for name, kind in (("tokenizer.json", JsonTokenizer), ("tokenizer.model", SentencePieceTokenizer)):
+    for name, kind in (("tokenizer.json", JsonTokenizer),
+                       ("tokenizer.model", SentencePieceTokenizer)):
         if (folder / name).exists():
             return kind(folder / name, settings, template)
-    raise TokenizerError(f"{folder} has no tokenizer.json and no tokenizer.model; copy the one that "
-                         "the model was published with")
+    raise TokenizerError(f"{folder} has no tokenizer.json and no tokenizer.model; copy the one "
+                         "that the model was published with")
 
 
 def _token(settings: ConfigReader, key: str) -> str:

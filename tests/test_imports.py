@@ -1,2 +1,64 @@
-"""placeholder"""
-def test_x(): pass
+"""The arrows between packages, light imports, entry points and exported names."""
+
+import ast
+import importlib
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BACKENDS = {p.name for p in (ROOT / "backends").iterdir() if (p / "pyproject.toml").exists()}
+DEVICE_LIBRARIES = {"cupy", "pycuda", "numba", "torch", "cuda"}
+FORBIDDEN = {"core": {"models", *BACKENDS}, "models": BACKENDS,
+             **{b: {"models", *(BACKENDS - {b})} for b in BACKENDS}}
+
+
+def imported(source: Path):
+    """Top-level names of every package that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("package", sorted(FORBIDDEN))
+def test_arrows(package):
+    folder = ROOT / "backends" / package / package if package in BACKENDS else ROOT / package
+    files = list(folder.rglob("*.py"))
+    assert files
+    wrong = {str(f): bad for f in files if (bad := set(imported(f)) & FORBIDDEN[package])}
+    assert not wrong
+
+
+def test_import_is_light_and_fast():
+    code = ("import sys, time; t = time.perf_counter(); import core, models; "
+            "t = time.perf_counter() - t; print(t); print(*sorted(sys.modules))")
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True
+                           ).stdout.splitlines() for _ in range(3)]
+    loaded = {name.split(".")[0] for name in runs[0][1].split()}
+    assert not loaded & (DEVICE_LIBRARIES | BACKENDS)
+    assert min(float(run[0]) for run in runs) < 0.5
+
+
+def test_every_entry_point_loads():
+    found = importlib.metadata.entry_points(group="kernelyard.plugins")
+    assert {"models", "cpu_numpy"} <= {e.name for e in found}
+    for entry in found:
+        assert entry.load().KERNELYARD_API == 1
+
+
+@pytest.mark.parametrize("module", ["core", "models", "core.op"])
+def test_exported_names_exist(module):
+    loaded = importlib.import_module(module)
+    assert [n for n in loaded.__all__ if not hasattr(loaded, n)] == []
+
+
+def test_console_script():
+    from models.cli import main
+    assert main(["--help"]) == 0
+    assert main(["nonsense"]) == 2
+    assert main([]) == 2

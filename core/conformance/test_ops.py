@@ -9,7 +9,7 @@ from core.conformance.cases import Case
 from core.conformance.runner import references, run_case
 from core.dispatch import single_op_plan
 from core.errors import NoKernelError
-from core.op import OPS
+from core.op import OPS, Op
 from core.registry import default_registry
 
 
@@ -32,7 +32,7 @@ def test_matches_reference(case: Case) -> None:
 
 
 @pytest.mark.parametrize("op", [pytest.param(op, id=op.name) for op in OPS.values()])
-def test_rejects_bad_inputs(op) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def test_rejects_bad_inputs(op: Op) -> None:
     for sample in op.error_samples():
         with pytest.raises(sample.error, match=sample.match):
             op.infer(sample.inputs, op.complete(sample.attrs))

@@ -12,6 +12,7 @@ from core.ops.rope import Rope
 from core.ops.sampling import Argmax, Sample
 from core.ops.step import Advance
 
-for _op in (Embedding(), RmsNorm(), Linear(), QuantizedLinear(), Rope(), KvCacheWrite(), Attention(),
-            Softmax(), Add(), SwiGLU(), Argmax(), Sample(), Advance(), AddRmsNorm(), GateUpSwiGLU()):
+for _op in (Embedding(), RmsNorm(), Linear(), QuantizedLinear(), Rope(), KvCacheWrite(),
+            Attention(), Softmax(), Add(), SwiGLU(), Argmax(), Sample(), Advance(), AddRmsNorm(),
+            GateUpSwiGLU()):
     register_op(_op)

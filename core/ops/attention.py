@@ -1,9 +1,9 @@
 """kv_cache_write and attention over a paged cache, for a ragged batch of sequences.
 
 The cache of one layer is [2, NB, BS, Hkv, d]: keys and values, NB blocks of BS tokens. A token's
-slot is block * BS + offset. Sequence s owns the blocks block_table[s]; its token at position p is in
-block_table[s, p // BS] at p % BS (Kwon et al. 2023, https://arxiv.org/abs/2309.06180). An i8 cache
-comes with one f32 scale for each (keys or values, slot, head): value = scale * code.
+slot is block * BS + offset. Sequence s owns the blocks block_table[s]; its token at position p is
+in block_table[s, p // BS] at p % BS (Kwon et al. 2023, https://arxiv.org/abs/2309.06180). An i8
+cache comes with one f32 scale for each (keys or values, slot, head): value = scale * code.
 """
 
 from typing import ClassVar
@@ -11,13 +11,26 @@ from typing import ClassVar
 import numpy as np
 
 from core.errors import DtypeError, OpError, ShapeError
-from core.op import (Attr, Attrs, Cost, Draw, Env, ErrorSample, Op, Sample, Specs, Tolerance,
-                     divisible, need, spec)
+from core.op import (
+    Attr,
+    Attrs,
+    Cost,
+    Draw,
+    Env,
+    ErrorSample,
+    Op,
+    Sample,
+    Specs,
+    Tolerance,
+    divisible,
+    need,
+    spec,
+)
 from core.tensor import Array
 
 _CACHES = tuple({"A": a, "C": c} for a, c in (
-    ("f32", "f32"), ("f16", "f16"), ("bf16", "bf16"), ("f32", "f16"), ("f32", "bf16"), ("f32", "i8"),
-    ("f16", "i8"), ("bf16", "i8")))
+    ("f32", "f32"), ("f16", "f16"), ("bf16", "bf16"), ("f32", "f16"), ("f32", "bf16"),
+    ("f32", "i8"), ("f16", "i8"), ("bf16", "i8")))
 
 
 def _check_scales(op: str, env: Env) -> None:
@@ -27,7 +40,7 @@ def _check_scales(op: str, env: Env) -> None:
 
 
 def quantize_rows(x: Array) -> tuple[Array, Array]:
-    """Symmetric int8 along the last axis: (codes, scales); scale = max|x| / 127, 1 for a zero row."""
+    """Symmetric int8 along the last axis: (codes, scales); scale = max|x| / 127, or 1 for zeros."""
     peak = np.max(np.abs(x), axis=-1)
     scales = np.where(peak > 0, peak / 127, 1).astype(np.float32)
     return np.rint(x / scales[..., None]).clip(-127, 127).astype(np.int8), scales
@@ -40,8 +53,8 @@ class KvCacheWrite(Op):
     signature = ("k A[T,Hkv,d], v A[T,Hkv,d], cache C[2,NB,BS,Hkv,d], "
                  "cache_scales f32[2,NB,BS,Hkv]?, slots i32[T] -> cache, cache_scales")
     dtype_cases = _CACHES
-    tolerance = Tolerance(1, 0, "a copy, or one correctly rounded conversion; an i8 code may be off by "
-                          "one where x / scale falls on a half", exact=True)
+    tolerance = Tolerance(1, 0, "a copy, or one correctly rounded conversion; an i8 code may be "
+                          "off by one where x / scale falls on a half", exact=True)
 
     def check(self, env: Env, attrs: Attrs) -> None:
         _check_scales(self.name, env)
@@ -94,11 +107,11 @@ class KvCacheWrite(Op):
 
 
 class Attention(Op):
-    """Causal attention of query token i of sequence s over the s's first positions, up to its own.
+    """Causal attention of query token i of sequence s over the first positions of s, up to its own.
 
     Queries of s are rows query_starts[s]..query_starts[s+1]-1 of q; they are the last ones of its
-    seq_lens[s] tokens. Query head h reads key/value head h // (H / Hkv). A sequence of length 0 gives
-    zeros. out = softmax(q·k * scale) @ v.
+    seq_lens[s] tokens. Query head h reads key/value head h // (H / Hkv). A sequence of length 0
+    gives zeros. out = softmax(q·k * scale) @ v.
     """
 
     name = "attention"
@@ -106,8 +119,8 @@ class Attention(Op):
                  "block_table i32[S,B], query_starts i32[S+1], seq_lens i32[S] -> out A[T,H,d]")
     attributes: ClassVar = {"scale": Attr(float)}
     dtype_cases = _CACHES
-    tolerance = Tolerance(8, 4, "two sums in any order with exp between them; online softmax rescales "
-                          "its partial sums, one more rounding a tile")
+    tolerance = Tolerance(8, 4, "two sums in any order with exp between them; online softmax "
+                          "rescales its partial sums, one more rounding a tile")
 
     def check(self, env: Env, attrs: Attrs) -> None:
         _check_scales(self.name, env)
@@ -146,34 +159,37 @@ class Attention(Op):
         return Cost(4 * elements * tokens, 2 * q.nbytes + 2 * int(table.shape[0]) * tokens * row)
 
     def samples(self) -> list[Sample]:
-        # name, query heads, kv heads, d, [(queries, length) of each sequence], contiguous blocks
-        shapes = (("decode", 8, 2, 64, [(1, 37)], True), ("decode_long", 4, 1, 64, [(1, 1500)], True),
-                  ("decode_paged", 4, 4, 80, [(1, 50)], False), ("prefill", 4, 2, 128, [(17, 17)], True),
-                  ("chunk", 6, 2, 64, [(16, 49)], False), ("one_token", 2, 2, 8, [(1, 1)], True),
-                  ("prefill_512", 2, 1, 64, [(512, 512)], True), ("empty", 2, 1, 64, [], True),
-                  ("odd_head", 3, 1, 33, [(2, 21)], False), ("idle_row", 2, 1, 16, [(1, 5), (1, 0)], False),
-                  ("ragged", 4, 2, 64, [(1, 33), (5, 5), (17, 40), (1, 1)], False))
+        def batch(name: str, heads: int, kv_heads: int, d: int, seqs: list[tuple[int, int]],
+                  contiguous: bool, quantized: bool) -> Sample:
+            def make(r: Draw) -> dict[str, Array | None]:
+                counts = [-(-length // 16) for _, length in seqs]
+                used, width = sum(counts), max([1, *counts])
+                order = np.arange(used + 2) if contiguous else r.rng.permutation(used + 2)
+                table = np.full((len(seqs), width), -1, np.int32)
+                for s, count in enumerate(counts):
+                    table[s, :count] = order[sum(counts[:s]):sum(counts[:s]) + count]
+                cache = (r.codes(8, 2 * (used + 2) * 16, kv_heads * d) if quantized
+                         else r.normal(2 * (used + 2) * 16, kv_heads * d))
+                starts = np.cumsum([0, *(n for n, _ in seqs)]).astype(np.int32)
+                return {"q": r.normal(int(starts[-1]), heads, d),
+                        "cache": cache.reshape(2, used + 2, 16, kv_heads, d),
+                        "cache_scales": (abs(r.normal(2, used + 2, 16, kv_heads)) + 0.1) / 64
+                        if quantized else None,
+                        "block_table": table, "query_starts": starts,
+                        "seq_lens": np.array([n for _, n in seqs], np.int32)}
+            return Sample(name, make, {"scale": d**-0.5},
+                          only={"C": "i8" if quantized else "f32 f16 bf16"})
 
-        def make(r: Draw, heads: int, kv_heads: int, d: int, seqs: list[tuple[int, int]],
-                 contiguous: bool, quantized: bool) -> dict[str, Array | None]:
-            counts = [-(-length // 16) for _, length in seqs]
-            used, width = sum(counts), max([1, *counts])
-            order = np.arange(used + 2) if contiguous else r.rng.permutation(used + 2)
-            table = np.full((len(seqs), width), -1, np.int32)
-            for s, count in enumerate(counts):
-                table[s, :count] = order[sum(counts[:s]):sum(counts[:s]) + count]
-            cache = (r.codes(8, 2 * (used + 2) * 16, kv_heads * d) if quantized
-                     else r.normal(2 * (used + 2) * 16, kv_heads * d))
-            starts = np.cumsum([0, *(n for n, _ in seqs)]).astype(np.int32)
-            return {"q": r.normal(int(starts[-1]), heads, d),
-                    "cache": cache.reshape(2, used + 2, 16, kv_heads, d),
-                    "cache_scales": (abs(r.normal(2, used + 2, 16, kv_heads)) + 0.1) / 64
-                    if quantized else None,
-                    "block_table": table, "query_starts": starts,
-                    "seq_lens": np.array([n for _, n in seqs], np.int32)}
-        return [Sample(name, lambda r, a=args, q=quantized: make(r, *a, q),  # type: ignore[misc]
-                       {"scale": args[2]**-0.5}, only={"C": "i8" if quantized else "f32 f16 bf16"})
-                for quantized in (False, True) for name, *args in shapes]  # type: ignore[misc, operator]
+        # name, query heads, kv heads, d, [(queries, length) of each sequence], contiguous blocks
+        shapes: tuple[tuple[str, int, int, int, list[tuple[int, int]], bool], ...] = (
+            ("decode", 8, 2, 64, [(1, 37)], True), ("decode_long", 4, 1, 64, [(1, 1500)], True),
+            ("decode_paged", 4, 4, 80, [(1, 50)], False),
+            ("prefill", 4, 2, 128, [(17, 17)], True), ("chunk", 6, 2, 64, [(16, 49)], False),
+            ("one_token", 2, 2, 8, [(1, 1)], True), ("prefill_512", 2, 1, 64, [(512, 512)], True),
+            ("empty", 2, 1, 64, [], True), ("odd_head", 3, 1, 33, [(2, 21)], False),
+            ("idle_row", 2, 1, 16, [(1, 5), (1, 0)], False),
+            ("ragged", 4, 2, 64, [(1, 33), (5, 5), (17, 40), (1, 1)], False))
+        return [batch(*shape, quantized) for quantized in (False, True) for shape in shapes]
 
     def error_samples(self) -> list[ErrorSample]:
         good = {"q": spec("f32[3,4,8]"), "cache": spec("f32[2,5,16,2,8]"),

@@ -19,10 +19,12 @@ class Add(Op):
         return a + b
 
     def samples(self) -> list[Sample]:
-        return [Sample(f"T{t}_D{d}", lambda r, t=t, d=d: {"a": r.normal(t, d), "b": r.normal(t, d)},  # type: ignore[misc]
-                       {}) for t, d in ((0, 8), (1, 2048), (2, 7), (17, 896), (512, 128))] + [
-            Sample("inf_nan", lambda r: {"a": np.array([[np.inf, np.nan, 1.0]]),
-                                         "b": np.array([[1.0, 1.0, -np.inf]])}, {})]
+        def rows(t: int, d: int) -> Sample:
+            return Sample(f"T{t}_D{d}",
+                          lambda r: {"a": r.normal(t, d), "b": r.normal(t, d)}, {})
+        return [rows(0, 8), rows(1, 2048), rows(2, 7), rows(17, 896), rows(512, 128),
+                Sample("inf_nan", lambda r: {"a": np.array([[np.inf, np.nan, 1.0]]),
+                                             "b": np.array([[1.0, 1.0, -np.inf]])}, {})]
 
     def error_samples(self) -> list[ErrorSample]:
         a = spec("f32[2,4]")
@@ -40,12 +42,15 @@ class Softmax(Op):
 
     def reference(self, x: Array) -> Array:
         e = np.exp(x - np.max(x, axis=-1, keepdims=True, initial=-np.inf))
-        return e / np.sum(e, axis=-1, keepdims=True)
+        out: Array = e / np.sum(e, axis=-1, keepdims=True)
+        return out
 
     def samples(self) -> list[Sample]:
-        return [Sample(f"T{t}_D{d}_scale{s:g}", lambda r, t=t, d=d, s=s: {"x": r.normal(t, d, scale=s)},  # type: ignore[misc]
-                       {}) for t, d, s in ((0, 8, 1.), (1, 2048, 1.), (2, 7, 30.), (17, 321, 5.),
-                                           (512, 128, 1.), (1, 1, 1.), (1, 128256, 2.))]
+        def rows(t: int, d: int, scale: float) -> Sample:
+            return Sample(f"T{t}_D{d}_scale{scale:g}",
+                          lambda r: {"x": r.normal(t, d, scale=scale)}, {})
+        return [rows(0, 8, 1), rows(1, 2048, 1), rows(2, 7, 30), rows(17, 321, 5),
+                rows(512, 128, 1), rows(1, 1, 1), rows(1, 128256, 2)]
 
     def error_samples(self) -> list[ErrorSample]:
         return [ErrorSample({"x": spec("f32[4]")}, {}, ShapeError, "2 axes")]
@@ -61,13 +66,15 @@ class SwiGLU(Op):
 
     def reference(self, gate: Array, up: Array) -> Array:
         with np.errstate(over="ignore"):  # exp(-gate) = inf gives the right answer, 0
-            return gate / (1 + np.exp(-gate)) * up
+            out: Array = gate / (1 + np.exp(-gate)) * up
+        return out
 
     def samples(self) -> list[Sample]:
-        return [Sample(f"T{t}_D{d}_scale{s:g}",
-                       lambda r, t=t, d=d, s=s: {"gate": r.normal(t, d, scale=s), "up": r.normal(t, d)},  # type: ignore[misc]
-                       {}) for t, d, s in ((0, 8, 1.), (1, 5632, 1.), (2, 7, 60.), (17, 352, 4.),
-                                           (512, 128, 1.))]
+        def rows(t: int, d: int, scale: float) -> Sample:
+            return Sample(f"T{t}_D{d}_scale{scale:g}",
+                          lambda r: {"gate": r.normal(t, d, scale=scale), "up": r.normal(t, d)}, {})
+        return [rows(0, 8, 1), rows(1, 5632, 1), rows(2, 7, 60), rows(17, 352, 4),
+                rows(512, 128, 1)]
 
     def error_samples(self) -> list[ErrorSample]:
         gate = spec("f32[2,4]")

@@ -21,9 +21,10 @@ class AddRmsNorm(FusedOp):
         return total, g.add("rms_norm", total, weight, eps=eps)
 
     def samples(self) -> list[Sample]:
-        return [Sample(f"T{t}_D{d}", lambda r, t=t, d=d: {  # type: ignore[misc]
-            "a": r.normal(t, d), "b": r.normal(t, d), "weight": 1 + r.normal(d)}, {"eps": 1e-5})
-            for t, d in ((0, 8), (1, 2048), (2, 33), (17, 128), (512, 896))]
+        def rows(t: int, d: int) -> Sample:
+            return Sample(f"T{t}_D{d}", lambda r: {
+                "a": r.normal(t, d), "b": r.normal(t, d), "weight": 1 + r.normal(d)}, {"eps": 1e-5})
+        return [rows(0, 8), rows(1, 2048), rows(2, 33), rows(17, 128), rows(512, 896)]
 
     def error_samples(self) -> list[ErrorSample]:
         a = spec("f32[2,4]")
@@ -44,10 +45,12 @@ class GateUpSwiGLU(FusedOp):
         return g.add("swiglu", g.add("linear", x, gate), g.add("linear", x, up))
 
     def samples(self) -> list[Sample]:
-        return [Sample(f"T{t}_N{n}_K{k}", lambda r, t=t, n=n, k=k: {  # type: ignore[misc]
-            "x": r.normal(t, k), "gate": r.normal(n, k, scale=k**-0.5),
-            "up": r.normal(n, k, scale=k**-0.5)}, {})
-            for t, n, k in ((0, 4, 8), (1, 5632, 2048), (2, 33, 130), (17, 352, 128), (512, 64, 96))]
+        def product(t: int, n: int, k: int) -> Sample:
+            return Sample(f"T{t}_N{n}_K{k}", lambda r: {
+                "x": r.normal(t, k), "gate": r.normal(n, k, scale=k**-0.5),
+                "up": r.normal(n, k, scale=k**-0.5)}, {})
+        return [product(0, 4, 8), product(1, 5632, 2048), product(2, 33, 130),
+                product(17, 352, 128), product(512, 64, 96)]
 
     def error_samples(self) -> list[ErrorSample]:
         x, gate = spec("f32[2,4]"), spec("f32[3,4]")

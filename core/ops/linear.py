@@ -3,8 +3,19 @@
 from typing import ClassVar
 
 from core.errors import DtypeError, ShapeError
-from core.op import (Attr, Attrs, Cost, Env, ErrorSample, Op, Sample, Specs, Tolerance, out_dtype,
-                     spec)
+from core.op import (
+    Attr,
+    Attrs,
+    Cost,
+    Env,
+    ErrorSample,
+    Op,
+    Sample,
+    Specs,
+    Tolerance,
+    out_dtype,
+    spec,
+)
 from core.tensor import Array
 
 
@@ -19,8 +30,9 @@ class Linear(Op):
         {"A": "bf16", "W": "bf16", "O": "bf16"}, {"A": "f32", "W": "bf16", "O": "f32"},
         {"A": "f32", "W": "f16", "O": "f32"}, {"A": "bf16", "W": "bf16", "O": "f32"},
         {"A": "f16", "W": "f16", "O": "f32"})
-    tolerance = Tolerance(8, 4, "K products may be summed in any order; one sequential f32 sum errs "
-                          "about sqrt(K) / log2(K) times more than NumPy's blocked one, 8 at K = 8192")
+    tolerance = Tolerance(8, 4, "K products may be summed in any order; one sequential f32 sum "
+                          "errs about sqrt(K) / log2(K) times more than NumPy's blocked one, 8 at "
+                          "K = 8192")
 
     def check(self, env: Env, attrs: Attrs) -> None:
         out_dtype(env, attrs)

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 
 from core.errors import OpError, ShapeError
-from core.op import Attr, ErrorSample, Op, Sample, Tolerance, spec, uniform
+from core.op import Attr, Draw, ErrorSample, Op, Sample, Tolerance, spec, uniform
 from core.tensor import Array
 
 
@@ -21,7 +21,8 @@ class RmsNorm(Op):
 
     def reference(self, x: Array, weight: Array, *, eps: float) -> Array:
         mean_square = np.mean(x * x, axis=-1, keepdims=True)
-        return x / np.sqrt(mean_square + x.dtype.type(eps)) * weight
+        out: Array = x / np.sqrt(mean_square + x.dtype.type(eps)) * weight
+        return out
 
     def samples(self) -> list[Sample]:
         def rows(t: int, d: int, eps: float = 1e-5, scale: float = 1.0) -> Sample:
@@ -30,7 +31,7 @@ class RmsNorm(Op):
                           {"eps": eps})
 
         def special(name: str, value: float) -> Sample:
-            def make(r):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            def make(r: Draw) -> dict[str, Array | None]:
                 x = r.normal(3, 16)
                 x[1, 5] = value
                 return {"x": x, "weight": r.normal(16)}
@@ -43,6 +44,7 @@ class RmsNorm(Op):
 
     def error_samples(self) -> list[ErrorSample]:
         x = spec("f32[2,4]")
-        return [ErrorSample({"x": x, "weight": spec("f32[5]")}, {"eps": 1e-5}, ShapeError, "weight"),
+        return [ErrorSample({"x": x, "weight": spec("f32[5]")}, {"eps": 1e-5}, ShapeError,
+                            "weight"),
                 ErrorSample({"x": x, "weight": spec("f32[4]")}, {}, OpError, "eps"),
                 ErrorSample({"x": x}, {"eps": 1e-5}, OpError, "weight")]

@@ -5,8 +5,21 @@ from typing import ClassVar
 import numpy as np
 
 from core.errors import OpError, ShapeError
-from core.op import (Attr, Attrs, Cost, Draw, Env, ErrorSample, Op, Sample, Specs, Tolerance, need,
-                     out_dtype, spec)
+from core.op import (
+    Attr,
+    Attrs,
+    Cost,
+    Draw,
+    Env,
+    ErrorSample,
+    Op,
+    Sample,
+    Specs,
+    Tolerance,
+    need,
+    out_dtype,
+    spec,
+)
 from core.tensor import Array
 
 
@@ -39,9 +52,9 @@ class QuantizedLinear(Op):
                  "-> out O[T,N]")
     attributes: ClassVar = {"bits": Attr(int), "group_size": Attr(int),
                             "out_dtype": Attr(str, None, structural=True)}
-    dtype_cases = tuple({"A": a, "Q": q, "B": a, "O": o} for q in ("i8", "i4x2") for a, o in
-                        (("f32", "f32"), ("f16", "f16"), ("bf16", "bf16"), ("bf16", "f32"))
-                        ) + ({"A": "f32", "Q": "i8", "B": "bf16", "O": "f32"},)
+    dtype_cases = (*({"A": a, "Q": q, "B": a, "O": o} for q in ("i8", "i4x2") for a, o in
+                     (("f32", "f32"), ("f16", "f16"), ("bf16", "bf16"), ("bf16", "f32"))),
+                   {"A": "f32", "Q": "i8", "B": "bf16", "O": "f32"})
     tolerance = Tolerance(8, 4, "as linear; scaling after the sum of a group instead of before it "
                           "changes one rounding a group")
 

@@ -5,8 +5,20 @@ from typing import ClassVar
 import numpy as np
 
 from core.errors import OpError, ShapeError
-from core.op import Attr, Attrs, Draw, Env, ErrorSample, Op, Sample, Tolerance, divisible, need, spec
-from core.op import uniform
+from core.op import (
+    Attr,
+    Attrs,
+    Draw,
+    Env,
+    ErrorSample,
+    Op,
+    Sample,
+    Tolerance,
+    divisible,
+    need,
+    spec,
+    uniform,
+)
 from core.tensor import Array
 
 
@@ -14,8 +26,8 @@ class Rope(Op):
     """Rotate pairs of each head by the angle float32(position) * inv_freq[i], rounded to float32.
 
     interleaved: pairs (2i, 2i+1), as in llama2.c and Meta's files. Otherwise half-split: pairs
-    (i, i + d/2), as in Hugging Face files. The angle's one rounding is part of the definition: it is
-    what published models were trained with, and at long positions it is far above the rest.
+    (i, i + d/2), as in Hugging Face files. The angle's one rounding is part of the definition: it
+    is what published models were trained with, and at long positions it is far above the rest.
     """
 
     name = "rope"

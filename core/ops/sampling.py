@@ -1,21 +1,22 @@
 """argmax and sample: from logits to the next token of each sequence.
 
 Random numbers are counter based (Philox4x32-10, Salmon et al. 2011, "Parallel random numbers: as
-easy as 1, 2, 3"): token p of a sequence depends on its seed and p alone, so every backend, batch and
-chunking draws alike.
+easy as 1, 2, 3"): token p of a sequence depends on its seed and p alone, so every backend, batch
+and chunking draws alike.
 """
 
 import numpy as np
 
 from core.errors import DtypeError, OpError, ShapeError
-from core.op import EXACT, Draw, ErrorSample, Op, Sample as Inputs, Tolerance, spec
+from core.op import EXACT, Draw, ErrorSample, Op, Tolerance, spec
+from core.op import Sample as Inputs
 from core.tensor import Array
 
 _MULTIPLY, _WEYL = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
 
 
 def philox_uniform(seed: tuple[int, int], counter: int) -> float:
-    """One number in [0, 1) with 24 bits: Philox4x32-10 of counter (counter, 0, 0, 0), first word."""
+    """One number in [0, 1) with 24 bits: first word of Philox4x32-10 of (counter, 0, 0, 0)."""
     mask = 0xFFFFFFFF
     x = [counter & mask, 0, 0, 0]
     key = [seed[0] & mask, seed[1] & mask]
@@ -42,8 +43,10 @@ class Argmax(Op):
             logits = r.normal(3, 1000)
             logits[:, [77, 400, 999]] = 9.0
             return {"logits": logits}
-        return [*(Inputs(f"S{s}_V{v}", lambda r, s=s, v=v: {"logits": r.normal(s, v)}, {})  # type: ignore[misc]
-                  for s, v in ((0, 8), (1, 512), (1, 128256), (17, 321), (2, 1))),
+
+        def rows(s: int, v: int) -> Inputs:
+            return Inputs(f"S{s}_V{v}", lambda r: {"logits": r.normal(s, v)}, {})
+        return [rows(0, 8), rows(1, 512), rows(1, 128256), rows(17, 321), rows(2, 1),
                 Inputs("ties", ties, {})]
 
     def error_samples(self) -> list[ErrorSample]:
@@ -53,11 +56,12 @@ class Argmax(Op):
 class Sample(Op):
     """Draw one token a sequence. In this order, as Hugging Face's generate does:
 
-    1. repetition: logits of tokens marked in `seen` are divided (if > 0) or multiplied by `penalty`;
+    1. repetition: logits of tokens marked in `seen` are divided (if > 0) or multiplied by
+       `penalty`;
     2. temperature 0 takes the largest logit and skips the rest; otherwise logits /= temperature;
     3. top_k > 0 keeps logits not below the k-th largest;
-    4. top_p < 1 keeps tokens for which the probability of all likelier ones is below top_p (of equal
-       ones the lower index counts as likelier);
+    4. top_p < 1 keeps tokens for which the probability of all likelier ones is below top_p (of
+       equal ones the lower index counts as likelier);
     5. min_p keeps tokens with at least min_p × the largest probability;
     6. the first token, by index, at which the running sum exceeds u × the kept total, where u is
        `philox_uniform(seeds[s], positions[s])`.
@@ -67,10 +71,11 @@ class Sample(Op):
 
     name = "sample"
     signature = ("logits A[S,V], temperature f32[S], top_k i32[S], top_p f32[S], min_p f32[S], "
-                 "penalty f32[S], seeds i32[S,2], positions i32[S], seen i8[S,V]? -> seen, out i32[S]")
+                 "penalty f32[S], seeds i32[S,2], positions i32[S], seen i8[S,V]? "
+                 "-> seen, out i32[S]")
     dtype_cases = ({"A": "f32"}, {"A": "f16"}, {"A": "bf16"})
-    tolerance = Tolerance(0, 0, "the samples keep u away from every boundary of the cumulative sum by "
-                          "more than rounding", exact=True)
+    tolerance = Tolerance(0, 0, "the samples keep u away from every boundary of the cumulative sum "
+                          "by more than rounding", exact=True)
 
     def reference(self, logits: Array, temperature: Array, top_k: Array, top_p: Array, min_p: Array,
                   penalty: Array, seeds: Array, positions: Array, seen: Array | None,
@@ -90,27 +95,31 @@ class Sample(Op):
         return seen, out
 
     def samples(self) -> list[Inputs]:
+        def rows(name: str, s: int, v: int, temperature: float, top_k: int, top_p: float,
+                 min_p: float, penalty: float) -> Inputs:
+            def make(r: Draw) -> dict[str, Array | None]:
+                # A few spread-out levels rather than normals: probabilities stay far from each
+                # other's cumulative boundaries in every dtype, and ties are common.
+                logits = r.ints(-6, 7, s, v).astype(np.float64)
+                logits[:, r.ints(0, v, 1)[0]] += 4
+                t, p, m, rep = (np.full(s, x, np.float64)
+                                for x in (temperature, top_p, min_p, penalty))
+                return {"logits": logits, "temperature": t, "top_k": np.full(s, top_k, np.int32),
+                        "top_p": p, "min_p": m, "penalty": rep,
+                        "seeds": r.ints(-2**31, 2**31 - 1, s, 2), "positions": r.ints(0, 4096, s),
+                        "seen": (r.rng.random((s, v)) < 0.2).astype(np.int8)
+                        if penalty != 1 else None}
+            return Inputs(name, make, {})
+
         # name, temperature, top_k, top_p, min_p, penalty
         settings = (("greedy", 0.0, 0, 1.0, 0.0, 1.0), ("plain", 1.0, 0, 1.0, 0.0, 1.0),
                     ("cold", 0.3, 0, 1.0, 0.0, 1.0), ("top_k", 0.8, 5, 1.0, 0.0, 1.0),
                     ("top_k_1", 1.0, 1, 1.0, 0.0, 1.0), ("top_p", 1.2, 0, 0.7, 0.0, 1.0),
                     ("min_p", 1.0, 0, 1.0, 0.2, 1.0), ("penalty", 0.0, 0, 1.0, 0.0, 1.8),
                     ("all", 0.9, 20, 0.9, 0.05, 1.3))
-
-        def make(r: Draw, s: int, v: int, setting: tuple[float, ...]) -> dict[str, Array | None]:
-            # A few spread-out levels rather than normals: probabilities stay far from each other's
-            # cumulative boundaries in every dtype, and ties are common.
-            logits = r.ints(-6, 7, s, v).astype(np.float64)
-            logits[:, r.ints(0, v, 1)[0]] += 4
-            t, k, p, m, rep = setting
-            rows = [np.full(s, x, np.float64) for x in (t, p, m, rep)]
-            return {"logits": logits, "temperature": rows[0], "top_k": np.full(s, k, np.int32),
-                    "top_p": rows[1], "min_p": rows[2], "penalty": rows[3],
-                    "seeds": r.ints(-2**31, 2**31 - 1, s, 2), "positions": r.ints(0, 4096, s),
-                    "seen": (r.rng.random((s, v)) < 0.2).astype(np.int8) if rep != 1 else None}
-        return [Inputs(f"{name}_S{s}_V{v}", lambda r, s=s, v=v, x=tuple(x): make(r, s, v, x), {})  # type: ignore[misc]
-                for name, *x in settings for s, v in ((1, 321), (5, 64))
-                ] + [Inputs("empty", lambda r: make(r, 0, 8, (1, 0, 1, 0, 1)), {})]
+        return [*(rows(f"{name}_S{s}_V{v}", s, v, t, k, p, m, rep)
+                  for name, t, k, p, m, rep in settings for s, v in ((1, 321), (5, 64))),
+                rows("empty", 0, 8, 1, 0, 1, 0, 1)]
 
     def error_samples(self) -> list[ErrorSample]:
         f, i = spec("f32[2]"), spec("i32[2]")

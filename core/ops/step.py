@@ -13,8 +13,8 @@ class Advance(Op):
     """ids = token; positions += 1; seq_lens += 1; slots follow from the block table.
 
     It closes the loop of a decode step on the device: a captured step can be replayed with no input
-    from the host. A sequence with seq_lens 0 is idle and stays as it is; where the block table has no
-    block for the position, the slot becomes -1 (see kv_cache_write).
+    from the host. A sequence with seq_lens 0 is idle and stays as it is; where the block table has
+    no block for the position, the slot becomes -1 (see kv_cache_write).
     """
 
     name = "advance"
@@ -43,15 +43,18 @@ class Advance(Op):
         return ids, positions, slots, seq_lens
 
     def samples(self) -> list[Sample]:
-        def make(r: Draw, s: int) -> dict[str, Array | None]:
-            table = r.rng.permutation(s * 4).reshape(s, 4).astype(np.int32)
-            positions = r.ints(0, 63, s)
-            positions[:1] = 63  # the next one has no block
-            lens = positions + 1
-            lens[1:2] = 0
-            return {"token": r.ints(0, 1000, s), "block_table": table, "ids": r.ints(0, 1000, s),
-                    "positions": positions, "slots": r.ints(0, 64, s), "seq_lens": lens}
-        return [Sample(f"S{s}", lambda r, s=s: make(r, s), {"block_size": 16}) for s in (0, 1, 7)]  # type: ignore[misc]
+        def batch(s: int) -> Sample:
+            def make(r: Draw) -> dict[str, Array | None]:
+                table = r.rng.permutation(s * 4).reshape(s, 4).astype(np.int32)
+                positions = r.ints(0, 63, s)
+                positions[:1] = 63  # the next one has no block
+                lens = positions + 1
+                lens[1:2] = 0
+                return {"token": r.ints(0, 1000, s), "block_table": table,
+                        "ids": r.ints(0, 1000, s), "positions": positions,
+                        "slots": r.ints(0, 64, s), "seq_lens": lens}
+            return Sample(f"S{s}", make, {"block_size": 16})
+        return [batch(0), batch(1), batch(7)]
 
     def error_samples(self) -> list[ErrorSample]:
         i = spec("i32[2]")

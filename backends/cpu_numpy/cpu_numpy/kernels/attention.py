@@ -2,6 +2,7 @@
 follow each other, as they do for a single sequence, and gathered otherwise."""
 
 import numpy as np
+
 from core.backend import Call
 from core.dtype import f32
 from core.tensor import TensorSpec
@@ -43,7 +44,8 @@ def _scratch(call: Call) -> TensorSpec:
 
 
 @kernels.implements("attention", dtypes={"A": "f32", "C": "f32 f16 bf16 i8"}, workspace=_scratch)
-def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale, workspace):
+def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale,
+              workspace):
     tokens, heads, size = q.shape
     block_size, kv_heads = cache.shape[2:4]
     group = heads // kv_heads

@@ -3,11 +3,11 @@
 from functools import partial
 
 import numpy as np
-from cpu_numpy.kernels.declare import kernels
 
 from core.backend import Call
 from core.dtype import f32
 from core.tensor import TensorSpec
+from cpu_numpy.kernels.declare import kernels
 
 
 @kernels.implements("embedding", dtypes={"W": "f32 f16 bf16", "O": "f32 f16 bf16"},

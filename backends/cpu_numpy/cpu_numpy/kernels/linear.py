@@ -5,11 +5,11 @@ Python threads was slower (15 to 16 GB/s)."""
 from functools import partial
 
 import numpy as np
-from cpu_numpy.kernels.declare import kernels
 
 from core.backend import Call
 from core.dtype import f32
 from core.tensor import TensorSpec
+from cpu_numpy.kernels.declare import kernels
 
 
 @kernels.implements("linear", dtypes={"A": "f32", "W": "f32", "O": "f32"})

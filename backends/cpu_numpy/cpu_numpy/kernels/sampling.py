@@ -2,6 +2,7 @@
 drawn token is then the definition's."""
 
 import numpy as np
+
 from cpu_numpy.kernels.declare import kernels
 
 

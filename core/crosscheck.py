@@ -1,0 +1,118 @@
+"""Observers that check every kernel while a real model runs, from the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.compare import Comparison, compare
+from core.dispatch import run_kernel, run_reference
+from core.dtype import DType
+from core.errors import CheckError, NoKernelError
+from core.plan import Plan, Step
+from core.registry import Registry
+from core.tensor import Array
+
+REFERENCE = "reference"
+
+
+@dataclass
+class CheckRow:
+    """The worst outcome of one (op, kernel) against one opinion."""
+
+    op: str
+    kernel: str
+    against: str
+    calls: int = 0
+    wrong: int = 0
+    worst: Comparison | None = None
+    worst_node: str = ""
+    skipped: str = ""
+
+
+class FiniteCheck:
+    """Stops at the first kernel that makes NaN or Inf out of finite inputs, or reads one."""
+
+    def run(self, plan: Plan) -> None:
+        """Raises CheckError naming the node, the kernel, the tensor and the place."""
+        for step, launch in plan.walk():
+            for name in step.inputs:
+                self._look(step, name, "reads", plan.read(step, name))
+            launch()
+            for name, tensor in step.results.items():
+                self._look(step, name, "makes", tensor.numpy())
+
+    def _look(self, step: Step, name: str, verb: str, array: Array | None) -> None:
+        # a cache's unused slots may hold anything
+        if array is None or array.dtype.kind in "iu" or name == "cache":
+            return
+        bad = ~np.isfinite(array.astype(np.float32, copy=False))
+        if bad.any():
+            where = [int(i) for i in np.argwhere(bad)[0]]
+            value = step.inputs.get(name) if verb == "reads" else step.outputs.get(name)
+            raise CheckError(f"node {step.node.name}: {step.kernel.id} {verb} "
+                             f"{array[tuple(where)]} in `{name}` "
+                             f"({value.root.name if value is not None else name}) at {where}, "
+                             f"{int(bad.sum())} of {bad.size} elements; expected finite values")
+
+
+class CrossCheck:
+    """Computes every node by other backends too (`reference` is the definition) and compares.
+
+    All opinions see the same inputs, so an error does not travel from node to node. The budget is
+    the op's own; it is judged against the float64 reference, which is computed in any case.
+    """
+
+    def __init__(self, registry: Registry, against: Sequence[str]) -> None:
+        self.registry, self.against = registry, list(against)
+        self._rows: dict[tuple[str, str, str], CheckRow] = {}
+        for name in against:
+            if name != REFERENCE:
+                registry.backend(name)
+
+    @property
+    def rows(self) -> list[CheckRow]:
+        return list(self._rows.values())
+
+    @property
+    def ok(self) -> bool:
+        """True if something was compared and nothing was wrong."""
+        return any(r.calls for r in self.rows) and not any(r.wrong for r in self.rows)
+
+    def run(self, plan: Plan) -> None:
+        for step, launch in plan.walk():
+            before = {p.name: plan.read(step, p.name) for p in step.op.sig.params}
+            launch()
+            after = {k: np.array(t.numpy()) for k, t in step.results.items()}
+            exact, stored = run_reference(step.op, before, step.call.attrs)
+            same, _ = run_reference(step.op, before, step.call.attrs, np.float32)
+            names = step.op.result_names
+            definition = dict(zip(names, exact, strict=True)), dict(zip(names, same, strict=True))
+            for opinion in self.against:
+                row = self._rows.setdefault((step.op.name, step.kernel.id, opinion), CheckRow(
+                    step.op.name, step.kernel.id, opinion))
+                if opinion != REFERENCE:
+                    try:
+                        theirs = run_kernel(step.op, before, step.call.attrs, backend=opinion,
+                                            registry=self.registry)
+                    except NoKernelError as error:
+                        row.skipped = str(error).splitlines()[0]
+                        continue
+                    self._judge(row, step, opinion, dict(zip(names, theirs, strict=True)),
+                                definition, stored)
+                self._judge(row, step, step.kernel.id, after, definition, stored)
+                row.calls += 1
+
+    def _judge(self, row: CheckRow, step: Step, who: str, found: Mapping[str, Array | None],
+               definition: tuple[Mapping[str, Array | None], ...],
+               stored: Mapping[str, DType]) -> None:
+        for name, array in found.items():
+            exact, same = (d[name] for d in definition)
+            if array is None or exact is None or same is None:
+                continue
+            verdict = compare(array, exact, same, stored[name], step.op.tolerance)
+            row.wrong += not verdict.ok
+            if row.worst is None or verdict.used > row.worst.used:
+                row.worst, row.worst_node = verdict, f"{step.node.name} ({who})"

@@ -1,0 +1,42 @@
+"""An interactive conversation, by the model's own chat template."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from core.errors import OptionError
+from models.chat_template import Message
+from models.model import Model
+
+HELP = ("type a message; /reset forgets the conversation, /exit or Ctrl-D ends it, "
+        "Ctrl-C stops a reply")
+
+
+def chat(model: Model, sampling: dict[str, Any]) -> None:
+    """Read messages from standard input until it ends. Raises OptionError without a template."""
+    template = model.tokenizer.template
+    if template is None:
+        raise OptionError(f"{model.path} has no chat template (chat_template in "
+                          "tokenizer_config.json): it is a base model; use --prompt")
+    messages: list[Message] = []
+    print(HELP, file=sys.stderr)
+    while True:
+        try:
+            text = input("> " if sys.stdin.isatty() else "").strip()
+        except (EOFError, KeyboardInterrupt):
+            print(file=sys.stderr)
+            return
+        if text == "/exit":
+            return
+        if text == "/reset":
+            messages.clear()
+        elif text:
+            messages.append({"role": "user", "content": text})
+            ids = model.tokenizer.encode(template.render(messages), special=True)
+            generation = model.generate(ids, reuse=True, **sampling)
+            generation.stream(lambda piece: print(piece, end="", flush=True))
+            print()
+            if generation.finish_reason == "length":
+                print("(cut: --max-new-tokens or the context was reached)", file=sys.stderr)
+            messages.append({"role": "assistant", "content": generation.text})

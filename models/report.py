@@ -1,0 +1,137 @@
+"""What the command line shows beside the text: backends, ledger, checks, speed, progress."""
+
+from __future__ import annotations
+
+import json
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+
+from core.crosscheck import CrossCheck
+from core.registry import Registry
+from models.generate import Generation
+from models.model import Model
+
+_MIN_BYTES = 64 << 20  # loads below this are over before a bar can be read
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """Wide where the output is a file or a pipe: a table cut to 80 columns says too little."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=200)
+
+
+class Loading:
+    """A progress bar on standard error, shown once a slow part of loading begins."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
+                             TransferSpeedColumn(), console=_console(stderr=True), transient=True)
+        self._tasks: dict[str, Any] = {}
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """The callback that models.load takes."""
+        if total < _MIN_BYTES:
+            return
+        if what not in self._tasks:
+            self._bar.start()
+            self._tasks[what] = self._bar.add_task(what, total=total)
+        self._bar.update(self._tasks[what], completed=done)
+
+    def stop(self) -> None:
+        if self._tasks:
+            self._bar.stop()
+
+    def __enter__(self) -> Loading:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.stop()
+
+
+def backends(registry: Registry) -> None:
+    """--list-backends: every backend with its state, then the plugins that could not be loaded."""
+    console = _console()
+    table = Table("backend", "device", "state", "from")
+    for name in sorted(registry.specs):
+        reason = registry.unavailable(name)
+        state = f"[green]available[/]: {registry.backend(name).describe()}" if reason is None \
+            else f"[red]unavailable[/]: {reason}"
+        table.add_row(name, registry.specs[name].device, state,
+                      registry.plugins.distributions.get(name, "?"))
+    console.print(table)
+    for broken in registry.plugins.broken:
+        console.print(f"broken plugin {broken}", style="red", markup=False, soft_wrap=True)
+
+
+def broken_plugins(registry: Registry) -> None:
+    """One line on standard error for each plugin that was left out."""
+    for broken in registry.plugins.broken:
+        _console(stderr=True).print(f"broken plugin {broken}", style="red", markup=False,
+                                   soft_wrap=True)
+
+
+def explain(model: Model, form: str) -> None:
+    """--explain: the ledger as a table or JSON, or the decode graph as text, on standard error."""
+    console = _console(stderr=True)
+    if form == "json":
+        print(json.dumps(model.ledger.to_json(), indent=1))
+        return
+    if form == "graph":
+        console.print(str(model.session.plans[0].graph), markup=False, highlight=False,
+                      soft_wrap=True)
+        return
+    table = Table("op", "phase", "tokens", "kernel", "nodes", "first node", "refused",
+                  title=f"ledger {model.ledger.hash}")
+    for row in model.ledger.summary():
+        refused = "\n".join([*row["refused"], *([row["note"]] if row["note"] else [])])
+        table.add_row(row["op"], row["phase"], str(row["tokens"]), row["kernel"], str(row["nodes"]),
+                      row["first"], refused)
+    console.print(table)
+
+
+def checked(check: CrossCheck) -> None:
+    """--check: one row for each op, kernel and opinion."""
+    table = Table("op", "kernel", "against", "calls", "wrong", "worst NMSE", "max abs",
+                  "budget used", "worst node", title="cross-check")
+    for r in check.rows:
+        numbers = ("-", "-", "-") if r.worst is None else (
+            f"{r.worst.nmse:.1e}", f"{r.worst.max_abs:.1e}", f"{r.worst.used:.2f}")
+        table.add_row(r.op, r.kernel, r.against, str(r.calls), str(r.wrong), *numbers,
+                      r.skipped or r.worst_node, style="red" if r.wrong else None)
+    console = _console(stderr=True)
+    console.print(table)
+    for r in check.rows:
+        if r.wrong and r.worst is not None:
+            console.print(f"{r.worst_node}: {r.worst}", style="red", markup=False)
+
+
+def verdict(check: CrossCheck | None) -> str:
+    """What is known of the correctness of the run that was timed."""
+    if check is None:
+        return "not checked (--check reference)"
+    return f"{'agrees with' if check.ok else 'DISAGREES with'} {', '.join(check.against)}"
+
+
+def speed(model: Model, generation: Generation, check: CrossCheck | None) -> None:
+    """One line: times, the ledger's hash, and the verdict without which a speed means nothing."""
+    s = generation.stats.to_json()
+    _console(stderr=True).print(
+        f"{generation.finish_reason}: prefill {s['prompt_tokens']} tokens in "
+        f"{s['prefill_s'] * 1e3:.0f} ms, decode {s['new_tokens']} tokens at "
+        f"{s['decode_tokens_per_s']:.0f} tokens/s; ledger {model.ledger.hash}; {verdict(check)}",
+        style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def as_json(model: Model, generation: Generation, check: CrossCheck | None) -> dict[str, Any]:
+    """The object that --json prints."""
+    return {"prompt_tokens": generation.prompt_ids, "tokens": generation.tokens,
+            "text": generation.text, "finish_reason": generation.finish_reason,
+            "stats": {**generation.stats.to_json(), "ledger": model.ledger.hash,
+                      "backends": list(model.session.selector.backends),
+                      "correctness": verdict(check),
+                      "kv_cache_bytes": model.session.kv_bytes}}

@@ -1,0 +1,152 @@
+"""python -m models.run: generate text, show which kernels did it and, if asked, check them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from core.crosscheck import CrossCheck, FiniteCheck
+from core.errors import KernelyardError, OptionError, PromptError
+from core.registry import default_registry, split_backends
+from models import report
+from models.chat import chat
+from models.checkpoint import DEFAULT_MODEL, shipped_models
+from models.generate import Generation
+from models.model import KV_DTYPES, Model, load
+
+DEFAULT_PROMPT = "Once upon a time"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options, which are also the README's list."""
+    p = argparse.ArgumentParser("python -m models.run", description="Run a language model.")
+    p.add_argument("--model", default=DEFAULT_MODEL, metavar="PATH|NAME",
+                   help=f"a model folder, or one that ships with the package: "
+                        f"{', '.join(shipped_models())} (default: {DEFAULT_MODEL})")
+    p.add_argument("--backend", default="cpu_numpy", metavar="NAME[,NAME]",
+                   help="where the kernels come from; several allow falling back in that order")
+    p.add_argument("--prompt", help="the text to continue (default: standard input, or "
+                                    f"{DEFAULT_PROMPT!r} where that is a terminal or empty)")
+    p.add_argument("--prompt-ids", metavar="1,2,3", help="token ids in place of a text")
+    p.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
+    p.add_argument("--temperature", type=float, default=0.0, metavar="X",
+                   help="0 is greedy (default)")
+    p.add_argument("--top-k", type=int, default=0, metavar="K", help="0 is off")
+    p.add_argument("--top-p", type=float, default=1.0, metavar="P", help="1 is off")
+    p.add_argument("--min-p", type=float, default=0.0, metavar="P", help="0 is off")
+    p.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X", help="1 is off")
+    p.add_argument("--stop", action="append", default=[], metavar="TEXT",
+                   help="stop before this text; may repeat")
+    p.add_argument("--seed", type=int, help="fixes what is drawn, on any backend")
+    p.add_argument("--dtype", choices=("f32", "f16", "bf16"), help="of the activations")
+    p.add_argument("--quantize", choices=("int8", "int4"),
+                   help="quantise the weights while loading")
+    p.add_argument("--kv-dtype", choices=KV_DTYPES, help="of the KV cache")
+    p.add_argument("--max-context", type=int, metavar="N", help="tokens that the KV cache holds")
+    p.add_argument("--kernel", action="append", default=[], metavar="[NODES:]OP=BACKEND[:KERNEL]",
+                   help="choose a kernel, such as attention=cpu_numpy; may repeat")
+    p.add_argument("--no-fusion", action="store_true", help="use no fused kernels")
+    p.add_argument("--explain", nargs="?", const="table", choices=("table", "json", "graph"),
+                   help="show which kernel runs what, and why others do not; or the graph")
+    p.add_argument("--check", metavar="BACKEND[,BACKEND]",
+                   help="compute every node there as well and compare; `reference` is the float64 "
+                        "definition")
+    p.add_argument("--check-finite", action="store_true", help="stop at the first NaN or Inf")
+    p.add_argument("--chat", action="store_true", help="a conversation, by the model's template")
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+    p.add_argument("--list-backends", action="store_true",
+                   help="what is installed, and what is broken")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 a check failed, 2 the input cannot be used, 130 interrupted."""
+    args = parser().parse_args(argv)
+    try:
+        return _run(args)
+    except KernelyardError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:  # before the generation started
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
+        sys.stderr.close()
+        return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    registry = default_registry()
+    if args.list_backends:
+        report.backends(registry)
+        return 0
+    report.broken_plugins(registry)
+    if args.check and args.check_finite:
+        raise OptionError("--check and --check-finite cannot be used together: take one at a time")
+    if args.chat and (args.json or args.prompt is not None or args.prompt_ids):
+        raise OptionError("--chat is a conversation: it takes no --prompt, --prompt-ids or --json")
+    prompt = None if args.chat else _prompt(args)
+    check = CrossCheck(registry, split_backends(args.check)) if args.check else None
+    with report.Loading() as loading, load(
+            args.model, args.backend, dtype=args.dtype, quantize=args.quantize,
+            kv_dtype=args.kv_dtype, max_context=args.max_context, kernels=args.kernel,
+            fusion=not args.no_fusion, progress=loading.progress) as model:
+        loading.stop()
+        model.session.observer = check or (FiniteCheck() if args.check_finite else None)
+        for note in model.notes:
+            print(f"note: {note}", file=sys.stderr)
+        if args.chat:
+            chat(model, _sampling(args))
+            return 0
+        assert prompt is not None  # only a chat has none
+        generation = model.generate(prompt, **_sampling(args))
+        if args.json:
+            print(json.dumps(report.as_json(model, generation.run(), check)))
+        else:
+            _stream(model, prompt, generation, check)
+        if args.explain:
+            report.explain(model, args.explain)
+        if generation.finish_reason == "interrupted":
+            return 130
+    return 0 if check is None or check.ok else 1
+
+
+def _stream(model: Model, prompt: str | list[int], generation: Generation,
+            check: CrossCheck | None) -> None:
+    print(prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt), end="", flush=True)
+    generation.stream(lambda piece: print(piece, end="", flush=True))
+    print()
+    if check is not None:
+        report.checked(check)
+    report.speed(model, generation, check)
+
+
+def _prompt(args: argparse.Namespace) -> str | list[int]:
+    if args.prompt is not None and args.prompt_ids is not None:
+        raise OptionError("--prompt and --prompt-ids cannot be used together")
+    if args.prompt_ids is not None:
+        try:
+            return [int(i) for i in args.prompt_ids.split(",") if i.strip()]
+        except ValueError:
+            raise OptionError(f"--prompt-ids {args.prompt_ids!r}: expected integers such as 1,2,3"
+                              ) from None
+    if args.prompt is not None:
+        if not args.prompt:
+            raise PromptError("the prompt is empty: give some text, or leave --prompt out")
+        return str(args.prompt)
+    if sys.stdin is None or sys.stdin.isatty():
+        return DEFAULT_PROMPT
+    return sys.stdin.read().removesuffix("\n") or DEFAULT_PROMPT
+
+
+def _sampling(args: argparse.Namespace) -> dict[str, Any]:
+    return {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature,
+            "top_k": args.top_k, "top_p": args.top_p, "min_p": args.min_p,
+            "repetition_penalty": args.repetition_penalty, "stop": args.stop, "seed": args.seed}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""Fixtures shared by the tests."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import models
+from models.checkpoint import SHIPPED
+
+
+@pytest.fixture(scope="session")
+def story():
+    """The default model, loaded once. Tests must leave its session usable."""
+    with models.load("stories-llama2") as model:
+        yield model
+
+
+@pytest.fixture
+def run_cli(tmp_path):
+    """Run `python -m models.run` in a fresh process; returns it with text output."""
+    def run(*args: str, stdin: str = "", path: str = "", code: int | None = None):
+        env = {**os.environ, "PYTHONPATH": path} if path else dict(os.environ)
+        done = subprocess.run([sys.executable, "-m", "models.run", *args], input=stdin,
+                              capture_output=True, text=True, cwd=tmp_path, env=env, timeout=120)
+        assert "Traceback" not in done.stderr, done.stderr
+        if code is not None:
+            assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
+        return done
+    return run
+
+
+@pytest.fixture
+def model_copy(tmp_path):
+    """A copy of a shipped model that a test may damage."""
+    def copy(name: str = "stories-llama2") -> Path:
+        return Path(shutil.copytree(SHIPPED / name, tmp_path / name))
+    return copy

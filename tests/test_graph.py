@@ -1,0 +1,102 @@
+"""Signatures, graphs, patterns: declaring, printing, drawing and matching."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from core.draw import to_dot
+from core.dtype import f32, i32
+from core.errors import OpError, ShapeError
+from core.graph import Graph
+from core.match import find_matches
+from core.op import OPS, find_op
+from core.signature import Signature, resolve
+from core.tensor import TensorSpec
+
+
+def spec(*shape, dtype=f32):
+    return TensorSpec(shape, dtype)
+
+
+def test_signature():
+    sig = Signature.parse("x A[T,K], cache C[2,d/2], bias W[N]?, starts i32[S+1] -> cache, out O[T]")
+    assert [p.name for p in sig.params] == ["x", "cache", "bias", "starts"]
+    assert sig.mutated == ("cache",) and [p.name for p in sig.outputs] == ["out"]
+    env = sig.unify("op", {"x": spec("T", 3), "cache": spec(2, 4), "bias": None,
+                           "starts": spec("S+1", dtype=i32)})
+    assert env.dims == {"T": "T", "K": 3, "d": 8, "S": "S"}
+    assert resolve("S+1", {"S": 4}) == 5 and resolve("d/2", {}) == "d/2"
+
+
+def test_every_op_states_its_definition():
+    for op in OPS.values():
+        assert type(op).__doc__, op.name
+        assert op.samples() and op.error_samples() and op.dtype_cases, op.name
+        assert op.tolerance.reason, op.name
+
+
+def mlp() -> Graph:
+    g = Graph("mlp")
+    x, a = g.input("x", spec("T", 8)), g.input("a", spec("T", 8))
+    total = g.add("add", x, a, name="residual")
+    h = g.add("rms_norm", total, g.weight("norm", spec(8)), eps=1e-5, name="norm_1")
+    gate = g.add("linear", h, g.weight("gate", spec(6, 8)), name="gate_proj")
+    up = g.add("linear", h, g.weight("up", spec(6, 8)), name="up_proj")
+    h = g.add("swiglu", gate, up, name="act")
+    g.output("y", g.add("add", total, g.add("linear", h, g.weight("down", spec(8, 6)))))
+    return g
+
+
+def test_graph_prints_and_binds():
+    text = str(mlp())
+    assert "%x: f32[T,8]  # input" in text and "%norm: f32[8]  # weight" in text
+    assert re.search(r"%act: f32\[T,6\] = swiglu\(gate=%gate_proj, up=%up_proj\)", text)
+    bound = str(mlp().bind({"T": 3}))
+    assert "T" not in re.sub(r"[a-zA-Z_]{2,}", "", bound) and "%act: f32[3,6]" in bound
+
+
+def test_graph_draws():
+    dot = to_dot(mlp(), weights=True)
+    assert '"gate_proj" -> "act" [label="f32[T,6]"' in dot and '"norm" [shape=ellipse' in dot
+    if shutil.which("dot"):
+        subprocess.run(["dot", "-Tsvg"], input=dot, text=True, check=True, capture_output=True)
+
+
+def test_graph_errors_name_the_node():
+    g = Graph()
+    x = g.input("x", spec("T", 8))
+    with pytest.raises(ShapeError, match=r"node layers\.0\.q_proj: linear: `weight` .* K = 8"):
+        g.add("linear", x, g.weight("w", spec(4, 7)), name="layers.0.q_proj")
+    with pytest.raises(OpError, match="unknown op 'lineer'; known: .*linear"):
+        g.add("lineer", x)
+    with pytest.raises(OpError, match="unknown attribute epsilon; expected eps"):
+        g.add("rms_norm", x, g.weight("n", spec(8)), epsilon=1e-5)
+    with pytest.raises(OpError, match="declared twice"):
+        g.input("x", spec("T", 8))
+    with pytest.raises(ShapeError, match="same number"):
+        g.view(x, "T", 2, 3)
+
+
+def test_patterns_are_found_where_they_may_be_replaced():
+    graph = mlp()
+    (gate_up,) = find_matches(find_op("gate_up_swiglu"), graph)
+    assert sorted(n.name for n in gate_up.nodes) == ["act", "gate_proj", "up_proj"]
+    assert {k: v.name for k, v in gate_up.inputs.items()} == {"x": "norm_1", "gate": "gate",
+                                                              "up": "up"}
+    (norm,) = find_matches(find_op("add_rms_norm"), graph)
+    assert norm.attrs == {"eps": 1e-5} and {k: v.name for k, v in norm.outputs.items()} == {
+        "sum": "residual", "out": "norm_1"}
+
+
+def test_a_pattern_whose_inside_is_used_elsewhere_is_left_alone():
+    graph = mlp()
+    graph.output("peek", graph.values["gate_proj"])
+    assert list(find_matches(find_op("gate_up_swiglu"), graph)) == []
+    graph = Graph()
+    x = graph.input("x", spec("T", 8))
+    total = graph.add("add", x, x)
+    graph.add("softmax", total)  # needs the sum before the norm has run
+    graph.add("rms_norm", total, graph.weight("n", spec(8)), eps=1e-5)
+    assert list(find_matches(find_op("add_rms_norm"), graph)) == []
