@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.chooser import Step
 from core.compare import Comparison, compare
 from core.dispatch import run_kernel, run_reference
 from core.dtype import DType
 from core.errors import CheckError, NoKernelError
-from core.plan import Plan, Step
+from core.plan import Plan
 from core.registry import Registry
 from core.tensor import Array
 

@@ -24,11 +24,17 @@ class TensorSpec:
     dtype: DType
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """The shape as numbers. Raises ShapeError while a dimension is still a name."""
+        numbers = tuple(d for d in self.shape if isinstance(d, int))
+        if len(numbers) < len(self.shape):
+            raise ShapeError(f"{self} has no size yet: bind its named dimensions first")
+        return numbers
+
+    @property
     def nbytes(self) -> int:
         """Bytes of a contiguous tensor. Raises ShapeError while a dimension is still a name."""
-        if not all(isinstance(d, int) for d in self.shape):
-            raise ShapeError(f"{self} has no size yet: bind its named dimensions first")
-        return math.prod(d for d in self.shape if isinstance(d, int)) * self.dtype.itemsize
+        return math.prod(self.sizes) * self.dtype.itemsize
 
     def __str__(self) -> str:
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"

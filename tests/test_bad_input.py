@@ -29,7 +29,8 @@ def shards(folder, placed=None):
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     names = sorted(tensors)
-    files = {"model-00001-of-00002.safetensors": names[:9], "model-00002-of-00002.safetensors": names[9:]}
+    files = {"model-00001-of-00002.safetensors": names[:9],
+             "model-00002-of-00002.safetensors": names[9:]}
     for file, held in files.items():
         save_file({n: tensors[n] for n in held}, folder / file)
     index = {n: f for f, held in files.items() for n in held}
@@ -62,14 +63,15 @@ FOLDERS = {
                              "'Mamba' is not supported, expected one of LlamaForCausalLM"),
     "architecture missing": (lambda f: change(f / "config.json", architectures=...),
                              "'architectures' is missing"),
-    "key missing": (lambda f: change(f / "config.json", hidden_size=...), "'hidden_size' is missing"),
+    "key missing": (lambda f: change(f / "config.json", hidden_size=...),
+                    "'hidden_size' is missing"),
     "key of wrong type": (lambda f: change(f / "config.json", hidden_size="128"),
                           "hidden_size is '128', expected int"),
     "absurd size": (lambda f: change(f / "config.json", vocab_size=-4), "vocab_size is -4"),
     "heads do not divide": (lambda f: change(f / "config.json", num_key_value_heads=3), "multiple"),
-    "rope type unknown": (lambda f: change(f / "config.json", rope_scaling={"rope_type": "yarn",
-                                                                           "factor": 2.0}),
-                          "rope type 'yarn' is not supported, expected one of default, linear, llama3"),
+    "rope type unknown": (
+        lambda f: change(f / "config.json", rope_scaling={"rope_type": "yarn", "factor": 2.0}),
+        "rope type 'yarn' is not supported, expected one of default, linear, llama3"),
     "rope factor missing": (lambda f: change(f / "config.json", rope_scaling={"type": "linear"}),
                             "needs a positive factor"),
     "activation unknown": (lambda f: change(f / "config.json", hidden_act="gelu"),
@@ -81,7 +83,8 @@ FOLDERS = {
     "weights missing": (lambda f: (f / "model.safetensors").unlink(), "neither model.safetensors"),
     "weights empty": (lambda f: truncate(f / "model.safetensors", 0), "truncated"),
     "weights cut in the header": (lambda f: truncate(f / "model.safetensors", 500), "truncated"),
-    "weights cut in the data": (lambda f: truncate(f / "model.safetensors", 2_000_000), "truncated"),
+    "weights cut in the data": (lambda f: truncate(f / "model.safetensors", 2_000_000),
+                                "truncated"),
     "weights not safetensors": (lambda f: (f / "model.safetensors").write_bytes(b"\x93NUMPY" * 99),
                                 "not a safetensors file"),
     "shard missing": (shards_without_one, "shard model-00002-of-00002.safetensors"),
@@ -90,8 +93,8 @@ FOLDERS = {
     "tensor of wrong shape": (lambda f: rewrite(f, lambda t: t.update({Q0: t[Q0][:-1].copy()})),
                               f"{Q0} has shape [127, 128], the configuration asks for [128, 128]"),
     "tensor missing": (lambda f: rewrite(f, lambda t: t.pop(Q0)), f"{Q0!r} is missing"),
-    "tensor unexpected": (lambda f: rewrite(f, lambda t: t.update({"model.extra": t[Q0][:1].copy()})),
-                          "model.extra"),
+    "tensor unexpected": (
+        lambda f: rewrite(f, lambda t: t.update({"model.extra": t[Q0][:1].copy()})), "model.extra"),
     "untied head missing": (lambda f: rewrite(f, lambda t: t.pop("lm_head.weight")),
                             "'lm_head.weight' is missing"),
     "tensor of unknown dtype": (lambda f: rewrite(f, lambda t: t.update({Q0: t[Q0].astype("f8")})),

@@ -10,7 +10,8 @@ from core.errors import OptionError, PromptError
 from core.session import Sampling
 from models.streaming import IncrementalDecoder, StopStrings
 
-TEXTS = ["Once upon a time", "naïve café", "日本語のテキスト", "👩‍👩‍👧‍👦 family 🏳️‍🌈", "a\n\n  b\tc", "𝔘𝔫𝔦", " x"]
+TEXTS = ["Once upon a time", "naïve café", "日本語のテキスト", "👩‍👩‍👧‍👦 family 🏳️‍🌈",
+         "a\n\n  b\tc", "𝔘𝔫𝔦", " x"]
 
 
 @pytest.mark.parametrize("name", ["stories-llama2", "stories-llama3", "stories-qwen2"])
@@ -92,7 +93,8 @@ def test_seed_fixes_the_draw(story):
 def test_sampling_equals_the_definition_applied_to_the_logits(story):
     from core import run_op
     options = dict(temperature=0.9, top_k=30, top_p=0.95, min_p=0.01, repetition_penalty=1.2)
-    generation = story.generate("Once upon a time", max_new_tokens=25, seed=(5 << 32) + 9, **options)
+    generation = story.generate("Once upon a time", max_new_tokens=25, seed=(5 << 32) + 9,
+                                **options)
     tokens = generation.run().tokens
     logits = story.logits([*generation.prompt_ids, *tokens])[len(generation.prompt_ids) - 1:-1]
     seen = np.zeros((1, logits.shape[1]), np.int8)
@@ -108,7 +110,8 @@ def test_sampling_equals_the_definition_applied_to_the_logits(story):
 
 def test_repetition_penalty_counts_the_prompt(story):
     free = story.generate("Once upon a time", max_new_tokens=60).run().tokens
-    held = story.generate("Once upon a time", max_new_tokens=60, repetition_penalty=5.0).run().tokens
+    held = story.generate("Once upon a time", max_new_tokens=60,
+                          repetition_penalty=5.0).run().tokens
     assert len(set(held)) / len(held) > len(set(free)) / len(free)
 
 

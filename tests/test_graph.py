@@ -21,7 +21,8 @@ def spec(*shape, dtype=f32):
 
 
 def test_signature():
-    sig = Signature.parse("x A[T,K], cache C[2,d/2], bias W[N]?, starts i32[S+1] -> cache, out O[T]")
+    sig = Signature.parse("x A[T,K], cache C[2,d/2], bias W[N]?, starts i32[S+1] "
+                          "-> cache, out O[T]")
     assert [p.name for p in sig.params] == ["x", "cache", "bias", "starts"]
     assert sig.mutated == ("cache",) and [p.name for p in sig.outputs] == ["out"]
     env = sig.unify("op", {"x": spec("T", 3), "cache": spec(2, 4), "bias": None,
@@ -69,7 +70,7 @@ def test_graph_errors_name_the_node():
     x = g.input("x", spec("T", 8))
     with pytest.raises(ShapeError, match=r"node layers\.0\.q_proj: linear: `weight` .* K = 8"):
         g.add("linear", x, g.weight("w", spec(4, 7)), name="layers.0.q_proj")
-    with pytest.raises(OpError, match="unknown op 'lineer'; known: .*linear"):
+    with pytest.raises(OpError, match=r"unknown op 'lineer'; known: .*linear"):
         g.add("lineer", x)
     with pytest.raises(OpError, match="unknown attribute epsilon; expected eps"):
         g.add("rms_norm", x, g.weight("n", spec(8)), epsilon=1e-5)

@@ -1,4 +1,4 @@
-"""The matrix fails when a kernel is wrong. Each mutant is one classic mistake in a correct kernel."""
+"""The matrix fails when a kernel is wrong. Each mutant is one classic mistake in a right kernel."""
 
 from functools import partial
 

@@ -88,7 +88,8 @@ def test_an_unknown_backend_lists_what_there_is(site, run_cli):
     assert "No module named 'no_such_module'" in error and "pip install" in error
 
 
-KERNELS = GOOD.format(name="kernel_test").replace("nowhere:Backend", "cpu_numpy.backend:NumpyBackend") + '''
+KERNELS = GOOD.format(name="kernel_test").replace(
+    "nowhere:Backend", "cpu_numpy.backend:NumpyBackend") + '''
 from core.backend import KernelSet
 kernels = KernelSet("kernel_test")
 @kernels.implements({op!r}, dtypes={dtypes!r})

@@ -19,7 +19,8 @@ def test_prompt_from_stdin_and_ids(run_cli):
     text = run_cli("--max-new-tokens", "8", stdin="Once upon a time\n", code=0).stdout
     assert run_cli("--max-new-tokens", "8", "--prompt", "Once upon a time", code=0).stdout == text
     ids = json.loads(run_cli("--json", "--max-new-tokens", "8", code=0).stdout)["prompt_tokens"]
-    by_ids = run_cli("--max-new-tokens", "8", "--prompt-ids", ",".join(map(str, ids)), code=0).stdout
+    listed = ",".join(map(str, ids))
+    by_ids = run_cli("--max-new-tokens", "8", "--prompt-ids", listed, code=0).stdout
     assert by_ids == text
 
 
@@ -57,7 +58,8 @@ def test_list_backends(run_cli):
 
 def test_chat(run_cli):
     done = run_cli("--chat", "--model", "stories-qwen2", code=0,
-                   stdin="Tell me a story about a fox.\n/reset\nTell me a story about a bear.\n/exit\n")
+                   stdin="Tell me a story about a fox.\n/reset\n"
+                         "Tell me a story about a bear.\n/exit\n")
     first, second = done.stdout.strip().split("\n")[:2]
     assert len(first) > 100 and "fox" in first and "bear" in second
 

@@ -1,6 +1,9 @@
-"""The suite's pytest plugin. An entry point loads it wherever core is installed, since pytest does not
-read the conftest.py of a package named with --pyargs early enough for its options. It imports core only
-when the suite itself is collected."""
+"""The suite's pytest plugin.
+
+An entry point loads it wherever core is installed, since pytest does not read the conftest.py of a
+package named with --pyargs early enough for its options. It imports core only when the suite itself
+is collected.
+"""
 
 from __future__ import annotations
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.arena import POISON
 from core.backend import Kernel
 from core.compare import Comparison, compare
 from core.conformance.cases import Case
 from core.dispatch import read_results, run_reference, single_op_plan
 from core.dtype import DType
-from core.plan import POISON
 from core.registry import Registry
 from core.tensor import Array, Tensor
 
@@ -98,10 +98,11 @@ def run_case(case: Case, kernel: Kernel, registry: Registry,
     runs, broken = [], []
     for _ in range(2):
         guarded.reset()
-        plan.poison()
+        for arena in plan.arenas.values():
+            arena.poison()
         plan.run()
         runs.append(read_results(plan))
-        stray = plan.stray_writes()
+        stray = sum(arena.stray_writes() for arena in plan.arenas.values())
         if stray:
             broken.append(f"wrote {stray} bytes outside of its outputs and workspace")
         if guarded.damaged(updated):
