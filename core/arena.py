@@ -50,7 +50,7 @@ class Arena:
 
 @dataclass
 class Memory:
-    """What `allocate` made: tensors of values by place, scratch by step number, arenas by device."""
+    """What `allocate` made: tensors by place, scratch by step number, arenas by device."""
 
     tensors: dict[Place, Tensor] = field(default_factory=dict)
     scratch: dict[int, Tensor] = field(default_factory=dict)

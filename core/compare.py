@@ -7,8 +7,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.dtype import DType
-from core.op import Tolerance
 from core.tensor import Array
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a kernel may be from the float64 reference.
+
+    The budget is `factor` × the error of the same-dtype reference (computed in float32, rounded to
+    the dtype), and at least `ulps` × eps(dtype) of the largest expected value (for NMSE: its
+    square). `exact` asks for equal bits.
+    """
+
+    factor: float
+    ulps: float
+    reason: str
+    exact: bool = False
+
+
+EXACT = Tolerance(0, 0, "moves or compares values without arithmetic", exact=True)
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,16 @@ samples exercise it and the tolerance says how far a kernel may be from the floa
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from core.dtype import DType, as_dtype, bf16
-from core.errors import DtypeError, KernelyardError, OpError
+from core.compare import Tolerance
+from core.dtype import as_dtype, bf16
+from core.errors import DtypeError, OpError
+from core.samples import ErrorSample, Sample
 from core.signature import Dim, Env, Signature
 from core.tensor import Array, TensorSpec
 
@@ -40,70 +42,11 @@ class AttrVar:
 
 
 @dataclass(frozen=True)
-class Tolerance:
-    """How far a kernel may be from the float64 reference.
-
-    The budget is `factor` × the error of the same-dtype reference (computed in float32, rounded to
-    the dtype), and at least `ulps` × eps(dtype) of the largest expected value (for NMSE: its
-    square). `exact` asks for equal bits.
-    """
-
-    factor: float
-    ulps: float
-    reason: str
-    exact: bool = False
-
-
-EXACT = Tolerance(0, 0, "moves or compares values without arithmetic", exact=True)
-
-
-@dataclass(frozen=True)
 class Cost:
     """Floating point operations, and the least bytes that must move."""
 
     flops: int
     nbytes: int
-
-
-class Draw:
-    """Seeded inputs for samples: floats come as float64, to be rounded to the case's dtype."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
-
-    def normal(self, *shape: int, scale: float = 1.0) -> Array:
-        return self.rng.standard_normal(shape, np.float32).astype(np.float64) * scale
-
-    def ints(self, low: int, high: int, *shape: int) -> Array:
-        """Integers in low..high-1."""
-        return self.rng.integers(low, high, shape, dtype=np.int32)
-
-    def codes(self, bits: int, rows: int, columns: int) -> Array:
-        """Quantised codes of a [rows, columns] matrix: int8, or uint8 with two nibbles."""
-        if bits == 8:
-            return self.rng.integers(-127, 128, (rows, columns), dtype=np.int8)
-        return self.rng.integers(0, 256, (rows, (columns + 1) // 2), dtype=np.uint8)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One set of inputs. `large` ones need gigabytes; `only` keeps to matching dtype cases."""
-
-    name: str
-    make: Callable[[Draw], dict[str, Array | None]]
-    attrs: dict[str, Any]
-    large: bool = False
-    only: Mapping[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class ErrorSample:
-    """Specs that `infer` must reject with `error`, whose message contains `match`."""
-
-    inputs: Specs
-    attrs: dict[str, Any]
-    error: type[KernelyardError]
-    match: str
 
 
 class Op(ABC):
@@ -254,18 +197,5 @@ def divisible(value: Dim, by: Dim) -> bool:
     return isinstance(value, str) or isinstance(by, str) or (by > 0 and value % by == 0)
 
 
-def spec(text: str) -> TensorSpec:
-    """A TensorSpec from text such as "f32[2,3]"."""
-    dtype, _, dims = text.rstrip("]").partition("[")
-    return TensorSpec(tuple(int(d) if d.isdigit() else d for d in dims.split(",") if d),
-                      as_dtype(dtype))
-
-
-def uniform(*variables: str) -> tuple[dict[str, str], ...]:
-    """One case for each of f32, f16 and bf16, with all the variables alike."""
-    return tuple(dict.fromkeys(variables, d) for d in ("f32", "f16", "bf16"))
-
-
-__all__ = ["EXACT", "OPS", "Attr", "AttrVar", "Attrs", "Cost", "DType", "Draw", "Env",
-           "ErrorSample", "Op", "Sample", "Specs", "Tolerance", "divisible", "find_op", "need",
-           "out_dtype", "register_op", "spec", "uniform"]
+__all__ = ["OPS", "Attr", "AttrVar", "Attrs", "Cost", "Env", "Op", "Specs", "divisible", "find_op",
+           "need", "out_dtype", "register_op"]

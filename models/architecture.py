@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from core.decoding import GraphKind
 from core.dtype import DType
 from core.errors import ConfigError
 from core.graph import Graph
 from core.registry import Registry
-from core.session import GraphKind
 from core.weights import WeightStore
 from models.config import ConfigReader, ModelConfig
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from core.decoding import GraphKind
 from core.dtype import DType, f32, i8, i32
 from core.errors import CheckpointError
 from core.graph import Graph, Value
-from core.session import GraphKind
 from core.tensor import TensorSpec
 from core.weights import WeightStore
 from models.config import ModelConfig

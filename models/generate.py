@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from core.session import Sampling, Session
+from core.decoding import Sampling
+from core.session import Session
 from models.streaming import IncrementalDecoder, StopStrings
 from models.tokenizer import Tokenizer
 

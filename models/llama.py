@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from core.decoding import GraphKind
 from core.dtype import DType, f32
 from core.graph import Graph, Value
-from core.session import GraphKind
 from core.tensor import TensorSpec
 from core.weights import WeightStore
 from models.builder import Builder

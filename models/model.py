@@ -9,13 +9,14 @@ from types import TracebackType
 
 import numpy as np
 
+from core.decoding import GraphKind, Sampling
 from core.dtype import DType, as_dtype, bf16, f16, f32
 from core.errors import CheckpointError, DtypeError, OptionError, PromptError, TokenizerError
 from core.graph import Graph
 from core.ledger import Ledger
 from core.registry import Registry, default_registry, split_backends
 from core.select import Override, Selector
-from core.session import GraphKind, Sampling, Session
+from core.session import Session
 from core.tensor import Array
 from core.weights import WeightStore
 from models.architecture import find_architecture

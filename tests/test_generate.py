@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import models
+from core.decoding import Sampling
 from core.errors import OptionError, PromptError
-from core.session import Sampling
 from models.streaming import IncrementalDecoder, StopStrings
 
 TEXTS = ["Once upon a time", "naïve café", "日本語のテキスト", "👩‍👩‍👧‍👦 family 🏳️‍🌈",

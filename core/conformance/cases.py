@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from core.dtype import DType, as_dtype
-from core.op import OPS, Draw, Op, Sample
+from core.op import OPS, Op
 from core.registry import Registry
+from core.samples import Draw, Sample
 from core.tensor import Array
 
 

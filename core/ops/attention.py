@@ -10,22 +10,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from core.compare import Tolerance
 from core.errors import DtypeError, OpError, ShapeError
-from core.op import (
-    Attr,
-    Attrs,
-    Cost,
-    Draw,
-    Env,
-    ErrorSample,
-    Op,
-    Sample,
-    Specs,
-    Tolerance,
-    divisible,
-    need,
-    spec,
-)
+from core.op import Attr, Attrs, Cost, Env, Op, Specs, divisible, need
+from core.samples import Draw, ErrorSample, Sample, spec
 from core.tensor import Array
 
 _CACHES = tuple({"A": a, "C": c} for a, c in (

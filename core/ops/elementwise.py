@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from core.compare import Tolerance
 from core.errors import DtypeError, ShapeError
-from core.op import ErrorSample, Op, Sample, Tolerance, spec, uniform
+from core.op import Op
+from core.samples import ErrorSample, Sample, spec, uniform
 from core.tensor import Array
 
 

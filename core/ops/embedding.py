@@ -4,8 +4,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from core.compare import EXACT
 from core.errors import DtypeError, ShapeError
-from core.op import EXACT, Attr, Attrs, Cost, Env, ErrorSample, Op, Sample, Specs, out_dtype, spec
+from core.op import Attr, Attrs, Cost, Env, Op, Specs, out_dtype
+from core.samples import ErrorSample, Sample, spec
 from core.tensor import Array
 
 

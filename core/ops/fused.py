@@ -2,9 +2,11 @@
 
 from typing import Any, ClassVar
 
+from core.compare import Tolerance
 from core.errors import OpError, ShapeError
 from core.fused import FusedOp
-from core.op import Attr, ErrorSample, Sample, Tolerance, spec, uniform
+from core.op import Attr
+from core.samples import ErrorSample, Sample, spec, uniform
 
 
 class AddRmsNorm(FusedOp):

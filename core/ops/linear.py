@@ -2,20 +2,10 @@
 
 from typing import ClassVar
 
+from core.compare import Tolerance
 from core.errors import DtypeError, ShapeError
-from core.op import (
-    Attr,
-    Attrs,
-    Cost,
-    Env,
-    ErrorSample,
-    Op,
-    Sample,
-    Specs,
-    Tolerance,
-    out_dtype,
-    spec,
-)
+from core.op import Attr, Attrs, Cost, Env, Op, Specs, out_dtype
+from core.samples import ErrorSample, Sample, spec
 from core.tensor import Array
 
 

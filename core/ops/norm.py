@@ -4,8 +4,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from core.compare import Tolerance
 from core.errors import OpError, ShapeError
-from core.op import Attr, Draw, ErrorSample, Op, Sample, Tolerance, spec, uniform
+from core.op import Attr, Op
+from core.samples import Draw, ErrorSample, Sample, spec, uniform
 from core.tensor import Array
 
 

@@ -4,22 +4,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from core.compare import Tolerance
 from core.errors import OpError, ShapeError
-from core.op import (
-    Attr,
-    Attrs,
-    Cost,
-    Draw,
-    Env,
-    ErrorSample,
-    Op,
-    Sample,
-    Specs,
-    Tolerance,
-    need,
-    out_dtype,
-    spec,
-)
+from core.op import Attr, Attrs, Cost, Env, Op, Specs, need, out_dtype
+from core.samples import Draw, ErrorSample, Sample, spec
 from core.tensor import Array
 
 

@@ -4,21 +4,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from core.compare import Tolerance
 from core.errors import OpError, ShapeError
-from core.op import (
-    Attr,
-    Attrs,
-    Draw,
-    Env,
-    ErrorSample,
-    Op,
-    Sample,
-    Tolerance,
-    divisible,
-    need,
-    spec,
-    uniform,
-)
+from core.op import Attr, Attrs, Env, Op, divisible, need
+from core.samples import Draw, ErrorSample, Sample, spec, uniform
 from core.tensor import Array
 
 

@@ -7,9 +7,11 @@ and chunking draws alike.
 
 import numpy as np
 
+from core.compare import EXACT, Tolerance
 from core.errors import DtypeError, OpError, ShapeError
-from core.op import EXACT, Draw, ErrorSample, Op, Tolerance, spec
-from core.op import Sample as Inputs
+from core.op import Op
+from core.samples import Draw, ErrorSample, spec
+from core.samples import Sample as Inputs
 from core.tensor import Array
 
 _MULTIPLY, _WEYL = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)

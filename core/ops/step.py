@@ -4,8 +4,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from core.compare import EXACT
 from core.errors import OpError, ShapeError
-from core.op import EXACT, Attr, Attrs, Draw, Env, ErrorSample, Op, Sample, need, spec
+from core.op import Attr, Attrs, Env, Op, need
+from core.samples import Draw, ErrorSample, Sample, spec
 from core.tensor import Array
 
 
