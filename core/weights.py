@@ -22,19 +22,34 @@ class QuantizedLayout:
     has_zeros: bool
 
 
+#: Called with what is being done to weights, and the bytes done and in total.
+Progress = Callable[[str, int, int], None]
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+def part_names(matrix: str) -> tuple[str, str, str]:
+    """The names of a quantised matrix's codes, scales and zeros."""
+    return f"{matrix}.codes", f"{matrix}.scales", f"{matrix}.zeros"
+
+
 class WeightStore:
     """Host arrays by name (memory-mapped ones stay so); device tensors, prepacked forms, cached."""
 
     def __init__(self, arrays: Mapping[str, Array],
-                 quantized: Mapping[str, QuantizedLayout] | None = None) -> None:
+                 quantized: Mapping[str, QuantizedLayout] | None = None,
+                 progress: Progress = no_progress) -> None:
         self.arrays = dict(arrays)
         self.quantized = dict(quantized or {})
-        packed = {f"{name}.codes" for name, q in self.quantized.items() if q.bits == 4}
+        packed = {part_names(name)[0] for name, q in self.quantized.items() if q.bits == 4}
         self.dtypes = {name: i4x2 if name in packed else as_dtype(a.dtype)
                        for name, a in self.arrays.items()}
         self._tensors: dict[tuple[str, str], Tensor] = {}
-        self._prepared: dict[tuple[Kernel, tuple[str, ...]], dict[str, Any]] = {}
+        self._prepared: dict[tuple[object, ...], dict[str, Any]] = {}
         self._kept: list[Tensor] = []
+        self._progress, self._prepared_bytes = progress, 0
 
     def add(self, name: str, array: Array) -> None:
         """One more constant, such as a table computed from the configuration."""
@@ -60,15 +75,22 @@ class WeightStore:
 
     def prepared(self, kernel: Kernel, backend: Backend, weights: Mapping[str, str],
                  ) -> dict[str, Any]:
-        """What `kernel.prepare` makes of these weights (parameter -> name), made once."""
-        key = (kernel, tuple(weights.values()))
+        """What `kernel.prepare` makes of these weights (parameter -> name), made once a function:
+        kernels that prepare alike share the result."""
+        key = (kernel.prepare, backend.name, *weights.items())
         if key not in self._prepared:
             assert kernel.prepare is not None  # callers ask only then
             # not through tensor(): what prepare replaces need not stay on the device
-            native = {p: backend.native(Tensor.from_numpy(
-                self.arrays[n], backend.allocator, self.dtypes[n], copy=False))
-                for p, n in weights.items()}
-            self._prepared[key] = kernel.prepare(**native, empty=self._empty(backend))
+            given = {p: Tensor.from_numpy(self.arrays[n], backend.allocator, self.dtypes[n],
+                                          copy=False) for p, n in weights.items()}
+            native = {p: backend.native(t) for p, t in given.items()}
+            made = kernel.prepare(**native, empty=self._empty(backend))
+            self._kept += [t for p, t in given.items()
+                           if any(value is native[p] for value in made.values())]
+            self._prepared[key] = made
+            self._prepared_bytes += sum(self.arrays[n].nbytes for n in weights.values())
+            self._progress("preparing weights", self._prepared_bytes,
+                           max(self.nbytes, self._prepared_bytes))
         return self._prepared[key]
 
     def _empty(self, backend: Backend) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ from core.dtype import DType, f32, i8, i32
 from core.errors import CheckpointError
 from core.graph import Graph, Value
 from core.tensor import TensorSpec
-from core.weights import WeightStore
+from core.weights import WeightStore, part_names
 from models.config import ModelConfig
 
 INV_FREQ = "rope.inv_freq"  # a constant computed from the config, kept beside the weights
@@ -38,6 +38,11 @@ class Builder:
         full = f"{self.path}.{name}" if self.path else name
         return self.graph.add(op, *inputs, name=full, **attrs)
 
+    def one(self, op: str, *inputs: Value | None, name: str, **attrs: Any) -> Value:  # noqa: ANN401
+        """`add` for an op with one result."""
+        value: Value = self.add(op, *inputs, name=name, **attrs)
+        return value
+
     def weight(self, name: str, *shape: int) -> Value:
         """A weight of exactly this shape. Raises CheckpointError naming it otherwise."""
         spec = self.weights.spec(name)
@@ -50,15 +55,13 @@ class Builder:
         """ids [T] → [T, hidden] in the activations' dtype."""
         c = self.config
         table = self.weight(EMBEDDING, c.vocab_size, c.hidden_size)
-        out: Value = self.add("embedding", self.inputs["ids"], table, name="embed",
-                              out_dtype=self.activations.short)
-        return out
+        return self.one("embedding", self.inputs["ids"], table, name="embed",
+                        out_dtype=self.activations.short)
 
     def norm(self, x: Value, name: str) -> Value:
         full = f"model.{self.path}.{name}.weight" if self.path else f"model.{name}.weight"
-        out: Value = self.add("rms_norm", x, self.weight(full, self.config.hidden_size), name=name,
-                              eps=self.config.norm_eps)
-        return out
+        return self.one("rms_norm", x, self.weight(full, self.config.hidden_size), name=name,
+                        eps=self.config.norm_eps)
 
     def linear(self, x: Value, name: str) -> Value:
         """A projection of the current layer, quantised if the weights hold it so."""
@@ -78,18 +81,17 @@ class Builder:
                 out_dtype: str | None) -> Value:
         """x @ weight.T + bias with a plain or a quantised weight of that name."""
         layout = self.weights.quantized.get(weight)
-        out: Value
         if layout is None:
-            out = self.add("linear", x, self.weight(weight, rows, columns), bias, name=name,
-                           out_dtype=out_dtype)
-            return out
+            return self.one("linear", x, self.weight(weight, rows, columns), bias, name=name,
+                            out_dtype=out_dtype)
         width = columns if layout.bits == 8 else -(-columns // 2)
         groups = -(-columns // layout.group_size)
-        zeros = self.weight(f"{weight}.zeros", rows, groups) if layout.has_zeros else None
-        out = self.add("quantized_linear", x, self.weight(f"{weight}.codes", rows, width),
-                       self.weight(f"{weight}.scales", rows, groups), zeros, bias, name=name,
-                       bits=layout.bits, group_size=layout.group_size, out_dtype=out_dtype)
-        return out
+        codes, scales, zeros = part_names(weight)
+        return self.one("quantized_linear", x, self.weight(codes, rows, width),
+                        self.weight(scales, rows, groups),
+                        self.weight(zeros, rows, groups) if layout.has_zeros else None, bias,
+                        name=name, bits=layout.bits, group_size=layout.group_size,
+                        out_dtype=out_dtype)
 
     def finish(self, x: Value) -> None:
         """The final norm, the logits in float32 and, if asked for, the next token."""

@@ -10,6 +10,7 @@ from typing import Protocol
 from core.errors import CheckpointError
 from core.registry import Registry
 from core.tensor import Array
+from core.weights import QuantizedLayout
 from models.config import ConfigReader
 from models.tokenizer import Tokenizer
 
@@ -19,13 +20,20 @@ DEFAULT_MODEL = "stories-llama2"
 
 @dataclass
 class Checkpoint:
-    """config in Hugging Face's keys, arrays in its names, and what the files say of stopping."""
+    """config in Hugging Face's keys, arrays in its names, and what the files say of stopping.
+
+    quantized    matrices whose arrays are codes and scales; see core.weights.QuantizedLayout
+    interleaved  whether q and k rows are in pairs for interleaved rope, as llama2.c and Meta store
+                 them, not in halves as Hugging Face does
+    """
 
     path: Path
     config: ConfigReader
     arrays: Mapping[str, Array]
     tokenizer: Tokenizer
     eos_ids: tuple[int, ...]
+    quantized: Mapping[str, QuantizedLayout] = field(default_factory=dict)
+    interleaved: bool = False
     notes: list[str] = field(default_factory=list)
 
 

@@ -41,12 +41,11 @@ class Llama:
         """x [T, hidden] → [T, hidden]."""
         b.path = f"layers.{index}"
         h = b.norm(x, "input_layernorm")
-        x = b.add("add", x, self.attention(b, h, kv_dtype), name="attention_residual")
+        x = b.one("add", x, self.attention(b, h, kv_dtype), name="attention_residual")
         h = b.norm(x, "post_attention_layernorm")
         gate, up = b.linear(h, "mlp.gate_proj"), b.linear(h, "mlp.up_proj")
-        h = b.add("swiglu", gate, up, name="swiglu")
-        out: Value = b.add("add", x, b.linear(h, "mlp.down_proj"), name="mlp_residual")
-        return out
+        h = b.one("swiglu", gate, up, name="swiglu")
+        return b.one("add", x, b.linear(h, "mlp.down_proj"), name="mlp_residual")
 
     def attention(self, b: Builder, h: Value, kv_dtype: DType) -> Value:
         """Rotated queries and keys over the paged cache, then the output projection."""
@@ -54,15 +53,15 @@ class Llama:
         q, k, v = (g.view(b.linear(h, f"self_attn.{name}"), b.tokens, heads, c.head_dim)
                    for name, heads in (("q_proj", c.heads), ("k_proj", c.kv_heads),
                                        ("v_proj", c.kv_heads)))
-        q, k = (b.add("rope", z, b.inputs["positions"], b.inv_freq, name=f"rope_{n}",
-                      interleaved=False) for z, n in ((q, "q"), (k, "k")))
+        q, k = (b.one("rope", z, b.inputs["positions"], b.inv_freq, name=f"rope_{n}",
+                      interleaved=c.rope.interleaved) for z, n in ((q, "q"), (k, "k")))
         cache = g.state(f"{b.path}.kv_cache",
                         TensorSpec((2, "NB", "BS", c.kv_heads, c.head_dim), kv_dtype))
         scales = None if kv_dtype.is_float else g.state(
             f"{b.path}.kv_scales", TensorSpec((2, "NB", "BS", c.kv_heads), f32))
         cache, scales = b.add("kv_cache_write", k, v, cache, scales, b.inputs["slots"],
                               name="kv_cache_write")
-        mixed = b.add("attention", q, cache, scales, b.inputs["block_table"],
+        mixed = b.one("attention", q, cache, scales, b.inputs["block_table"],
                       b.inputs["query_starts"], b.inputs["seq_lens"], name="attention",
                       scale=c.head_dim**-0.5)
         return b.linear(g.view(mixed, b.tokens, c.heads * c.head_dim), "self_attn.o_proj")

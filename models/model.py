@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -18,13 +19,13 @@ from core.registry import Registry, default_registry, split_backends
 from core.select import Override, Selector
 from core.session import Session
 from core.tensor import Array
-from core.weights import WeightStore
+from core.weights import Progress, WeightStore, no_progress
 from models.architecture import find_architecture
 from models.builder import EMBEDDING, HEAD, INV_FREQ
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.config import ModelConfig
 from models.generate import Generation
-from models.prepare import Progress, convert, quantize_weights
+from models.prepare import convert, quantize_weights
 from models.rope import inverse_frequencies
 
 DEFAULT_CONTEXT = 4096  # tokens, where the model allows more and the user names no number
@@ -113,7 +114,7 @@ class Model:
 def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *,
          dtype: str | None = None, quantize: str | None = None, kv_dtype: str | None = None,
          max_context: int | None = None, kernels: Sequence[str] = (), fusion: bool = True,
-         chunk: int = 512, registry: Registry | None = None, progress: Progress | None = None,
+         chunk: int = 512, registry: Registry | None = None, progress: Progress = no_progress,
          ) -> Model:
     """Load a model.
 
@@ -131,6 +132,7 @@ def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *
     checkpoint = read_checkpoint(path_or_name, registry)
     architecture = find_architecture(_architecture_name(checkpoint), registry)
     config = architecture.config(checkpoint.config)
+    config = replace(config, rope=replace(config.rope, interleaved=checkpoint.interleaved))
     if checkpoint.tokenizer.size > config.vocab_size:
         raise TokenizerError(
             f"{checkpoint.path}: the tokenizer has {checkpoint.tokenizer.size} ids, the model's "
@@ -144,12 +146,13 @@ def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *
     overrides = tuple(Override.parse(text) for text in kernels)
     for override in overrides:
         override.check(registry)
-    arrays = convert(dict(checkpoint.arrays), activations, progress)
+    arrays = convert(checkpoint.arrays, checkpoint.quantized, activations, progress)
     if config.tied_embeddings and HEAD in arrays:
         checkpoint.notes.append(f"{HEAD} in the file is not used: the configuration ties it to "
                                 "the embedding")
         del arrays[HEAD]
-    weights = quantize_weights(arrays, quantize, config.tied_embeddings, progress)
+    weights = quantize_weights(arrays, checkpoint.quantized, quantize, config.tied_embeddings,
+                               progress)
     weights.add(INV_FREQ, inverse_frequencies(config.rope, config.head_dim))
 
     def build(kind: GraphKind) -> Graph:

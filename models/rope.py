@@ -17,7 +17,10 @@ SUPPORTED = ("default", "linear", "llama3")
 
 @dataclass(frozen=True)
 class RopeConfig:
-    """`theta` and a scaling type; the other fields belong to `linear` and `llama3`."""
+    """`theta` and a scaling type, with the numbers of `linear` and `llama3`.
+
+    interleaved  the row order of the weights: pairs (2i, 2i+1), not (i, i + d/2)
+    """
 
     theta: float
     type: str = "default"
@@ -25,6 +28,7 @@ class RopeConfig:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_max_positions: int = 8192
+    interleaved: bool = False
 
     @classmethod
     def read(cls, config: Mapping[str, Any], where: str, max_positions: int) -> RopeConfig:
