@@ -51,7 +51,7 @@ class Session:
             self._kind("none")).bind(self._dims(1)).roots("state")}
         self._shared = self._sequence_inputs()
         self._decode_inputs = self._token_inputs(1)
-        self._decoder = self._plan(self._kind("last", "argmax", loop=True), 1)
+        self.decoder = self._plan(self._kind("last", "argmax", loop=True), 1)
 
     # running
 
@@ -92,7 +92,7 @@ class Session:
         if self.length >= self.max_context:
             raise PromptError(f"the context of {self.max_context} tokens is full; start with a "
                               "larger --max-context")
-        plan = self._last = self._decoder
+        plan = self._last = self.decoder
         self._run(plan)
         self.length += 1
         return int(self._decode_inputs["ids"].numpy()[0])
@@ -109,7 +109,7 @@ class Session:
     def sample_with(self, sampling: Sampling, seen: Sequence[int] = ()) -> None:
         """Draw from now on so. `seen` are the tokens that a repetition penalty counts already."""
         self._sampling = sampling
-        self._decoder = self._plan(self._kind("last", sampling.kind, loop=True), 1)
+        self.decoder = self._plan(self._kind("last", sampling.kind, loop=True), 1)
         for name, value in (("temperature", sampling.temperature), ("top_k", sampling.top_k),
                             ("top_p", sampling.top_p), ("min_p", sampling.min_p),
                             ("penalty", sampling.repetition_penalty)):
@@ -131,7 +131,7 @@ class Session:
     @property
     def ledger(self) -> Ledger:
         """The choices of every plan made so far, decode first."""
-        plans = [self._decoder, *(p for p in self._plans.values() if p is not self._decoder)]
+        plans = [self.decoder, *(p for p in self._plans.values() if p is not self.decoder)]
         return sum((p.ledger for p in plans), Ledger(()))
 
     @property
@@ -150,7 +150,7 @@ class Session:
         self._shared.clear()
         self._decode_inputs.clear()
         self._prompt_inputs.clear()
-        self.__dict__.pop("_decoder", None)
+        self.__dict__.pop("decoder", None)
         self.__dict__.pop("_last", None)
         self.weights.close()
 

@@ -50,7 +50,7 @@ class CheckpointFormat(Protocol):
 
 def shipped_models() -> list[str]:
     """Names of the models that come with the package."""
-    return sorted(p.name for p in SHIPPED.iterdir() if p.is_dir())
+    return sorted(p.parent.name for p in SHIPPED.glob("[!.]*/config.json"))
 
 
 def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:

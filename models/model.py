@@ -129,7 +129,17 @@ def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *
     Raises an InputError, BackendError or NoKernelError that says what to do.
     """
     registry = registry or default_registry()
-    checkpoint = read_checkpoint(path_or_name, registry)
+    return open_checkpoint(read_checkpoint(path_or_name, registry), backend, dtype=dtype,
+                           quantize=quantize, kv_dtype=kv_dtype, max_context=max_context,
+                           kernels=kernels, fusion=fusion, chunk=chunk, registry=registry,
+                           progress=progress)
+
+
+def open_checkpoint(checkpoint: Checkpoint, backend: str | Sequence[str], *, dtype: str | None,
+                    quantize: str | None, kv_dtype: str | None, max_context: int | None,
+                    kernels: Sequence[str], fusion: bool, chunk: int, registry: Registry,
+                    progress: Progress) -> Model:
+    """`load` for a checkpoint that has been read, or made."""
     architecture = find_architecture(_architecture_name(checkpoint), registry)
     config = architecture.config(checkpoint.config)
     config = replace(config, rope=replace(config.rope, interleaved=checkpoint.interleaved))
@@ -162,7 +172,6 @@ def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *
     session = Session(build, weights, Selector(registry, names, overrides), chunk=chunk,
                       vocab_size=config.vocab_size, max_context=context, fusion=fusion)
     return Model(checkpoint, session, config)
-
 
 
 def _architecture_name(checkpoint: Checkpoint) -> str:

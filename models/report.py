@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from types import TracebackType
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 
 from core.crosscheck import CrossCheck
+from core.draw import to_dot
 from core.registry import Registry
 from models.generate import Generation
 from models.model import Model
@@ -76,14 +78,12 @@ def broken_plugins(registry: Registry) -> None:
 
 
 def explain(model: Model, form: str) -> None:
-    """--explain: the ledger as a table or JSON, or the decode graph as text, on standard error."""
-    console = _console(stderr=True)
-    if form == "json":
-        print(json.dumps(model.ledger.to_json(), indent=1))
-        return
-    if form == "graph":
-        console.print(str(model.session.plans[0].graph), markup=False, highlight=False,
-                      soft_wrap=True)
+    """--explain, on standard error: the ledger as a table or JSON, or the decode step's graph."""
+    decode = model.session.decoder
+    texts = {"json": lambda: json.dumps(model.ledger.to_json(), indent=1),
+             "graph": lambda: str(decode.graph), "dot": lambda: to_dot(decode.graph)}
+    if form in texts:
+        print(texts[form](), file=sys.stderr)
         return
     table = Table("op", "phase", "tokens", "kernel", "nodes", "first node", "refused",
                   title=f"ledger {model.ledger.hash}")
@@ -91,7 +91,11 @@ def explain(model: Model, form: str) -> None:
         refused = "\n".join([*row["refused"], *([row["note"]] if row["note"] else [])])
         table.add_row(row["op"], row["phase"], str(row["tokens"]), row["kernel"], str(row["nodes"]),
                       row["first"], refused)
+    console = _console(stderr=True)
     console.print(table)
+    peak, total = decode.activation_bytes
+    console.print(f"decode activations: {peak:,} bytes by reuse, {total:,} as separate buffers; "
+                  f"KV cache: {model.session.kv_bytes:,} bytes", highlight=False)
 
 
 def checked(check: CrossCheck) -> None:
@@ -127,11 +131,13 @@ def speed(model: Model, generation: Generation, check: CrossCheck | None) -> Non
         style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
-def as_json(model: Model, generation: Generation, check: CrossCheck | None) -> dict[str, Any]:
-    """The object that --json prints."""
-    return {"prompt_tokens": generation.prompt_ids, "tokens": generation.tokens,
-            "text": generation.text, "finish_reason": generation.finish_reason,
-            "stats": {**generation.stats.to_json(), "ledger": model.ledger.hash,
-                      "backends": list(model.session.selector.backends),
-                      "correctness": verdict(check),
-                      "kv_cache_bytes": model.session.kv_bytes}}
+def as_json(model: Model, generation: Generation, check: CrossCheck | None, *,
+            ledger: bool = False) -> dict[str, Any]:
+    """The object that --json prints; with --explain it holds the whole ledger too."""
+    found: dict[str, Any] = {
+        "prompt_tokens": generation.prompt_ids, "tokens": generation.tokens,
+        "text": generation.text, "finish_reason": generation.finish_reason,
+        "stats": {**generation.stats.to_json(), "ledger": model.ledger.hash,
+                  "backends": list(model.session.selector.backends),
+                  "correctness": verdict(check), "kv_cache_bytes": model.session.kv_bytes}}
+    return {**found, "ledger": model.ledger.to_json()} if ledger else found

@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--kernel", action="append", default=[], metavar="[NODES:]OP=BACKEND[:KERNEL]",
                    help="choose a kernel, such as attention=cpu_numpy; may repeat")
     p.add_argument("--no-fusion", action="store_true", help="use no fused kernels")
-    p.add_argument("--explain", nargs="?", const="table", choices=("table", "json", "graph"),
+    p.add_argument("--explain", nargs="?", const="table", choices=("table", "json", "graph", "dot"),
                    help="show which kernel runs what, and why others do not; or the graph")
     p.add_argument("--check", metavar="BACKEND[,BACKEND]",
                    help="compute every node there as well and compare; `reference` is the float64 "
@@ -104,11 +104,12 @@ def _run(args: argparse.Namespace) -> int:
         assert prompt is not None  # only a chat has none
         generation = model.generate(prompt, **_sampling(args))
         if args.json:
-            print(json.dumps(report.as_json(model, generation.run(), check)))
+            print(json.dumps(report.as_json(model, generation.run(), check,
+                                            ledger=args.explain is not None)))
         else:
             _stream(model, prompt, generation, check)
-        if args.explain:
-            report.explain(model, args.explain)
+            if args.explain:
+                report.explain(model, args.explain)
         if generation.finish_reason == "interrupted":
             return 130
     return 0 if check is None or check.ok else 1

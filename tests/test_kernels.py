@@ -1,4 +1,4 @@
-"""What kernels promise beside being right: dispatch adds nothing, flags are true, memory is not copied."""
+"""What kernels promise beside being right: dispatch adds nothing, flags are true, no copies."""
 
 import tracemalloc
 

@@ -45,8 +45,13 @@ def test_explain(run_cli):
     assert "cpu_numpy:attention" in done.stderr and "gate_up_swiglu" in done.stderr
     plain = run_cli("--explain", "--no-fusion", "--max-new-tokens", "2", code=0)
     assert "gate_up_swiglu" not in plain.stderr
-    found = run_cli("--explain", "json", "--max-new-tokens", "2", code=0).stdout
+    assert "as separate buffers; KV cache: " in plain.stderr
+    found = json.loads(run_cli("--explain", "--json", "--max-new-tokens", "2", code=0).stdout)
+    assert found["ledger"]["entries"][0]["node"] == "embed"
+    assert found["ledger"]["hash"] == found["stats"]["ledger"]
+    found = run_cli("--explain", "json", "--max-new-tokens", "2", code=0).stderr
     assert json.loads(found[found.index("{"):])["entries"][0]["node"] == "embed"
+    assert "digraph" in run_cli("--explain", "dot", "--max-new-tokens", "2", code=0).stderr
     graph = run_cli("--explain", "graph", "--max-new-tokens", "2", code=0).stderr
     assert "layers.0.attention" in graph and "# weight" in graph
 
