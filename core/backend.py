@@ -63,6 +63,11 @@ class Backend(ABC):
         """Record a bound step for cheap replay (a CUDA graph). By default the step itself."""
         return launch
 
+    def read_bandwidth(self) -> float | None:
+        """Bytes a second that a kernel of this backend reads from a large array, measured now; None
+        if it cannot say. The bench states decode speed as a share of it."""
+        return None
+
     def describe(self) -> str:
         """One line: the library, its version and the device."""
         return self.name

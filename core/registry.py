@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from functools import cache, partial
 
 import core.ops  # noqa: F401 - fills the vocabulary
@@ -111,7 +112,7 @@ def default_registry() -> Registry:
     return Registry()
 
 
-def split_backends(backends: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
+def split_backends(backends: str | Sequence[str]) -> tuple[str, ...]:
     """`"a,b"` or a list as a tuple of names. Raises BackendError if it is empty or repeats."""
     names = tuple(n.strip() for n in backends.split(",")) if isinstance(backends, str) \
         else tuple(backends)

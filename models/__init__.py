@@ -5,6 +5,7 @@
         print(piece, end="")
 """
 
-from models.model import Model, load
+from models.loading import load
+from models.model import Model
 
 __all__ = ["Model", "load"]

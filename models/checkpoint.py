@@ -38,9 +38,11 @@ class Checkpoint:
 
 
 class CheckpointFormat(Protocol):
-    """A file format. `recognises` looks at contents, not at names."""
+    """A file format. `recognises` looks at contents, not at names; `key` names the format where
+    contents are not enough: `key:path`."""
 
     name: str
+    key: str
 
     def recognises(self, path: Path) -> bool: ...
 
@@ -54,19 +56,30 @@ def shipped_models() -> list[str]:
 
 
 def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
-    """Open a shipped model by name, else a path (`./name` where a folder has a shipped name).
+    """Open a shipped model by name, else a path (`./name` where a folder has a shipped name), or
+    `format:path` for a file whose contents do not say what they are.
 
     Raises CheckpointError saying what was looked for.
     """
+    formats: dict[str, CheckpointFormat] = {}
+
+    def register(reader: CheckpointFormat) -> None:
+        if reader.key in formats:
+            raise CheckpointError(f"checkpoint format {reader.key!r} is registered twice")
+        formats[reader.key] = reader
+
+    registry.plugins.call_each("register_checkpoints", register=register)
+    key, _, rest = str(path_or_name).partition(":")
+    forced = key in formats and bool(rest)
     shipped = str(path_or_name) in shipped_models()
-    path = SHIPPED / path_or_name if shipped else Path(path_or_name)
+    path = SHIPPED / path_or_name if shipped else Path(rest if forced else path_or_name)
     if not path.exists():
-        raise CheckpointError(f"no model at {str(path_or_name)!r}: expected a path, or one of the "
+        raise CheckpointError(f"no model at {str(path)!r}: expected a path, or one of the "
                               f"shipped models {', '.join(shipped_models())}")
-    formats: list[CheckpointFormat] = []
-    registry.plugins.call_each("register_checkpoints", register=formats.append)
-    for reader in formats:
+    if forced:
+        return formats[key].read(path)
+    for reader in formats.values():
         if reader.recognises(path):
             return reader.read(path)
     raise CheckpointError(f"{path} is in no known format; expected one of: "
-                          f"{', '.join(f.name for f in formats)}")
+                          f"{', '.join(f.name for f in formats.values())}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from models import run
+from models import bench, run
 
-COMMANDS = {"run": (run.main, "generate text with a model")}
+COMMANDS = {"run": (run.main, "generate text with a model"),
+            "bench": (bench.main, "measure speed at published shapes, outputs checked")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

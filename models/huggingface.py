@@ -17,7 +17,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 class HuggingFaceFolder:
     """What `save_pretrained` of transformers 4 and 5 writes."""
 
-    name = "Hugging Face folder (config.json and safetensors)"
+    name, key = "Hugging Face folder (config.json and safetensors)", "hf"
 
     def recognises(self, path: Path) -> bool:
         return path.is_dir()

@@ -18,5 +18,9 @@ def register_models(register: Callable[[str, Any], None]) -> None:
 
 @hookimpl
 def register_checkpoints(register: Callable[[Any], None]) -> None:
+    from models.formats.headerless import FAMILIES, HeaderlessFile
+    from models.formats.llama2c import Llama2cFile
     from models.huggingface import HuggingFaceFolder
-    register(HuggingFaceFolder())
+    for reader in (HuggingFaceFolder(), Llama2cFile(), HeaderlessFile(),
+                   *map(HeaderlessFile, FAMILIES)):
+        register(reader)

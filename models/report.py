@@ -131,6 +131,25 @@ def speed(model: Model, generation: Generation, check: CrossCheck | None) -> Non
         style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
+def benchmark(rows: list[dict[str, Any]]) -> None:
+    """models.bench: one line a shape, and under it what was checked."""
+    table = Table("shape", "weights", "prefill tokens/s", "first token ms", "decode tokens/s",
+                  "spread", "GB/s", "of measured", "ledger", "checked")
+    for r in rows:
+        share = r["bandwidth_share"]
+        table.add_row(
+            r["shape"], r["quantize"] or r["stored"], f"{r['prefill_tokens_per_s']:.0f}",
+            f"{r['time_to_first_token_s'] * 1e3:.1f}", f"{r['decode_tokens_per_s']:.1f}",
+            f"{r['decode_spread']:.1%}", f"{r['read_bytes_per_s'] / 1e9:.1f}",
+            "unknown" if share is None else f"{share:.0%}", r["ledger"], "yes" if r["ok"] else "NO",
+            style=None if r["ok"] else "red")
+    console = _console()
+    console.print(table)
+    for r in rows:
+        console.print(f"{r['shape']} on {r['backend']} ({r['device']}): {r['verdict']}",
+                      highlight=False, markup=False)
+
+
 def as_json(model: Model, generation: Generation, check: CrossCheck | None, *,
             ledger: bool = False) -> dict[str, Any]:
     """The object that --json prints; with --explain it holds the whole ledger too."""

@@ -15,7 +15,8 @@ from models import report
 from models.chat import chat
 from models.checkpoint import DEFAULT_MODEL, shipped_models
 from models.generate import Generation
-from models.model import KV_DTYPES, Model, load
+from models.loading import KV_DTYPES, load
+from models.model import Model
 
 DEFAULT_PROMPT = "Once upon a time"
 

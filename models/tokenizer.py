@@ -29,14 +29,17 @@ class Tokenizer(Protocol):
 
 
 class JsonTokenizer:
-    """tokenizer.json, by the `tokenizers` library."""
+    """tokenizer.json, a file or its text, by the `tokenizers` library."""
 
-    def __init__(self, path: Path, settings: ConfigReader, template: ChatTemplate | None) -> None:
+    def __init__(self, source: Path | str, settings: ConfigReader, template: ChatTemplate | None,
+                 ) -> None:
         from tokenizers import Tokenizer as HfTokenizer
         try:
-            self._tokenizer = HfTokenizer.from_file(str(path))
+            self._tokenizer = (HfTokenizer.from_str(source) if isinstance(source, str)
+                               else HfTokenizer.from_file(str(source)))
         except Exception as error:  # the library raises plain Exception
-            raise TokenizerError(f"{path} cannot be read: {error}") from None
+            where = settings.where if isinstance(source, str) else source
+            raise TokenizerError(f"{where} cannot be read: {error}") from None
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         self.size = max(vocabulary.values(), default=-1) + 1
         self.bos_id = vocabulary.get(_token(settings, "bos_token"))
@@ -49,22 +52,30 @@ class JsonTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
+    def to_json(self) -> str:
+        """The text of tokenizer.json."""
+        return str(self._tokenizer.to_str())
+
 
 class SentencePieceTokenizer:
-    """tokenizer.model, by the `sentencepiece` library."""
+    """tokenizer.model, a file or its bytes, by the `sentencepiece` library."""
 
-    def __init__(self, path: Path, settings: ConfigReader, template: ChatTemplate | None) -> None:
+    def __init__(self, source: Path | bytes, settings: ConfigReader,
+                 template: ChatTemplate | None) -> None:
         from sentencepiece import SentencePieceProcessor
         try:
-            self._processor = SentencePieceProcessor(model_file=str(path))
+            self.processor = (SentencePieceProcessor(model_proto=source)
+                              if isinstance(source, bytes)
+                              else SentencePieceProcessor(model_file=str(source)))
         except Exception as error:  # the library raises RuntimeError and OSError
-            raise TokenizerError(f"{path} cannot be read: {str(error)[:200]}") from None
-        p = self._processor
+            where = settings.where if isinstance(source, bytes) else source
+            raise TokenizerError(f"{where} cannot be read: {str(error)[:200]}") from None
+        p = self.processor
         self.size = int(p.get_piece_size())
         self.bos_id = p.bos_id() if p.bos_id() >= 0 else None
         self.eos_id = p.eos_id() if p.eos_id() >= 0 else None
         self.template = template
-        self._add_bos = settings.get("add_bos_token", bool, True) and self.bos_id is not None
+        self.add_bos = settings.get("add_bos_token", bool, True) and self.bos_id is not None
         special = {p.id_to_piece(i): i for i in range(self.size)
                    if p.is_control(i) and i != p.unk_id()}
         self._special = special
@@ -72,19 +83,20 @@ class SentencePieceTokenizer:
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         if not special or self._split is None:
-            ids = list(self._processor.encode(text))
-            return [self.bos_id, *ids] if self._add_bos and not special else ids  # type: ignore[list-item]
+            ids = list(self.processor.encode(text))
+            return [self.bos_id, *ids] if self.add_bos and not special else ids  # type: ignore[list-item]
         ids = []
         for part in filter(None, self._split.split(text)):
-            ids += [self._special[part]] if part in self._special else self._processor.encode(part)
+            ids += [self._special[part]] if part in self._special else self.processor.encode(part)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        return str(self._processor.decode([i for i in ids if i not in self._special.values()]))
+        return str(self.processor.decode([i for i in ids if i not in self._special.values()]))
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """tokenizer.json if there, else tokenizer.model. Raises TokenizerError if neither is."""
+def load_tokenizer(folder: Path, only: str | None = None) -> Tokenizer:
+    """tokenizer.json if there, else tokenizer.model; or `only` one of the two. Raises
+    TokenizerError if neither is there."""
     settings = ConfigReader({}, str(folder / "tokenizer_config.json"))
     if (folder / "tokenizer_config.json").exists():
         try:
@@ -92,10 +104,10 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         except ConfigError as error:
             raise TokenizerError(str(error)) from None
     template = load_template(folder, settings)
-    for name, kind in (("tokenizer.json", JsonTokenizer),
-                       ("tokenizer.model", SentencePieceTokenizer)):
-        if (folder / name).exists():
-            return kind(folder / name, settings, template)
+    if only != "tokenizer.model" and (folder / "tokenizer.json").exists():
+        return JsonTokenizer(folder / "tokenizer.json", settings, template)
+    if only != "tokenizer.json" and (folder / "tokenizer.model").exists():
+        return SentencePieceTokenizer(folder / "tokenizer.model", settings, template)
     raise TokenizerError(f"{folder} has no tokenizer.json and no tokenizer.model; copy the one "
                          "that the model was published with")
 

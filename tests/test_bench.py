@@ -1,0 +1,57 @@
+"""The bench: it measures what it says, and says when what it measured is wrong."""
+
+import json
+
+import numpy as np
+import pytest
+
+from models import bench
+from models.loading import Options, open_checkpoint
+from models.shapes import SHAPES, random_checkpoint
+
+
+@pytest.mark.parametrize("quantize", [None, "int8"])
+def test_bench(capsys, quantize):
+    options = ["--shape", "qwen2.5-0.5b", "--layers", "1", "--tokens", "3", "--repeat", "2",
+               "--stored", "bf16", "--prompt", "4", "--json"]
+    code = bench.main([*options, *(["--quantize", quantize] if quantize else [])])
+    (row,) = json.loads(capsys.readouterr().out)
+    assert code == 0 and row["ok"] and ", 0 wrong" in row["verdict"]
+    matrices = 151936 * 896 + 896 * (2 * 896 + 2 * 128) + 3 * 896 * 4864
+    assert row["matrix_bytes"] == (matrices * 2 if quantize is None else matrices * (1 + 4 / 64))
+    assert row["decode_tokens_per_s"] > 0 and row["bandwidth_share"] > 0
+    assert len(row["ledger"]) == 12
+
+
+def test_a_wrong_kernel_is_reported(capsys, monkeypatch):
+    from core.registry import default_registry
+    (kernel,) = default_registry().kernels("cpu_numpy", "rope")
+    real = kernel.bind
+
+    def swapped(*arrays, interleaved, **rest):
+        return real(*arrays, interleaved=not interleaved, **rest)
+    object.__setattr__(kernel, "bind", swapped)
+    try:
+        code = bench.main(["--shape", "qwen2.5-0.5b", "--layers", "1", "--tokens", "2",
+                           "--repeat", "1", "--prompt", "2"])
+    finally:
+        object.__setattr__(kernel, "bind", real)
+    out = capsys.readouterr().out
+    assert code == 1 and "NO" in out and ", 0 wrong" not in out
+
+
+def test_bad_options(capsys):
+    assert bench.main(["--tokens", "0"]) == 2
+    assert "--tokens 2" in capsys.readouterr().err
+    assert bench.main(["--shape", "qwen2.5-0.5b", "--backend", "abacus"]) == 2
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes_build(name):
+    """One layer of each published shape is a whole model: every tensor has its place."""
+    from core.registry import default_registry
+    checkpoint = random_checkpoint(name, "bf16", layers=1)
+    values = checkpoint.arrays["model.embed_tokens.weight"][:64].astype(np.float32)
+    assert 0.5 < values.std() * checkpoint.config.data["hidden_size"] ** 0.5 < 1.5
+    with open_checkpoint(checkpoint, Options(max_context=16), default_registry()) as model:
+        assert np.isfinite(model.logits([1, 2, 3])).all()
