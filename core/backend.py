@@ -16,13 +16,16 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from core.allocator import DeviceAllocator
 from core.dtype import DType, as_dtype, f32
 from core.errors import PluginError
 from core.op import Op, find_op
-from core.tensor import Tensor, TensorSpec
+from core.tensor import Array, Tensor, TensorSpec
 
 #: The version of this contract. Plugins state the one they were written for.
 API_VERSION = 1
@@ -59,6 +62,14 @@ class Backend(ABC):
         """The activations' dtype when the user names none and the checkpoint stores `stored`."""
         return f32
 
+    #: decode steps in flight: more than 1 hides the host's time where launches are asynchronous
+    run_ahead = 1
+
+    def read_later(self, tensor: Tensor) -> Callable[[], Array]:
+        """Queue a read of a small tensor's present value; the result waits for it."""
+        value = np.array(tensor.numpy())
+        return lambda: value
+
     def capture(self, launch: Launch) -> Launch:
         """Record a bound step for cheap replay (a CUDA graph). By default the step itself."""
         return launch
@@ -67,6 +78,10 @@ class Backend(ABC):
         """Bytes a second that a kernel of this backend reads from a large array, measured now; None
         if it cannot say. The bench states decode speed as a share of it."""
         return None
+
+    def sources(self) -> Mapping[str, Path]:
+        """Kernel source files by a stable name, for the record of what a test run has covered."""
+        return {}
 
     def describe(self) -> str:
         """One line: the library, its version and the device."""

@@ -3,7 +3,7 @@ shape once, prefills in chunks and decodes in a loop that feeds itself."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -38,6 +38,9 @@ class Session:
         self.max_context = max_context
         self.observer: Observer | None = None
         self.length = 0
+        self.token = -1  #: drawn last; the next `step` reads it
+        self.turn = 0  #: counts prefills and truncations: who finds another number was interrupted
+        self._queued: deque[Callable[[], Array]] = deque()
         self._build, self._chunk, self._fusion = build, chunk, fusion
         self._vocab_size = vocab_size
         self._blocks = -(-max_context // block_size)
@@ -63,6 +66,8 @@ class Session:
         Raises PromptError if they do not fit into the context.
         """
         self._check(len(ids))
+        self.turn += 1
+        self._queued.clear()
         rows = []
         for start in range(0, len(ids), self._chunk):
             part = ids[start:start + self._chunk]
@@ -83,32 +88,29 @@ class Session:
             if head == "all":
                 rows.append(np.array(plan.output("logits").numpy(), np.float32))
         if head == "last":
-            self._last = plan
             self._start_loop(int(plan.output("token").numpy()[0]))
         return np.concatenate(rows) if head == "all" else None
 
     def step(self) -> int:
-        """Compute one token from the last one drawn, and return the new one."""
+        """Compute one token from the last one drawn, and return the new one.
+
+        Where the backend asks for it, further steps are queued before this one is waited for.
+        """
         if self.length >= self.max_context:
             raise PromptError(f"the context of {self.max_context} tokens is full; start with a "
                               "larger --max-context")
-        plan = self._last = self.decoder
-        self._run(plan)
+        ahead = self._backend.run_ahead if self.observer is None else 1
+        while len(self._queued) < min(ahead, self.max_context - self.length):
+            self._run(self.decoder)
+            self._queued.append(self._backend.read_later(self._decode_inputs["ids"]))
         self.length += 1
-        return int(self._decode_inputs["ids"].numpy()[0])
-
-    @property
-    def token(self) -> int:
-        """The token drawn last; the next `step` reads it."""
-        return int(self._decode_inputs["ids"].numpy()[0])
-
-    def logits(self) -> Array:
-        """The logits [V] from which the last token was drawn, float32."""
-        return np.array(self._last.output("logits").numpy()[0], np.float32)
+        self.token = int(self._queued.popleft()()[0])
+        return self.token
 
     def sample_with(self, sampling: Sampling, seen: Sequence[int] = ()) -> None:
         """Draw from now on so. `seen` are the tokens that a repetition penalty counts already."""
         self._sampling = sampling
+        self._queued.clear()
         self.decoder = self._plan(self._kind("last", sampling.kind, loop=True), 1)
         for name, value in (("temperature", sampling.temperature), ("top_k", sampling.top_k),
                             ("top_p", sampling.top_p), ("min_p", sampling.min_p),
@@ -125,6 +127,8 @@ class Session:
     def truncate(self, length: int = 0) -> None:
         """Forget all tokens after the first `length`; their cache entries are reused."""
         self.length = min(self.length, length)
+        self.turn += 1
+        self._queued.clear()
 
     # looking
 
@@ -151,7 +155,6 @@ class Session:
         self._decode_inputs.clear()
         self._prompt_inputs.clear()
         self.__dict__.pop("decoder", None)
-        self.__dict__.pop("_last", None)
         self.weights.close()
 
     # inside
@@ -173,6 +176,7 @@ class Session:
                 f"{self.max_context}; shorten it, or raise --max-context")
 
     def _start_loop(self, token: int) -> None:
+        self.token = token
         state = {"ids": token, "positions": self.length, "slots": self.length}
         for name, value in state.items():
             self._decode_inputs[name].write(np.array([value], np.int32))

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from core.decoding import Sampling
+from core.errors import LifetimeError
 from core.session import Session
 from models.streaming import IncrementalDecoder, StopStrings
 from models.tokenizer import Tokenizer
@@ -88,7 +89,7 @@ class Generation:
         stats.prompt_tokens = len(self.prompt_ids) - session.length
         start = time.perf_counter()
         session.prefill(self.prompt_ids[session.length:])
-        token = session.token
+        token, turn = session.token, session.turn
         stats.prefill_s = time.perf_counter() - start
         while True:
             self.tokens.append(token)
@@ -100,6 +101,9 @@ class Generation:
             yield token
             if self.finish_reason:
                 return
+            if session.turn != turn:
+                raise LifetimeError("another generation has started on this model; finish one "
+                                    "before the next, or load the model twice")
             start = time.perf_counter()
             token = session.step()
             stats.decode_s += time.perf_counter() - start

@@ -7,7 +7,7 @@ import pytest
 
 import models
 from core.decoding import Sampling
-from core.errors import OptionError, PromptError
+from core.errors import LifetimeError, OptionError, PromptError
 from models.streaming import IncrementalDecoder, StopStrings
 
 TEXTS = ["Once upon a time", "naïve café", "日本語のテキスト", "👩‍👩‍👧‍👦 family 🏳️‍🌈",
@@ -130,6 +130,33 @@ def test_the_context_is_filled_to_its_last_token():
         assert len(full.tokens) == 1 and full.finish_reason == "length"
         with pytest.raises(PromptError, match="full"):
             small.session.step()
+
+
+def test_two_generations_at_once_are_refused(story):
+    first = iter(story.generate("Once upon a time", max_new_tokens=40))
+    next(first)
+    expected = story.generate("The", max_new_tokens=10).run().tokens
+    with pytest.raises(LifetimeError, match="another generation has started"):
+        list(first)
+    assert story.generate("The", max_new_tokens=10).run().tokens == expected
+
+
+def test_steps_may_be_queued_ahead(story, monkeypatch):
+    expected = story.generate("Once upon a time", max_new_tokens=400).run()
+    waiting = []
+
+    def read_later(tensor):
+        waiting.append(value := tensor.numpy().copy())
+        return lambda: waiting.pop(0) if waiting[0] is value else pytest.fail("out of order")
+    backend = story.session._backend
+    monkeypatch.setattr(backend, "read_later", read_later, raising=False)
+    monkeypatch.setattr(backend, "run_ahead", 3, raising=False)
+    generation = story.generate("Once upon a time", max_new_tokens=400).run()
+    assert len(waiting) == 2 and generation.tokens == expected.tokens
+    waiting.clear()
+    with models.load("stories-llama2", max_context=12) as small:  # no step beyond the context
+        tokens = small.generate("Once upon a time", max_new_tokens=400).run().tokens
+    assert tokens == expected.tokens[:8] and waiting == []
 
 
 class Interrupting:

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from core.dtype import DType, as_dtype
+from core.backend import Call
+from core.dtype import DType, as_dtype, i4x2
 from core.op import OPS, Op
 from core.registry import Registry
 from core.samples import Draw, Sample
-from core.tensor import Array
+from core.tensor import Array, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,18 @@ class Case:
         if "out_dtype" in self.op.attributes:
             attrs["out_dtype"] = self.dtypes["O"].short
         return attrs
+
+
+    @property
+    def call(self) -> Call:
+        """What a kernel's `supports` sees of the case."""
+        specs = {p.name: None if a is None else TensorSpec(a.shape, i4x2 if p.dtype == "Q" and
+                 a.dtype == np.uint8 else as_dtype(a.dtype))
+                 for p in self.op.sig.params for a in (self.arrays[p.name],)}
+        attrs = self.op.complete(self.attrs)
+        env = self.op.bind(specs, attrs)
+        dims = {k: d for k, d in env.dims.items() if isinstance(d, int)}
+        return Call(self.op, specs, attrs, dims, env.dtypes)
 
 
 def dtype_id(dtypes: Mapping[str, DType]) -> str:

@@ -7,6 +7,8 @@ is collected.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 SUITE = "core.conformance.test_ops"
@@ -16,8 +18,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("kernelyard conformance")
     group.addoption("--backend", action="append", help="backend to test; may repeat (default: "
                     "every installed one that is available)")
+    group.addoption("--gpu-report", type=Path, metavar="FILE", help="record device, sources and "
+                    "outcomes of this run, to be committed")
     group.addoption("--large", action="store_true", help="the samples that need gigabytes, instead "
                     "of the others")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    path = config.getoption("--gpu-report")
+    if path is not None:
+        config.pluginmanager.register(_Recorder(path), "kernelyard-gpu-report")
+
+
+class _Recorder:
+    """Feeds a GpuReport from the run's results, and writes it at the end."""
+
+    def __init__(self, path: Path) -> None:
+        from core.conformance.gpu_report import GpuReport
+        self.path, self.report = path, GpuReport()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or (report.when == "setup" and report.outcome != "passed"):
+            self.report.add(report.nodeid, report.outcome, dict(report.user_properties))
+
+    def pytest_sessionfinish(self) -> None:
+        from core.registry import default_registry
+        self.report.write(self.path, default_registry())
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from core.backend import Call
-from core.conformance.cases import Case
+from core.conformance.cases import Case, dtype_id
+from core.conformance.gpu_report import PROPERTY
 from core.conformance.runner import references, run_case
-from core.dispatch import single_op_plan
-from core.errors import NoKernelError
 from core.op import OPS, Op
 from core.registry import default_registry
 
+REGISTRY = default_registry()  # it brings the plugins' ops into OPS
 
-def test_matches_reference(case: Case) -> None:
-    registry = default_registry()
-    kernels = registry.kernels(case.backend, case.op.name)
+
+def test_matches_reference(case: Case, record_property: Callable[[str, object], None]) -> None:
+    cell = [case.op.name, case.backend, dtype_id(case.dtypes), 0.0]
+    record_property(PROPERTY, cell)
     if case.sample is None:
         kinds = ", ".join(f"{k}={d}" for k, d in case.dtypes.items())
         pytest.skip(f"{case.backend} offers no {case.op.name} kernel for {kinds}")
-    call = _call(case)
-    refusals = {k.id: k.refuses(call) for k in kernels}
-    willing = [k for k in kernels if refusals[k.id] is None]
+    call = case.call
+    refusals = {k: k.refuses(call) for k in REGISTRY.kernels(case.backend, case.op.name)}
+    willing = [k for k, reason in refusals.items() if reason is None]
     if not willing:
-        pytest.skip(f"{case.op.name}: no kernel takes this sample: {refusals}")
+        reasons = ", ".join(f"{k.id}: {reason}" for k, reason in refusals.items())
+        pytest.skip(f"{case.op.name}: no kernel takes this sample: {reasons}")
     expected = references(case)
-    wrong = [o for o in (run_case(case, k, registry, expected) for k in willing) if not o.ok]
+    outcomes = [run_case(case, kernel, REGISTRY, expected) for kernel in willing]
+    cell[-1] = max(o.used for o in outcomes)
+    wrong = [o for o in outcomes if not o.ok]
+    tolerance = case.op.tolerance
     assert not wrong, "\n".join([*map(str, wrong), f"tolerance of {case.op.name}: factor "
-                                 f"{case.op.tolerance.factor:g}, {case.op.tolerance.ulps:g} ULP "
-                                 f"because {case.op.tolerance.reason}"])
+                                 f"{tolerance.factor:g}, {tolerance.ulps:g} ULP because "
+                                 f"{tolerance.reason}"])
 
 
 @pytest.mark.parametrize("op", [pytest.param(op, id=op.name) for op in OPS.values()])
@@ -37,10 +43,3 @@ def test_rejects_bad_inputs(op: Op) -> None:
         with pytest.raises(sample.error, match=sample.match):
             op.infer(sample.inputs, op.complete(sample.attrs))
 
-
-def _call(case: Case) -> Call:
-    try:
-        plan = single_op_plan(case.op, case.arrays, case.attrs, backend=case.backend)
-    except NoKernelError as error:
-        pytest.skip(str(error))
-    return plan.steps[0].call

@@ -1,0 +1,61 @@
+"""CUDA sources and the committed record of the GPU run that tested them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.conformance.gpu_report import source_hashes, uncovered
+
+ROOT = Path(__file__).parent.parent
+REPORT = ROOT / "tests/gpu_report.json"
+
+
+def cuda_sources(backend: Path) -> dict[str, Path]:
+    """As Backend.sources names them: relative to the folder that holds the package."""
+    return {str(p.relative_to(backend)): p for p in backend.rglob("*.cu*")
+            if p.suffix in (".cu", ".cuh")}
+
+
+@pytest.mark.parametrize("backend", sorted(p.name for p in (ROOT / "backends").iterdir()
+                                           if cuda_sources(p)) or ["none"])
+def test_every_cuda_source_was_tested_on_a_gpu(backend):
+    if backend == "none":
+        pytest.skip("no backend has CUDA sources")
+    report = json.loads(REPORT.read_text())
+    assert uncovered(report, backend, cuda_sources(ROOT / "backends" / backend)) == [], \
+        "run the GPU tests again, or list the files as unverified in tests/gpu_report.json"
+    assert report["failed"] == []
+    cells = [c for ops in report["matrix"].get(backend, {}).values() for c in ops.values()]
+    assert sum(c["passed"] for c in cells) > 100 and not any(c["failed"] for c in cells)
+
+
+def test_a_changed_source_is_noticed(tmp_path):
+    kernel = tmp_path / "a.cu"
+    kernel.write_text("one")
+    assert uncovered({}, "b", {"a.cu": kernel}) == ["a.cu"]
+    assert uncovered({"unverified": ["a.cu"]}, "b", {"a.cu": kernel}) == []
+    covered = {"sources": {"b": source_hashes({"a.cu": kernel})}}
+    assert uncovered(covered, "b", {"a.cu": kernel}) == []
+    kernel.write_text("two")
+    assert uncovered(covered, "b", {"a.cu": kernel}) == ["a.cu"]
+
+
+def test_the_report_counts_cells(written):
+    assert written["matrix"]["cpu_numpy"]["add"]["float32"]["passed"] >= 5
+    assert written["matrix"]["cpu_numpy"]["add"]["float16"]["skipped"] == 1
+    assert written["failed"] == [] and written["speeds"] == [1]
+    assert "NumPy" in written["devices"]["cpu_numpy"]
+
+
+@pytest.fixture
+def written(tmp_path):
+    """What a real run of part of the matrix writes, keeping the speeds that were there."""
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps({"speeds": [1]}))
+    subprocess.run([sys.executable, "-m", "pytest", "-q", "--pyargs", "core.conformance",
+                    "--backend", "cpu_numpy", "-k", "add-", "--gpu-report", str(path)], check=True,
+                   cwd=tmp_path, capture_output=True, timeout=120)
+    return json.loads(path.read_text())
