@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.chooser import Step
-from core.compare import Comparison, compare
-from core.dispatch import run_kernel, run_reference
-from core.dtype import DType
+from core.compare import Comparison, Expected, compare
+from core.dispatch import expectations, run_kernel
 from core.errors import CheckError, NoKernelError
 from core.plan import Plan
 from core.registry import Registry
@@ -87,10 +86,8 @@ class CrossCheck:
             before = {p.name: plan.read(step, p.name) for p in step.op.sig.params}
             launch()
             after = {k: np.array(t.numpy()) for k, t in step.results.items()}
-            exact, stored = run_reference(step.op, before, step.call.attrs)
-            same, _ = run_reference(step.op, before, step.call.attrs, np.float32)
+            expected = expectations(step.op, before, step.call.attrs)
             names = step.op.result_names
-            definition = dict(zip(names, exact, strict=True)), dict(zip(names, same, strict=True))
             for opinion in self.against:
                 row = self._rows.setdefault((step.op.name, step.kernel.id, opinion), CheckRow(
                     step.op.name, step.kernel.id, opinion))
@@ -101,19 +98,16 @@ class CrossCheck:
                     except NoKernelError as error:
                         row.skipped = str(error).splitlines()[0]
                         continue
-                    self._judge(row, step, opinion, dict(zip(names, theirs, strict=True)),
-                                definition, stored)
-                self._judge(row, step, step.kernel.id, after, definition, stored)
+                    self._judge(row, step, opinion, dict(zip(names, theirs, strict=True)), expected)
+                self._judge(row, step, step.kernel.id, after, expected)
                 row.calls += 1
 
     def _judge(self, row: CheckRow, step: Step, who: str, found: Mapping[str, Array | None],
-               definition: tuple[Mapping[str, Array | None], ...],
-               stored: Mapping[str, DType]) -> None:
+               expected: Mapping[str, Expected]) -> None:
         for name, array in found.items():
-            exact, same = (d[name] for d in definition)
-            if array is None or exact is None or same is None:
+            if array is None or name not in expected:
                 continue
-            verdict = compare(array, exact, same, stored[name], step.op.tolerance)
+            verdict = compare(array, expected[name], step.op.tolerance)
             row.wrong += not verdict.ok
             if row.worst is None or verdict.used > row.worst.used:
                 row.worst, row.worst_node = verdict, f"{step.node.name} ({who})"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import core.ops  # noqa: F401 - fills the vocabulary
+from core.compare import Expected
 from core.dtype import DType, as_dtype, i4x2
 from core.errors import DtypeError, OpError
 from core.graph import Graph, Value
@@ -15,6 +16,7 @@ from core.op import Op, find_op
 from core.plan import Plan
 from core.registry import Registry, default_registry, split_backends
 from core.select import Override, Selector
+from core.signature import Env
 from core.tensor import Array, Tensor, TensorSpec
 from core.weights import WeightStore
 
@@ -37,7 +39,7 @@ def run_op(name: str, *inputs: Array | None, backend: str = "cpu_numpy", kernel:
     if past is not None:
         inputs = _plain_attention(op, inputs, past)
     arrays = _typed(op, op.named(inputs), attrs)
-    results = (run_reference(op, arrays, attrs)[0] if backend == "reference" else
+    results = (run_reference(op, arrays, attrs) if backend == "reference" else
                run_kernel(op, arrays, attrs, backend=backend, kernel=kernel))
     return results[0] if len(results) == 1 else results
 
@@ -53,8 +55,12 @@ def run_kernel(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, A
 
 def single_op_plan(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any], *,
                    backend: str, kernel: str | None = None, registry: Registry | None = None,
-                   guard: int = 0, place: Callable[[Array, DType], Tensor] | None = None) -> Plan:
-    """A plan of one node over copies of the arrays. `place` puts an input into a tensor."""
+                   guard: int = 0, place: Callable[[str, Array, DType], Tensor] | None = None,
+                   ) -> Plan:
+    """A plan of one node over copies of the arrays.
+
+    `place(name, array, dtype)` may put an input or a weight into a tensor of its own making.
+    """
     registry = registry or default_registry()
     graph = Graph(op.name)
     names = split_backends(backend)
@@ -73,7 +79,7 @@ def single_op_plan(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[st
             values.append(graph.weight(p.name, spec))
         else:
             values.append(graph.input(p.name, spec))
-            tensors[p.name] = (place(array, spec.dtype) if place is not None
+            tensors[p.name] = (place(p.name, array, spec.dtype) if place is not None
                                else Tensor.from_numpy(array, allocator, spec.dtype))
     result = graph.add(op.name, *values, name=op.name, **attrs)
     for key, value in zip(op.result_names, result if isinstance(result, tuple) else (result,),
@@ -85,6 +91,9 @@ def single_op_plan(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[st
         override.check(registry)
     store = WeightStore(weights)
     store.dtypes.update({k: _dtype_of(k, a) for k, a in weights.items()})
+    if place is not None:
+        for key, array in weights.items():
+            store.put(key, place(key, array, store.dtypes[key]))
     return Plan(graph, Selector(registry, names, overrides), store, tensors, fusion=False,
                 guard=guard)
 
@@ -97,17 +106,34 @@ def read_results(plan: Plan) -> tuple[Array | None, ...]:
 
 
 def run_reference(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any],
-                  compute: type[np.floating[Any]] = np.float64,
-                  ) -> tuple[tuple[Array | None, ...], dict[str, DType]]:
-    """The definition's results in `compute`, and the dtype each would be stored in."""
+                  ) -> tuple[Array | None, ...]:
+    """The definition's results in float64."""
+    full, env, _ = _described(op, arrays, attrs)
+    return op.reference_in(np.float64, arrays, env, full)
+
+
+def expectations(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any],
+                 ) -> dict[str, Expected]:
+    """What to hold a kernel's results to, by name; absent results are left out."""
+    full, env, dtypes = _described(op, arrays, attrs)
+    with np.errstate(all="ignore"):
+        exact, single, stored = (op.reference_in(compute, arrays, env, full, rounding=rounding)
+                                 for compute, rounding in ((np.float64, False), (np.float32, False),
+                                                           (np.float32, True)))
+        return {name: Expected(e, f, s.astype(dtypes[name].numpy), dtypes[name])
+                for name, e, f, s in zip(op.result_names, exact, single, stored, strict=True)
+                if e is not None}
+
+
+def _described(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any],
+               ) -> tuple[dict[str, Any], Env, dict[str, DType]]:
+    """Complete attributes, bound names, and the dtype of each result."""
     specs = {k: None if a is None else TensorSpec(a.shape, _dtype_of(k, a))
              for k, a in arrays.items()}
     full = op.complete(attrs)
-    outs = op.infer(specs, full)
-    env = op.bind(specs, full)
-    stored = {k: outs[k].dtype if k in outs else specs[k].dtype  # type: ignore[union-attr]
-              for k in op.result_names if k in outs or specs[k] is not None}
-    return op.reference_in(compute, arrays, env, full), stored
+    inplace = {k: s.dtype for k in op.sig.mutated if (s := specs[k]) is not None}
+    outs = {k: s.dtype for k, s in op.infer(specs, full).items()}
+    return full, op.bind(specs, full), {**inplace, **outs}
 
 
 def _typed(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any],

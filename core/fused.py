@@ -51,12 +51,11 @@ class FusedOp(Op):
         return self.compose(Reference(None), *inputs, **attrs)
 
     def reference_in(self, compute: type[np.floating[Any]], inputs: Mapping[str, Any], env: Env,
-                     attrs: Attrs) -> tuple[Any, ...]:
-        # below float64 the intermediates round to the activations' dtype, as unfused kernels would
-        rounding = None if compute is np.float64 else env.dtypes.get("A")
-        arrays = {k: None if a is None else a if a.dtype.kind in "iu" else a.astype(compute)
+                     attrs: Attrs, *, rounding: bool = False) -> tuple[Any, ...]:
+        arrays = {k: None if a is None else a.copy() if a.dtype.kind in "iu" else a.astype(compute)
                   for k, a in inputs.items()}
-        result = self.compose(Reference(rounding), *arrays.values(), **attrs)
+        dtype = env.dtypes.get("A") if rounding else None
+        result = self.compose(Reference(dtype), *arrays.values(), **attrs)
         return result if isinstance(result, tuple) else (result,)
 
     def pattern(self, absent: frozenset[str] = frozenset()) -> Pattern:

@@ -133,10 +133,11 @@ class Op(ABC):
         return {p.name: value for p, value in zip(params, padded, strict=True)}
 
     def reference_in(self, compute: type[np.floating[Any]], inputs: Mapping[str, Any], env: Env,
-                     attrs: Attrs) -> tuple[Any, ...]:
+                     attrs: Attrs, *, rounding: bool = False) -> tuple[Any, ...]:
         """Run the definition with every float input converted to `compute`; one array a result.
 
-        With float64 this is the oracle; with float32 it shows what rounding alone may do.
+        With float64 this is the oracle; with float32 it shows what arithmetic alone may do. With
+        `rounding`, a composed op also rounds its intermediates to the activations' dtype.
         """
         arrays = {k: None if a is None else a.astype(compute) if _is_float(a) else a.copy()
                   for k, a in inputs.items()}
@@ -160,11 +161,12 @@ OPS: dict[str, Op] = {}
 
 
 def register_op(op: Op) -> None:
-    """Add an op to the vocabulary. Raises OpError if its name is taken."""
-    if op.name in OPS:
+    """Add an op to the vocabulary. Raises OpError if its name is taken by another definition; the
+    same one again (a second Registry in a process) changes nothing."""
+    if op.name in OPS and type(OPS[op.name]) is not type(op):
         raise OpError(f"op {op.name!r} is already defined by {type(OPS[op.name]).__module__}; "
                       "choose another name")
-    OPS[op.name] = op
+    OPS.setdefault(op.name, op)
 
 
 def find_op(name: str) -> Op:

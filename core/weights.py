@@ -73,6 +73,10 @@ class WeightStore:
                                                    copy=False)
         return self._tensors[key]
 
+    def put(self, name: str, tensor: Tensor) -> None:
+        """Use this tensor for the weight on its device."""
+        self._tensors[name, tensor.device] = tensor
+
     def prepared(self, kernel: Kernel, backend: Backend, weights: Mapping[str, str],
                  ) -> dict[str, Any]:
         """What `kernel.prepare` makes of these weights (parameter -> name), made once a function:
@@ -81,8 +85,10 @@ class WeightStore:
         if key not in self._prepared:
             assert kernel.prepare is not None  # callers ask only then
             # not through tensor(): what prepare replaces need not stay on the device
-            given = {p: Tensor.from_numpy(self.arrays[n], backend.allocator, self.dtypes[n],
-                                          copy=False) for p, n in weights.items()}
+            device = backend.allocator.device
+            given = {p: self._tensors.get((n, device)) or Tensor.from_numpy(
+                self.arrays[n], backend.allocator, self.dtypes[n], copy=False)
+                for p, n in weights.items()}
             native = {p: backend.native(t) for p, t in given.items()}
             made = kernel.prepare(**native, empty=self._empty(backend))
             self._kept += [t for p, t in given.items()

@@ -7,7 +7,9 @@ import pytest
 
 from core.backend import Kernel
 from core.conformance.cases import matrix
-from core.conformance.runner import references, run_case
+from core.conformance.runner import run_case
+from core.dtype import as_dtype
+from core.op import OPS
 from core.registry import Registry
 
 
@@ -78,7 +80,7 @@ def test_the_matrix_catches(name):
     registry._kernels["cpu_numpy"][op].append(mutant)
     registry.sources[mutant] = "test"
     with np.errstate(all="ignore"):
-        outcomes = [run_case(case, mutant, registry, references(case))
+        outcomes = [run_case(case, mutant, registry, case.expected)
                     for case in matrix(registry, "cpu_numpy") if case.op.name == op and case.sample]
     assert len(outcomes) > 4
     wrong = [o for o in outcomes if not o.ok]
@@ -104,10 +106,113 @@ def test_stray_writes_and_changed_inputs_are_caught():
     case = next(c for c in matrix(registry, "cpu_numpy") if c.op.name == "add" and c.sample
                 and c.sample.name == "T17_D896")
     (real,) = registry.kernels("cpu_numpy", "add")
-    for bad, complaint in ((beyond, "outside of its outputs"), (scribbles, "changed an input"),
+    for bad, complaint in ((beyond, "outside of its outputs"), (scribbles, "changed input `a`"),
                            (forgets, "NaN or Inf pattern"), (random, "differ in bits")):
         mutant = Kernel("add", "cpu_numpy", bad.__name__, bad, real.dtypes)
         registry._kernels["cpu_numpy"]["add"].append(mutant)
         registry.sources[mutant] = "test"
-        outcome = run_case(case, mutant, registry, references(case))
+        outcome = run_case(case, mutant, registry, case.expected)
         assert not outcome.ok and complaint in str(outcome), str(outcome)
+
+
+def early(op):
+    """Kernels that compute when they bind, as if inputs never changed from step to step."""
+    def bind(*arrays, workspace=None, **attrs):
+        (real,) = Registry().kernels("cpu_numpy", op)
+        keywords = {**attrs, **({} if workspace is None else {"workspace": workspace})}
+        with np.errstate(all="ignore"):
+            real.bind(*arrays, **keywords)()
+        result = arrays[-1].copy()
+        return lambda: np.copyto(arrays[-1], result)
+    return bind
+
+
+@pytest.mark.parametrize("op", ["add", "rms_norm", "swiglu"])
+def test_kernels_that_compute_too_early_are_caught(op):
+    assert not outcomes_of(op, early(op), {})[0]
+
+
+def test_kernels_that_write_to_their_weights_are_caught():
+    def bind(x, weight, bias, out):
+        return lambda: (np.matmul(x, weight.T, out=out), weight.__setitem__(0, 7))
+    ok, text = outcomes_of("linear", bind, {"A": "f32", "W": "f32", "O": "f32"})
+    assert not ok and "changed input `weight`" in text
+
+
+def outcomes_of(op, bind, dtypes):
+    """(whether every case passes, what was said) of a kernel put beside cpu_numpy's own."""
+    registry = Registry()
+    real = registry.kernels("cpu_numpy", op)[0]
+    taken = {k: (as_dtype(d),) for k, d in dtypes.items()} or real.dtypes
+    mutant = Kernel(op, "cpu_numpy", "mutant", bind, taken, workspace=real.workspace)
+    registry._kernels["cpu_numpy"][op].append(mutant)
+    registry.sources[mutant] = "test"
+    cases = [c for c in matrix(registry, "cpu_numpy") if c.op.name == op and c.sample
+             and mutant.refuses(c.call) is None]
+    assert len(cases) > 4
+    with np.errstate(all="ignore"):
+        outcomes = [run_case(case, mutant, registry, case.expected) for case in cases]
+    return all(o.ok for o in outcomes), "\n".join(str(o) for o in outcomes if not o.ok)
+
+
+def emulated(op, before=None, after=None):
+    """A correct 16-bit kernel: float32 arithmetic, results rounded once. `before` may change the
+    widened inputs and `after` the result, to make a mutant of it."""
+    real = Registry().kernels("cpu_numpy", op)[0]
+    names = [*(p.name for p in OPS[op].sig.params), *(p.name for p in OPS[op].sig.outputs)]
+
+    def bind(*arrays, **keywords):
+        # copies of everything, so that a fault shows in the result and not as a changed input
+        wide = [None if a is None else np.zeros(a.shape, np.float32 if a.dtype.itemsize == 2
+                                                else a.dtype) for a in arrays]
+        if op == "rms_norm":  # it widens its weight when it binds
+            wide[1][:] = arrays[1]
+        run = real.bind(*wide, **keywords)
+
+        def launch():
+            for a, w in zip(arrays, wide, strict=True):
+                if a is not None:
+                    np.copyto(w, a)
+            if before:
+                before(dict(zip(names, wide, strict=True)))
+            run()
+            if after:
+                after(wide[-1])
+            for name, a, w in zip(names, arrays, wide, strict=True):
+                if name in {p.name for p in OPS[op].sig.outputs}:
+                    np.copyto(a, w, casting="unsafe")
+        return launch
+    return bind
+
+
+HALVES = {  # op: what is wrong -> what happens to the inputs, to the result
+    "linear": {"nothing": (None, None),
+               "last column left out": (lambda x: x["x"].__setitem__((..., -1), 0), None),
+               "2 % too large": (None, lambda out: np.multiply(out, 1.02, out=out))},
+    "rms_norm": {"nothing": (None, None),
+                 "2 % too large": (None, lambda out: np.multiply(out, 1.02, out=out)),
+                 "small inputs flushed": (
+                     lambda x: x["x"].__setitem__(abs(x["x"]) < 0.05, 0), None)},
+    "swiglu": {"nothing": (None, None),
+               "wrong slope": (lambda x: np.multiply(x["up"], 1 + 0.02 * np.tanh(x["gate"]),
+                                                     out=x["up"]), None)},
+    "softmax": {"nothing": (None, None),
+                "last term left out": (lambda x: x["x"].__setitem__((..., -1), -80), None)},
+    "rope": {"nothing": (None, None),
+             "angle 2 % off": (
+                 lambda x: np.multiply(x["inv_freq"], 1.02, out=x["inv_freq"]), None)},
+    "attention": {"nothing": (None, None),
+                  "last key left out": (lambda x: x["seq_lens"].__setitem__(
+                      x["seq_lens"] > 1, x["seq_lens"][x["seq_lens"] > 1] - 1), None)},
+}
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+@pytest.mark.parametrize(("op", "fault"), [(op, f) for op, fs in HALVES.items() for f in fs])
+def test_16_bit_budgets(op, fault, dtype):
+    """A correct 16-bit kernel passes, and one that is off by a few percent does not."""
+    before, after = HALVES[op][fault]
+    variables = {p.dtype for p in (*OPS[op].sig.params, *OPS[op].sig.outputs)
+                 if p.dtype_is_variable}
+    ok, text = outcomes_of(op, emulated(op, before, after), dict.fromkeys(variables, dtype))
+    assert ok == (fault == "nothing"), text or "every case passes"

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from core.backend import Call
+from core.compare import Expected
+from core.dispatch import expectations
 from core.dtype import DType, as_dtype, i4x2
 from core.op import OPS, Op
 from core.registry import Registry
@@ -58,6 +60,11 @@ class Case:
             attrs["out_dtype"] = self.dtypes["O"].short
         return attrs
 
+
+    @cached_property
+    def expected(self) -> dict[str, Expected]:
+        """What the definition says of every result."""
+        return expectations(self.op, self.arrays, self.attrs)
 
     @property
     def call(self) -> Call:
