@@ -37,8 +37,9 @@ class Session:
         self.weights = weights
         self.max_context = max_context
         self.observer: Observer | None = None
-        self.length = 0
+        self.ids: list[int] = []  #: the tokens in the KV cache
         self.token = -1  #: drawn last; the next `step` reads it
+        self._looping = False  # whether the decode inputs on the device follow from `ids`, `token`
         self.turn = 0  #: counts prefills and truncations: who finds another number was interrupted
         self._queued: deque[Callable[[], Array]] = deque()
         self._build, self._chunk, self._fusion = build, chunk, fusion
@@ -66,8 +67,7 @@ class Session:
         Raises PromptError if they do not fit into the context.
         """
         self._check(len(ids))
-        self.turn += 1
-        self._queued.clear()
+        self._stop_loop()
         rows = []
         for start in range(0, len(ids), self._chunk):
             part = ids[start:start + self._chunk]
@@ -80,11 +80,11 @@ class Session:
             inputs["ids"].write(np.asarray(part, np.int32))
             inputs["positions"].write(places)
             inputs["slots"].write(places)  # a single sequence owns the blocks in order
-            self.length += len(part)
-            self._set("seq_lens", self.length)
+            self._set("seq_lens", self.length + len(part))
             self._set("last_rows", len(part) - 1)
             self._shared["query_starts"].write(np.array([0, len(part)], np.int32))
             self._run(plan)
+            self.ids += [int(i) for i in part]  # only now: an interrupted run leaves nothing behind
             if head == "all":
                 rows.append(np.array(plan.output("logits").numpy(), np.float32))
         if head == "last":
@@ -95,22 +95,28 @@ class Session:
         """Compute one token from the last one drawn, and return the new one.
 
         Where the backend asks for it, further steps are queued before this one is waited for.
+        Raises LifetimeError unless a prefill came before, PromptError when the context is full.
         """
+        if not self._looping:
+            self._alive()
+            raise LifetimeError("there is no token to go on from; prefill a prompt first")
         if self.length >= self.max_context:
             raise PromptError(f"the context of {self.max_context} tokens is full; start with a "
                               "larger --max-context")
+        self._looping = False  # until this step is whole
         ahead = self._backend.run_ahead if self.observer is None else 1
         while len(self._queued) < min(ahead, self.max_context - self.length):
             self._run(self.decoder)
             self._queued.append(self._backend.read_later(self._decode_inputs["ids"]))
-        self.length += 1
-        self.token = int(self._queued.popleft()()[0])
-        return self.token
+        new = int(self._queued.popleft()()[0])
+        self.ids.append(self.token)
+        self.token, self._looping = new, True
+        return new
 
     def sample_with(self, sampling: Sampling, seen: Sequence[int] = ()) -> None:
         """Draw from now on so. `seen` are the tokens that a repetition penalty counts already."""
+        self._alive()
         self._sampling = sampling
-        self._queued.clear()
         self.decoder = self._plan(self._kind("last", sampling.kind, loop=True), 1)
         for name, value in (("temperature", sampling.temperature), ("top_k", sampling.top_k),
                             ("top_p", sampling.top_p), ("min_p", sampling.min_p),
@@ -123,18 +129,25 @@ class Session:
             marks = np.zeros((1, self._vocab_size), np.int8)
             marks[0, list(seen)] = 1
             self._shared["seen"].write(marks)
+        if self._looping:  # queued steps were drawn the old way
+            self._start_loop(self.token)
 
     def truncate(self, length: int = 0) -> None:
         """Forget all tokens after the first `length`; their cache entries are reused."""
-        self.length = min(self.length, length)
-        self.turn += 1
-        self._queued.clear()
+        del self.ids[length:]
+        self._stop_loop()
 
     # looking
 
     @property
+    def length(self) -> int:
+        """Tokens in the KV cache."""
+        return len(self.ids)
+
+    @property
     def ledger(self) -> Ledger:
         """The choices of every plan made so far, decode first."""
+        self._alive()
         plans = [self.decoder, *(p for p in self._plans.values() if p is not self.decoder)]
         return sum((p.ledger for p in plans), Ledger(()))
 
@@ -166,8 +179,7 @@ class Session:
             self.observer.run(plan)
 
     def _check(self, new: int) -> None:
-        if not self._open:
-            raise LifetimeError("this session is closed; load the model again")
+        self._alive()
         if new == 0:
             raise PromptError("the prompt is empty: give at least one token")
         if self.length + new > self.max_context:
@@ -175,8 +187,18 @@ class Session:
                 f"the prompt has {new} tokens after {self.length} already there, the context holds "
                 f"{self.max_context}; shorten it, or raise --max-context")
 
+    def _alive(self) -> None:
+        if not self._open:
+            raise LifetimeError("this session is closed; load the model again")
+
+    def _stop_loop(self) -> None:
+        self.turn += 1
+        self._looping = False
+        self._queued.clear()
+
     def _start_loop(self, token: int) -> None:
-        self.token = token
+        self._queued.clear()
+        self.token, self._looping = token, True
         state = {"ids": token, "positions": self.length, "slots": self.length}
         for name, value in state.items():
             self._decode_inputs[name].write(np.array([value], np.int32))

@@ -46,10 +46,12 @@ class Generation:
     sampling: Sampling
     stop_ids: frozenset[int]
     stop: Sequence[str] = ()
+    reuse: bool = False
     tokens: list[int] = field(default_factory=list)
     text: str = ""
     finish_reason: str = ""
     stats: Stats = field(default_factory=Stats)
+    _started: bool = False
 
     def __iter__(self) -> Iterator[str]:
         decoder = IncrementalDecoder(self.tokenizer.decode, self.prompt_ids)
@@ -83,9 +85,19 @@ class Generation:
         """Generate to the end, or to Ctrl-C, without streaming."""
         return self.stream(lambda piece: None)
 
+    def _shared_prefix(self) -> int:
+        """Tokens of the prompt that the KV cache holds; at least one is left to compute."""
+        pairs = zip(self.session.ids, self.prompt_ids[:-1], strict=False)
+        return next((i for i, (a, b) in enumerate(pairs) if a != b),
+                    min(self.session.length, len(self.prompt_ids) - 1))
+
     def _tokens(self) -> Iterator[int]:
         session, stats = self.session, self.stats
-        session.sample_with(self.sampling, [*self.prompt_ids])
+        if self._started:
+            raise LifetimeError("this generation has been run; call generate again")
+        self._started = True
+        session.truncate(self._shared_prefix() if self.reuse else 0)
+        session.sample_with(self.sampling, self.prompt_ids)
         stats.prompt_tokens = len(self.prompt_ids) - session.length
         start = time.perf_counter()
         session.prefill(self.prompt_ids[session.length:])

@@ -73,6 +73,8 @@ def open_checkpoint(checkpoint: Checkpoint, options: Options, registry: Registry
         raise TokenizerError(
             f"{checkpoint.path}: the tokenizer has {checkpoint.tokenizer.size} ids, the model's "
             f"vocabulary {config.vocab_size}; the tokenizer belongs to another model")
+    if options.chunk < 1:
+        raise OptionError(f"chunk is {options.chunk}, expected at least 1 token")
     names = split_backends(options.backend)
     first = registry.backend(names[0])
     stored = _stored_dtype(checkpoint)

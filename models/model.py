@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import secrets
 from collections.abc import Sequence
 from types import TracebackType
@@ -36,8 +37,11 @@ class Model:
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """Token ids of a prompt; ids are checked against the vocabulary. Raises PromptError."""
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else [int(i) for i in prompt]
-        if not ids or (isinstance(prompt, str) and not prompt):
+        if isinstance(prompt, str):
+            ids = self.tokenizer.encode(checked_text(prompt)) if prompt else []
+        else:
+            ids = _integers(prompt)
+        if not ids:
             raise PromptError("the prompt is empty: give some text, or --prompt-ids")
         wrong = [i for i in ids if not 0 <= i < self.config.vocab_size]
         if wrong:
@@ -64,26 +68,16 @@ class Model:
         Raises PromptError or OptionError before anything is computed.
         """
         ids = self.encode(prompt_or_ids)
-        _check_sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty)
+        _check_sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed,
+                        stop)
         if len(ids) > self.session.max_context:
             raise PromptError(f"the prompt has {len(ids)} tokens, the context holds "
                               f"{self.session.max_context}; shorten it, or raise --max-context")
-        self.session.truncate(self._shared_prefix(ids) if reuse else 0)
-        drawn = secrets.randbits(64) if seed is None else seed
-        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty, drawn)
+        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty,
+                            secrets.randbits(64) if seed is None else seed)
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        self._last = Generation(self.session, self.tokenizer, ids, max_new_tokens, sampling,
-                                self.stop_ids, stops)
-        return self._last
-
-    _last: Generation | None = None
-
-    def _shared_prefix(self, ids: list[int]) -> int:
-        before = [*self._last.prompt_ids, *self._last.tokens] if self._last else []
-        cached = before[:self.session.length]
-        same = next((i for i, (a, b) in enumerate(zip(cached, ids, strict=False)) if a != b),
-                    min(len(cached), len(ids)))
-        return min(same, len(ids) - 1)  # at least one token must be computed
+        return Generation(self.session, self.tokenizer, ids, max_new_tokens, sampling,
+                          self.stop_ids, stops, reuse)
 
     def close(self) -> None:
         """Free everything that the model holds on its devices."""
@@ -97,15 +91,41 @@ class Model:
         self.close()
 
 
+def checked_text(text: str) -> str:
+    """The text, if it can be encoded. Raises PromptError for bytes that were not valid UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(f"the prompt is not valid UTF-8 at character {error.start}: give it in "
+                          "UTF-8") from None
+    return text
+
+
+def _integers(prompt: Sequence[int]) -> list[int]:
+    try:
+        if isinstance(prompt, (bytes, bytearray)):
+            raise TypeError("bytes")
+        return [operator.index(i) for i in prompt]
+    except TypeError as error:
+        raise PromptError(f"a prompt is a text or a list of integers ({error})") from None
+
+
 def _check_sampling(max_new_tokens: int, temperature: float, top_k: int, top_p: float, min_p: float,
-                    repetition_penalty: float) -> None:
-    for name, value, ok, expected in (
-            ("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "at least 1"),
-            ("temperature", temperature, 0 <= temperature < np.inf, "0 (greedy) or more"),
-            ("top_k", top_k, top_k >= 0, "0 (off) or more"),
-            ("top_p", top_p, 0 < top_p <= 1, "above 0, at most 1 (off)"),
-            ("min_p", min_p, 0 <= min_p <= 1, "0 (off) to 1"),
-            ("repetition_penalty", repetition_penalty, 0 < repetition_penalty < np.inf,
-             "above 0; 1 is off")):
-        if not ok:
-            raise OptionError(f"{name} is {value}, expected {expected}")
+                    repetition_penalty: float, seed: int | None, stop: str | Sequence[str]) -> None:
+    tiny, huge = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+    for name, value, kind, ok, expected in (
+            ("max_new_tokens", max_new_tokens, int, lambda v: v >= 1, "at least 1"),
+            ("temperature", temperature, float, lambda v: v == 0 or tiny <= v <= huge,
+             "0 (greedy) or a positive float32"),
+            ("top_k", top_k, int, lambda v: 0 <= v < 2**31, "0 (off) or more"),
+            ("top_p", top_p, float, lambda v: 0 < v <= 1, "above 0, at most 1 (off)"),
+            ("min_p", min_p, float, lambda v: 0 <= v <= 1, "0 (off) to 1"),
+            ("repetition_penalty", repetition_penalty, float, lambda v: tiny <= v <= huge,
+             "a positive float32; 1 is off"),
+            ("seed", 0 if seed is None else seed, int, lambda v: True, "an integer")):
+        number = isinstance(value, (int, float) if kind is float else int)
+        if not number or isinstance(value, bool) or not ok(value):
+            raise OptionError(f"{name} is {value!r}, expected {expected}")
+    texts = (stop,) if isinstance(stop, str) else tuple(stop)
+    if not all(isinstance(t, str) and (t or stop == ()) for t in texts):
+        raise OptionError(f"stop is {stop!r}, expected texts that are not empty")
