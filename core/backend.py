@@ -71,7 +71,11 @@ class Backend(ABC):
         return lambda: value
 
     def capture(self, launch: Launch) -> Launch:
-        """Record a bound step for cheap replay (a CUDA graph). By default the step itself."""
+        """Record a step that will run many times for cheap replay (a CUDA graph).
+
+        It must not compute anything now: the KV cache and the step's inputs are live. By default
+        the step itself.
+        """
         return launch
 
     def read_bandwidth(self) -> float | None:
@@ -100,7 +104,8 @@ class Call:
 
     @property
     def phase(self) -> str:
-        """`decode` when the node has at most one token a sequence, else `prefill`."""
+        """`decode` when there are no more tokens than sequences, else `prefill`: a word for
+        ledgers. In a ragged batch a sequence may have more: kernels read `query_starts`."""
         return "decode" if self.dims.get("T", 1) <= self.dims.get("S", 1) else "prefill"
 
 
@@ -133,7 +138,11 @@ class Kernel:
             found = call.dtypes.get(var)
             if found is not None and found not in allowed:
                 return f"{var} is {found}, takes {' '.join(map(str, allowed))}"
-        return self.supports(call) if self.supports is not None else None
+        reason = self.supports(call) if self.supports is not None else None
+        if reason is not None and not isinstance(reason, str):
+            raise PluginError(f"kernel {self.id}: supports() returned {reason!r}, expected None or "
+                              "the reason for refusing")
+        return reason
 
 
 class KernelSet:

@@ -105,6 +105,8 @@ class Chooser:
         kernel, refused = first.choose(call, covers[-1].name,
                                        partial(self._misplaced, inputs=match.inputs))
         if kernel is None:
+            if self.selector.override(op.name, covers[-1].name) is not None:
+                raise self.selector.no_kernel(call, covers[-1].name, refused)
             self._refused_fusions.setdefault(covers[-1], []).extend(refused)
             return None
         return Step(covers[-1], op, call, kernel, self._device(kernel), refused, match.inputs,

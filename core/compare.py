@@ -15,9 +15,9 @@ class Tolerance:
     """How far a kernel may be from the float64 reference.
 
     Arithmetic: `factor` × the error of the same computation in float32, and at least `ulps` × eps
-    of float32. A 16-bit result may add what rounding costs: `roundings` × half an ULP in the worst
-    element, and the same-dtype reference's own NMSE (× roundings²). Errors are relative to the
-    largest expected value of a row. `exact` asks for equal bits instead.
+    of float32 × the inputs' `condition`. A 16-bit result may add what rounding costs: `roundings` ×
+    half an ULP in the worst element, and the same-dtype reference's own NMSE (× roundings²). Errors
+    are relative to the largest expected value of a row. `exact` asks for equal bits instead.
     """
 
     factor: float
@@ -32,12 +32,14 @@ EXACT = Tolerance(0, 0, "moves or compares values without arithmetic", exact=Tru
 @dataclass(frozen=True)
 class Expected:
     """What the definition says of one result: in float64, in float32, and as the dtype stores it
-    with every intermediate rounded to the dtype too (what a chain of unfused kernels gives)."""
+    with every intermediate rounded to the dtype too (what a chain of unfused kernels gives).
+    `condition` is the op's, for these inputs."""
 
     exact: Array
     single: Array
     stored: Array
     dtype: DType
+    condition: float = 1.0
 
 
 #: Room for values that lie so near to a rounding boundary that float32 noise decides their side.
@@ -87,9 +89,9 @@ def compare(actual: Array, expected: Expected, tolerance: Tolerance) -> Comparis
     error = _relative(a, x)
     if not error.size:
         return Comparison(True, 0.0, 0.0, 0.0, 0.0, (), "empty")
-    arithmetic = max(tolerance.factor * float(_relative(f, x).max()), tolerance.ulps * f32.eps)
-    budget, budget_nmse = arithmetic, max(tolerance.factor**2 * _nmse(f, x),
-                                          (tolerance.ulps * f32.eps) ** 2)
+    floor = tolerance.ulps * f32.eps * expected.condition
+    arithmetic = max(tolerance.factor * float(_relative(f, x).max()), floor)
+    budget, budget_nmse = arithmetic, max(tolerance.factor**2 * _nmse(f, x), floor**2)
     if dtype.itemsize == 2:
         rounding = tolerance.roundings * _NEAR_TIES
         budget += rounding * max(dtype.eps / 2, float(_relative(rounded, x).max()))

@@ -39,6 +39,8 @@ def run_op(name: str, *inputs: Array | None, backend: str = "cpu_numpy", kernel:
     if past is not None:
         inputs = _plain_attention(op, inputs, past)
     arrays = _typed(op, op.named(inputs), attrs)
+    _described(op, arrays, attrs)  # shapes first: value checks rely on them
+    op.check_values(arrays)
     results = (run_reference(op, arrays, attrs) if backend == "reference" else
                run_kernel(op, arrays, attrs, backend=backend, kernel=kernel))
     return results[0] if len(results) == 1 else results
@@ -120,7 +122,10 @@ def expectations(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str,
         exact, single, stored = (op.reference_in(compute, arrays, env, full, rounding=rounding)
                                  for compute, rounding in ((np.float64, False), (np.float32, False),
                                                            (np.float32, True)))
-        return {name: Expected(e, f, s.astype(dtypes[name].numpy), dtypes[name])
+        wide = {k: a.astype(np.float64) if a is not None and a.dtype.kind not in "iu" else a
+                for k, a in arrays.items()}
+        condition = op.condition(wide, full)
+        return {name: Expected(e, f, s.astype(dtypes[name].numpy), dtypes[name], condition)
                 for name, e, f, s in zip(op.result_names, exact, single, stored, strict=True)
                 if e is not None}
 
@@ -166,8 +171,9 @@ def _dtype_of(param: str, array: Array) -> DType:
 
 def _plain_attention(op: Op, inputs: tuple[Array | None, ...], past: int,
                      ) -> tuple[Array | None, ...]:
-    if op.name != "attention" or len(inputs) != 3 or any(a is None for a in inputs):
-        raise OpError("past= goes with run_op('attention', q, k, v, past=P, scale=...)")
+    if op.name != "attention" or len(inputs) != 3 or any(a is None for a in inputs) or past < 0:
+        raise OpError(f"past={past} goes with run_op('attention', q, k, v, past=P, scale=...), "
+                      "P >= 0")
     q, k, v = (np.asarray(a) for a in inputs)
     if q.ndim != 3 or k.shape != v.shape or k.ndim != 3 or k.shape[0] != past + q.shape[0]:
         raise OpError(f"attention with past={past}: q is {list(q.shape)}, k {list(k.shape)}, "

@@ -31,8 +31,9 @@ class Ledger:
 
     @property
     def hash(self) -> str:
-        """12 hex digits over every choice: node, kernel, and the package version it came from."""
-        chosen = [(e.node, e.phase, e.kernel, e.source) for e in self.entries]
+        """12 hex digits over the set of choices: node, phase, kernel, and the package version it
+        came from. Prompts of different lengths that run the same kernels have the same hash."""
+        chosen = sorted({(e.node, e.op, e.phase, e.kernel, e.source) for e in self.entries})
         return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()[:12]
 
     def to_json(self) -> dict[str, Any]:

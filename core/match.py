@@ -58,8 +58,9 @@ def _extend(pattern: Pattern, wanted: PatternNode, node: Node, state: _State,
     if not rest:
         yield state
         return
-    # the assignment above followed inputs; a node left over shares an input with a bound value
-    for value in list(state.args.values()):
+    # the assignment above followed inputs; a node left over reads a bound value as well
+    made = [v for n in state.nodes.values() for v in n.outputs.values()]
+    for value in [*state.args.values(), *made]:
         for candidate in consumers[value]:
             if candidate not in state.nodes.values():
                 yield from _extend(pattern, rest[0], candidate, state, consumers)
@@ -111,4 +112,10 @@ def _replaceable(match: Match, graph: Graph, consumers: dict[Value, list[Node]],
                 return False
             if any(order[c] < last and order[c] > order[node] for c in outside):
                 return False
-    return True
+    # what a covered node reads may not be updated between it and the last one, where it would run
+    read = {v.root: min(order[n] for n in match.nodes if v in n.inputs.values())
+            for node in match.nodes for v in node.inputs.values() if v is not None}
+    return not any(
+        value.root in read and read[value.root] < order[other] < last
+        for other in graph.nodes if other not in group
+        for value in other.outputs.values() if value.alias_of is not None)

@@ -80,6 +80,15 @@ class Op(ABC):
     def check(self, env: Env, attrs: Attrs) -> None:  # noqa: B027 - optional: most ops add nothing
         """Complete `env` from the attributes, and raise OpError for what a signature cannot say."""
 
+    def condition(self, inputs: Mapping[str, Any], attrs: Attrs) -> float:
+        """By how much these inputs amplify a rounding error, 1 for most ops: the tolerance's ULPs
+        are multiplied by it. `inputs` are in float64."""
+        return 1.0
+
+    def check_values(self, inputs: Mapping[str, Any]) -> None:  # noqa: B027 - most need none
+        """Raise OpError for index values that point nowhere. `run_op` asks; a session's indices
+        are right by construction."""
+
     def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
         """By default: each input read once, each output written once, one operation an output."""
         specs = [s for s in inputs.values() if s is not None]

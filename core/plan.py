@@ -21,11 +21,13 @@ class Plan:
     """A graph with numbers for dimensions, ready to run.
 
     tensors     the graph's inputs and states by name, on the first backend's device
+    repeats     the step feeds itself and will run many times: the backend may capture it
     guard       bytes left unused around each activation, for tests that look for stray writes
     """
 
     def __init__(self, graph: Graph, selector: Selector, weights: WeightStore,
-                 tensors: Mapping[str, Tensor], *, fusion: bool = True, guard: int = 0) -> None:
+                 tensors: Mapping[str, Tensor], *, fusion: bool = True, repeats: bool = False,
+                 guard: int = 0) -> None:
         self.graph, self.selector, self.weights = graph, selector, weights
         chooser = Chooser(graph, selector)
         self.steps = chooser.steps(fusion=fusion)
@@ -44,7 +46,8 @@ class Plan:
         self._launches = [launch for step in self.steps for launch in step.launches]
         self._run: Launch = self._sequence
         used = {s.kernel.backend for s in self.steps}
-        if len(used) == 1 and len({s.device for s in self.steps} | set(self._home.values())) == 1:
+        places = {s.device for s in self.steps} | set(self._home.values())
+        if repeats and len(used) == len(places) == 1:
             self._run = self._backend(used.pop()).capture(self._sequence)
 
     # running

@@ -39,7 +39,7 @@ class Plugins:
         self.distributions: dict[str, str] = {}
         self.broken: list[BrokenPlugin] = []
         for entry in sorted(entry_points(group=GROUP) if found is None else found,
-                            key=lambda e: (e.name, e.value)):
+                            key=lambda e: (not _built_in(e), e.name, e.value)):
             self._load(entry)
 
     def _load(self, entry: EntryPoint) -> None:
@@ -60,7 +60,7 @@ class Plugins:
             except pluggy.PluginValidationError:
                 self.manager.unregister(name=entry.name)
                 raise
-        except Exception as error:  # whatever a plugin does, the others must load
+        except (Exception, SystemExit) as error:  # whatever a plugin does, the others must load
             self.broken.append(BrokenPlugin(entry.name, source, f"{type(error).__name__}: {error}",
                                             traceback.format_exc()))
         else:
@@ -78,7 +78,7 @@ class Plugins:
         others = [p for p in self.manager.get_plugins() if p is not plugin]
         try:
             self.manager.subset_hook_caller(hook, others)(**kwargs)
-        except Exception as error:  # recorded, and shown by --list-backends
+        except (Exception, SystemExit) as error:  # recorded, and shown by --list-backends
             self.manager.unregister(name=name)
             self.broken.append(BrokenPlugin(name, self.distributions.pop(name),
                                             f"{type(error).__name__}: {error}",
@@ -90,3 +90,8 @@ class Plugins:
         """Call a hook plugin by plugin, so that one that raises is left out and the rest go on."""
         for name in list(self.distributions):
             self.call(name, hook, **kwargs)
+
+
+def _built_in(entry: EntryPoint) -> bool:
+    """Core's own plugins load first: where a name clashes, the newcomer is refused."""
+    return entry.dist is not None and entry.dist.name == "kernelyard"

@@ -26,13 +26,17 @@ class Registry:
         known = set(OPS)
         self.plugins.call_each("register_ops", register=register_op)
         self.plugin_ops = sorted(set(OPS) - known)
-        self.plugins.call_each("register_backends", register=self._add_backend)
+        for plugin in list(self.plugins.distributions):
+            added: dict[str, BackendSpec] = {}  # a plugin that breaks halfway leaves nothing behind
+            register = partial(self._add_backend, plugin, added)
+            if self.plugins.call(plugin, "register_backends", register=register):
+                self.specs.update(added)
 
-    def _add_backend(self, spec: BackendSpec) -> None:
-        if spec.name in self.specs:
-            raise PluginError(f"backend {spec.name!r} is already registered with target "
-                              f"{self.specs[spec.name].target}; choose another name")
-        self.specs[spec.name] = spec
+    def _add_backend(self, plugin: str, added: dict[str, BackendSpec], spec: BackendSpec) -> None:
+        if spec.name != plugin:
+            raise PluginError(f"backend {spec.name!r} is registered by the plugin {plugin!r}; a "
+                              "backend has the name of its entry point")
+        added[spec.name] = spec
 
     def spec(self, name: str) -> BackendSpec:
         """Raises BackendError listing the installed backends and the broken plugins."""
@@ -58,7 +62,7 @@ class Registry:
             return self._open[name]
         spec = self.spec(name)
         missing = [f"module {m!r} is missing; {fix}" for m, fix in spec.requires.items()
-                   if importlib.util.find_spec(m) is None]
+                   if not _importable(m)]
         if missing:
             raise BackendError(f"backend {name} is unavailable: {'; '.join(missing)}")
         module, _, attribute = spec.target.partition(":")
@@ -104,6 +108,13 @@ class Registry:
             raise PluginError(f"kernel {kernel.id} for op {kernel.op} is registered twice; "
                               "give it another name")
         table[kernel.op, kernel.name] = kernel
+
+
+def _importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:  # a parent package is missing
+        return False
 
 
 @cache

@@ -217,7 +217,8 @@ class Session:
             tokens, self._token_inputs(tokens))
         graph = self._build(kind).bind(self._dims(tokens))
         tensors = {**self._states, **self._shared, **inputs}
-        plan = Plan(graph, self.selector, self.weights, tensors, fusion=self._fusion)
+        plan = Plan(graph, self.selector, self.weights, tensors, fusion=self._fusion,
+                    repeats=kind.loop)
         self._plans[key] = plan
         prompts = [k for k in self._plans if not k[0].loop]
         for old in prompts[:-PREFILL_PLANS]:

@@ -52,11 +52,9 @@ class Tensor:
         self.strides = tuple(strides) if strides is not None else _row_major(self.shape)
         if len(self.strides) != len(self.shape) or any(d < 0 for d in self.shape):
             raise ShapeError(f"shape {self.shape} with strides {self.strides} is not a tensor")
-        last = sum((d - 1) * s for d, s in zip(self.shape, self.strides, strict=True))
-        extent = (last + 1) * dtype.itemsize if self.size else 0
-        if offset < 0 or any(s < 0 for s in self.strides) or offset + extent > buffer.nbytes:
-            raise BoundsError(f"tensor {self.spec} at byte {offset} needs {offset + extent} bytes, "
-                              f"its buffer on {self.device} has {buffer.nbytes}")
+        if offset < 0 or any(s < 0 for s in self.strides) or offset + self.extent > buffer.nbytes:
+            raise BoundsError(f"tensor {self.spec} at byte {offset} needs {offset + self.extent} "
+                              f"bytes, its buffer on {self.device} has {buffer.nbytes}")
 
     @classmethod
     def empty(cls, shape: Sequence[int], dtype: DType, allocator: DeviceAllocator) -> Tensor:
@@ -101,6 +99,12 @@ class Tensor:
         return self.size * self.dtype.itemsize
 
     @property
+    def extent(self) -> int:
+        """Bytes from the first element to the end of the last, gaps included."""
+        last = sum((d - 1) * s for d, s in zip(self.shape, self.strides, strict=True))
+        return (last + 1) * self.dtype.itemsize if self.size else 0
+
+    @property
     def pointer(self) -> int:
         """Address of the first element."""
         _ = self.buffer.handle  # raises LifetimeError after free
@@ -136,7 +140,7 @@ class Tensor:
         """The contents as a NumPy array: a view where the host can read them, else a copy."""
         host = self.buffer.allocator.host_view(self.buffer)
         if host is None:
-            host = np.empty(self.buffer.nbytes - self.offset, np.uint8)
+            host = np.empty(self.extent, np.uint8)
             self.buffer.allocator.copy_to_host(self.buffer, host, self.offset)
         else:
             _ = self.buffer.handle

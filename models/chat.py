@@ -6,8 +6,9 @@ import sys
 from typing import Any
 
 from core.errors import OptionError
-from models.chat_template import Message
-from models.model import Model
+from models.chat_template import ChatTemplate, Message
+from models.generate import Generation
+from models.model import Model, checked_text
 
 HELP = ("type a message; /reset forgets the conversation, /exit or Ctrl-D ends it, "
         "Ctrl-C stops a reply")
@@ -32,11 +33,21 @@ def chat(model: Model, sampling: dict[str, Any]) -> None:
         if text == "/reset":
             messages.clear()
         elif text:
-            messages.append({"role": "user", "content": text})
-            ids = model.tokenizer.encode(template.render(messages), special=True)
-            generation = model.generate(ids, reuse=True, **sampling)
+            messages.append({"role": "user", "content": checked_text(text)})
+            generation = _reply(model, template, messages, sampling)
             generation.stream(lambda piece: print(piece, end="", flush=True))
             print()
             if generation.finish_reason == "length":
                 print("(cut: --max-new-tokens or the context was reached)", file=sys.stderr)
             messages.append({"role": "assistant", "content": generation.text})
+
+
+def _reply(model: Model, template: ChatTemplate, messages: list[Message],
+           sampling: dict[str, Any]) -> Generation:
+    """Start the reply. While the conversation fills the context, its oldest turn is forgotten."""
+    while True:
+        ids = model.tokenizer.encode(template.render(messages), special=True)
+        if len(ids) < model.session.max_context or len(messages) < 3:
+            return model.generate(ids, reuse=True, **sampling)
+        print("(the context is full: the oldest turn is forgotten)", file=sys.stderr)
+        del messages[:2]

@@ -51,7 +51,7 @@ class ConfigReader:
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}; expected a Hugging Face "
                               "folder with config.json") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path} is not valid JSON: {error}") from None
         if not isinstance(data, dict):
             raise ConfigError(f"{path} holds a {type(data).__name__}, expected a JSON object")
@@ -95,6 +95,10 @@ class ConfigReader:
 def read_config(reader: ConfigReader, architecture: str, biases: frozenset[str]) -> ModelConfig:
     """The keys that the Llama family shares, as transformers 4 and 5 write them."""
     reader.require("hidden_act", "silu")
+    reader.require("partial_rotary_factor", 1.0)
+    eps = reader.get("rms_norm_eps", float, 1e-6)
+    if not 0 <= eps < 1:
+        raise ConfigError(f"{reader.where}: rms_norm_eps is {eps}, expected 0 to 1")
     hidden, heads = reader.size("hidden_size"), reader.size("num_attention_heads")
     kv_heads = reader.size("num_key_value_heads", heads)
     if reader.data.get("head_dim") is None and hidden % heads:
@@ -110,7 +114,7 @@ def read_config(reader: ConfigReader, architecture: str, biases: frozenset[str])
     return ModelConfig(
         architecture, reader.size("vocab_size"), hidden, reader.size("intermediate_size"),
         reader.size("num_hidden_layers"), heads, kv_heads, head_dim,
-        reader.get("rms_norm_eps", float, 1e-6), positions,
+        eps, positions,
         RopeConfig.read(reader.data, reader.where, positions),
         reader.get("tie_word_embeddings", bool, False), biases,
         next(iter(reader.ids("bos_token_id")), None), reader.ids("eos_token_id"))

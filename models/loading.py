@@ -9,7 +9,10 @@ from pathlib import Path
 from core.decoding import GraphKind
 from core.dtype import DType, as_dtype, bf16, f16, f32
 from core.errors import CheckpointError, DtypeError, OptionError, TokenizerError
+from core.fused import FusedOp
 from core.graph import Graph
+from core.match import find_matches
+from core.op import find_op
 from core.registry import Registry, default_registry, split_backends
 from core.select import Override, Selector
 from core.session import Session
@@ -96,7 +99,9 @@ def open_checkpoint(checkpoint: Checkpoint, options: Options, registry: Registry
     def build(kind: GraphKind) -> Graph:
         return architecture.build(config, weights, kind, activations=activations, kv_dtype=cache)
 
-    _check_complete(build(GraphKind("last", "argmax")), weights, checkpoint)
+    graphs = [build(GraphKind("last", "argmax", loop=True)), build(GraphKind("last", "sample"))]
+    _check_complete(graphs[0], weights, checkpoint)
+    _check_used(overrides, graphs, fusion=options.fusion)
     session = Session(build, weights, Selector(registry, names, overrides), chunk=options.chunk,
                       vocab_size=config.vocab_size, max_context=context, fusion=options.fusion)
     return Model(checkpoint, session, config)
@@ -148,6 +153,21 @@ def _context(limit: int, asked: int | None) -> int:
         raise OptionError(f"--max-context {asked}: expected 1 to {limit}, the positions that the "
                           "model was made for")
     return asked
+
+
+def _check_used(overrides: Sequence[Override], graphs: Sequence[Graph], *, fusion: bool) -> None:
+    """An override that applies nowhere is a mistake: a wrong layer, or a model without the op."""
+    for override in overrides:
+        op = find_op(override.op)
+        if isinstance(op, FusedOp) and not fusion:
+            raise OptionError(f"kernel override {override.text!r} names a fused op, and fusion is "
+                              "off (--no-fusion)")
+        places = [(op.name, max(m.nodes, key=g.nodes.index).name) for g in graphs
+                  for m in find_matches(op, g)] if isinstance(op, FusedOp) else [
+                  (n.op.name, n.name) for g in graphs for n in g.nodes]
+        if not any(override.matches(*place) for place in places):
+            raise OptionError(f"kernel override {override.text!r} applies to no node of this "
+                              "model; --explain graph lists the nodes")
 
 
 def _check_complete(graph: Graph, weights: WeightStore, checkpoint: Checkpoint) -> None:

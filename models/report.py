@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
+from rich.text import Text
 
 from core.crosscheck import CrossCheck
 from core.draw import to_dot
@@ -61,13 +62,20 @@ def backends(registry: Registry) -> None:
     table = Table("backend", "device", "state", "from")
     for name in sorted(registry.specs):
         reason = registry.unavailable(name)
-        state = f"[green]available[/]: {registry.backend(name).describe()}" if reason is None \
-            else f"[red]unavailable[/]: {reason}"
+        state = Text(_described(registry, name) if reason is None else f"unavailable: {reason}",
+                     style="green" if reason is None else "red")
         table.add_row(name, registry.specs[name].device, state,
                       registry.plugins.distributions.get(name, "?"))
     console.print(table)
     for broken in registry.plugins.broken:
         console.print(f"broken plugin {broken}", style="red", markup=False, soft_wrap=True)
+
+
+def _described(registry: Registry, name: str) -> str:
+    try:
+        return f"available: {registry.backend(name).describe()}"
+    except Exception as error:  # a backend's own text must not take the list down
+        return f"available, but describe() failed with {type(error).__name__}: {error}"
 
 
 def broken_plugins(registry: Registry) -> None:
@@ -118,7 +126,12 @@ def verdict(check: CrossCheck | None) -> str:
     """What is known of the correctness of the run that was timed."""
     if check is None:
         return "not checked (--check reference)"
-    return f"{'agrees with' if check.ok else 'DISAGREES with'} {', '.join(check.against)}"
+    ops = {r.op for r in check.rows}
+    skipped = sorted({f"{r.op} by {r.against}" for r in check.rows if r.skipped})
+    compared = len({r.op for r in check.rows if r.calls})
+    word = "agrees with" if check.ok else "DISAGREES with"
+    said = f"{word} {', '.join(check.against)} on {compared} of {len(ops)} ops"
+    return f"{said}; not compared: {', '.join(skipped)}" if skipped else said
 
 
 def speed(model: Model, generation: Generation, check: CrossCheck | None) -> None:

@@ -36,9 +36,12 @@ class RopeConfig:
 
         Raises ConfigError for a type that is not in SUPPORTED: ignoring it would be silently wrong.
         """
-        block = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        if not isinstance(block, Mapping):
-            raise ConfigError(f"{where}: rope parameters are {block!r}, expected an object")
+        older, newer = config.get("rope_scaling"), config.get("rope_parameters")
+        if older and newer and older != newer:
+            raise ConfigError(f"{where}: rope_scaling and rope_parameters disagree; keep one")
+        block = newer or older or {}
+        if not isinstance(block, Mapping) or any(isinstance(v, Mapping) for v in block.values()):
+            raise ConfigError(f"{where}: rope parameters are {block!r}, expected one flat object")
         kind = block.get("rope_type", block.get("type", "default"))
         if kind not in SUPPORTED:
             raise ConfigError(f"{where}: rope type {kind!r} is not supported, expected one of "
@@ -46,11 +49,13 @@ class RopeConfig:
 
         def number(key: str, default: float | None) -> float:
             value = block.get(key, default)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+            real = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not real or not 0 < value < 2**63:
                 raise ConfigError(f"{where}: rope {kind!r} needs a positive {key}, found {value!r}")
             return float(value)
 
-        theta = number("rope_theta", config.get("rope_theta") or 10000.0)
+        stated = config.get("rope_theta")
+        theta = number("rope_theta", 10000.0 if stated is None else stated)
         if kind == "default":
             return cls(theta)
         if kind == "linear":
@@ -60,7 +65,8 @@ class RopeConfig:
             raise ConfigError(f"{where}: rope low_freq_factor {low} must be below "
                               f"high_freq_factor {high}")
         return cls(theta, kind, number("factor", None), low, high,
-                   int(number("original_max_position_embeddings", max_positions)))
+                   int(number("original_max_position_embeddings",
+                              config.get("original_max_position_embeddings", max_positions))))
 
 
 def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Array:

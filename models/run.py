@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,6 @@ from core.registry import default_registry, split_backends
 from models import report
 from models.chat import chat
 from models.checkpoint import DEFAULT_MODEL, shipped_models
-from models.generate import Generation
 from models.loading import KV_DTYPES, load
 from models.model import Model
 
@@ -66,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 1 a check failed, 2 the input cannot be used, 130 interrupted."""
     args = parser().parse_args(argv)
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without some character shows `?`
+            stream.reconfigure(errors="surrogateescape" if stream is sys.stdin else "replace")
     try:
         return _run(args)
     except KernelyardError as error:
@@ -77,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         sys.stderr.close()
         return 0
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -85,12 +91,15 @@ def _run(args: argparse.Namespace) -> int:
         report.backends(registry)
         return 0
     report.broken_plugins(registry)
-    if args.check and args.check_finite:
+    if args.check is not None and args.check_finite:
         raise OptionError("--check and --check-finite cannot be used together: take one at a time")
-    if args.chat and (args.json or args.prompt is not None or args.prompt_ids):
+    if args.chat and (args.json or args.prompt is not None or args.prompt_ids is not None):
         raise OptionError("--chat is a conversation: it takes no --prompt, --prompt-ids or --json")
-    prompt = None if args.chat else _prompt(args)
-    check = CrossCheck(registry, split_backends(args.check)) if args.check else None
+    if args.json and args.explain in ("graph", "dot"):
+        raise OptionError(f"--explain {args.explain} cannot be used with --json: the object holds "
+                          "the ledger")
+    prompt = "" if args.chat else _prompt(args)
+    check = CrossCheck(registry, split_backends(args.check)) if args.check is not None else None
     with report.Loading() as loading, load(
             args.model, args.backend, dtype=args.dtype, quantize=args.quantize,
             kv_dtype=args.kv_dtype, max_context=args.max_context, kernels=args.kernel,
@@ -99,31 +108,35 @@ def _run(args: argparse.Namespace) -> int:
         model.session.observer = check or (FiniteCheck() if args.check_finite else None)
         for note in model.notes:
             print(f"note: {note}", file=sys.stderr)
-        if args.chat:
-            chat(model, _sampling(args))
-            return 0
-        assert prompt is not None  # only a chat has none
-        generation = model.generate(prompt, **_sampling(args))
         if args.json:
-            print(json.dumps(report.as_json(model, generation.run(), check,
+            generation = model.generate(prompt, **_sampling(args)).run()
+            print(json.dumps(report.as_json(model, generation, check,
                                             ledger=args.explain is not None)))
+            interrupted = generation.finish_reason == "interrupted"
         else:
-            _stream(model, prompt, generation, check)
+            if args.chat:
+                chat(model, _sampling(args))
+                interrupted = False
+            else:
+                interrupted = _stream(model, prompt, args, check)
+            if check is not None:
+                report.checked(check)
             if args.explain:
                 report.explain(model, args.explain)
-        if generation.finish_reason == "interrupted":
-            return 130
+    if interrupted:
+        return 130
     return 0 if check is None or check.ok else 1
 
 
-def _stream(model: Model, prompt: str | list[int], generation: Generation,
-            check: CrossCheck | None) -> None:
+def _stream(model: Model, prompt: str | list[int], args: argparse.Namespace,
+            check: CrossCheck | None) -> bool:
+    """Print the story as it comes, then its speed; True if Ctrl-C ended it."""
+    generation = model.generate(prompt, **_sampling(args))
     print(prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt), end="", flush=True)
     generation.stream(lambda piece: print(piece, end="", flush=True))
     print()
-    if check is not None:
-        report.checked(check)
     report.speed(model, generation, check)
+    return generation.finish_reason == "interrupted"
 
 
 def _prompt(args: argparse.Namespace) -> str | list[int]:

@@ -1,6 +1,8 @@
 """Bad input: each case is a clear error with exit code 2 and no traceback."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -108,6 +110,26 @@ FOLDERS = {
         "the tokenizer has 900 ids, the model's vocabulary 512"),
     "generation config damaged": (lambda f: (f / "generation_config.json").write_text("nope"),
                                   "not valid JSON"),
+    "config nested too deeply": (
+        lambda f: (f / "config.json").write_text("[" * 100_000 + "]" * 100_000), "not valid JSON"),
+    "config not UTF-8": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), "not valid JSON"),
+    "config a folder": (lambda f: ((f / "config.json").unlink(), (f / "config.json").mkdir()),
+                        "cannot read"),
+    "rope theta infinite": (lambda f: change(f / "config.json", rope_theta=float("inf")),
+                            "positive rope_theta"),
+    "rope theta zero": (lambda f: change(f / "config.json", rope_theta=0), "positive rope_theta"),
+    "rope parameters nested": (lambda f: change(f / "config.json", rope_parameters={
+        "full_attention": {"rope_type": "yarn"}}), "expected one flat object"),
+    "rope blocks that disagree": (lambda f: change(
+        f / "config.json", rope_scaling={"rope_type": "linear", "factor": 2.0},
+        rope_parameters={"rope_type": "linear", "factor": 4.0}), "disagree"),
+    "part of the head rotated": (lambda f: change(f / "config.json", partial_rotary_factor=0.5),
+                                 "partial_rotary_factor is 0.5"),
+    "eps not a number": (lambda f: change(f / "config.json", rms_norm_eps=float("nan")),
+                         "rms_norm_eps is nan"),
+    "tokenizer config a list": (lambda f: (f / "tokenizer_config.json").write_text("[]"),
+                                "expected a JSON object"),
+    "template a folder": (lambda f: (f / "chat_template.jinja").mkdir(), "cannot be read"),
     "stop id no number": (lambda f: change(f / "generation_config.json", eos_token_id="</s>"),
                           "expected a token id"),
 }
@@ -141,6 +163,18 @@ OPTIONS = {
     "tokens": (["--max-new-tokens", "0"], "max_new_tokens is 0"),
     "chat without template": (["--chat"], "has no chat template"),
     "chat with prompt": (["--chat", "--prompt", "x"], "--chat is a conversation"),
+    "stop empty": (["--stop", ""], "expected texts that are not empty"),
+    "check empty": (["--check", ""], "distinct names"),
+    "override of no node": (["--kernel", "layers.99.*:attention=cpu_numpy"], "applies to no node"),
+    "override of a fusion that is off": (["--kernel", "gate_up_swiglu=cpu_numpy", "--no-fusion"],
+                                         "fusion is off"),
+    "override of a fusion that refuses": (
+        ["--kernel", "gate_up_swiglu=cpu_numpy", "--model", "stories-llama3"],
+        "cpu_numpy:gate_up_swiglu: W is bf16, takes f32"),
+    "top-k too large": (["--top-k", "3000000000"], "top_k is 3000000000"),
+    "penalty too small": (["--repetition-penalty", "1e-50"], "repetition_penalty is 1e-50"),
+    "temperature infinite": (["--temperature", "inf"], "temperature is inf"),
+    "graph in an object": (["--json", "--explain", "dot"], "cannot be used with --json"),
     "two checks": (["--check", "reference", "--check-finite"], "cannot be used together"),
 }
 
@@ -163,7 +197,6 @@ def test_check_finite_names_the_weight(model_copy, run_cli):
     folder = model_copy()
     rewrite(folder, spoil)
     done = run_cli("--model", str(folder), "--check-finite", "--no-fusion", code=2)
-    assert "node layers.1.mlp.up_proj" not in done.stdout
     assert "reads nan in `weight` (model.layers.1.mlp.up_proj.weight) at [3, 4]" in done.stderr
     assert run_cli("--check-finite", "--max-new-tokens", "3", code=0).stdout.startswith("Once")
 
@@ -171,6 +204,25 @@ def test_check_finite_names_the_weight(model_copy, run_cli):
 def test_a_template_that_fails(model_copy, run_cli):
     folder = model_copy("stories-qwen2")
     for source, complaint in (("{{ raise_exception('no system role') }}", "no system role"),
-                              ("{% for %}", "template failed")):
+                              ("{% for %}", "template failed"), ("{{ 1 / 0 }}", "division"),
+                              ("{{ messages[0].content + 1 }}", "template failed")):
         change(folder / "tokenizer_config.json", chat_template=source)
         assert complaint in run_cli("--chat", "--model", str(folder), stdin="hi\n", code=2).stderr
+
+
+def test_prompts_that_are_not_utf8(tmp_path):
+    for arguments, stdin in ((["--prompt", b"abc\xff"], b""), ([], b"abc\xff\n")):
+        for model in (b"stories-llama2", b"stories-qwen2"):
+            command = [sys.executable, "-m", "models.run", "--model", model, *arguments]
+            done = subprocess.run(command, input=stdin, capture_output=True, cwd=tmp_path,
+                                  timeout=60)
+            assert done.returncode == 2 and b"not valid UTF-8" in done.stderr, done.stderr
+
+
+def test_output_that_cannot_be_written(tmp_path):
+    command = f"{sys.executable} -m models.run --max-new-tokens 3 < /dev/null"
+    full = subprocess.run(f"{command} > /dev/full", shell=True, capture_output=True, text=True)
+    assert full.returncode == 2 and "Traceback" not in full.stderr
+    plain = subprocess.run(f"PYTHONIOENCODING=ascii {command} --prompt é", shell=True,
+                           capture_output=True, text=True)
+    assert plain.returncode == 2 or plain.stdout.startswith("?")

@@ -132,6 +132,45 @@ def test_the_context_is_filled_to_its_last_token():
             small.session.step()
 
 
+def test_generations_may_be_made_before_others_run(story):
+    expected = story.generate("One day a little fox", max_new_tokens=8).run().tokens
+    first, second = story.generate("Once"), story.generate("One day a little fox", max_new_tokens=8)
+    first.run()
+    assert second.run().tokens == expected
+    with pytest.raises(LifetimeError, match="has been run"):
+        second.run()
+
+
+class InterruptingPrefill:
+    def run(self, plan):
+        plan.run()
+        raise KeyboardInterrupt
+
+
+def test_reuse_trusts_only_what_is_cached(story):
+    """After other ids were computed, or a prefill was cut, a shared prefix is not assumed."""
+    prompt = "One day a little fox went out"
+    expected = story.generate(prompt, max_new_tokens=8).run().tokens
+    story.logits(story.encode("The cat and the dog were friends"))
+    assert story.generate(prompt, max_new_tokens=8, reuse=True).run().tokens == expected
+    story.session.observer = InterruptingPrefill()
+    assert story.generate("The cat and", reuse=True).run().finish_reason == "interrupted"
+    story.session.observer = None
+    assert story.generate(prompt, max_new_tokens=8, reuse=True).run().tokens == expected
+
+
+def test_a_step_needs_a_prefill(story):
+    story.session.truncate(0)
+    with pytest.raises(LifetimeError, match="prefill a prompt first"):
+        story.session.step()
+
+
+@pytest.mark.parametrize("prompt", [[1.5], b"ab", [], "", [10**9], "\ud800"])
+def test_prompts_are_checked(story, prompt):
+    with pytest.raises(PromptError):
+        story.generate(prompt)
+
+
 def test_two_generations_at_once_are_refused(story):
     first = iter(story.generate("Once upon a time", max_new_tokens=40))
     next(first)
@@ -199,7 +238,8 @@ def test_a_shared_prefix_is_not_computed_again(story):
 
 @pytest.mark.parametrize("options", [
     dict(max_new_tokens=0), dict(temperature=-1.0), dict(top_k=-1), dict(top_p=0.0),
-    dict(top_p=1.5), dict(min_p=2.0), dict(repetition_penalty=0.0), dict(temperature=float("nan"))])
+    dict(top_p=1.5), dict(min_p=2.0), dict(repetition_penalty=0.0), dict(temperature=float("nan")),
+    dict(max_new_tokens=2.5), dict(seed=1.5), dict(stop=[""])])
 def test_sampling_options_are_checked(story, options):
     with pytest.raises(OptionError, match=next(iter(options))):
         story.generate("Once", **options)

@@ -101,3 +101,14 @@ def test_a_pattern_whose_inside_is_used_elsewhere_is_left_alone():
     graph.add("softmax", total)  # needs the sum before the norm has run
     graph.add("rms_norm", total, graph.weight("n", spec(8)), eps=1e-5)
     assert list(find_matches(find_op("add_rms_norm"), graph)) == []
+
+
+def test_a_pattern_is_left_alone_where_a_value_it_reads_is_updated_on_the_way():
+    graph = Graph()
+    x, w = graph.state("x", spec(2, 1, 16, 2, 4)), graph.weight("n", spec(4))
+    k, slots = graph.input("k", spec("T", 2, 4)), graph.input("slots", spec("T", dtype=i32))
+    rows = graph.view(x, 64, 4)
+    total = graph.add("add", rows, rows)
+    graph.add("kv_cache_write", k, k, x, None, slots)
+    graph.add("rms_norm", total, w, eps=1e-5)
+    assert list(find_matches(find_op("add_rms_norm"), graph)) == []

@@ -130,6 +130,10 @@ def test_run_op_errors():
         core.run_op("conv", x)
     with pytest.raises(DtypeError, match="outside int32"):
         core.run_op("embedding", np.array([2**31]), x)
+    with pytest.raises(OpError, match=r"ids \[-1, 9\] are outside the table: expected 0 to 1"):
+        core.run_op("embedding", np.array([-1, 0, 9]), x)
+    with pytest.raises(OpError, match="past=-1"):
+        core.run_op("attention", x[:, None], x[:, None], x[:, None], scale=1.0, past=-1)
     with pytest.raises(NoKernelError, match="A is f16, takes f32"):
         core.run_op("add", x.astype(np.float16), x.astype(np.float16))
 

@@ -23,7 +23,17 @@ BROKEN = {
     "no_api": (GOOD.format(name="none").replace("KERNELYARD_API = 1", ""), "KERNELYARD_API = None"),
     "raises_in_hook": (GOOD.format(name="x").replace("register(Backend", "1 / 0; register(Backend"),
                        "ZeroDivisionError"),
-    "steals_a_name": (GOOD.format(name="cpu_numpy"), "'cpu_numpy' is already registered"),
+    "steals_a_name": (GOOD.format(name="cpu_numpy"), "a backend has the name of its entry point"),
+    "exits": ("import sys\nsys.exit(3)\n", "SystemExit: 3"),
+    "raises_after_registering": (GOOD.format(name="NAME") + "    raise ValueError('late')\n",
+                                 "ValueError: late"),
+    "steals_an_architecture": ('''
+from core.hookspecs import hookimpl
+KERNELYARD_API = 1
+@hookimpl
+def register_models(register):
+    register("LlamaForCausalLM", None)
+''', "architecture 'LlamaForCausalLM' is registered twice"),
     "wrong_argument": (GOOD.format(name="x").replace("(register)", "(register, other)"),
                        "Argument"),
 }
@@ -46,12 +56,19 @@ def site(tmp_path):
     return folder
 
 
+@pytest.mark.parametrize("first", ["aa", "zz"])  # loaded before and after the installed ones
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_plugin_is_reported_and_the_others_work(name, site, run_cli):
+def test_broken_plugin_is_reported_and_the_others_work(name, first, site, run_cli):
     source, reason = BROKEN[name]
-    install(site, f"broken-{name}", f"zz_{name}", source)  # sorts after the installed plugins
+    source = source.replace("NAME", f"{first}_{name}")
+    install(site, f"broken-{name}", f"{first}_{name}", source)
     listed = run_cli("--list-backends", path=str(site), code=0).stdout
-    assert f"broken plugin zz_{name} (from broken-{name} 1.0): " in listed and reason in listed
+    if name == "steals_an_architecture":  # found out when a model is loaded
+        assert "available: NumPy" in listed
+        done = run_cli("--max-new-tokens", "3", path=str(site), code=0)
+        assert done.stdout.startswith("Once upon a time")
+        return
+    assert f"broken plugin {first}_{name} (from broken-{name} 1.0): " in listed and reason in listed
     assert "cpu_numpy" in listed and "available: NumPy" in listed
     done = run_cli("--max-new-tokens", "3", path=str(site), code=0)
     assert done.stdout.startswith("Once upon a time") and reason in done.stderr
@@ -59,7 +76,7 @@ def test_broken_plugin_is_reported_and_the_others_work(name, site, run_cli):
 
 def test_two_plugins_of_one_name(site, run_cli):
     for distribution in ("first", "second"):
-        install(site, distribution, "twin", GOOD.format(name=distribution))
+        install(site, distribution, "twin", GOOD.format(name="twin"))
     listed = run_cli("--list-backends", path=str(site), code=0).stdout
     assert "broken plugin twin (from second 1.0): the name 'twin' is already taken by first 1.0" \
         in listed
@@ -67,9 +84,9 @@ def test_two_plugins_of_one_name(site, run_cli):
 
 def test_all_at_once(site, run_cli):
     for name, (source, _) in BROKEN.items():
-        install(site, f"broken-{name}", f"zz_{name}", source)
+        install(site, f"broken-{name}", f"aa_{name}", source)
     listed = run_cli("--list-backends", path=str(site), code=0).stdout
-    assert listed.count("broken plugin") == len(BROKEN)
+    assert listed.count("broken plugin") == len(BROKEN) - 1  # one shows when a model is loaded
     assert run_cli("--max-new-tokens", "3", path=str(site), code=0).stdout.startswith("Once upon")
 
 
@@ -117,3 +134,11 @@ def test_kernels_that_do_not_fit_their_op(site, run_cli, op, dtypes, parameters,
     install(site, "kernel-test", "kernel_test", source)
     error = run_cli("--backend", "kernel_test,cpu_numpy", path=str(site), code=2).stderr
     assert complaint in error
+
+
+def test_a_missing_requirement_is_named(site, run_cli):
+    source = GOOD.format(name="needy").replace(
+        '"a test")', '"a test", requires={"no_such.sub": "pip install no-such"})')
+    install(site, "needy-plugin", "needy", source)
+    listed = run_cli("--list-backends", path=str(site), code=0).stdout
+    assert "module 'no_such.sub' is missing; pip install no-such" in listed

@@ -36,7 +36,7 @@ def test_check_against_the_reference(run_cli):
     for name in shipped_models():
         done = run_cli("--model", name, "--check", "reference,cpu_numpy", "--max-new-tokens", "3",
                        "--temperature", "0.7", "--seed", "4", code=0)
-        assert "agrees with reference, cpu_numpy" in done.stderr
+        assert "agrees with reference, cpu_numpy on 11 of 11 ops" in done.stderr
         assert all(op in done.stderr for op in ("attention", "sample", "advance", "kv_cache_write"))
 
 
@@ -67,6 +67,14 @@ def test_chat(run_cli):
                          "Tell me a story about a bear.\n/exit\n")
     first, second = done.stdout.strip().split("\n")[:2]
     assert len(first) > 100 and "fox" in first and "bear" in second
+
+
+def test_chat_forgets_when_the_context_is_full(run_cli):
+    done = run_cli("--chat", "--model", "stories-qwen2", "--max-context", "160", "--check",
+                   "cpu_numpy", "--max-new-tokens", "30", code=0,
+                   stdin="Tell me a story about a fox.\n" * 4)
+    assert "the oldest turn is forgotten" in done.stderr and "cross-check" in done.stderr
+    assert len(done.stdout.strip().splitlines()) == 4
 
 
 def test_interrupted_run_prints_what_it_has(tmp_path):

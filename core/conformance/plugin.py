@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--gpu-report")
-    if path is not None:
+    if path is not None and not hasattr(config, "workerinput"):  # xdist's workers report to us
         config.pluginmanager.register(_Recorder(path), "kernelyard-gpu-report")
 
 

@@ -6,7 +6,8 @@ in block_table[s, p // BS] at p % BS (Kwon et al. 2023, https://arxiv.org/abs/23
 cache comes with one f32 scale for each (keys or values, slot, head): value = scale * code.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,6 +33,15 @@ def quantize_rows(x: Array) -> tuple[Array, Array]:
     peak = np.max(np.abs(x), axis=-1)
     scales = np.where(peak > 0, peak / 127, 1).astype(np.float32)
     return np.rint(x / scales[..., None]).clip(-127, 127).astype(np.int8), scales
+
+
+def _context(cache: Array, scales: Array | None, blocks: Array, length: int,
+             dtype: np.dtype[Any]) -> Array:
+    """Keys and values [2, length, Hkv, d] of the sequence that owns `blocks`."""
+    place = np.arange(length)
+    where = blocks[place // cache.shape[2]], place % cache.shape[2]
+    kv = cache[:, where[0], where[1]].astype(dtype)
+    return kv if scales is None else kv * scales[:, where[0], where[1]][..., None]
 
 
 class KvCacheWrite(Op):
@@ -116,18 +126,40 @@ class Attention(Op):
         need(divisible(heads, kv_heads), f"attention: {heads} query heads cannot share {kv_heads} "
              "key/value heads; expected a multiple", ShapeError)
 
+    def check_values(self, inputs: Mapping[str, Any]) -> None:
+        table, starts, lens = (inputs[n] for n in ("block_table", "query_starts", "seq_lens"))
+        blocks, size = inputs["cache"].shape[1:3]
+        counts = np.diff(starts)
+        need(starts[0] == 0 and starts[-1] == len(inputs["q"]) and bool((counts >= 0).all()),
+             f"attention: query_starts {starts.tolist()} must rise from 0 to {len(inputs['q'])}")
+        need(bool(((lens == 0) | (lens >= counts)).all()) and bool((lens >= 0).all()),
+             f"attention: seq_lens {lens.tolist()} must be 0 or at least the queries' number "
+             f"{counts.tolist()}")
+        for s, length in enumerate(lens):
+            used = table[s, :-(-int(length) // size)]
+            need(length <= table.shape[1] * size and bool(((used >= 0) & (used < blocks)).all()),
+                 f"attention: sequence {s} of length {length} has blocks {used.tolist()}, expected "
+                 f"{-(-int(length) // size)} of 0 to {blocks - 1}")
+
+    def condition(self, inputs: Mapping[str, Any], attrs: Attrs) -> float:
+        """The largest |score|: exp turns a score's relative error into |score| times as much."""
+        q, cache, cache_scales, table, _, lens = inputs.values()
+        group, largest = q.shape[1] // cache.shape[3], 1.0
+        for s, length in enumerate(lens):
+            keys = _context(cache, cache_scales, table[s], length, q.dtype)[0]
+            heads = np.repeat(keys, group, axis=1)  # [length, H, d]
+            rows = q[inputs["query_starts"][s]:inputs["query_starts"][s + 1]]
+            scores = np.einsum("thd,lhd->thl", rows, heads) * attrs["scale"]
+            largest = max(largest, float(np.abs(scores).max(initial=0.0)))
+        return largest
+
     def reference(self, q: Array, cache: Array, cache_scales: Array | None, block_table: Array,
                   query_starts: Array, seq_lens: Array, *, scale: float) -> Array:
         out = np.zeros_like(q)
-        block_size, kv_heads = cache.shape[2:4]
-        group = q.shape[1] // kv_heads
+        group = q.shape[1] // cache.shape[3]
         for s, length in enumerate(seq_lens):
             start, stop = query_starts[s], query_starts[s + 1]
-            place = np.arange(length)
-            blocks = block_table[s, place // block_size]
-            kv = cache[:, blocks, place % block_size].astype(q.dtype)  # [2, length, Hkv, d]
-            if cache_scales is not None:
-                kv *= cache_scales[:, blocks, place % block_size][..., None]
+            kv = _context(cache, cache_scales, block_table[s], length, q.dtype)
             for t in range(start, stop if length else start):
                 seen = length - (stop - start) + (t - start) + 1
                 for h in range(q.shape[1]):

@@ -1,12 +1,13 @@
 """embedding: gather rows of a table. Also takes the last token's row of a hidden state."""
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
 from core.compare import EXACT
 from core.errors import DtypeError, ShapeError
-from core.op import Attr, Attrs, Cost, Env, Op, Specs, out_dtype
+from core.op import Attr, Attrs, Cost, Env, Op, Specs, need, out_dtype
 from core.samples import ErrorSample, Sample, spec
 from core.tensor import Array
 
@@ -31,6 +32,12 @@ class Embedding(Op):
 
     def reference(self, ids: Array, table: Array) -> Array:
         return np.stack([table[i] for i in ids]) if len(ids) else table[:0]
+
+    def check_values(self, inputs: Mapping[str, Any]) -> None:
+        rows = len(inputs["table"])
+        wrong = [int(i) for i in inputs["ids"] if not 0 <= i < rows]
+        need(not wrong, f"embedding: ids {wrong[:5]} are outside the table: expected 0 to "
+             f"{rows - 1}")
 
     def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
         out = self.infer(inputs, attrs)["out"]

@@ -68,7 +68,8 @@ class Sample(Op):
     6. the first token, by index, at which the running sum exceeds u × the kept total, where u is
        `philox_uniform(seeds[s], positions[s])`.
 
-    The drawn token is marked in `seen`. `positions` is the position the new token will have.
+    A NaN among the logits is drawn, as argmax would take it. The drawn token is marked in `seen`.
+    `positions` is the position that the new token will have.
     """
 
     name = "sample"
@@ -89,7 +90,8 @@ class Sample(Op):
                 repeated = seen[s] != 0
                 row[repeated] = np.where(row[repeated] > 0, row[repeated] / penalty[s],
                                          row[repeated] * penalty[s])
-            out[s] = np.argmax(row) if temperature[s] == 0 else _draw(
+            greedy = temperature[s] == 0 or np.isnan(row).any()
+            out[s] = np.argmax(row) if greedy else _draw(
                 row / temperature[s], int(top_k[s]), top_p[s], min_p[s],
                 philox_uniform((int(seeds[s, 0]), int(seeds[s, 1])), int(positions[s])))
             if seen is not None:

@@ -27,7 +27,7 @@ def sample(logits, temperature, top_k, top_p, min_p, penalty, seeds, positions, 
                 repeated = np.flatnonzero(seen[s])
                 old = row[repeated]
                 row[repeated] = np.where(old > 0, old / penalty[s], old * penalty[s])
-            if temperature[s] == 0:
+            if temperature[s] == 0 or np.isnan(row).any():  # argmax takes the first NaN
                 out[s] = row.argmax()
             else:
                 row /= temperature[s]
