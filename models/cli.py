@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from models import bench, run
+from models import bench, export, run
 
 COMMANDS = {"run": (run.main, "generate text with a model"),
+            "export": (export.main, "write a model in another format"),
             "bench": (bench.main, "measure speed at published shapes, outputs checked")}
 
 

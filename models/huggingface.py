@@ -8,6 +8,7 @@ from core.errors import CheckpointError
 from core.tensor import Array
 from models.checkpoint import Checkpoint
 from models.config import ConfigReader
+from models.formats.kernelyard_quant import read_quantized_layouts
 from models.safetensors import read_safetensors
 from models.tokenizer import load_tokenizer
 
@@ -32,7 +33,8 @@ class HuggingFaceFolder:
         tokenizer = load_tokenizer(path)
         if tokenizer.eos_id is not None:
             eos.append(tokenizer.eos_id)
-        return Checkpoint(path, config, arrays, tokenizer, tuple(dict.fromkeys(eos)))
+        return Checkpoint(path, config, arrays, tokenizer, tuple(dict.fromkeys(eos)),
+                          read_quantized_layouts(config, arrays))
 
 
 def _read_arrays(path: Path) -> dict[str, Array]:

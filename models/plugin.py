@@ -18,9 +18,10 @@ def register_models(register: Callable[[str, Any], None]) -> None:
 
 @hookimpl
 def register_checkpoints(register: Callable[[Any], None]) -> None:
+    from models.formats.gguf import GgufFile
     from models.formats.headerless import FAMILIES, HeaderlessFile
     from models.formats.llama2c import Llama2cFile
     from models.huggingface import HuggingFaceFolder
-    for reader in (HuggingFaceFolder(), Llama2cFile(), HeaderlessFile(),
+    for reader in (HuggingFaceFolder(), GgufFile(), Llama2cFile(), HeaderlessFile(),
                    *map(HeaderlessFile, FAMILIES)):
         register(reader)

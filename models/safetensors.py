@@ -6,6 +6,7 @@ model's weights occupy the page cache once. Every header is checked before anyth
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import TypeGuard
 
 import numpy as np
 
-from core.dtype import DType, bf16, f16, f32
+from core.dtype import DType, bf16, f16, f32, i4x2, i8
 from core.errors import CheckpointError
 from core.tensor import Array
 
-DTYPES: dict[str, DType] = {"F32": f32, "F16": f16, "BF16": bf16}
+#: I8 and U8 are codes of quantised matrices, U8 two 4-bit codes a byte
+DTYPES: dict[str, DType] = {"F32": f32, "F16": f16, "BF16": bf16, "I8": i8, "U8": i4x2}
 MAX_HEADER = 100 << 20  # bytes; the limit of the format's own library
 
 
@@ -34,7 +36,7 @@ def read_safetensors(path: Path) -> dict[str, Array]:
             header = json.loads(file.read(length))
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:  # also UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # also UnicodeDecodeError
         raise CheckpointError(f"{path}: the header is not valid JSON ({error}); the file is damaged"
                               ) from None
     if not isinstance(header, dict):
@@ -43,7 +45,13 @@ def read_safetensors(path: Path) -> dict[str, Array]:
     header.pop("__metadata__", None)
     start = 8 + length
     data = np.memmap(path, np.uint8, "r", offset=0) if size else np.empty(0, np.uint8)
-    return {name: _tensor(path, name, entry, data, start) for name, entry in header.items()}
+    tensors = {name: _tensor(path, name, entry, data, start) for name, entry in header.items()}
+    spans = sorted((*e["data_offsets"], name) for name, e in header.items())
+    for (_, end, first), (begin, _, second) in itertools.pairwise(spans):
+        if begin < end:
+            raise CheckpointError(f"{path}: tensors {first} and {second} overlap in the file; it "
+                                  "is damaged")
+    return tensors
 
 
 def _tensor(path: Path, name: str, entry: object, data: Array, start: int) -> Array:

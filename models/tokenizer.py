@@ -60,6 +60,11 @@ class JsonTokenizer:
 class SentencePieceTokenizer:
     """tokenizer.model, a file or its bytes, by the `sentencepiece` library."""
 
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """Ids of the control tokens, with those that tokenizer_config.json adds."""
+        return dict(self._special)
+
     def __init__(self, source: Path | bytes, settings: ConfigReader,
                  template: ChatTemplate | None) -> None:
         from sentencepiece import SentencePieceProcessor
@@ -76,22 +81,34 @@ class SentencePieceTokenizer:
         self.eos_id = p.eos_id() if p.eos_id() >= 0 else None
         self.template = template
         self.add_bos = settings.get("add_bos_token", bool, True) and self.bos_id is not None
-        special = {p.id_to_piece(i): i for i in range(self.size)
-                   if p.is_control(i) and i != p.unk_id()}
-        self._special = special
-        self._split = re.compile("(" + "|".join(map(re.escape, special)) + ")") if special else None
+        self._special = {p.id_to_piece(i): i for i in range(self.size)
+                         if p.is_control(i) and i != p.unk_id()} | _added_tokens(settings)
+        self.size = max(self.size, *(i + 1 for i in self._special.values()))
+        # longest first: one special token may begin another
+        texts = sorted(self._special, key=len, reverse=True)
+        self._split = re.compile("(" + "|".join(map(re.escape, texts)) + ")")
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        if not special or self._split is None:
-            ids = list(self.processor.encode(text))
-            return [self.bos_id, *ids] if self.add_bos and not special else ids  # type: ignore[list-item]
-        ids = []
+        ids = [self.bos_id] if self.add_bos and not special and self.bos_id is not None else []
         for part in filter(None, self._split.split(text)):
             ids += [self._special[part]] if part in self._special else self.processor.encode(part)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        return str(self.processor.decode([i for i in ids if i not in self._special.values()]))
+        hidden = self._special.values()  # and a padded vocabulary's ids that stand for nothing
+        pieces = self.processor.get_piece_size()
+        return str(self.processor.decode([i for i in ids if i < pieces and i not in hidden]))
+
+
+def _added_tokens(settings: ConfigReader) -> dict[str, int]:
+    """Text and id of the tokens that tokenizer_config.json adds to the model's own."""
+    added = settings.get("added_tokens_decoder", dict, {})
+    try:
+        return {str(entry["content"]): int(i) for i, entry in added.items()
+                if entry.get("special", False)}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise TokenizerError(f"{settings.where}: added_tokens_decoder must map ids to objects with "
+                             "`content` and `special`") from None
 
 
 def load_tokenizer(folder: Path, only: str | None = None) -> Tokenizer:

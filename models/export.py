@@ -1,0 +1,135 @@
+"""python -m models.export: write a model in another format, checked before it takes its name."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from core.errors import CheckError, KernelyardError, OptionError
+from core.registry import Registry, default_registry
+from core.weights import Progress, no_progress
+from models import report
+from models.checkpoint import read_checkpoint
+from models.formats.source import Source, without_rope_scaling
+from models.formats.targets import TARGETS, Target, choose_target
+from models.formats.verify import verify_written
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser("python -m models.export",
+                                description="Write a model in another format.")
+    p.add_argument("--model", required=True, metavar="PATH|NAME")
+    p.add_argument("--to", required=True, choices=TARGETS)
+    p.add_argument("--out", required=True, type=Path, metavar="PATH",
+                   help="a folder for hf, a file for the others")
+    p.add_argument("--dtype", choices=("f32", "f16", "bf16"),
+                   help="of the weights (default: as they are stored; llama2c and kuiper: f32)")
+    p.add_argument("--quantize", choices=("int8", "int4"), help="projections and head")
+    p.add_argument("--version", type=int, choices=(0, 1, 2),
+                   help="of llama2.c's format (default: 0, which run.c reads; int8: 2, for runq.c)")
+    p.add_argument("--ignore-rope-scaling", action="store_true",
+                   help="write the model that a program without rope scaling runs")
+    p.add_argument("--force", action="store_true", help="replace what is there")
+    p.add_argument("--no-verify", action="store_true", help="do not reload and compare logits")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 written, 1 the written model differs, 2 the input cannot be used."""
+    args = parser().parse_args(argv)
+    registry = default_registry()
+    try:
+        report.broken_plugins(registry)
+        checkpoint = read_checkpoint(args.model, registry)
+        if args.ignore_rope_scaling:
+            checkpoint = without_rope_scaling(checkpoint)
+        source = Source(checkpoint, registry)
+        target = choose_target(args.to, source, args.dtype, args.quantize, args.version)
+        with report.Loading() as loading:
+            said = export(source, target, args.out, registry, force=args.force,
+                          verify=not args.no_verify, progress=loading.progress)
+    except CheckError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (KernelyardError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+    for note in checkpoint.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"wrote {args.out} ({target.name}, {target.precision}); {said}")
+    return 0
+
+
+def export(source: Source, target: Target, out: Path, registry: Registry, *, force: bool = False,
+           verify: bool = True, progress: Progress = no_progress) -> str:
+    """Write to a temporary folder beside `out`, verify there, then rename; an error leaves what was
+    there. Returns what the verification found.
+
+    Raises OptionError if `out` exists or the disk is too small, CheckError if the logits differ.
+    """
+    parent = out.absolute().parent
+    if not parent.is_dir():
+        raise OptionError(f"--out {out}: folder {parent} does not exist; make it first")
+    _check_free(parent, target.bytes_needed(source))
+    if out.exists() and out.is_dir() != target.is_folder:
+        raise OptionError(f"--out {out} is a {'folder' if out.is_dir() else 'file'}, --to "
+                          f"{target.name} writes the other; choose another name")
+    if out.exists() and not force:
+        raise OptionError(f"--out {out} exists; pass --force to replace it, or choose another name")
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=parent) as temporary:
+        folder = Path(temporary) / "model"
+        folder.mkdir()
+        key = target.write(source, folder, out.name, progress)
+        _check_siblings(folder, out, force, target)
+        said = "not verified"
+        if verify:
+            written = folder if target.is_folder else folder / out.name
+            said = verify_written(source.checkpoint, f"{key}:{written}" if key else str(written),
+                                  target, registry)
+        _move(folder, out, target)
+    return said
+
+
+def _check_free(parent: Path, needed: int) -> None:
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise OptionError(f"{parent} has {free >> 20} MiB free, the export needs up to "
+                          f"{needed >> 20} MiB; free some space, or choose another --out")
+
+
+def _check_siblings(folder: Path, out: Path, force: bool, target: Target) -> None:
+    """Tokenizer files go beside a weights file; others that are there already must be equal."""
+    if target.is_folder or force:
+        return
+    for file in folder.iterdir():
+        there = out.parent / file.name
+        if there.exists() and there.read_bytes() != file.read_bytes():
+            raise OptionError(f"{there} exists and differs from this model's; pass --force to "
+                              "replace it, or export into a folder of its own")
+
+
+def _move(folder: Path, out: Path, target: Target) -> None:
+    if target.is_folder:
+        replaced = folder.parent / "replaced"  # removed with the temporary folder
+        if out.is_dir():
+            out.replace(replaced)
+        try:
+            folder.replace(out)
+        except OSError:
+            if replaced.exists():
+                replaced.replace(out)
+            raise
+        return
+    for file in sorted(folder.iterdir(), key=lambda f: f.name == out.name):  # the weights last
+        file.replace(out.parent / file.name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""Reading slots: float32 as memory maps, Q8_0 as int8 codes and scales by group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.errors import CheckpointError
+from core.tensor import Array
+from core.weights import QuantizedLayout, part_names
+from models.formats.slots import (
+    EMBEDDING,
+    FREQUENCIES,
+    HEAD,
+    Dimensions,
+    Slot,
+    check_group,
+    total_bytes,
+)
+
+
+@dataclass
+class Weights:
+    """Arrays in Hugging Face's names, the layouts of quantised ones, and what was expanded."""
+
+    arrays: dict[str, Array] = field(default_factory=dict)
+    quantized: dict[str, QuantizedLayout] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add_quantized(self, name: str, codes: Array, scales: Array, group: int) -> None:
+        """int8 codes [N,K] with scales [N,K/group]."""
+        names = part_names(name)
+        self.arrays[names[0]], self.arrays[names[1]] = codes, scales
+        self.quantized[name] = QuantizedLayout(8, group, False)
+
+
+def read_slots(path: Path, start: int, slots: Sequence[Slot], d: Dimensions, group: int = 1,
+               ) -> Weights:
+    """Map the slots that begin at byte `start`. Raises CheckpointError unless the file ends where
+    they end: a file of another size has another layout or is damaged."""
+    check_group(slots, group, str(path))
+    size, needed = path.stat().st_size, start + total_bytes(slots, group)
+    if size != needed:
+        state = "is truncated" if size < needed else "has another layout or is damaged"
+        raise CheckpointError(f"{path}: the header describes {needed} bytes, the file has {size}; "
+                              f"it {state}: fetch it again")
+    data: Any = np.memmap(path, np.uint8, "r")
+    weights, at = Weights(), start
+    for slot in slots:
+        raw = data[at:at + slot.nbytes(group)]
+        at += slot.nbytes(group)
+        if slot.name == FREQUENCIES:
+            continue
+        if slot.quantized:
+            _add_quantized(weights, slot, raw, d, group)
+        else:
+            weights.arrays[slot.name] = _float32(raw).reshape(slot.shape)
+    return weights
+
+
+def _add_quantized(weights: Weights, slot: Slot, raw: Array, d: Dimensions, group: int) -> None:
+    rows, columns = slot.shape
+    codes = raw[:rows * columns].view(np.int8).reshape(slot.shape)
+    scales = _float32(raw[rows * columns:])
+    if not np.isfinite(scales).all():
+        raise CheckpointError(f"scales of {slot.name} are not finite numbers; the file is damaged "
+                              "or from a draft of export.py that stored all scales at the end: "
+                              "export it again")
+    whole = columns % group == 0  # else groups run over the ends of rows
+    if slot.name == EMBEDDING:
+        weights.arrays[slot.name] = _expand(codes, scales, group)
+        weights.notes.append(f"{slot.name} is int8 in the file and was expanded to f32: look-ups "
+                             "have no quantised kernel")
+        if d.tied and whole:
+            weights.add_quantized(HEAD, codes, scales.reshape(rows, -1), group)
+    elif whole:
+        weights.add_quantized(slot.name, codes, scales.reshape(rows, -1), group)
+    else:
+        weights.arrays[slot.name] = _expand(codes, scales, group)
+        weights.notes.append(f"{slot.name} was expanded to f32: its groups of {group} run over the "
+                             f"ends of its rows of {columns}")
+
+
+def _expand(codes: Array, scales: Array, group: int) -> Array:
+    flat = codes.reshape(-1, group) * scales.reshape(-1, 1)
+    return flat.astype(np.float32, copy=False).reshape(codes.shape)
+
+
+def _float32(raw: Array) -> Array:
+    """A view, or a copy where odd group sizes left the data unaligned."""
+    return (np.array(raw) if raw.ctypes.data % 4 else raw).view(np.float32)

@@ -1,0 +1,150 @@
+"""The order of tensors in llama2.c's and KuiperLLama's files, which readers and writers share.
+
+A file is a header and then slots without padding. Sources: `export.py` and `runq.c` of
+https://github.com/karpathy/llama2.c (MIT); for KuiperLLama the behaviour of its loader and of its
+export tools (https://github.com/zjhellofss/KuiperLLama). docs/file-formats.md has the tables.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from core.errors import CheckpointError
+
+EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
+FREQUENCIES = "(cos and sin tables)"  # written by every exporter, skipped by every program
+ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+MLP = ("mlp.gate_proj", "mlp.down_proj", "mlp.up_proj")  # w1, w2, w3
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """The seven integers of a header; sizes in elements. `tied`: the head is the embedding."""
+
+    dim: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    vocab: int
+    positions: int
+    tied: bool
+
+    @classmethod
+    def parse(cls, numbers: Sequence[int], tied: bool | None = None) -> Dimensions:
+        """From the file's order. Without `tied` the sign of the vocabulary says it: negative where
+        a head of its own follows."""
+        dim, hidden, layers, heads, kv_heads, vocab, positions = numbers
+        if tied is None:
+            tied, vocab = vocab > 0, abs(vocab)
+        return cls(dim, hidden, layers, heads, kv_heads, vocab, positions, tied)
+
+    def problem(self) -> str | None:
+        """Why no model can have these sizes, or None."""
+        limits = (("dim", self.dim, 1 << 20), ("hidden_dim", self.hidden, 1 << 22),
+                  ("n_layers", self.layers, 4096), ("n_heads", self.heads, 1 << 14),
+                  ("n_kv_heads", self.kv_heads, 1 << 14), ("vocab_size", self.vocab, 1 << 24),
+                  ("max_seq_len", self.positions, 1 << 27))
+        for name, value, limit in limits:
+            if not 0 < value <= limit:
+                return f"{name} is {value}, expected 1 to {limit}"
+        if self.dim % self.heads or self.dim // self.heads % 2:
+            return f"dim {self.dim} does not split into {self.heads} heads of an even size"
+        if self.heads % self.kv_heads:
+            return f"n_heads {self.heads} is not a multiple of n_kv_heads {self.kv_heads}"
+        return None
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The seven integers in the file's order, the vocabulary positive."""
+        return (self.dim, self.hidden, self.layers, self.heads, self.kv_heads, self.vocab,
+                self.positions)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A tensor in a file: float32, or int8 codes followed by float32 scales of groups (Q8_0)."""
+
+    name: str
+    shape: tuple[int, ...]
+    quantized: bool = False
+
+    def nbytes(self, group: int) -> int:
+        count = math.prod(self.shape)
+        return count + count // group * 4 if self.quantized else count * 4
+
+
+def v0_slots(d: Dimensions, biases: bool = False) -> list[Slot]:
+    """llama2.c v0 and KuiperLLama's float32 files; with `biases` the latter's Qwen2 layout, where a
+    layer's bias of q, k or v follows its weight."""
+    attention = [s for kind in ATTENTION for s in _layers(
+        d, kind, biases and not kind.endswith("o_proj"))]
+    return [Slot(EMBEDDING, (d.vocab, d.dim)), *_norms(d, "input_layernorm"), *attention,
+            *_norms(d, "post_attention_layernorm"),
+            *(s for kind in MLP for s in _layers(d, kind)), Slot(NORM, (d.dim,)),
+            Slot(FREQUENCIES, (2, d.positions, d.dim // d.heads // 2)), *_head(d)]
+
+
+def v1_slots(d: Dimensions) -> list[Slot]:
+    """llama2.c v1: norms first, then the embedding and the matrices, all float32."""
+    return [*_all_norms(d), Slot(EMBEDDING, (d.vocab, d.dim)), *_matrices(d), *_head(d)]
+
+
+def v2_slots(d: Dimensions) -> list[Slot]:
+    """llama2.c v2: as v1 with everything but the norms as Q8_0."""
+    rest = v1_slots(d)[len(_all_norms(d)):]
+    return [*_all_norms(d), *(Slot(s.name, s.shape, True) for s in rest)]
+
+
+def kuiper_int8_slots(d: Dimensions) -> list[Slot]:
+    """KuiperLLama int8: quantised matrices and head first, then float32 embedding and norms."""
+    first = [Slot(s.name, s.shape, True) for s in [*_matrices(d), *_head(d)]]
+    return [*first, Slot(EMBEDDING, (d.vocab, d.dim)), *_all_norms(d)]
+
+
+def total_bytes(slots: Sequence[Slot], group: int = 1) -> int:
+    return sum(s.nbytes(group) for s in slots)
+
+
+def check_group(slots: Sequence[Slot], group: int, where: str) -> None:
+    """Raises CheckpointError unless every quantised tensor is a whole number of groups."""
+    for slot in slots:
+        if slot.quantized and (group <= 0 or math.prod(slot.shape) % group):
+            raise CheckpointError(f"{where}: the header states groups of {group}, which do not "
+                                  f"divide the {math.prod(slot.shape)} elements of {slot.name}")
+
+
+def _shape(d: Dimensions, kind: str) -> tuple[int, int]:
+    kv = d.dim // d.heads * d.kv_heads
+    return {"q_proj": (d.dim, d.dim), "k_proj": (kv, d.dim), "v_proj": (kv, d.dim),
+            "o_proj": (d.dim, d.dim), "gate_proj": (d.hidden, d.dim),
+            "down_proj": (d.dim, d.hidden), "up_proj": (d.hidden, d.dim)}[kind.partition(".")[2]]
+
+
+def _layers(d: Dimensions, kind: str, bias: bool = False) -> list[Slot]:
+    rows, columns = _shape(d, kind)
+    slots = []
+    for layer in range(d.layers):
+        slots.append(Slot(f"model.layers.{layer}.{kind}.weight", (rows, columns)))
+        if bias:
+            slots.append(Slot(f"model.layers.{layer}.{kind}.bias", (rows,)))
+    return slots
+
+
+def _matrices(d: Dimensions) -> list[Slot]:
+    return [s for kind in (*ATTENTION, *MLP) for s in _layers(d, kind)]
+
+
+def _norms(d: Dimensions, kind: str) -> list[Slot]:
+    return [Slot(f"model.layers.{layer}.{kind}.weight", (d.dim,)) for layer in range(d.layers)]
+
+
+def _all_norms(d: Dimensions) -> list[Slot]:
+    return [*_norms(d, "input_layernorm"), *_norms(d, "post_attention_layernorm"),
+            Slot(NORM, (d.dim,))]
+
+
+def _head(d: Dimensions) -> list[Slot]:
+    return [] if d.tied else [Slot(HEAD, (d.vocab, d.dim))]

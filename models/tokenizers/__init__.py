@@ -1,0 +1,1 @@
+"""Vocabularies: what a tokenizer knows, moved between the file formats that store it."""

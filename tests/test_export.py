@@ -1,0 +1,246 @@
+"""python -m models.export: targets, options, what it refuses, and that a failure leaves no trace.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from format_models import REGISTRY, difference, expanded, logits, random_model
+
+from core.errors import CheckError
+from models import export
+from models.checkpoint import SHIPPED, read_checkpoint
+from models.formats.source import Source
+from models.formats.targets import choose_target
+from models.loading import Options, open_checkpoint
+
+
+@pytest.fixture
+def run_export(tmp_path, capsys):
+    """Run the command in this process; returns (exit code, stdout, stderr)."""
+    def run(model, to, out, *options):
+        code = export.main(["--model", str(model), "--to", to, "--out", str(tmp_path / out),
+                            *options])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+    return run
+
+
+WRITTEN = {  # what: model, target, options, largest difference of logits
+    "llama2 hf": ("llama2", "hf", (), 0), "llama3 hf": ("llama3", "hf", (), 0),
+    "qwen2 hf": ("qwen2", "hf", (), 0),
+    "hf f32": ("llama3", "hf", ("--dtype", "f32"), 2e-6),
+    "hf f16": ("qwen2", "hf", ("--dtype", "f16"), 1e-3),
+    "hf int8": ("llama2", "hf", ("--quantize", "int8"), 0.05),
+    "hf int8 tied": ("llama3", "hf", ("--quantize", "int8"), 0.05),
+    "hf int4": ("qwen2", "hf", ("--quantize", "int4"), 0.6),
+    "llama2c": ("llama2", "llama2c", (), 2e-6),
+    "llama2c v1": ("llama2", "llama2c", ("--version", "1"), 2e-6),
+    "llama2c int8": ("llama2", "llama2c", ("--quantize", "int8"), 0.05),
+    "kuiper": ("llama2", "kuiper", (), 2e-6), "kuiper qwen2": ("qwen2", "kuiper", (), 2e-6),
+    "kuiper int8": ("llama2", "kuiper", ("--quantize", "int8"), 0.05),
+    "gguf": ("llama3", "gguf", (), 2e-6), "gguf f32": ("qwen2", "gguf", ("--dtype", "f32"), 2e-6),
+    "gguf int8": ("llama2", "gguf", ("--quantize", "int8"), 0.05),
+}
+
+
+@pytest.mark.parametrize("what", WRITTEN)
+def test_written(what, run_export, tmp_path):
+    name, to, options, bound = WRITTEN[what]
+    if to == "gguf":
+        pytest.importorskip("gguf", reason="GGUF tests need the extra: pip install '.[gguf]'")
+    code, out, err = run_export(f"stories-{name}", to, "model", *options)
+    assert code == 0 and "of greedy tokens agree" in out, err
+    back, model = read_checkpoint(tmp_path / "model", REGISTRY), read_checkpoint(
+        f"stories-{name}", REGISTRY)
+    assert difference(logits(back), logits(model)) <= bound
+    assert back.tokenizer.encode("Once upon a time") == model.tokenizer.encode("Once upon a time")
+    assert bool(back.quantized) == ("--quantize" in options)
+    if bound < 0.1 and bool(back.quantized):
+        assert difference(logits(back), logits(expanded(back))) < 2e-6
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_hf_folder_is_the_one_it_was_read_from(run_export, tmp_path):
+    """Same dtype, same tensors, same configuration: exporting changes nothing."""
+    from safetensors.numpy import load_file
+    for name in ("stories-llama2", "stories-qwen2"):
+        assert run_export(name, "hf", name)[0] == 0
+        ours, theirs = (load_file(p / name / "model.safetensors") for p in (tmp_path, SHIPPED))
+        assert ours.keys() == theirs.keys()
+        assert all(np.array_equal(ours[n], theirs[n]) and ours[n].dtype == theirs[n].dtype
+                   for n in ours)
+        ours, theirs = (json.loads((p / name / "config.json").read_text())
+                        for p in (tmp_path, SHIPPED))
+        assert {k: v for k, v in theirs.items() if k not in ours} == {}
+
+
+def test_transformers_reads_what_we_write(run_export, tmp_path):
+    torch = pytest.importorskip("torch", reason="parity needs the extra: pip install '.[parity]'")
+    transformers = pytest.importorskip("transformers", reason="parity needs '.[parity]'")
+    pytest.importorskip("gguf", reason="needs the extra: pip install '.[gguf]'")
+    for name in ("llama2", "llama3", "qwen2"):
+        assert run_export(f"stories-{name}", "gguf", f"{name}.gguf", "--dtype", "f32")[0] == 0
+        assert run_export(tmp_path / f"{name}.gguf", "hf", name)[0] == 0
+        model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / name,
+                                                                  dtype=torch.float32).eval()
+        ids = list(range(5, 45))
+        with torch.no_grad():
+            theirs = model(torch.tensor([ids])).logits[0].numpy()
+        with open_checkpoint(read_checkpoint(f"stories-{name}", REGISTRY),
+                             Options(dtype="f32"), REGISTRY) as ours:
+            assert difference(ours.logits(ids), theirs) < 1e-5
+
+
+def test_any_format_to_any_other(run_export, tmp_path):
+    """Around: hf → llama2c → kuiper → gguf → hf, in float32 without loss."""
+    pytest.importorskip("gguf", reason="needs the extra: pip install '.[gguf]'")
+    last = "stories-llama2"
+    for step, to in enumerate(("llama2c", "kuiper", "gguf", "hf")):
+        (tmp_path / str(step)).mkdir()
+        code, _, err = run_export(last, to, f"{step}/m")
+        assert code == 0, err
+        last = tmp_path / str(step) / "m"
+    arrays, first = (read_checkpoint(m, REGISTRY).arrays for m in (last, "stories-llama2"))
+    assert arrays.keys() == first.keys()
+    assert all(np.array_equal(arrays[n], first[n]) for n in arrays)
+
+
+def test_quantised_stays_as_it_is(run_export, tmp_path):
+    """A quantised source, written in full precision, means the same numbers: also where a tied
+    model's head was quantised and its embedding was not."""
+    pytest.importorskip("gguf", reason="needs the extra: pip install '.[gguf]'")
+    for scheme in ("int8", "int4"):
+        (tmp_path / scheme).mkdir()
+        assert run_export("stories-qwen2", "hf", f"{scheme}/q", "--quantize", scheme)[0] == 0
+        assert run_export(tmp_path / scheme / "q", "gguf", f"{scheme}/m", "--dtype", "f32")[0] == 0
+        quantised, plain = logits(tmp_path / scheme / "q"), logits(tmp_path / scheme / "m")
+        assert difference(plain, quantised) < 5e-6
+
+
+REFUSED = {  # what: model, target, options, complaint
+    "model unknown": ("no-such", "hf", (), "no model at 'no-such'"),
+    "int4 elsewhere": ("stories-llama2", "gguf", ("--quantize", "int4"), "holds int8, not int4"),
+    "dtype of llama2c": ("stories-llama2", "llama2c", ("--dtype", "f16"), "not --dtype f16"),
+    "dtype and quantize": ("stories-llama2", "gguf", ("--dtype", "f16", "--quantize", "int8"),
+                           "not both"),
+    "version elsewhere": ("stories-llama2", "hf", ("--version", "1"), "expected 0 or 1 with"),
+    "version 2 in f32": ("stories-llama2", "llama2c", ("--version", "2"), "--quantize int8"),
+    "version 1 in int8": ("stories-llama2", "llama2c", ("--version", "1", "--quantize", "int8"),
+                          "--version 1"),
+    "llama2c of BPE": ("stories-qwen2", "llama2c", (), "SentencePiece vocabularies only"),
+    "kuiper of a head size": ("stories-llama3", "kuiper", ("--ignore-rope-scaling",),
+                              "head_dim is 64"),
+    "kuiper of scaling": ("stories-llama3", "kuiper", (), "computes no rope scaling"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refused(what, run_export, tmp_path):
+    model, to, options, complaint = REFUSED[what]
+    code, out, err = run_export(model, to, "out", *options)
+    assert code == 2 and not out and err.startswith("error: ") and complaint in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_existing_output(run_export, tmp_path):
+    (tmp_path / "m").write_text("precious")
+    code, _, err = run_export("stories-llama2", "kuiper", "m")
+    assert code == 2 and "pass --force to replace it" in err
+    assert (tmp_path / "m").read_text() == "precious"
+    assert run_export("stories-llama2", "kuiper", "m", "--force")[0] == 0
+    assert run_export(tmp_path / "m", "llama2c", "m", "--force")[0] == 0  # over its own source
+    folder = shutil.copytree(SHIPPED / "stories-qwen2", tmp_path / "f")
+    (folder / "extra").write_text("")
+    assert run_export("stories-llama2", "hf", "f")[0] == 2 and (folder / "extra").exists()
+    assert run_export("stories-llama2", "hf", "f", "--force")[0] == 0
+    assert not (folder / "extra").exists() and not (folder / "tokenizer.json").exists()
+
+
+def test_a_file_where_a_folder_goes(run_export, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    for to, out, what in (("hf", "file", "is a file"), ("kuiper", "folder", "is a folder")):
+        code, _, err = run_export("stories-llama2", to, out, "--force")
+        assert code == 2 and what in err and "choose another name" in err
+
+
+def test_another_model_s_tokenizer_is_not_replaced(run_export, tmp_path):
+    (tmp_path / "tokenizer.model").write_text("of another model")
+    code, _, err = run_export("stories-llama2", "kuiper", "m")
+    assert code == 2 and "tokenizer.model exists and differs" in err
+    assert [p.name for p in tmp_path.iterdir()] == ["tokenizer.model"]
+
+
+def test_no_folder_and_no_space(run_export, monkeypatch, tmp_path):
+    assert "does not exist; make it first" in run_export("stories-llama2", "hf", "a/b")[2]
+    full = shutil.disk_usage(tmp_path)._replace(free=1 << 20)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    code, _, err = run_export("stories-llama2", "hf", "m")
+    assert code == 2 and "has 1 MiB free, the export needs up to" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_difference_is_found(monkeypatch, tmp_path):
+    """A writer that forgets the row order is caught, and nothing is left."""
+    monkeypatch.setattr("models.formats.source.to_pairs", lambda rows, heads: rows)
+    source = Source(random_model(), REGISTRY)
+    target = choose_target("llama2c", source, None, None, None)
+    with pytest.raises(CheckError, match="reloaded and its logits differ"):
+        export.export(source, target, tmp_path / "m", REGISTRY)
+    assert not list(tmp_path.iterdir())
+    said = export.export(source, target, tmp_path / "m", REGISTRY, verify=False)
+    assert said == "not verified" and (tmp_path / "m").exists()
+
+
+def change_config(folder, **keys):
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"].update(keys)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_damaged_quantised_folders(run_export, tmp_path):
+    from safetensors.numpy import load_file, save_file
+    assert run_export("stories-llama2", "hf", "q", "--quantize", "int8")[0] == 0
+    for keys, complaint in (({"quant_method": "gptq"}, "quant_method is 'gptq', only 'kernelyard'"),
+                            ({"bits": 3}, "bits is 3, expected 4 or 8"),
+                            ({"group_size": -1}, "group_size is -1"),
+                            ({"has_zeros": None}, "'has_zeros' is missing")):
+        folder = shutil.copytree(tmp_path / "q", tmp_path / "damaged", dirs_exist_ok=True)
+        change_config(folder, **keys)
+        code, _, err = run_export(folder, "hf", "out")
+        assert code == 2 and complaint in err
+    folder = shutil.copytree(tmp_path / "q", tmp_path / "damaged", dirs_exist_ok=True)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.layers.0.mlp.up_proj.weight.scales"]
+    save_file(tensors, folder / "model.safetensors")
+    code, _, err = run_export(folder, "hf", "out")
+    assert code == 2 and "up_proj.weight.scales is missing" in err
+
+
+def test_commands_of_the_documentation(monkeypatch, tmp_path):
+    pytest.importorskip("gguf", reason="needs the extra: pip install '.[gguf]'")
+    page = Path(__file__).parents[1] / "docs" / "file-formats.md"
+    lines = [line.split()[3:] for line in page.read_text().splitlines()
+             if line.startswith("python -m models.export ")]
+    monkeypatch.chdir(tmp_path)
+    assert lines and [export.main(line) for line in lines] == [0] * len(lines)
+
+
+def test_exit_codes_in_a_process(tmp_path):
+    """As a user runs it, and an error without a traceback."""
+    for arguments, code, said in (
+            (["-m", "models.export", "--model", "stories-llama2", "--to", "kuiper", "--out", "m"],
+             0, "wrote m (kuiper, f32); logits differ by at most"),
+            (["-m", "models.export", "--model", "stories-llama2", "--to", "kuiper", "--out", "m"],
+             2, "m exists; pass --force"),
+            (["-m", "models.export", "--model", "stories-llama2", "--to", "kuiper"], 2,
+             "the following arguments are required: --out")):
+        done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True,
+                              text=True, timeout=120)
+        assert done.returncode == code and said in done.stdout + done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
