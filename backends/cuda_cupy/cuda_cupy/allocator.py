@@ -1,0 +1,74 @@
+"""Device memory from CuPy's pool, with copies in the order of the backend's stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cupy
+import numpy as np
+from cupy.cuda import runtime
+
+from core.allocator import Buffer, Bytes, DeviceAllocator
+from core.errors import AllocationError
+from cuda_cupy.device import Device
+
+_STAGED = 1 << 16  # bytes; smaller reads go through page-locked memory, which is faster for them
+
+
+class CudaAllocator(DeviceAllocator):
+    """Every copy is queued on one stream, so that it sees what kernels wrote before it."""
+
+    device = "cuda:0"
+
+    def __init__(self, gpu: Device) -> None:
+        super().__init__()
+        self._stream = gpu.stream
+        self._pinned = cupy.cuda.alloc_pinned_memory(_STAGED)
+        self._staging = np.frombuffer(self._pinned, np.uint8, _STAGED)
+
+    def _allocate(self, nbytes: int) -> tuple[Any, int]:
+        try:
+            with self._stream:
+                memory = cupy.cuda.alloc(nbytes)
+        except cupy.cuda.memory.OutOfMemoryError as error:
+            raise AllocationError(
+                f"cuda:0: {nbytes:,} bytes were asked for, {self.available():,} are free; lower "
+                "--max-context, or use --quantize") from error
+        return memory, memory.ptr
+
+    def _free(self, handle: Any) -> None:  # noqa: ANN401 - the ABC's signature
+        del handle  # the pool takes it back; later uses come later on the same stream
+
+    def _copy_from_host(self, dst: Buffer, offset: int, src: Bytes) -> None:
+        # from pageable memory the call returns once the bytes are staged, so `src` may change
+        if src.nbytes:
+            runtime.memcpyAsync(dst.pointer + offset, src.ctypes.data, src.nbytes,
+                                runtime.memcpyHostToDevice, self._stream.ptr)
+
+    def _copy_to_host(self, src: Buffer, offset: int, dst: Bytes) -> None:
+        count = dst.nbytes
+        if count == 0:
+            return
+        staged = count <= _STAGED
+        runtime.memcpyAsync(self._pinned.ptr if staged else dst.ctypes.data, src.pointer + offset,
+                            count, runtime.memcpyDeviceToHost, self._stream.ptr)
+        self._stream.synchronize()
+        if staged:
+            dst[:] = self._staging[:count]
+
+    def _copy(self, dst: Buffer, dst_offset: int, src: Buffer, src_offset: int,
+              nbytes: int) -> None:
+        if nbytes:
+            runtime.memcpyAsync(dst.pointer + dst_offset, src.pointer + src_offset, nbytes,
+                                runtime.memcpyDeviceToDevice, self._stream.ptr)
+
+    def _zero(self, buffer: Buffer) -> None:
+        if buffer.nbytes:
+            runtime.memsetAsync(buffer.pointer, 0, buffer.nbytes, self._stream.ptr)
+
+    def synchronize(self) -> None:
+        self._stream.synchronize()
+
+    def available(self) -> int:
+        free, _ = runtime.memGetInfo()
+        return int(free + cupy.get_default_memory_pool().free_bytes())

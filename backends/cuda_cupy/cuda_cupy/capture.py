@@ -1,0 +1,26 @@
+"""CUDA graphs of steps that repeat themselves."""
+
+from __future__ import annotations
+
+from core.backend import Launch
+from cuda_cupy.device import device
+
+
+def record(launch: Launch) -> Launch:
+    """Capture a step, and return its replay.
+
+    Capturing queues nothing on the device, so the cache and the step's inputs stay as they are. The
+    kernels' modules are loaded by binding, before this.
+    """
+    stream = device().stream
+    with stream:
+        stream.begin_capture()
+        try:
+            launch()
+        finally:
+            graph = stream.end_capture()
+    graph.upload(stream)
+
+    def replay() -> None:
+        graph.launch(stream)
+    return replay

@@ -1,0 +1,1 @@
+"""CUDA sources, read by `cuda_cupy.compiler`."""

@@ -1,0 +1,92 @@
+// What sampling is made of: random numbers, sums over a block, and selection by rank or by mass.
+#pragma once
+#include "common.cuh"
+
+constexpr int THREADS = 1024, WARPS = THREADS / 32;
+constexpr double UNIT = 1152921504606846976.0;  // 2^60
+
+// The first word of Philox4x32-10 of counter (counter, 0, 0, 0), as a number in [0, 1) of 24 bits.
+__device__ double uniform(u32 key0, u32 key1, u32 counter) {
+    u32 a = counter, b = 0, c = 0, d = 0;
+    for (int round = 0; round < 10; round++) {
+        const u64 low = (u64)0xD2511F53u * a, high = (u64)0xCD9E8D57u * c;
+        a = (u32)(high >> 32) ^ b ^ key0;
+        b = (u32)high;
+        c = (u32)(low >> 32) ^ d ^ key1;
+        d = (u32)low;
+        key0 += 0x9E3779B9u;
+        key1 += 0xBB67AE85u;
+    }
+    return (a >> 8) * (1.0 / 16777216.0);
+}
+
+// Doubles as integers of the same order.
+__device__ __forceinline__ u64 ordered(double x) {
+    const u64 bits = __double_as_longlong(x + 0.0);
+    return bits >> 63 ? ~bits : bits | 1ull << 63;
+}
+
+template <class T> __device__ __forceinline__ T warp_total(T x) {
+#pragma unroll
+    for (int step = 16; step > 0; step >>= 1) x += __shfl_xor_sync(~0u, x, step);
+    return x;
+}
+template <class T> __device__ T block_total(T x) {
+    __shared__ T parts[WARPS];
+    x = warp_total(x);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
+    __syncthreads();
+    return warp_total(parts[threadIdx.x % 32]);
+}
+
+// Largest value, then lowest index.
+struct Best { double value; int index; };
+__device__ Best block_best(Best b) {
+    __shared__ Best parts[WARPS];
+    auto merge = [&] {
+#pragma unroll
+        for (int step = 16; step > 0; step >>= 1) {
+            const Best o{__shfl_xor_sync(~0u, b.value, step), __shfl_xor_sync(~0u, b.index, step)};
+            if (o.value > b.value || (o.value == b.value && o.index < b.index)) b = o;
+        }
+    };
+    merge();
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = b;
+    __syncthreads();
+    b = parts[threadIdx.x % 32];
+    merge();
+    return b;
+}
+
+// The largest key for which the mass of all keys at or above it exceeds `target`; `above` becomes the
+// mass of the keys over it. Without any such key: 0. mass(i) is the weight of entry i, key(i) its key.
+template <class Key, class Mass>
+__device__ u64 select(int width, u64 target, u64& above, Key key, Mass mass) {
+    __shared__ u64 bins[256];
+    __shared__ u64 found, over;
+    u64 prefix = 0;
+    above = 0;
+    for (int shift = 56; shift >= 0; shift -= 8) {
+        if (threadIdx.x < 256) bins[threadIdx.x] = 0;
+        __syncthreads();
+        for (int i = threadIdx.x; i < width; i += THREADS) {
+            const u64 k = key(i);
+            if (shift == 56 || k >> (shift + 8) == prefix) atomicAdd(&bins[k >> shift & 255], mass(i));
+        }
+        __syncthreads();
+        if (threadIdx.x == 0) {
+            u64 sum = above;
+            int bin = 255;
+            while (bin > 0 && sum + bins[bin] <= target) sum += bins[bin--];
+            found = bin;
+            over = sum;
+        }
+        __syncthreads();
+        prefix = prefix << 8 | found;
+        above = over;
+        __syncthreads();
+    }
+    return prefix;
+}

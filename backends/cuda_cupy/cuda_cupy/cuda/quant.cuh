@@ -1,0 +1,28 @@
+// Quantised weights: w = scale * (code - zero), codes int8 or two 4-bit ones a byte, low nibble first.
+#pragma once
+#include "common.cuh"
+
+// Column k of row n. width: columns of the matrix; groups: scales of a row.
+struct Quantized {
+    const u8* codes; const float* scales; const float* zeros;
+    int width, group, groups;
+    __device__ __forceinline__ float at(int n, int k) const {
+        const long long g = (long long)n * groups + k / group;
+#if BITS == 8
+        const float code = ((const i8*)codes)[(long long)n * width + k];
+        return scales[g] * (zeros ? code - zeros[g] : code);
+#else
+        const u8 both = codes[(long long)n * ((width + 1) / 2) + k / 2];
+        const float code = k % 2 ? both >> 4 : both & 15;
+        return scales[g] * (code - (zeros ? zeros[g] : 8.f));
+#endif
+    }
+};
+
+// Four bytes as floats 0..255 less `center`: each byte becomes the low mantissa bits of 2^23, which
+// costs a permute and a subtraction instead of a conversion at a quarter of the rate.
+__device__ __forceinline__ void bytes_to_floats(u32 word, float center, float* out) {
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        out[i] = __uint_as_float(__byte_perm(word, 0x4B000000u, 0x7440 + i)) - (8388608.f + center);
+}

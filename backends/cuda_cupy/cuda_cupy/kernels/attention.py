@@ -1,0 +1,82 @@
+"""Attention over the paged cache: one query at a time, or tiles of 64 on tensor cores."""
+
+from core.backend import Call
+from core.dtype import f32
+from core.tensor import TensorSpec
+from cuda_cupy.arrays import counters
+from cuda_cupy.device import device
+from cuda_cupy.kernels.declare import FLOATS, kernels
+from cuda_cupy.kernels.rowwise import cache_defines, side_step
+from cuda_cupy.launch import c_type, launch
+
+_SPAN = 256       # positions below which attention.cu does not split the context
+_REGISTERS = 16   # query elements that a lane of attention.cu holds
+_TILE = 64        # queries of a block of attention_tiled.cu
+
+
+def _lanes(size):
+    """Lanes that share a position: a power of two that divides the head size."""
+    return next(n for n in (8, 4, 2, 1) if size % n == 0)
+
+
+def _heads(group, size):
+    """Query heads of a block: as many as fit, in equal shares of the group."""
+    fit = max(1, _REGISTERS // (size // _lanes(size)))
+    return -(-group // -(-group // fit))
+
+
+def _grid(tokens, heads, kv_heads, size, context):
+    """Blocks by token, heads and part of the context; about two blocks a multiprocessor."""
+    group = heads // kv_heads
+    across = kv_heads * -(-group // _heads(group, size))
+    filling = 2 * device().multiprocessors // max(1, tokens * across)
+    return tokens, across, max(1, min(filling, -(-context // _SPAN)))
+
+
+def _parts(call: Call) -> TensorSpec:
+    d = call.dims
+    tokens, _, splits = _grid(d["T"], d["H"], d["Hkv"], d["d"], d["B"] * d["BS"])
+    needed = tokens * d["H"] * splits * (d["d"] + 2) if splits > 1 else 0
+    return TensorSpec((max(1, needed),), f32)
+
+
+@kernels.implements("attention", dtypes={"A": FLOATS, "C": f"{FLOATS} i8"}, workspace=_parts)
+def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale,
+              workspace):
+    tokens, heads, size = q.shape
+    kv_heads, (sequences, width) = cache.shape[3], block_table.shape
+    grid = _grid(tokens if sequences else 0, heads, kv_heads, size, width * cache.shape[2])
+    heads_a_block = _heads(heads // kv_heads, size)
+    warps = 16 if heads_a_block * size // _lanes(size) <= _REGISTERS else 8
+    return launch("attention.cu", "attention", grid, 32 * warps,
+                  (q, cache, cache_scales, block_table, query_starts, seq_lens, out, workspace,
+                   counters(tokens * grid[1]), sequences, width, heads, kv_heads,
+                   side_step(cache), scale),
+                  defines={**cache_defines(q, cache), "SIZE": size, "LANES": _lanes(size),
+                           "HEADS": heads_a_block, "WARPS": warps, "BLOCK": cache.shape[2]})
+
+
+def _tiles(call: Call) -> str | None:
+    cache, d = call.dtypes["C"], call.dims
+    if cache != call.dtypes["A"] and cache.short != "i8":
+        return f"takes a cache of the activations' dtype or i8, got {cache}"
+    if d["d"] % 16 or d["d"] > 128:
+        return f"takes head sizes that are multiples of 16 up to 128, got {d['d']}"
+    if d["T"] < 8 * max(1, d["S"]):
+        return f"takes 8 queries a sequence or more on average, got {d['T']} for {d['S']}"
+    return None
+
+
+@kernels.implements("attention", name="attention_tiled", supports=_tiles, priority=1,
+                    dtypes={"A": "f16 bf16", "C": "f16 bf16 i8"})
+def attention_tiled(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale):
+    tokens, heads, size = q.shape
+    sequences, width = block_table.shape
+    kind = c_type(q)
+    # an upper bound of the tiles of all sequences, whatever their lengths
+    return launch("attention_tiled.cu", "attention_tiled",
+                  (-(-tokens // _TILE) + sequences, heads), 128,
+                  (q, cache, cache_scales, block_table, query_starts, seq_lens, out, sequences,
+                   width, heads, cache.shape[3], side_step(cache), scale),
+                  defines={**cache_defines(q, cache), "SIZE": size, "BLOCK": cache.shape[2],
+                           "BF16": int(kind == "bf16")})

@@ -1,0 +1,108 @@
+"""Products with float weights: streamed rows for one token, warps for few, cuBLAS or tiles for
+many."""
+
+from functools import partial
+
+from core.backend import Call
+from core.dtype import f32
+from core.tensor import TensorSpec
+from cuda_cupy import blas, shapes
+from cuda_cupy.kernels.declare import FLOATS, kernels
+from cuda_cupy.kernels.rowwise import add_bias, fill_bias
+from cuda_cupy.launch import c_type, launch, nothing, sequence
+
+FEW = 16  # rows of x up to which the weights' bytes decide
+
+
+def one_row(call: Call) -> str | None:
+    """Why stream.cuh does not take a call, or None."""
+    a, w = call.dtypes["A"], call.dtypes["W"]
+    if call.dims["T"] != 1:
+        return f"takes one row of x, got {call.dims['T']}"
+    if a.itemsize < w.itemsize or (a != w and a.itemsize == w.itemsize):
+        return f"takes weights of x's dtype or narrower ones, got {w} for {a}"
+    return shapes.whole_pieces(call.dims["K"], w.itemsize, a.itemsize)
+
+
+def stream(x, weights, biases, outs):
+    """Up to three products with one row of x, in one launch."""
+    n, width = [w.shape[0] for w in weights], x.shape[1]
+    how = shapes.spread(sum(n), width * weights[0].itemsize)
+    fill = [None] * (3 - len(n))
+    return launch("gemv.cu", "gemv", (-(-sum(n) // how.rows_a_block),), 32 * how.warps,
+                  (x, *weights, *fill, *biases, *fill, *outs, *fill, *n, *(0 for _ in fill)),
+                  defines={**how.defines, "K": width, "A": c_type(x), "W": c_type(weights[0]),
+                           "O": c_type(outs[0])})
+
+
+@kernels.implements("linear", name="linear_one", supports=one_row, priority=3,
+                    dtypes={"A": FLOATS, "W": FLOATS, "O": FLOATS})
+def linear_one(x, weight, bias, out):
+    return stream(x, [weight], [bias], [out])
+
+
+def _few(call: Call) -> str | None:
+    return None if call.dims["T"] <= FEW else f"takes up to {FEW} rows of x, got {call.dims['T']}"
+
+
+@kernels.implements("linear", name="linear_few", supports=_few, priority=2,
+                    dtypes={"A": FLOATS, "W": FLOATS, "O": FLOATS})
+def linear_few(x, weight, bias, out):
+    tokens, width = x.shape
+    vectors = width % (16 // weight.itemsize) == 0 and x.itemsize >= weight.itemsize
+    return launch("rows.cu", "rows", (-(-weight.shape[0] // 8) if tokens else 0,), 256,
+                  (x, weight, bias, out, tokens, weight.shape[0], width),
+                  defines={"A": c_type(x), "W": c_type(weight), "O": c_type(out),
+                           "ALIGNED": int(vectors), "TOKENS": token_bucket(tokens)})
+
+
+def token_bucket(tokens):
+    """Rows that a kernel for few is compiled for: the next power of two."""
+    return 1 << max(0, tokens - 1).bit_length()
+
+
+def _many(call: Call) -> str | None:
+    return None if call.dims["T"] > FEW else f"takes over {FEW} rows of x, got {call.dims['T']}"
+
+
+def _library(call: Call) -> str | None:
+    a, w, o = (call.dtypes[v] for v in "AWO")
+    if a != w or (o != a and o.short != "f32"):
+        return f"takes weights of x's dtype, and x's dtype or f32 out; got {a} {w} -> {o}"
+    return _many(call)
+
+
+def _rounded_bias(call: Call) -> str | None:
+    """cuBLAS rounds the product before it adds what is in a 16-bit `out`: twice in all."""
+    if call.inputs["bias"] is not None and call.dtypes["O"].short != "f32":
+        return f"would round twice: a bias and {call.dtypes['O']} out"
+    return _library(call)
+
+
+@kernels.implements("linear", name="linear_cublas", supports=_rounded_bias, priority=1,
+                    dtypes={"A": FLOATS, "W": FLOATS, "O": FLOATS})
+def linear_cublas(x, weight, bias, out):
+    product = partial(blas.product, x, weight, out, add=bias is not None)
+    return sequence(nothing if bias is None else fill_bias(bias, out), product)
+
+
+def _bias_after(call: Call) -> str | None:
+    return _library(call) if call.inputs["bias"] is not None else "is for products with a bias"
+
+
+@kernels.implements("linear", name="linear_cublas_bias", supports=_bias_after, priority=1,
+                    dtypes={"A": FLOATS, "W": FLOATS, "O": FLOATS},
+                    workspace=lambda call: TensorSpec((call.dims["T"], call.dims["N"]), f32))
+def linear_cublas_bias(x, weight, bias, out, *, workspace):
+    return sequence(partial(blas.product, x, weight, workspace, add=False),
+                    add_bias(workspace, bias, out))
+
+
+@kernels.implements("linear", name="linear_tiled", supports=_many,
+                    dtypes={"A": FLOATS, "W": FLOATS, "O": FLOATS})
+def linear_tiled(x, weight, bias, out):
+    (tokens, width), columns = x.shape, weight.shape[0]
+    kind = c_type(weight)
+    return launch("tiled.cu", "tiled", (-(-columns // 64), -(-tokens // 64)), 256,
+                  (x, weight, None, None, bias, out, tokens, columns, width, 1, 1),
+                  defines={"A": c_type(x), "W": kind, "B": kind, "O": c_type(out), "BITS": 0})

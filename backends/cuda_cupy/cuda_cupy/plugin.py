@@ -1,0 +1,28 @@
+"""Entry point: names the backend and its fused ops without importing CuPy."""
+
+from core.backend import BackendSpec
+from core.hookspecs import hookimpl
+
+KERNELYARD_API = 1
+
+
+@hookimpl
+def register_backends(register):
+    register(BackendSpec("cuda_cupy", "cuda:0", "cuda_cupy.backend:CupyBackend",
+                         "CUDA C++ through CuPy, captured into graphs",
+                         {"cupy": "pip install 'cupy-cuda13x[ctk]'"}))
+
+
+@hookimpl
+def register_ops(register):
+    from cuda_cupy.ops import FUSED
+    for op in FUSED:
+        register(op)
+
+
+@hookimpl
+def register_kernels(backend, register):
+    if backend == "cuda_cupy":
+        from cuda_cupy.kernels import kernels
+        for kernel in kernels:
+            register(kernel)

@@ -1,0 +1,83 @@
+"""What of cuda_cupy can be checked on a machine without a GPU."""
+
+import subprocess
+import sys
+
+import pytest
+
+from core.backend import check_kernel
+from core.decoding import GraphKind
+from core.match import find_matches
+from core.op import OPS
+from core.registry import default_registry
+
+pytest.importorskip("cuda_cupy", reason="needs ./backends/cuda_cupy")
+HAS_GPU = default_registry().unavailable("cuda_cupy") is None
+
+
+def test_naming_the_backend_imports_no_cupy():
+    script = ("import sys; from core.registry import default_registry; r = default_registry(); "
+              "assert 'cuda_cupy' in r.specs, r.plugins.broken; assert 'cupy' not in sys.modules")
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.skipif(HAS_GPU, reason="this machine has a GPU")
+def test_without_a_gpu_the_reason_and_the_fix_are_named():
+    reason = default_registry().unavailable("cuda_cupy")
+    assert "fix: " in reason or "pip install" in reason
+
+
+def test_kernels_match_their_ops():
+    from cuda_cupy.kernels import kernels
+    default_registry()  # registers the fused ops
+    for kernel in kernels:
+        check_kernel(kernel)
+
+
+@pytest.mark.parametrize("bits, expected", [
+    (None, {"add_norm_gate_up", "three_linear", "rope_kv_write"}),
+    (8, {"add_norm_quantized_gate_up", "three_quantized", "rope_kv_write"})])
+def test_fused_ops_are_found_in_every_layer(bits, expected):
+    models = pytest.importorskip("models")
+    quantize = None if bits is None else f"int{bits}"
+    with models.load("stories-llama3", quantize=quantize, dtype="f32") as model:
+        session = model.session
+        graph = session._build(GraphKind("last", "argmax", True, 16)).bind(session._dims(1))
+        layers = model.config.layers
+        for name in expected:
+            nodes = {n.name for m in find_matches(OPS[name], graph) for n in m.nodes}
+            assert len({n.split(".")[1] for n in nodes}) == layers, name
+
+
+@pytest.mark.parametrize("rows", [1, 33, 896, 2048, 8192, 151936])
+@pytest.mark.parametrize("row_bytes", [512, 1792, 4096, 9728, 16384, 45056])
+def test_spreads_give_every_row_to_a_team_of_warps(rows, row_bytes):
+    from cuda_cupy import shapes
+    for spread in (shapes.spread, shapes.spread_pairs, shapes.spread_codes,
+                   shapes.spread_code_pairs):
+        how = spread(rows, row_bytes)
+        assert how.warps % how.split == 0
+        assert how.warps <= 32
+        assert how.rows_a_block == how.rows * how.steps * how.warps // how.split
+
+
+def test_cubins_are_cached_and_the_key_covers_flags_and_target(tmp_path, monkeypatch):
+    pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs cupy-cuda13x[ctk]")
+    from cuda_cupy import compiler
+    monkeypatch.setattr(compiler, "cache_folder", lambda: tmp_path)
+    before = (compiler.stats.hits, compiler.stats.misses)
+    first = compiler.cubin("step.cu", {}, "sm_90a")
+    assert compiler.cubin("step.cu", {}, "sm_90a") == first
+    assert compiler.cubin("step.cu", {"OTHER": 1}, "sm_90a")
+    compiler.cubin("step.cu", {}, "sm_80")
+    assert (compiler.stats.hits, compiler.stats.misses) == (before[0] + 1, before[1] + 3)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_source_that_does_not_compile_is_named():
+    pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs cupy-cuda13x[ctk]")
+    from cuda_cupy import compiler
+
+    from core.errors import BackendError
+    with pytest.raises(BackendError, match=r"elementwise\.cu does not compile"):
+        compiler.compile_source("elementwise.cu", {}, "sm_90a")

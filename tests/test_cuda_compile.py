@@ -1,0 +1,79 @@
+"""Every CUDA source of cuda_cupy compiles to machine code, without spills, without a GPU."""
+
+import re
+
+import pytest
+
+compiler = pytest.importorskip("cuda_cupy.compiler", reason="needs ./backends/cuda_cupy")
+pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs pip install 'cupy-cuda13x[ctk]'")
+
+TARGETS = ("sm_80", "sm_89", "sm_90a", "sm_100")
+ALLOWED_SPILL = 0  # bytes of local memory that ptxas may store registers to, for any kernel
+B, H, F = "bf16", "f16", "float"
+STREAM = {"ROWS": 1, "STEPS": 1, "KSPLIT": 1, "WARPS": 8, "MAX_DEPTH": 16}
+PAIRS = {**STREAM, "ROWS": 2, "NORM": 0}
+ONE_QUERY = {"BLOCK": 16, "QUANTIZED": 0, "LANES": 8, "WARPS": 16}
+CODES = {"GROUP": 64, "ROWS": 1, "KSPLIT": 1, "WARPS": 8, "ZEROS": 0, "MAX_DEPTH": 12,
+         "B": F, "O": F}
+
+# source, defines: the shapes of TinyLlama, Llama-3.2-1B and Qwen2.5-0.5B, and odd ones
+CASES = [
+    ("elementwise.cu", {"W": B, "O": F}), ("elementwise.cu", {"W": H, "O": H}), ("step.cu", {}),
+    ("bandwidth.cu", {}),
+    ("norm.cu", {"A": F, "W": B, "MINE": 2}), ("norm.cu", {"A": H, "W": H, "MINE": 0}),
+    ("softmax.cu", {"A": B}),
+    ("rope.cu", {"A": F}), ("rope.cu", {"A": B}), ("cache.cu", {"A": B, "C": "i8", "QUANTIZED": 1}),
+    ("cache.cu", {"A": F, "C": H, "QUANTIZED": 0}), ("argmax.cu", {"A": F}),
+    ("sample.cu", {"A": F}),
+    *(("gemv.cu", {**STREAM, "A": t, "W": t, "O": t, "K": k}) for t, k in (
+        (F, 2048), (F, 5632), (B, 2048), (B, 8192), (H, 896), (B, 4864))),
+    ("gemv.cu", {**STREAM, "A": F, "W": B, "O": F, "K": 2048}),
+    ("gemv.cu", {**STREAM, "A": B, "W": B, "O": F, "K": 896, "STEPS": 8}),
+    ("gemv.cu", {**STREAM, "A": B, "W": B, "O": F, "K": 2048, "STEPS": 4}),
+    ("gemv.cu", {**STREAM, "A": B, "W": B, "O": B, "K": 4864, "KSPLIT": 2}),
+    ("gate_up.cu", {**PAIRS, "A": F, "W": F, "O": F, "K": 2048}),
+    ("gate_up.cu", {**PAIRS, "A": B, "W": B, "O": B, "K": 2048, "NORM": 1, "G": B, "STEPS": 2}),
+    ("gate_up.cu", {**PAIRS, "A": H, "W": H, "O": H, "K": 896, "NORM": 1, "G": H}),
+    ("rows.cu", {"A": F, "W": B, "O": F, "ALIGNED": 1, "TOKENS": 16}),
+    ("rows.cu", {"A": B, "W": F, "O": B, "ALIGNED": 0, "TOKENS": 2}),
+    ("qgemv.cu", {**CODES, "A": F, "B": F, "O": F, "BITS": 8, "K": 2048}),
+    ("qgemv.cu", {**CODES, "A": B, "B": B, "O": B, "BITS": 8, "K": 5632, "ZEROS": 1,
+                  "KSPLIT": 2}),
+    ("qgemv.cu", {**CODES, "A": H, "B": H, "O": H, "BITS": 4, "K": 8192, "GROUP": 128, "ZEROS": 1}),
+    ("qgate_up.cu", {**CODES, "A": B, "G": B, "BITS": 8, "K": 2048, "ROWS": 4}),
+    ("qgate_up.cu", {**CODES, "A": F, "G": F, "BITS": 4, "K": 2048, "ROWS": 2, "ZEROS": 1}),
+    ("qrows.cu", {"A": F, "B": F, "O": F, "BITS": 4, "TOKENS": 16}),
+    ("qtiled.cu", {"A": B, "B": B, "O": F, "BITS": 8, "BF16": 1, "ZEROS": 0}),
+    ("qtiled.cu", {"A": H, "B": H, "O": H, "BITS": 4, "BF16": 0, "ZEROS": 1}),
+    ("tiled.cu", {"A": F, "W": B, "B": B, "O": F, "BITS": 0}),
+    ("tiled.cu", {"A": B, "B": B, "O": B, "BITS": 8}),
+    *(("attention.cu", {**ONE_QUERY, "A": a, "C": c, "QUANTIZED": int(c == "i8"), "SIZE": d,
+                        "HEADS": n}) for a, c, d, n in (
+        (F, F, 64, 2), (B, B, 64, 2), (H, "i8", 80, 1), (B, B, 128, 1), (F, B, 96, 1))),
+    ("attention.cu", {**ONE_QUERY, "A": F, "C": F, "SIZE": 33, "LANES": 1, "HEADS": 1,
+                      "WARPS": 8}),
+    ("attention.cu", {**ONE_QUERY, "A": F, "C": "i8", "SIZE": 8, "HEADS": 1, "QUANTIZED": 1}),
+    *(("attention_tiled.cu", {"A": a, "C": c, "QUANTIZED": int(c == "i8"), "SIZE": d, "BLOCK": 16,
+                              "BF16": int(a == B)}) for a, c, d in (
+        (B, B, 64), (H, H, 80), (B, "i8", 96), (H, H, 128))),
+]
+
+
+def _id(case):
+    file, defines = case
+    return file.removesuffix(".cu") + "-" + "_".join(f"{k}{v}" for k, v in defines.items()
+                                                     if k in ("A", "W", "C", "K", "SIZE", "BITS"))
+
+
+def test_every_source_is_covered():
+    sources = {p.name for p in compiler.SOURCES.glob("*.cu")}
+    assert {file for file, _ in CASES} == sources
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("case", CASES, ids=map(_id, CASES))
+def test_compiles_without_spills(case, target):
+    code, report = compiler.compile_source(*case, target)
+    assert code
+    spilled = [int(n) for n in re.findall(r"(\d+) bytes spill stores", report)]
+    assert max(spilled, default=0) <= ALLOWED_SPILL, report

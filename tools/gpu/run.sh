@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# On a GPU host, from the repository root: build, test and time the CUDA backends. Logs go to $OUT.
+#   tools/gpu/run.sh [report] [conformance] [large] [parity] [sanitize] [bench ARGUMENTS... | tune ARGUMENTS...]
+# Without a network it installs from .gpu/*.whl, which ../shared/gpu/stage puts there.
+set -uo pipefail
+out=${OUT:-/tmp/kernelyard-gpu}
+mkdir -p "$out"
+start=$SECONDS
+if ! [ -d .gpu/site ]; then
+    python3 -m pip install -q --no-index --no-deps --no-compile --target .gpu/site .gpu/*.whl
+fi
+# a snapshot of the core and the models in .gpu/src goes before the checkout's, which others may be
+# editing while this tree is copied
+src=.; [ -d .gpu/src ] && src=.gpu/src
+python3 -m pip install -q --no-index --no-deps --no-build-isolation --upgrade --target .gpu/site \
+    ./$src ./$src/backends/cpu_numpy ./backends/cuda_cupy 2>&1 | tail -3
+export PYTHONPATH=$PWD/.gpu/site
+cd .gpu  # so that the installed packages are tested, not the checkout
+echo "== setup $((SECONDS - start)) s"
+python3 -m models.run --list-backends
+
+while [ $# -gt 0 ]; do
+    stage=$1; shift
+    case $stage in
+    conformance)
+        timeout 400 python3 -m pytest --pyargs core.conformance --backend cuda_cupy -q -n 12 \
+            --maxfail 60 -p no:cacheprovider -p no:benchmark -rs >"$out/conformance.log" 2>&1
+        grep -aE "^(FAILED|ERROR)" "$out/conformance.log" | cut -c1-220 | head -70
+        tail -2 "$out/conformance.log" ;;
+    report)  # what CI goes by: tests/gpu_report.json, with the speeds of models.bench
+        timeout 300 python3 -m pytest --pyargs core.conformance --backend cuda_cupy -q -n 12 \
+            -p no:cacheprovider -p no:benchmark --gpu-report "$out/gpu_report.json" \
+            >"$out/conformance.log" 2>&1
+        tail -2 "$out/conformance.log"
+        for what in "qwen2.5-0.5b bf16" "llama3.2-1b bf16" "tinyllama-1.1b f32"; do
+            set -- $what "$@"; shape=$1; stored=$2; shift 2
+            timeout 100 python3 -m models.bench --backend cuda_cupy --shape "$shape" \
+                --stored "$stored" --repeat 3 --json >"$out/$shape.json" 2>"$out/$shape.log"
+            tail -c 300 "$out/$shape.log"
+            python3 ../tools/gpu/speeds.py "$out/gpu_report.json" "$out"/*b.json
+            grep -E "tokens_per_s|verdict|share" "$out/$shape.json"
+        done ;;
+    large)
+        timeout 200 python3 -m pytest --pyargs core.conformance --backend cuda_cupy --large -q -n 3 \
+            -p no:cacheprovider -p no:benchmark -k matches >"$out/large.log" 2>&1
+        tail -2 "$out/large.log" ;;
+    parity)
+        timeout 300 python3 ../tools/gpu/parity.py 2>&1 | tee "$out/parity.log" | tail -25 ;;
+    sanitize)
+        timeout 200 ../tools/gpu/sanitize.sh 2>&1 | tee "$out/sanitize.log" | tail -8 ;;
+    bench)
+        timeout 560 python3 ../tools/gpu/bench.py "$@" 2>&1 | tee "$out/bench.log" | tail -90
+        break ;;
+    tune)
+        timeout 560 python3 ../tools/gpu/tune.py "$@" 2>&1 | tee "$out/tune.log" | tail -60
+        break ;;
+    esac
+    echo "== $stage $((SECONDS - start)) s"
+done

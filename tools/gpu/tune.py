@@ -1,0 +1,93 @@
+"""Tries other spreads for each matrix of a decode step, in place: the whole step is timed.
+
+    python3 tools/gpu/tune.py MODEL:DTYPE[:int8] ...
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cuda_cupy import shapes
+from cuda_cupy.shapes import Spread
+
+sys.path.insert(0, str(Path(__file__).parent))
+from bench import replay_us
+from synthetic import session
+
+NAMES = ("spread", "spread_pairs", "spread_codes", "spread_code_pairs")
+ORIGINAL = {name: getattr(shapes, name) for name in NAMES}
+Key = tuple[str, int, int]
+
+
+class Table:
+    """The chosen spread of each matrix: the package's own, or the one under trial."""
+
+    def __init__(self) -> None:
+        self.seen: dict[Key, Spread] = {}
+        self.chosen: dict[Key, Spread] = {}
+        for name in NAMES:
+            setattr(shapes, name, self.lookup(name))
+
+    def lookup(self, name: str) -> Callable[[int, int], Spread]:
+        def find(rows: int, row_bytes: int) -> Spread:
+            key = (name, rows, row_bytes)
+            self.seen[key] = self.chosen.get(key) or ORIGINAL[name](rows, row_bytes)
+            return self.seen[key]
+        return find
+
+
+def variants(key: Key, now: Spread) -> list[Spread]:
+    pieces = -(-key[2] // 512)
+    depths = [replace(now, depth=d) for d in (8, 12, 16, 24)]
+    warps = [replace(now, warps=w) for w in (4, 8, 16)]
+    if "code" in key[0]:
+        least = 2 if key[0] == "spread_code_pairs" else 1
+        more = [replace(now, rows=r) for r in (1, 2, 4, 8) if r >= least and r * pieces <= 48]
+        if least == 1:
+            more += [replace(now, split=n) for n in (1, 2, 4)]
+    else:
+        more = [replace(now, steps=n) for n in (1, 2, 4, 8) if n * now.rows * pieces <= 80]
+        if key[0] == "spread":
+            more += [replace(now, split=n, steps=1) for n in (1, 2, 4)]
+    return [v for v in dict.fromkeys([*more, *warps, *depths])
+            if v != now and v.split <= v.warps]
+
+
+def step_us(text: str, store: Any) -> tuple[float, Any]:  # noqa: ANN401
+    name, dtype, *rest = text.split(":")
+    bits = {"int8": 8, "int4": 4}[rest[0]] if rest else None
+    s = session(name, dtype, bits, "cuda_cupy", store=store)
+    s.prefill(list(range(5, 120)))
+    plan = s.decoder
+    launches = [launch for step, launch in plan.walk() if step.op.name != "advance"]
+    return min(replay_us(launches, 40) for _ in range(2)), s.weights
+
+
+def tune(text: str) -> None:
+    table = Table()
+    best, store = step_us(text, None)
+    print(f"{text}: {best:.1f} us", flush=True)
+    for key, start in list(table.seen.items()):
+        now = start
+        for _ in range(2):  # a second round starts from the first one's best
+            tried = []
+            for variant in variants(key, now):
+                table.chosen[key] = variant
+                tried.append((step_us(text, store)[0], variant))
+            time, variant = min(tried, key=lambda t: t[0])
+            if time >= best - 0.5:
+                break
+            best, now = time, variant
+        table.chosen[key] = now
+        print(f"  {key}: {start} -> {now if now != start else 'same'}, {best:.1f} us", flush=True)
+    again, _ = step_us(text, store)
+    print(f"{text}: tuned {again:.1f} us = {1e6 / again:.0f} steps/s")
+
+
+if __name__ == "__main__":
+    for each in sys.argv[1:]:
+        tune(each)
