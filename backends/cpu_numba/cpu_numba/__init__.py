@@ -1,0 +1,1 @@
+"""The cpu_numba backend: `plugin` is its entry point, `kernels` binds `kernels.compiled`."""

@@ -1,0 +1,70 @@
+"""Compiling when a kernel binds, so that nothing compiles on the token path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import llvmlite.binding
+import numpy as np
+from numba import from_dtype, typeof, types
+from numba.core import event
+from rich.console import Console
+
+from core.backend import Launch
+
+
+def bound(function: Any, *args: Any) -> Launch:  # noqa: ANN401 - a Numba dispatcher, what it takes
+    """`function(*args)` as a launch: compiled now, or read from Numba's cache on disk.
+
+    It calls the entry point for these types itself: Numba's dispatcher would look up the types of
+    all arguments at each call, and compile anew for a read-only (memory-mapped) weight.
+    """
+    signature = tuple(_type(a) for a in args)
+    if signature not in function.overloads:
+        with _progress(function.__name__):
+            function.compile(signature)
+    return partial(function.overloads[signature].entry_point, *args)
+
+
+def _type(value: Any) -> types.Type:  # noqa: ANN401
+    if not isinstance(value, np.ndarray):
+        return typeof(value)
+    if not value.flags.c_contiguous:
+        raise ValueError(f"compiled kernels take contiguous arrays, got strides {value.strides}")
+    return types.Array(from_dtype(value.dtype), value.ndim, "C")
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[None]:
+    """Says on standard error what is being compiled, unless it comes from the cache."""
+    listener = _Listener(name)
+    with event.install_listener("numba:compile", listener):
+        try:
+            yield
+        finally:
+            listener.status.stop()
+
+
+class _Listener(event.Listener):
+    """Numba tells it of real compilations only."""
+
+    announced = False
+
+    def __init__(self, name: str) -> None:
+        self.console = Console(stderr=True)
+        self.status = self.console.status(f"cpu_numba: compiling {name}")
+
+    def on_start(self, event: event.Event) -> None:
+        if not _Listener.announced:
+            _Listener.announced = True
+            self.console.print(f"cpu_numba: compiling kernels for "
+                               f"{llvmlite.binding.get_host_cpu_name()}, once: Numba keeps them on "
+                               "disk", style="dim", highlight=False)
+        if self.console.is_terminal:
+            self.status.start()
+
+    def on_end(self, event: event.Event) -> None:
+        pass

@@ -1,0 +1,71 @@
+"""The paged cache: writing it, and attention over it."""
+
+import numba
+import numpy as np
+
+from core.backend import Call
+from core.dtype import f32
+from core.tensor import TensorSpec
+from cpu_numba.compiling import bound
+from cpu_numba.kernels.compiled import attention as single
+from cpu_numba.kernels.compiled import cache as paged
+from cpu_numba.kernels.compiled import flash
+from cpu_numba.kernels.declare import kernels
+from cpu_numba.kernels.flat import flat
+from cpu_numba.kernels.linear import few
+from cpu_numba.kernels.threads import alone
+
+_DTYPES = {"A": "f32", "C": "f32 f16 bf16 i8"}
+
+
+@kernels.implements("kv_cache_write", dtypes=_DTYPES, batch_invariant=True)
+def kv_cache_write(k, v, cache, cache_scales, slots):
+    return bound(paged.write, flat(k), flat(v), flat(cache), flat(cache_scales), slots, *k.shape)
+
+
+def _units(call: Call) -> int:
+    d = call.dims
+    return d["T"] * d["Hkv"] * -(-d["B"] * d["BS"] // single.STRETCH)
+
+
+def _parts(call: Call) -> TensorSpec:
+    """Scores, places and what each stretch mixed."""
+    group = call.dims["H"] // call.dims["Hkv"]
+    return TensorSpec((_units(call), 2 * single.STRETCH + group * (call.dims["d"] + 2)), f32)
+
+
+@kernels.implements("attention", dtypes=_DTYPES, supports=few, workspace=_parts, priority=1)
+def attention_stretches(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale,
+                        workspace):
+    rows = len(workspace) * single.STRETCH
+    scores, places, mixed = np.split(workspace.reshape(-1), [rows, 2 * rows])
+    tokens, heads, size = q.shape
+    block, kv_heads = cache.shape[2:4]
+    return bound(single.attend, flat(q), flat(cache), flat(cache_scales), flat(block_table),
+                 query_starts, seq_lens, flat(out), mixed, scores, places.view(np.int32), tokens,
+                 heads, kv_heads, size, block_table.shape[1], block, np.float32(scale),
+                 alone(q.size * block_table.shape[1] * block))
+
+
+def _narrow_group(call: Call) -> str | None:
+    group = call.dims["H"] // call.dims["Hkv"]
+    return None if group <= flash.QUERIES else (
+        f"needs at most {flash.QUERIES} query heads a key/value head, got {group}")
+
+
+def _blocks(call: Call) -> TensorSpec:
+    """For each thread a block of keys and values, a row of scores and one of keys, and two numbers
+    for each query."""
+    size = call.dims["d"]
+    piece = (2 * flash.KEYS + 1) * size + flash.KEYS + 2 * flash.QUERIES
+    return TensorSpec((numba.get_num_threads(), piece), f32)
+
+
+@kernels.implements("attention", dtypes=_DTYPES, supports=_narrow_group, workspace=_blocks)
+def attention_tiles(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale,
+                    workspace):
+    tokens, heads, size = q.shape
+    block, kv_heads = cache.shape[2:4]
+    return bound(flash.attend, flat(q), flat(cache), flat(cache_scales), flat(block_table),
+                 query_starts, seq_lens, flat(out), flat(workspace), len(workspace), tokens, heads,
+                 kv_heads, size, block_table.shape[1], block, np.float32(scale))

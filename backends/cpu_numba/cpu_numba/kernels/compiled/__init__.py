@@ -1,0 +1,1 @@
+"""What Numba compiles: loops over flat arrays. Nothing here knows of ops, tensors or plans."""

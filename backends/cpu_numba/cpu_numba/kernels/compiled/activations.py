@@ -1,0 +1,67 @@
+"""rope and swiglu: serially over few elements, where waking threads would cost more than the work,
+and on all threads over many."""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+from cpu_numba.kernels.compiled.exponential import exp
+from cpu_numba.kernels.compiled.lanes import load, load_some, splat, store, store_some
+
+
+@njit
+def rotate_token(x, position, frequencies, out, start, heads, half, interleaved):
+    apart, step = (1, 2) if interleaved else (half, 1)
+    for i in range(half):
+        angle = np.float32(position) * frequencies[i]
+        c, s = math.cos(angle), math.sin(angle)
+        for h in range(heads):
+            at = start + 2 * h * half + step * i
+            a, b = x[at], x[at + apart]
+            out[at] = a * c - b * s
+            out[at + apart] = b * c + a * s
+
+
+@njit(cache=True)
+def rotate(x, positions, frequencies, out, tokens, heads, half, interleaved):
+    """Pairs of each head turned by position * frequency, the angle rounded to float32."""
+    for t in range(tokens):
+        rotate_token(x, positions[t], frequencies, out, 2 * t * heads * half, heads, half,
+                     interleaved)
+
+
+@njit(parallel=True, cache=True)
+def rotate_many(x, positions, frequencies, out, tokens, heads, half, interleaved):
+    for t in prange(tokens):
+        rotate_token(x, positions[t], frequencies, out, 2 * t * heads * half, heads, half,
+                     interleaved)
+
+
+@njit
+def silu_lanes(gate, up):
+    one = splat(np.float32(1))
+    return gate / (one + exp(splat(np.float32(0)) - gate)) * up
+
+
+@njit
+def gated(gate, up, out, start, size):
+    whole = start + size // 16 * 16
+    for i in range(start, whole, 16):
+        store(out, i, silu_lanes(load(gate, i), load(up, i)))
+    rest = start + size - whole
+    if rest:
+        v = silu_lanes(load_some(gate, whole, rest), load_some(up, whole, rest))
+        store_some(out, whole, v, rest)
+
+
+@njit(cache=True)
+def swiglu(gate, up, out, size):
+    """out = silu(gate) * up."""
+    gated(gate, up, out, 0, size)
+
+
+@njit(parallel=True, cache=True)
+def swiglu_many(gate, up, out, rows, size):
+    for t in prange(rows):
+        gated(gate, up, out, t * size, size)

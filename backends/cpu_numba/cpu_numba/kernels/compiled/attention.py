@@ -1,0 +1,145 @@
+"""Attention of single queries over the paged cache, for decoding.
+
+Work is split over tokens, key/value heads and stretches of the context, so that one sequence with
+few heads still uses every thread; the query heads of a group share each key that is read. Each
+stretch leaves its largest score, its sum and its mixed values, which `join` puts together in order.
+"""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+from cpu_numba.kernels.compiled.lanes import fma, load, load_some, splat, store, store_some, total
+from cpu_numba.kernels.compiled.softmax import scale_row, softmax_row
+
+STRETCH = 128  # positions; their keys or values for one head stay in the first cache
+
+
+@njit
+def seen_by(token, starts, lens):
+    """(sequence of a token, positions that it may see)."""
+    s = 0
+    while starts[s + 1] <= token:
+        s += 1
+    return s, lens[s] - (starts[s + 1] - token) + 1 if lens[s] else 0
+
+
+@njit
+def score(q, first, cache, at, size):
+    """The product of a query and a key of the cache."""
+    sums = splat(np.float32(0))
+    whole = size // 16 * 16
+    for i in range(0, whole, 16):
+        sums = fma(load(q, first + i), load(cache, at + i), sums)
+    if whole < size:
+        rest = size - whole
+        sums = fma(load_some(q, first + whole, rest), load_some(cache, at + whole, rest), sums)
+    return total(sums)
+
+
+@njit
+def mix(weights, first, cache, places, stride, base, count, out, at, size):
+    """out[at:at + size] = the sum of weights[first + j] * the value at places[j]."""
+    for i in range(0, size - size % 64, 64):
+        p = splat(np.float32(0))
+        q, r, s = p, p, p
+        for j in range(count):
+            w, value = splat(weights[first + j]), base + places[j] * stride + i
+            p = fma(w, load(cache, value), p)
+            q = fma(w, load(cache, value + 16), q)
+            r = fma(w, load(cache, value + 32), r)
+            s = fma(w, load(cache, value + 48), s)
+        store(out, at + i, p)
+        store(out, at + i + 16, q)
+        store(out, at + i + 32, r)
+        store(out, at + i + 48, s)
+    for i in range(size - size % 64, size, 16):
+        n = min(16, size - i)
+        p = splat(np.float32(0))
+        for j in range(count):
+            value = load_some(cache, base + places[j] * stride + i, n)
+            p = fma(splat(weights[first + j]), value, p)
+        store_some(out, at + i, p, n)
+
+
+@njit
+def stretch(q, cache, scales, table, sequence, width, block, kv_heads, head, group, size, first,
+            count, query, scale, scores, places, mixed, record):
+    """One key/value head over positions first .. first + count - 1. From `record` on in `mixed`,
+    for each query head of the group: the largest score, the sum, the mixed values."""
+    for j in range(count):
+        position = first + j
+        places[j] = table[sequence * width + position // block] * block + position % block
+    for h in range(group):
+        for j in range(count):
+            place = places[j] * kv_heads + head
+            scores[j] = score(q, query + h * size, cache, place * size, size)
+            if scales.size:
+                scores[j] *= scales[place]
+        peak, weight = softmax_row(scores, scores, 0, count, scale)
+        if scales.size:
+            for j in range(count):
+                scores[j] *= scales[scales.size // 2 + places[j] * kv_heads + head]
+        at = record + h * (size + 2)
+        mixed[at], mixed[at + 1] = peak, weight
+        mix(scores, 0, cache, places, kv_heads * size, cache.size // 2 + head * size, count, mixed,
+            at + 2, size)
+
+
+@njit
+def join(mixed, record, step, count, out, at, size):
+    """out = what `count` stretches mixed, weighed by their sums relative to the largest score."""
+    peak = np.float32(-np.inf)
+    for c in range(count):
+        peak = max(peak, mixed[record + c * step])
+    weight = np.float32(0)
+    out[at:at + size] = np.float32(0)
+    for c in range(count):
+        part = record + c * step
+        factor = math.exp(mixed[part] - peak)
+        weight += factor * mixed[part + 1]
+        for i in range(size):
+            out[at + i] += factor * mixed[part + 2 + i]
+    scale_row(out, at, size, np.float32(1) / weight)
+
+
+@njit
+def work(q, cache, scales, table, starts, lens, mixed, scores, places, heads, kv_heads, size, width,
+         block, scale, unit):
+    """One stretch of one key/value head for one token, unless the token sees nothing of it."""
+    group, stretches = heads // kv_heads, -(-width * block // STRETCH)
+    number, c = unit // stretches, unit % stretches
+    t, head = number // kv_heads, number % kv_heads
+    s, seen = seen_by(t, starts, lens)
+    if c * STRETCH < seen:
+        mine = slice(unit * STRETCH, (unit + 1) * STRETCH)
+        stretch(q, cache, scales, table, s, width, block, kv_heads, head, group, size, c * STRETCH,
+                min(STRETCH, seen - c * STRETCH), (t * heads + head * group) * size, scale,
+                scores[mine], places[mine], mixed, unit * group * (size + 2))
+
+
+@njit(parallel=True, cache=True)
+def attend(q, cache, scales, table, starts, lens, out, mixed, scores, places, tokens, heads,
+           kv_heads, size, width, block, scale, alone):
+    """Every token of q, on one thread if `alone`. `mixed` has (size + 2) * group for each unit of
+    work, `scores` and `places` a stretch for each."""
+    group, stretches = heads // kv_heads, -(-width * block // STRETCH)
+    if alone:
+        for unit in range(tokens * kv_heads * stretches):
+            work(q, cache, scales, table, starts, lens, mixed, scores, places, heads, kv_heads,
+                 size, width, block, scale, unit)
+    else:
+        for unit in prange(tokens * kv_heads * stretches):
+            work(q, cache, scales, table, starts, lens, mixed, scores, places, heads, kv_heads,
+                 size, width, block, scale, unit)
+    for t in range(tokens):
+        _, seen = seen_by(t, starts, lens)
+        for h in range(heads):
+            at = (t * heads + h) * size
+            if seen <= 0:
+                out[at:at + size] = np.float32(0)
+            else:
+                unit = (t * kv_heads + h // group) * stretches
+                join(mixed, (unit * group + h % group) * (size + 2), group * (size + 2),
+                     -(-seen // STRETCH), out, at, size)

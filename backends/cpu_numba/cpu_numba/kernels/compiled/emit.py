@@ -1,0 +1,113 @@
+"""LLVM instructions on sixteen elements: what the intrinsics of `lanes`, `nibbles` and `tile` emit.
+
+Elements are read in the type that the array's integers stand for (see `cpu_numba.backend.WORDS`):
+int16 is f16, uint16 is bf16, int8 is an integer. LLVM splits sixteen lanes into whatever registers
+the machine has: one of AVX-512, two of AVX2, four of NEON.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+WIDTH = 16
+F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+FLOATS, WORDS = ir.VectorType(F32, WIDTH), ir.VectorType(I32, WIDTH)
+_HALVES, _SHORTS = ir.VectorType(ir.HalfType(), WIDTH), ir.VectorType(ir.IntType(16), WIDTH)
+
+
+def words(value):
+    """A constant vector of one integer."""
+    return ir.Constant(WORDS, [value] * WIDTH)
+
+
+def call(builder, name, result, args, **flags):
+    """A call of an LLVM intrinsic by its full name."""
+    kind = ir.FunctionType(result, [a.type for a in args])
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.call(function, args, **flags)
+
+
+def pointer(context, builder, kind, array, index, target):
+    """The address of element `index` of a contiguous one-dimensional array, as `target`'s."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), target.as_pointer())
+
+
+def vector(kind):
+    """The LLVM type of sixteen elements of the array type `kind`."""
+    return FLOATS if kind.dtype == types.float32 else ir.VectorType(
+        ir.IntType(kind.dtype.bitwidth), WIDTH)
+
+
+def splat(builder, value, result=FLOATS):
+    first = builder.insert_element(ir.Constant(result, ir.Undefined), value, I32(0))
+    return builder.shuffle_vector(first, first, words(0))
+
+
+def mask(builder, count):
+    """The first `count` lanes."""
+    order = ir.Constant(WORDS, list(range(WIDTH)))
+    return builder.icmp_unsigned("<", order, splat(builder, builder.trunc(count, I32), WORDS))
+
+
+def read(context, builder, kind, array, index, count=None):
+    """Sixteen elements as they are stored; beyond `count` zeros, which memory is not read for."""
+    source = pointer(context, builder, kind, array, index, vector(kind))
+    if count is None:
+        value = builder.load(source)
+        value.align = kind.dtype.bitwidth // 8
+        return value
+    return call(builder, f"llvm.masked.load.v16{_suffix(kind)}.p0", vector(kind), [
+        source, I32(kind.dtype.bitwidth // 8), mask(builder, count),
+        ir.Constant(vector(kind), None)])
+
+
+def write(context, builder, kind, array, index, value, count=None):
+    """Store sixteen float32 lanes, or the first `count`, rounded to the array's type."""
+    target = pointer(context, builder, kind, array, index, vector(kind))
+    value = _narrowed(builder, value, kind.dtype)
+    if count is None:
+        builder.store(value, target).align = kind.dtype.bitwidth // 8
+    else:
+        call(builder, f"llvm.masked.store.v16{_suffix(kind)}.p0", ir.VoidType(), [
+            value, target, I32(kind.dtype.bitwidth // 8), mask(builder, count)])
+
+
+def load(context, builder, kind, array, index, count=None):
+    """`read`, as float32."""
+    value = read(context, builder, kind, array, index, count)
+    if kind.dtype == types.float32:
+        return value
+    if kind.dtype == types.uint16:  # bf16 is the upper half of a float32
+        return builder.bitcast(builder.shl(builder.zext(value, WORDS), words(16)), FLOATS)
+    if kind.dtype == types.int16:
+        return builder.fpext(builder.bitcast(value, _HALVES), FLOATS)
+    return builder.sitofp(builder.sext(value, WORDS), FLOATS)
+
+
+def _narrowed(builder, value, element):
+    """float32 lanes as `element`s, rounded to nearest even."""
+    if element == types.float32:
+        return value
+    if element == types.int16:
+        return builder.bitcast(builder.fptrunc(value, _HALVES), _SHORTS)
+    bits = builder.bitcast(value, WORDS)
+    odd = builder.and_(builder.lshr(bits, words(16)), words(1))
+    rounded = builder.add(bits, builder.add(odd, words(0x7FFF)))
+    nan = builder.fcmp_unordered("uno", value, value)  # rounding could carry a NaN into infinity
+    kept = builder.select(nan, builder.or_(bits, words(0x400000)), rounded)
+    return builder.trunc(builder.lshr(kept, words(16)), _SHORTS)
+
+
+def _suffix(kind):
+    return "f32" if kind.dtype == types.float32 else f"i{kind.dtype.bitwidth}"
+
+
+def fma(builder, a, b, c):
+    return call(builder, "llvm.fma.v16f32", FLOATS, [a, b, c])
+
+
+def total(builder, value):
+    """The sum of the lanes, in an order that depends on nothing but the machine."""
+    return call(builder, "llvm.vector.reduce.fadd.v16f32", F32, [F32(0.0), value],
+                fastmath=("reassoc",))

@@ -1,0 +1,80 @@
+"""Row-wise loops without threads, whose work is too little to wake any: conversion, sums, norms."""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from cpu_numba.kernels.compiled.lanes import fma, load, load_some, splat, store, store_some, total
+
+
+@njit
+def convert_row(source, start, target, first, size):
+    """target[first + i] = source[start + i] in the target's type."""
+    whole = size // 16 * 16
+    for i in range(0, whole, 16):
+        store(target, first + i, load(source, start + i))
+    if whole < size:
+        rest = size - whole
+        store_some(target, first + whole, load_some(source, start + whole, rest), rest)
+
+
+@njit(cache=True)
+def convert(source, target, size):
+    convert_row(source, 0, target, 0, size)
+
+
+@njit(cache=True)
+def gather(ids, table, out, tokens, size):
+    """out[t] = table[ids[t]]."""
+    for t in range(tokens):
+        convert_row(table, ids[t] * size, out, t * size, size)
+
+
+@njit
+def add_row(a, b, out, start, size):
+    whole = start + size // 16 * 16
+    for i in range(start, whole, 16):
+        store(out, i, load(a, i) + load(b, i))
+    rest = start + size - whole
+    if rest:
+        store_some(out, whole, load_some(a, whole, rest) + load_some(b, whole, rest), rest)
+
+
+@njit(cache=True)
+def add(a, b, out, size):
+    add_row(a, b, out, 0, size)
+
+
+@njit
+def norm_row(x, weight, out, start, size, eps):
+    squares = splat(np.float32(0))
+    whole = size // 16 * 16
+    rest = size - whole
+    for i in range(0, whole, 16):
+        v = load(x, start + i)
+        squares = fma(v, v, squares)
+    if rest:
+        v = load_some(x, start + whole, rest)
+        squares = fma(v, v, squares)
+    scale = splat(np.float32(1) / math.sqrt(total(squares) / np.float32(size) + eps))
+    for i in range(0, whole, 16):
+        store(out, start + i, load(x, start + i) * scale * load(weight, i))
+    if rest:
+        v = load_some(x, start + whole, rest) * scale * load_some(weight, whole, rest)
+        store_some(out, start + whole, v, rest)
+
+
+@njit(cache=True)
+def norm(x, weight, out, rows, size, eps):
+    """out = x / sqrt(mean(x²) + eps) * weight, by rows."""
+    for t in range(rows):
+        norm_row(x, weight, out, t * size, size, eps)
+
+
+@njit(cache=True)
+def add_norm(a, b, weight, added, out, rows, size, eps):
+    """added = a + b; out = norm(added)."""
+    for t in range(rows):
+        add_row(a, b, added, t * size, size)
+        norm_row(added, weight, out, t * size, size, eps)

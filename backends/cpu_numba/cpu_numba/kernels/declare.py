@@ -1,0 +1,5 @@
+"""The list that every kernel of this backend is declared in."""
+
+from core.backend import KernelSet
+
+kernels = KernelSet("cpu_numba")

@@ -1,0 +1,44 @@
+"""Products with matrices of integer codes, for a few tokens."""
+
+from core.backend import Call
+from core.dtype import f32
+from core.tensor import TensorSpec
+from cpu_numba.compiling import bound
+from cpu_numba.kernels.compiled import groups
+from cpu_numba.kernels.declare import kernels
+from cpu_numba.kernels.flat import flat, wide
+from cpu_numba.kernels.linear import few
+from cpu_numba.kernels.threads import alone
+
+DTYPES = {"A": "f32", "B": "f32 f16 bf16", "O": "f32"}
+
+
+def _sums(call: Call) -> TensorSpec:
+    return TensorSpec((call.dims["T"], call.dims["G"]), f32)
+
+
+@kernels.implements("quantized_linear", dtypes={**DTYPES, "Q": "i8"}, supports=few, priority=1,
+                    workspace=_sums, batch_invariant=True)
+def int8_dot(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
+    return bound(groups.product8, flat(x), flat(codes), flat(scales), flat(zeros), wide(bias),
+                 flat(out), flat(workspace), len(x), *codes.shape, group_size,
+                 alone(x.size * len(codes)))
+
+
+def whole_bytes(call: Call) -> str | None:
+    group = call.attrs["group_size"]
+    return None if group % 2 == 0 else f"needs an even group size, got {group}"
+
+
+def _sums_and_halves(call: Call) -> TensorSpec:
+    return TensorSpec((call.dims["T"] * (call.dims["G"] + 2 * call.dims["P"]),), f32)
+
+
+@kernels.implements("quantized_linear", dtypes={**DTYPES, "Q": "i4x2"}, priority=1,
+                    supports=lambda call: few(call) or whole_bytes(call),
+                    workspace=_sums_and_halves, batch_invariant=True)
+def int4_dot(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
+    split = scales.shape[1] * len(x)
+    return bound(groups.product4, flat(x), flat(codes), flat(scales), flat(zeros), wide(bias),
+                 flat(out), workspace[:split], workspace[split:], len(x), len(codes), x.shape[1],
+                 group_size, alone(x.size * len(codes)))

@@ -1,0 +1,139 @@
+"""cpu_numba beyond the conformance suite: light to list, nothing compiled on the token path."""
+
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import models
+from core import run_op
+from core.errors import BackendError
+from core.registry import Registry
+
+numba = pytest.importorskip("numba", reason="cpu_numba needs Numba: pip install numba")
+CHAIN = "cpu_numba,cpu_numpy"
+PROMPT = "Once upon a time there was a"
+
+
+@pytest.fixture
+def compilations():
+    """The functions that Numba compiles during the test, as they come."""
+    from numba.core import event
+    seen = []
+
+    class Listener(event.Listener):
+        def on_start(self, event):
+            seen.append(event.data["dispatcher"])
+
+        def on_end(self, event):
+            pass
+
+    with event.install_listener("numba:compile", Listener()):
+        yield seen
+
+
+def test_listing_backends_does_not_import_numba():
+    code = "import sys; from core.registry import Registry; Registry().specs; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"cpu_numba.plugin"} <= set(done.stdout.split())
+    assert not {"numba", "llvmlite", "cpu_numba.backend"} & set(done.stdout.split())
+
+
+def test_missing_numba_is_named_with_its_fix(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec",
+                        lambda name, *rest: None if name == "numba" else find(name, *rest))
+    with pytest.raises(BackendError, match=r"'numba' is missing; pip install numba"):
+        Registry().backend("cpu_numba")
+
+
+@pytest.mark.parametrize("quantize", [None, "int8", "int4"])
+@pytest.mark.parametrize("name", ["stories-llama2", "stories-llama3", "stories-qwen2"])
+def test_same_tokens_as_numpy(name, quantize):
+    with models.load(name, backend="cpu_numpy", quantize=quantize) as model:
+        expected = model.generate(PROMPT, max_new_tokens=48).run().tokens
+    with models.load(name, backend=CHAIN, quantize=quantize) as model:
+        assert model.generate(PROMPT, max_new_tokens=48).run().tokens == expected
+        used = {e.kernel for e in model.session.decoder.ledger.entries}
+    assert {k for k in used if k.startswith("cpu_numpy")} <= {"cpu_numpy:argmax",
+                                                             "cpu_numpy:advance"}
+
+
+@pytest.mark.parametrize("kv_dtype", ["f16", "bf16", "i8"])
+def test_cache_types(kv_dtype):
+    tokens = []
+    for backend in ("cpu_numpy", CHAIN):
+        with models.load("stories-llama3", backend=backend, kv_dtype=kv_dtype) as model:
+            tokens.append(model.generate(PROMPT, max_new_tokens=32).run().tokens)
+    assert tokens[0] == tokens[1]
+
+
+def test_nothing_compiles_on_the_token_path(compilations):
+    with models.load("stories-llama2", backend=CHAIN) as model:
+        model.session.prefill([1, 2, 3])
+        compilations.clear()
+        for _ in range(5):
+            model.session.step()
+        assert compilations == []
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 8, 9, 15])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_every_remainder_of_a_product(tokens, dtype):
+    """Tokens in sixes, twos and ones; rows in fours and beyond a panel; columns past a chunk."""
+    rng = np.random.default_rng(0)
+    import ml_dtypes
+    kind = np.dtype(getattr(ml_dtypes, dtype, None) or dtype)
+    for rows, columns in ((1, 1), (67, 17), (130, 1043)):
+        x = rng.standard_normal((tokens, columns), np.float32)
+        w = rng.standard_normal((rows, columns), np.float32).astype(kind)
+        bias = rng.standard_normal(rows, np.float32).astype(kind)
+        out = run_op("linear", x, w, bias, backend="cpu_numba", out_dtype="f32")
+        expected = x.astype(np.float64) @ w.astype(np.float64).T + bias.astype(np.float64)
+        np.testing.assert_allclose(out, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("tokens", [2, 21])
+@pytest.mark.parametrize(("bits", "group"), [(8, 33), (8, 48), (4, 2), (4, 34), (4, 96)])
+def test_odd_groups(tokens, bits, group):
+    rng = np.random.default_rng(1)
+    rows, columns = 70, 1101
+    groups, width = -(-columns // group), columns if bits == 8 else -(-columns // 2)
+    codes = (rng.integers(-127, 128, (rows, width), np.int8) if bits == 8
+             else rng.integers(0, 256, (rows, width), np.uint8))
+    scales = rng.random((rows, groups), np.float32)
+    x = rng.standard_normal((tokens, columns), np.float32)
+    for zeros in (None, (7.3 + rng.random((rows, groups))).astype(np.float32)):
+        args = (x, codes, scales, zeros, None)
+        ours, exact = (run_op("quantized_linear", *args, backend=b, bits=bits, group_size=group)
+                       for b in ("cpu_numba", "reference"))
+        np.testing.assert_allclose(ours, exact, rtol=0, atol=1e-5 * np.abs(exact).max())
+
+
+def test_odd_group_of_nibbles_is_refused():
+    from core.errors import NoKernelError
+    codes, scales = np.zeros((4, 5), np.uint8), np.ones((4, 4), np.float32)
+    with pytest.raises(NoKernelError, match="even group size, got 3"):
+        run_op("quantized_linear", np.ones((1, 10), np.float32), codes, scales, backend="cpu_numba",
+               bits=4, group_size=3)
+
+
+def test_long_contexts_split_and_tile():
+    """Decode over several stretches; prefill over several tiles and key blocks; many groups."""
+    rng = np.random.default_rng(2)
+    for tokens, past, heads, kv_heads, size in ((1, 700, 6, 2, 64), (300, 100, 32, 4, 48)):
+        k, v = rng.standard_normal((2, past + tokens, kv_heads, size), np.float32)
+        q = rng.standard_normal((tokens, heads, size), np.float32)
+        ours, exact = (run_op("attention", q, k, v, past=past, scale=size**-0.5, backend=b)
+                       for b in ("cpu_numba", "reference"))
+        np.testing.assert_allclose(ours, exact, rtol=0, atol=2e-6)
+
+
+def test_a_strided_array_is_refused():
+    from cpu_numba.compiling import bound
+    from cpu_numba.kernels.compiled import rows
+    x = np.zeros((4, 6), np.float32)[:, ::2]
+    with pytest.raises(ValueError, match="contiguous"):
+        bound(rows.add, x, x, x, 12)
