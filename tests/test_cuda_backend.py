@@ -76,8 +76,7 @@ def test_cubins_are_cached_and_the_key_covers_flags_and_target(tmp_path, monkeyp
 
 def test_a_source_that_does_not_compile_is_named():
     pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs cupy-cuda13x[ctk]")
-    from cuda_cupy import compiler
-
     from core.errors import BackendError
+    from cuda_cupy import compiler
     with pytest.raises(BackendError, match=r"elementwise\.cu does not compile"):
         compiler.compile_source("elementwise.cu", {}, "sm_90a")

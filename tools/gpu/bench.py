@@ -13,12 +13,12 @@ from typing import Any
 
 import cupy
 import numpy as np
+
+from core.session import Session
 from cuda_cupy import compiler
 from cuda_cupy.bandwidth import measure
 from cuda_cupy.capture import mark_repeating, record
 from cuda_cupy.device import device
-
-from core.session import Session
 
 sys.path.insert(0, str(Path(__file__).parent))
 from synthetic import session
