@@ -84,7 +84,9 @@ def test_interrupted_run_prints_what_it_has(tmp_path):
             "streaming.IncrementalDecoder.push = slow\n"
             "sys.exit(run.main(['--max-new-tokens', '400']))")
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.DEVNULL,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               # a shell that runs us in the background has SIGINT ignored
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     assert process.stdout is not None
     shown = process.stdout.read(30)  # it is in the middle of the story
     time.sleep(0.2)
