@@ -62,6 +62,7 @@ class Graph:
         self.nodes: list[Node] = []
         self.values: dict[str, Value] = {}
         self.outputs: dict[str, Value] = {}
+        self._names: set[str] = set()  # of values and nodes, which share one space
 
     # declaring
 
@@ -108,6 +109,7 @@ class Graph:
             label = node.name if len(outputs) == 1 else f"{node.name}.{key}"
             node.outputs[key] = self._add_value(Value(label, out, "node", node))
         self.nodes.append(node)
+        self._names.add(node.name)
         results = tuple(node.outputs.get(k) for k in op.result_names)
         return results[0] if len(results) == 1 else results
 
@@ -172,12 +174,12 @@ class Graph:
 
     def _add_value(self, value: Value) -> Value:
         self.values[value.name] = value
+        self._names.add(value.name)
         return value
 
     def _unique(self, name: str) -> str:
-        taken, n = {*self.values, *(node.name for node in self.nodes)}, 2
-        candidate = name
-        while candidate in taken:
+        candidate, n = name, 2
+        while candidate in self._names:
             candidate, n = f"{name}.{n}", n + 1
         return candidate
 

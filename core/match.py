@@ -36,16 +36,29 @@ def find_matches(op: FusedOp, graph: Graph) -> Iterator[Match]:
     """Every place where `op`'s composition occurs and may be replaced by one kernel."""
     optional = [p.name for p in op.sig.params if p.optional]
     variants = [frozenset(c) for n in range(len(optional) + 1) for c in combinations(optional, n)]
-    consumers, order = graph.consumers(), {node: i for i, node in enumerate(graph.nodes)}
+    index = _Index(graph)
     for absent in variants:
         pattern = op.pattern(absent)
         anchor = pattern.nodes[-1]
         for node in graph.nodes:
-            for state in _extend(pattern, anchor, node, _State({}, {}, {}), consumers):
+            for state in _extend(pattern, anchor, node, _State({}, {}, {}), index.consumers):
                 match = _finish(op, pattern, state)
-                if _replaceable(match, graph, consumers, order):
+                if _replaceable(match, index):
                     yield match
                     break
+
+
+class _Index:
+    """What the search asks of a graph again and again."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.nodes = graph.nodes
+        self.consumers = graph.consumers()
+        self.order = {node: i for i, node in enumerate(graph.nodes)}
+        self.returned = {v.root for v in graph.outputs.values()}
+        self.families: dict[Value, list[Value]] = {}  # values of one memory, by its owner
+        for value in graph.values.values():
+            self.families.setdefault(value.root, []).append(value)
 
 
 def _extend(pattern: Pattern, wanted: PatternNode, node: Node, state: _State,
@@ -98,24 +111,23 @@ def _finish(op: FusedOp, pattern: Pattern, state: _State) -> Match:
                  {k: state.attrs[k] for k in op.attributes}, outputs)
 
 
-def _replaceable(match: Match, graph: Graph, consumers: dict[Value, list[Node]],
-                 order: dict[Node, int]) -> bool:
+def _replaceable(match: Match, index: _Index) -> bool:
     """One kernel may run at the last node: nobody needs its results sooner, or its insides."""
-    group, last = set(match.nodes), max(order[n] for n in match.nodes)
-    exposed = set(match.outputs.values())
-    returned = {v.root for v in graph.outputs.values()}
+    order, group, exposed = index.order, set(match.nodes), set(match.outputs.values())
+    last = max(order[n] for n in group)
     for node in match.nodes:
         for value in node.outputs.values():
-            family = [v for v in graph.values.values() if v.root is value.root]
-            outside = [c for v in family for c in consumers[v] if c not in group]
-            if value not in exposed and (outside or value.root in returned):
+            outside = [c for v in index.families[value.root] for c in index.consumers[v]
+                       if c not in group]
+            if value not in exposed and (outside or value.root in index.returned):
                 return False
-            if any(order[c] < last and order[c] > order[node] for c in outside):
+            if any(order[node] < order[c] < last for c in outside):
                 return False
     # what a covered node reads may not be updated between it and the last one, where it would run
-    read = {v.root: min(order[n] for n in match.nodes if v in n.inputs.values())
-            for node in match.nodes for v in node.inputs.values() if v is not None}
-    return not any(
-        value.root in read and read[value.root] < order[other] < last
-        for other in graph.nodes if other not in group
-        for value in other.outputs.values() if value.alias_of is not None)
+    for node in match.nodes:
+        read = {v.root for v in node.inputs.values() if v is not None}
+        updated = {v.root for other in index.nodes[order[node] + 1:last] if other not in group
+                   for v in other.outputs.values() if v.alias_of is not None}
+        if read & updated:
+            return False
+    return True
