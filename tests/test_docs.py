@@ -55,7 +55,8 @@ def test_adding_a_backend(tmp_path):
     assert "my_backend:rms_norm" in explained and "cpu_numpy:attention" in explained
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/adding-a-backend.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/adding-a-backend.md",
+                                  "docs/file-formats.md"])
 def test_links_and_paths_exist(page):
     text = (ROOT / page).read_text()
     for link in re.findall(r"\]\((?!http)([^)#]+)", text):
