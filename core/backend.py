@@ -162,8 +162,9 @@ class KernelSet:
         dtypes     for each dtype variable of the signature, the dtypes taken: {"A": "f32 bf16"}
         supports   a predicate on the Call: None, or the reason for refusing
         priority   among this backend's kernels for the op, higher is tried first
-        prepare    called once for each set of weights, with the weights' native arrays by parameter
-                   name and `empty(shape, dtype)`; returns what `bind` gets in their place
+        prepare    called once for each set of weights, with the Call, the weights' native arrays
+                   by parameter name and `empty(shape, dtype)`; returns what `bind` gets in their
+                   place, by name. Kernels with the same `prepare` and attributes share the result
         workspace  the spec of a scratch tensor, given to `bind` as keyword `workspace`
 
         The function's parameters are the op's inputs, then its new outputs, then as keywords its

@@ -147,7 +147,7 @@ class Plan:
         names = {k: v.name for k, v in sorted(weights.items()) if v is not None}
         if step.kernel.prepare is None or not names:
             return {}
-        return dict(self.weights.prepared(step.kernel, backend, names))
+        return dict(self.weights.prepared(step.kernel, backend, step.call, names))
 
     def _copy(self, step: Step, name: str, value: Value) -> None:
         source, target = self.tensor(value.root), self.tensor(value.root, step.device)

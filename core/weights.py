@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.allocator import DeviceAllocator
-from core.backend import Backend, Kernel
+from core.backend import Backend, Call, Kernel
 from core.dtype import as_dtype, i4x2
 from core.errors import CheckpointError
 from core.tensor import Array, Tensor, TensorSpec
@@ -77,11 +77,11 @@ class WeightStore:
         """Use this tensor for the weight on its device."""
         self._tensors[name, tensor.device] = tensor
 
-    def prepared(self, kernel: Kernel, backend: Backend, weights: Mapping[str, str],
+    def prepared(self, kernel: Kernel, backend: Backend, call: Call, weights: Mapping[str, str],
                  ) -> dict[str, Any]:
-        """What `kernel.prepare` makes of these weights (parameter -> name), made once a function:
-        kernels that prepare alike share the result."""
-        key = (kernel.prepare, backend.name, *weights.items())
+        """What `kernel.prepare` makes of these weights (parameter -> name), made once: kernels that
+        prepare alike, with equal attributes, share the result."""
+        key = (kernel.prepare, backend.name, *sorted(call.attrs.items()), *weights.items())
         if key not in self._prepared:
             assert kernel.prepare is not None  # callers ask only then
             # not through tensor(): what prepare replaces need not stay on the device
@@ -90,7 +90,7 @@ class WeightStore:
                 self.arrays[n], backend.allocator, self.dtypes[n], copy=False)
                 for p, n in weights.items()}
             native = {p: backend.native(t) for p, t in given.items()}
-            made = kernel.prepare(**native, empty=self._empty(backend))
+            made = kernel.prepare(call, **native, empty=self._empty(backend))
             self._kept += [t for p, t in given.items()
                            if any(value is native[p] for value in made.values())]
             self._prepared[key] = made

@@ -25,7 +25,7 @@ def linear(x, weight, bias, out):
     return launch
 
 
-def _widen(*, empty, **weights):
+def _widen(call, *, empty, **weights):
     """16-bit weights as float32, once: NumPy has no product that widens as it reads."""
     wide = {}
     for name, array in weights.items():
