@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # On a GPU host, from the repository root: build, test and time the CUDA backends. Logs go to $OUT.
 #   tools/gpu/run.sh [report] [conformance] [large] [parity] [sanitize] [bench ARGUMENTS... | tune ARGUMENTS...]
-# Without a network it installs from .gpu/*.whl, which ../shared/gpu/stage puts there.
+# On a host without a network it installs what is missing from the wheels in .gpu/.
 set -uo pipefail
 out=${OUT:-/tmp/kernelyard-gpu}
 mkdir -p "$out"
@@ -9,11 +9,8 @@ start=$SECONDS
 if ! [ -d .gpu/site ]; then
     python3 -m pip install -q --no-index --no-deps --no-compile --target .gpu/site .gpu/*.whl
 fi
-# a snapshot of the core and the models in .gpu/src goes before the checkout's, which others may be
-# editing while this tree is copied
-src=.; [ -d .gpu/src ] && src=.gpu/src
 python3 -m pip install -q --no-index --no-deps --no-build-isolation --upgrade --target .gpu/site \
-    ./$src ./$src/backends/cpu_numpy ./backends/cuda_cupy 2>&1 | tail -3
+    . ./backends/cpu_numpy ./backends/cuda_cupy 2>&1 | tail -3
 export PYTHONPATH=$PWD/.gpu/site
 cd .gpu  # so that the installed packages are tested, not the checkout
 echo "== setup $((SECONDS - start)) s"
