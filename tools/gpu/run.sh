@@ -29,14 +29,17 @@ while [ $# -gt 0 ]; do
             -p no:cacheprovider -p no:benchmark --gpu-report "$out/gpu_report.json" \
             >"$out/conformance.log" 2>&1
         tail -2 "$out/conformance.log"
-        for what in "qwen2.5-0.5b bf16" "llama3.2-1b bf16" "tinyllama-1.1b f32"; do
-            set -- $what "$@"; shape=$1; stored=$2; shift 2
-            timeout 100 python3 -m models.bench --backend cuda_cupy --shape "$shape" \
-                --stored "$stored" --repeat 3 --json >"$out/$shape.json" 2>"$out/$shape.log"
-            tail -c 300 "$out/$shape.log"
-            python3 ../tools/gpu/speeds.py "$out/gpu_report.json" "$out"/*b.json
-            grep -E "tokens_per_s|verdict|share" "$out/$shape.json"
-        done ;;
+        row=0
+        for what in "qwen2.5-0.5b --stored bf16" "llama3.2-1b --stored bf16" "tinyllama-1.1b" \
+            "llama3.2-1b --stored bf16 --prompt 2048 --tokens 16" "tinyllama-1.1b --quantize int8" \
+            "llama2-7b --stored bf16" "llama2-7b --stored bf16 --quantize int8"; do
+            row=$((row + 1))
+            # shellcheck disable=SC2086  # the words of $what are separate arguments
+            timeout 100 python3 -m models.bench --backend cuda_cupy --repeat 3 --json --shape $what \
+                >"$out/speed$row.json" 2>"$out/speed$row.log" || tail -c 300 "$out/speed$row.log"
+            grep -E "shape|tokens_per_s|verdict|share" "$out/speed$row.json"
+        done
+        python3 ../tools/gpu/speeds.py "$out/gpu_report.json" "$out"/speed*.json ;;
     large)
         timeout 200 python3 -m pytest --pyargs core.conformance --backend cuda_cupy --large -q -n 3 \
             -p no:cacheprovider -p no:benchmark -k matches >"$out/large.log" 2>&1
