@@ -98,7 +98,8 @@ def compare(actual: Array, expected: Expected, tolerance: Tolerance) -> Comparis
         budget_nmse += rounding**2 * _nmse(rounded, x)
     nmse = _nmse(a, x)
     worst = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
-    used = max(float(error.max()) / budget, nmse / budget_nmse) if nmse else 0.0
+    tiny = float(np.finfo(np.float64).tiny)  # a tolerance of nothing is met by equal results only
+    used = max(float(error.max()) / max(budget, tiny), nmse / max(budget_nmse, tiny))
     detail = (f"found {a[worst]:.9g}, expected {x[worst]:.9g}; budget {budget:.2e} of the row's "
               f"peak and NMSE {budget_nmse:.2e} (arithmetic in float32: {arithmetic:.2e})")
     return Comparison(used <= 1, used, nmse, float(abs(a - x).max()), float(error.max()), worst,

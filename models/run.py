@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X", help="1 is off")
     p.add_argument("--stop", action="append", default=[], metavar="TEXT",
                    help="stop before this text; may repeat")
-    p.add_argument("--seed", type=int, help="fixes what is drawn, on any backend")
+    p.add_argument("--seed", type=int, help="fixes the random numbers, on any backend")
     p.add_argument("--dtype", choices=("f32", "f16", "bf16"), help="of the activations")
     p.add_argument("--quantize", choices=("int8", "int4"),
                    help="quantise the weights while loading")
