@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.chooser import Step
-from core.compare import Comparison, Expected, compare
+from core.compare import Comparison, Expected, Tolerance, compare
 from core.dispatch import expectations, run_kernel
 from core.errors import CheckError, NoKernelError
 from core.plan import Plan
@@ -30,6 +30,13 @@ class CheckRow:
     worst: Comparison | None = None
     worst_node: str = ""
     skipped: str = ""
+
+    def add(self, verdicts: Sequence[Comparison], node: str) -> None:
+        """Count the wrong ones, and keep the worst with the node (and who computed it)."""
+        for verdict in verdicts:
+            self.wrong += not verdict.ok
+            if self.worst is None or verdict.used > self.worst.used:
+                self.worst, self.worst_node = verdict, node
 
 
 class FiniteCheck:
@@ -87,7 +94,8 @@ class CrossCheck:
             launch()
             after = {k: np.array(t.numpy()) for k, t in step.results.items()}
             expected = expectations(step.op, before, step.call.attrs)
-            names = step.op.result_names
+            names, tolerance = step.op.result_names, step.op.tolerance
+            own = _verdicts(after, expected, tolerance)  # the same whoever it is compared with
             for opinion in self.against:
                 row = self._rows.setdefault((step.op.name, step.kernel.id, opinion), CheckRow(
                     step.op.name, step.kernel.id, opinion))
@@ -98,16 +106,14 @@ class CrossCheck:
                     except NoKernelError as error:
                         row.skipped = str(error).splitlines()[0]
                         continue
-                    self._judge(row, step, opinion, dict(zip(names, theirs, strict=True)), expected)
-                self._judge(row, step, step.kernel.id, after, expected)
+                    found = dict(zip(names, theirs, strict=True))
+                    row.add(_verdicts(found, expected, tolerance), f"{step.node.name} ({opinion})")
+                row.add(own, f"{step.node.name} ({step.kernel.id})")
                 row.calls += 1
 
-    def _judge(self, row: CheckRow, step: Step, who: str, found: Mapping[str, Array | None],
-               expected: Mapping[str, Expected]) -> None:
-        for name, array in found.items():
-            if array is None or name not in expected:
-                continue
-            verdict = compare(array, expected[name], step.op.tolerance)
-            row.wrong += not verdict.ok
-            if row.worst is None or verdict.used > row.worst.used:
-                row.worst, row.worst_node = verdict, f"{step.node.name} ({who})"
+
+def _verdicts(found: Mapping[str, Array | None], expected: Mapping[str, Expected],
+              tolerance: Tolerance) -> list[Comparison]:
+    """One for each result that is there."""
+    return [compare(array, expected[name], tolerance) for name, array in found.items()
+            if array is not None and name in expected]

@@ -10,7 +10,7 @@ from functools import cache, partial
 import core.ops  # noqa: F401 - fills the vocabulary
 from core.backend import Backend, BackendSpec, Kernel, check_kernel
 from core.errors import BackendError, KernelyardError, PluginError
-from core.op import OPS, register_op
+from core.op import register_op
 from core.plugins import Plugins
 
 
@@ -23,9 +23,7 @@ class Registry:
         self._kernels: dict[str, dict[str, list[Kernel]]] = {}
         self._open: dict[str, Backend] = {}
         self.sources: dict[Kernel, str] = {}  #: the distribution that each kernel came from
-        known = set(OPS)
         self.plugins.call_each("register_ops", register=register_op)
-        self.plugin_ops = sorted(set(OPS) - known)
         for plugin in list(self.plugins.distributions):
             added: dict[str, BackendSpec] = {}  # a plugin that breaks halfway leaves nothing behind
             register = partial(self._add_backend, plugin, added)

@@ -9,7 +9,18 @@ from core.samples import ErrorSample, Sample, spec
 from core.tensor import Array
 
 
-class Linear(Op):
+class Product(Op):
+    """An op that multiplies x [T,K] by a matrix into out [T,N]; says what that costs."""
+
+    def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
+        moved = super().cost(inputs, attrs)
+        x = inputs["x"]
+        assert x is not None  # super().cost has checked
+        out = self.infer(inputs, attrs)["out"]
+        return Cost(2 * int(x.shape[1]) * (out.nbytes // out.dtype.itemsize), moved.nbytes)
+
+
+class Linear(Product):
     """out = x @ weight.T + bias; the sum runs in f32 or better, then rounds to `out_dtype`."""
 
     name = "linear"
@@ -30,13 +41,6 @@ class Linear(Op):
     def reference(self, x: Array, weight: Array, bias: Array | None) -> Array:
         out = x @ weight.T
         return out if bias is None else out + bias
-
-    def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
-        moved = super().cost(inputs, attrs)
-        x = inputs["x"]
-        assert x is not None  # super().cost has checked
-        out = self.infer(inputs, attrs)["out"]
-        return Cost(2 * int(x.shape[1]) * (out.nbytes // out.dtype.itemsize), moved.nbytes)
 
     def samples(self) -> list[Sample]:
         def product(t: int, n: int, k: int, bias: bool = False, *, large: bool = False) -> Sample:

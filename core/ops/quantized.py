@@ -6,7 +6,8 @@ import numpy as np
 
 from core.compare import Tolerance
 from core.errors import OpError, ShapeError
-from core.op import Attr, Attrs, Cost, Env, Op, Specs, need, out_dtype
+from core.op import Attr, Attrs, Env, need, out_dtype
+from core.ops.linear import Product
 from core.samples import Draw, ErrorSample, Sample, spec
 from core.tensor import Array
 
@@ -28,7 +29,7 @@ def expand_weight(codes: Array, scales: Array, zeros: Array | None, bits: int, g
     return scales[:, group] * (code - zero)
 
 
-class QuantizedLinear(Op):
+class QuantizedLinear(Product):
     """out = x @ w.T + bias with w[n,k] = scales[n,k//G] * (codes[n,k] - zeros[n,k//G]).
 
     8 bits: codes i8 [N,K], zero 0 unless given. 4 bits: codes i4x2 [N,ceil(K/2)] holding 0..15,
@@ -68,13 +69,6 @@ class QuantizedLinear(Op):
         weight = expand_weight(codes, scales.astype(x.dtype), zeros, bits, group_size, x.shape[1])
         out = x @ weight.T
         return out if bias is None else out + bias
-
-    def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
-        moved = super().cost(inputs, attrs)
-        x = inputs["x"]
-        assert x is not None  # super().cost has checked
-        out = self.infer(inputs, attrs)["out"]
-        return Cost(2 * int(x.shape[1]) * (out.nbytes // out.dtype.itemsize), moved.nbytes)
 
     def samples(self) -> list[Sample]:
         def product(t: int, n: int, k: int, bits: int, group: int, zeros: bool = False,
