@@ -110,6 +110,7 @@ class Call:
 
 
 Supports = Callable[[Call], str | None]
+Packs = Callable[[Call], Mapping[str, TensorSpec]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +124,8 @@ class Kernel:
     dtypes: Mapping[str, tuple[DType, ...]]
     supports: Supports | None = None
     priority: int = 0
-    prepare: Callable[..., dict[str, Any]] | None = None
+    prepare: Callable[..., None] | None = None
+    packs: Packs | None = None
     workspace: Callable[[Call], TensorSpec] | None = None
     deterministic: bool = True
     batch_invariant: bool = False
@@ -154,7 +156,7 @@ class KernelSet:
 
     def implements(self, op: str, *, dtypes: Mapping[str, str], name: str | None = None,
                    supports: Supports | None = None, priority: int = 0,
-                   prepare: Callable[..., dict[str, Any]] | None = None,
+                   prepare: Callable[..., None] | None = None, packs: Packs | None = None,
                    workspace: Callable[[Call], TensorSpec] | None = None,
                    deterministic: bool = True, batch_invariant: bool = False) -> Callable[[F], F]:
         """Declare the decorated function a kernel for `op`; the function itself is unchanged.
@@ -162,9 +164,11 @@ class KernelSet:
         dtypes     for each dtype variable of the signature, the dtypes taken: {"A": "f32 bf16"}
         supports   a predicate on the Call: None, or the reason for refusing
         priority   among this backend's kernels for the op, higher is tried first
-        prepare    called once for each set of weights, with the Call, the weights' native arrays
-                   by parameter name and `empty(shape, dtype)`; returns what `bind` gets in their
-                   place, by name. Kernels with the same `prepare` and attributes share the result
+        packs      for a Call, the specs of the arrays that `bind` gets in place of weights, by
+                   parameter name: known before anything is loaded, so that memory can be planned
+        prepare    fills them, once for each set of weights: called with the Call, the arrays by
+                   name as `packed`, and the weights' native arrays by parameter name. Kernels with
+                   the same `prepare` and attributes share the result
         workspace  the spec of a scratch tensor, given to `bind` as keyword `workspace`
 
         The function's parameters are the op's inputs, then its new outputs, then as keywords its
@@ -174,7 +178,7 @@ class KernelSet:
             self._kernels.append(Kernel(
                 op, self.backend, name or bind.__name__, bind,
                 {var: tuple(as_dtype(d) for d in text.split()) for var, text in dtypes.items()},
-                supports, priority, prepare, workspace, deterministic, batch_invariant))
+                supports, priority, prepare, packs, workspace, deterministic, batch_invariant))
             return bind
         return declare
 
@@ -198,6 +202,9 @@ def check_kernel(kernel: Kernel) -> None:
         raise PluginError(
             f"kernel {kernel.id} ({where}) has parameters {_show(*found)}, but op {op.name} "
             f"({inspect.getsourcefile(type(op))}) declares {_show(*expected)}")
+    if (kernel.prepare is None) != (kernel.packs is None):
+        raise PluginError(f"kernel {kernel.id} ({where}) has only one of prepare and packs: packs "
+                          "gives the specs of what prepare fills")
     variables = {p.dtype for p in (*op.sig.params, *op.sig.outputs) if p.dtype_is_variable}
     if set(kernel.dtypes) != variables:
         raise PluginError(f"kernel {kernel.id} ({where}) gives dtypes for {sorted(kernel.dtypes)}, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 
@@ -50,6 +51,34 @@ class HostAllocator(DeviceAllocator):
         return buffer.handle  # type: ignore[no-any-return]
 
     def available(self) -> int | None:
-        if not hasattr(os, "sysconf") or "SC_AVPHYS_PAGES" not in os.sysconf_names:
-            return None
+        """What the kernel would give without swapping, cached file pages included, and no more than
+        the control group (a container) may still take."""
+        found = [n for n in (_machine_available(), _group_available()) if n is not None]
+        return min(found, default=None)
+
+
+def _machine_available() -> int | None:
+    for line in _lines("/proc/meminfo"):
+        name, _, value = line.partition(":")
+        if name == "MemAvailable":
+            return int(value.split()[0]) << 10
+    if "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", ()):
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _group_available(root: str = "/sys/fs/cgroup") -> int | None:
+    """Version 2, as a container sees its own group: https://docs.kernel.org/admin-guide/
+    cgroup-v2.html. Inactive file pages count as used there, and are given back on demand."""
+    limit, used = (_lines(f"{root}/memory.{name}") for name in ("max", "current"))
+    if not (limit and used) or limit[0] == "max":
+        return None
+    stat = dict(line.split() for line in _lines(f"{root}/memory.stat"))
+    return int(limit[0]) - int(used[0]) + int(stat.get("inactive_file", 0))
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="ascii").splitlines()
+    except OSError:  # another system, or no such limit
+        return []

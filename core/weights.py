@@ -35,6 +35,11 @@ def part_names(matrix: str) -> tuple[str, str, str]:
     return f"{matrix}.codes", f"{matrix}.scales", f"{matrix}.zeros"
 
 
+def prepared_key(kernel: Kernel, call: Call, weights: Mapping[str, str]) -> tuple[object, ...]:
+    """Equal for nodes that share one set of prepacked weights."""
+    return (kernel.prepare, kernel.backend, *sorted(call.attrs.items()), *weights.items())
+
+
 class WeightStore:
     """Host arrays by name (memory-mapped ones stay so); device tensors, prepacked forms, cached."""
 
@@ -79,32 +84,26 @@ class WeightStore:
 
     def prepared(self, kernel: Kernel, backend: Backend, call: Call, weights: Mapping[str, str],
                  ) -> dict[str, Any]:
-        """What `kernel.prepare` makes of these weights (parameter -> name), made once: kernels that
-        prepare alike, with equal attributes, share the result."""
-        key = (kernel.prepare, backend.name, *sorted(call.attrs.items()), *weights.items())
+        """The native arrays that `kernel.prepare` fills from these weights (parameter -> name),
+        filled once: kernels that prepare alike, with equal attributes, share the result."""
+        key = prepared_key(kernel, call, weights)
         if key not in self._prepared:
-            assert kernel.prepare is not None  # callers ask only then
-            # not through tensor(): what prepare replaces need not stay on the device
+            assert kernel.prepare is not None and kernel.packs is not None  # callers ask only then
             device = backend.allocator.device
+            packed = {p: Tensor.empty(spec.sizes, spec.dtype, backend.allocator)
+                      for p, spec in kernel.packs(call).items()}
+            self._kept += packed.values()
+            # not through tensor(): what prepare replaces need not stay on the device
             given = {p: self._tensors.get((n, device)) or Tensor.from_numpy(
                 self.arrays[n], backend.allocator, self.dtypes[n], copy=False)
                 for p, n in weights.items()}
-            native = {p: backend.native(t) for p, t in given.items()}
-            made = kernel.prepare(call, **native, empty=self._empty(backend))
-            self._kept += [t for p, t in given.items()
-                           if any(value is native[p] for value in made.values())]
-            self._prepared[key] = made
+            filled = {p: backend.native(t) for p, t in packed.items()}
+            kernel.prepare(call, packed=filled, **{p: backend.native(t) for p, t in given.items()})
+            self._prepared[key] = filled
             self._prepared_bytes += sum(self.arrays[n].nbytes for n in weights.values())
             self._progress("preparing weights", self._prepared_bytes,
                            max(self.nbytes, self._prepared_bytes))
         return self._prepared[key]
-
-    def _empty(self, backend: Backend) -> Callable[..., Any]:
-        def empty(shape: tuple[int, ...], dtype: str) -> Any:  # noqa: ANN401 - a native array
-            tensor = Tensor.empty(shape, as_dtype(dtype), backend.allocator)
-            self._kept.append(tensor)
-            return backend.native(tensor)
-        return empty
 
     @property
     def nbytes(self) -> int:

@@ -28,8 +28,10 @@ def test_dispatched_equals_called_directly(op):
         if kernel.prepare is not None:
             weights = {k: a for k, a in arrays.items()
                        if k in case.op.weight_params and a is not None}
-            arrays.update(kernel.prepare(entry.call, **weights,
-                                         empty=lambda s, d: np.empty(s, np.float32)))
+            packed = {k: np.empty(s.sizes, s.dtype.numpy)
+                      for k, s in kernel.packs(entry.call).items()}
+            kernel.prepare(entry.call, packed=packed, **weights)
+            arrays.update(packed)
         outs = {k: np.empty(s.sizes, s.dtype.numpy) for k, s in case.op.infer(
             entry.call.inputs, entry.call.attrs).items()}
         keywords = {k: v for k, v in entry.call.attrs.items()

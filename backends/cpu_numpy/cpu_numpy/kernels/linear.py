@@ -25,16 +25,19 @@ def linear(x, weight, bias, out):
     return launch
 
 
-def _widen(call, *, empty, **weights):
+def _wide(call: Call) -> dict[str, TensorSpec]:
+    return {name: TensorSpec(spec.shape, f32) for name in call.op.weight_params
+            if (spec := call.inputs[name]) is not None}
+
+
+def _widen(call, *, packed, **weights):
     """16-bit weights as float32, once: NumPy has no product that widens as it reads."""
-    wide = {}
     for name, array in weights.items():
-        wide[name] = empty(array.shape, "f32")
-        np.copyto(wide[name], array, casting="unsafe")
-    return wide
+        np.copyto(packed[name], array, casting="unsafe")
 
 
-@kernels.implements("linear", dtypes={"A": "f32", "W": "f16 bf16", "O": "f32"}, prepare=_widen)
+@kernels.implements("linear", dtypes={"A": "f32", "W": "f16 bf16", "O": "f32"}, prepare=_widen,
+                    packs=_wide)
 def linear_widened(x, weight, bias, out):
     return linear(x, weight, bias, out)
 
