@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ import numpy as np
 
 from core.allocator import DeviceAllocator
 from core.dtype import DType, as_dtype, f32
-from core.errors import PluginError
+from core.errors import OptionError, PluginError
 from core.op import Op, find_op
 from core.tensor import Array, Tensor, TensorSpec
 
@@ -35,10 +35,39 @@ F = TypeVar("F", bound=Callable[..., Launch])
 
 
 @dataclass(frozen=True)
+class BackendOptions:
+    """What a user may ask of backends as they open; None leaves it to the backend.
+
+    device      which of the machine's devices, counted from 0
+    threads     of the CPU, for kernels
+    allow_tf32  products of f32 values may round their inputs to TF32 (10 bits of mantissa)
+
+    Raises OptionError for a value that no backend could take.
+    """
+
+    device: int | None = None
+    threads: int | None = None
+    allow_tf32: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("device", 0), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < least):
+                raise OptionError(f"--{name} {value!r}: expected a whole number, at least "
+                                  f"{least}")
+
+    def given(self) -> dict[str, int | bool]:
+        """The options that were set."""
+        return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+
+
+@dataclass(frozen=True)
 class BackendSpec:
     """A backend before it is used. `target` is "module:attribute", imported on first use.
 
-    `requires` maps each module that must be importable to the line that installs it.
+    `requires` maps each module that must be importable to the line that installs it. `options`
+    names the fields of `BackendOptions` that the backend takes: those that the user set are
+    passed to `target` as keywords.
     """
 
     name: str
@@ -46,6 +75,7 @@ class BackendSpec:
     target: str
     description: str
     requires: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
 
 
 class Backend(ABC):

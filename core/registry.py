@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from functools import cache, partial
 
 import core.ops  # noqa: F401 - fills the vocabulary
-from core.backend import Backend, BackendSpec, Kernel, check_kernel
-from core.errors import BackendError, KernelyardError, PluginError
+from core.backend import Backend, BackendOptions, BackendSpec, Kernel, check_kernel
+from core.errors import BackendError, KernelyardError, OptionError, PluginError
 from core.op import register_op
 from core.plugins import Plugins
 
@@ -17,8 +17,10 @@ from core.plugins import Plugins
 class Registry:
     """Backends by name, opened on first use; kernels by backend and op, best first."""
 
-    def __init__(self, plugins: Plugins | None = None) -> None:
+    def __init__(self, plugins: Plugins | None = None,
+                 options: BackendOptions | None = None) -> None:
         self.plugins = plugins or Plugins()
+        self.options = options or BackendOptions()
         self.specs: dict[str, BackendSpec] = {}
         self._kernels: dict[str, dict[str, list[Kernel]]] = {}
         self._open: dict[str, Backend] = {}
@@ -46,6 +48,15 @@ class Registry:
                      f"(or ./backends/{name} from a checkout)")
         raise BackendError("\n".join(lines))
 
+    def check_options(self, names: Sequence[str]) -> None:
+        """Raise OptionError for an option that was set and that none of these backends takes."""
+        for option in self.options.given():
+            if not any(option in self.spec(name).options for name in names):
+                takers = sorted(n for n, s in self.specs.items() if option in s.options)
+                raise OptionError(
+                    f"--{option.replace('_', '-')} means nothing to {', '.join(names)}; installed "
+                    f"backends that take it: {', '.join(takers) or 'none'}")
+
     def unavailable(self, name: str) -> str | None:
         """None if the backend can be used here, else the reason with its fix. Opens the backend."""
         try:
@@ -65,8 +76,9 @@ class Registry:
             raise BackendError(f"backend {name} is unavailable: {'; '.join(missing)}")
         module, _, attribute = spec.target.partition(":")
         try:
-            opened: Backend = getattr(importlib.import_module(module), attribute)()
-        except BackendError:
+            asked = {k: v for k, v in self.options.given().items() if k in spec.options}
+            opened: Backend = getattr(importlib.import_module(module), attribute)(**asked)
+        except (BackendError, OptionError):
             raise
         except Exception as error:
             raise BackendError(f"backend {name} is unavailable: {spec.target} failed with "
@@ -115,10 +127,14 @@ def _importable(module: str) -> bool:
         return False
 
 
+def default_registry(options: BackendOptions | None = None) -> Registry:
+    """The registry of everything installed, made once for each set of options."""
+    return _registry(options or BackendOptions())
+
+
 @cache
-def default_registry() -> Registry:
-    """The registry of everything installed, made once."""
-    return Registry()
+def _registry(options: BackendOptions) -> Registry:
+    return Registry(options=options)
 
 
 def split_backends(backends: str | Sequence[str]) -> tuple[str, ...]:

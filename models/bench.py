@@ -14,8 +14,8 @@ import numpy as np
 
 from core.crosscheck import REFERENCE, CrossCheck
 from core.errors import KernelyardError, OptionError
-from core.registry import default_registry
 from models import report
+from models.arguments import add_backend_options, chosen_registry
 from models.loading import KV_DTYPES, Options, open_checkpoint
 from models.model import Model
 from models.shapes import SHAPES, random_checkpoint
@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--tokens", type=int, default=128, metavar="N", help="tokens to decode")
     p.add_argument("--repeat", type=int, default=5, metavar="N")
     p.add_argument("--no-fusion", action="store_true")
+    add_backend_options(p)
     p.add_argument("--json", action="store_true")
     return p
 
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(shape: str, args: argparse.Namespace) -> dict[str, Any]:
     """One row: times in seconds, rates in tokens or bytes a second, the verdict, the ledger."""
-    registry = default_registry()
+    registry = chosen_registry(args)
     options = Options(args.backend, args.dtype, args.quantize, args.kv_dtype,
                       args.prompt + args.tokens, fusion=not args.no_fusion)
     checked, verdict, ok = _check(shape, args, options)
@@ -101,7 +102,7 @@ def _run(model: Model, ids: list[int], tokens: int) -> tuple[float, float, list[
 def _check(shape: str, args: argparse.Namespace, options: Options,
            ) -> tuple[set[tuple[str, str]], str, bool]:
     """The kernels of one layer and the head at this shape, each held to the float64 definition."""
-    registry, start = default_registry(), time.perf_counter()
+    registry, start = chosen_registry(args), time.perf_counter()
     with open_checkpoint(random_checkpoint(shape, args.stored, layers=1), options,
                          registry) as model:
         check = CrossCheck(registry, [REFERENCE])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from core.backend import BackendOptions
 from core.decoding import GraphKind
 from core.dtype import DType, as_dtype, bf16, f16, f32
 from core.errors import CheckpointError, DtypeError, OptionError, TokenizerError
@@ -45,8 +46,9 @@ class Options:
 def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *,
          dtype: str | None = None, quantize: str | None = None, kv_dtype: str | None = None,
          max_context: int | None = None, kernels: Sequence[str] = (), fusion: bool = True,
-         chunk: int = 512, registry: Registry | None = None, progress: Progress = no_progress,
-         ) -> Model:
+         chunk: int = 512, device: int | None = None, threads: int | None = None,
+         allow_tf32: bool | None = None, registry: Registry | None = None,
+         progress: Progress = no_progress) -> Model:
     """Load a model.
 
     backend      strict: every op must have a kernel there. Several, as "a,b": fall back in order
@@ -58,10 +60,11 @@ def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *
     kernels      overrides such as "attention=cpu_numpy"; see core.select.Override
     fusion       whether fused kernels may take several nodes at once
     chunk        the most tokens of a prompt that are computed at once
+    device, threads, allow_tf32   see core.backend.BackendOptions; a `registry` has its own
 
     Raises an InputError, BackendError or NoKernelError that says what to do.
     """
-    registry = registry or default_registry()
+    registry = registry or default_registry(BackendOptions(device, threads, allow_tf32))
     options = Options(backend, dtype, quantize, kv_dtype, max_context, kernels, fusion, chunk)
     return open_checkpoint(read_checkpoint(path_or_name, registry), options, registry, progress)
 
@@ -79,6 +82,7 @@ def open_checkpoint(checkpoint: Checkpoint, options: Options, registry: Registry
     if options.chunk < 1:
         raise OptionError(f"chunk is {options.chunk}, expected at least 1 token")
     names = split_backends(options.backend)
+    registry.check_options(names)
     first = registry.backend(names[0])
     stored = _stored_dtype(checkpoint)
     activations = _float_dtype(options.dtype) or first.activation_dtype(stored)

@@ -11,8 +11,9 @@ from typing import Any
 
 from core.crosscheck import CrossCheck, FiniteCheck
 from core.errors import KernelyardError, OptionError, PromptError
-from core.registry import default_registry, split_backends
+from core.registry import split_backends
 from models import report
+from models.arguments import add_backend_options, chosen_registry
 from models.chat import chat
 from models.checkpoint import DEFAULT_MODEL, shipped_models
 from models.loading import KV_DTYPES, load
@@ -50,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--kernel", action="append", default=[], metavar="[NODES:]OP=BACKEND[:KERNEL]",
                    help="choose a kernel, such as attention=cpu_numpy; may repeat")
     p.add_argument("--no-fusion", action="store_true", help="use no fused kernels")
+    add_backend_options(p)
     p.add_argument("--explain", nargs="?", const="table", choices=("table", "json", "graph", "dot"),
                    help="show which kernel runs what, and why others do not; or the graph")
     p.add_argument("--check", metavar="BACKEND[,BACKEND]",
@@ -86,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    registry = default_registry()
+    registry = chosen_registry(args)
     if args.list_backends:
         report.backends(registry)
         return 0
@@ -103,7 +105,7 @@ def _run(args: argparse.Namespace) -> int:
     with report.Loading() as loading, load(
             args.model, args.backend, dtype=args.dtype, quantize=args.quantize,
             kv_dtype=args.kv_dtype, max_context=args.max_context, kernels=args.kernel,
-            fusion=not args.no_fusion, progress=loading.progress) as model:
+            fusion=not args.no_fusion, registry=registry, progress=loading.progress) as model:
         loading.stop()
         model.session.observer = check or (FiniteCheck() if args.check_finite else None)
         for note in model.notes:

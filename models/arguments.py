@@ -1,0 +1,21 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+
+from core.backend import BackendOptions
+from core.registry import Registry, default_registry
+
+
+def add_backend_options(parser: argparse.ArgumentParser) -> None:
+    """--device, --threads and --allow-tf32, for the backends that take them."""
+    parser.add_argument("--device", type=int, metavar="N", help="which GPU, counted from 0")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: all cores)")
+    parser.add_argument("--allow-tf32", action="store_true", default=None,
+                        help="f32 products on a GPU may round their inputs to TF32")
+
+
+def chosen_registry(args: argparse.Namespace) -> Registry:
+    """Everything installed, its backends opened with the options of `add_backend_options`."""
+    return default_registry(BackendOptions(args.device, args.threads, args.allow_tf32))
