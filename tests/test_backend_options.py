@@ -40,7 +40,7 @@ def test_an_option_reaches_the_backend_that_takes_it(registry):
 def test_an_option_that_nobody_takes_is_an_error(registry):
     made = registry(BackendOptions(device=1))
     made.check_options(["cpu_numpy", "toy"])
-    with pytest.raises(OptionError, match="--device means nothing to cpu_numpy; installed .*toy"):
+    with pytest.raises(OptionError, match=r"--device means nothing to cpu_numpy; installed .*toy"):
         made.check_options(["cpu_numpy"])
     with pytest.raises(OptionError, match="--allow-tf32 means nothing to cpu_numpy"):
         models.load("stories-llama2", allow_tf32=True)
