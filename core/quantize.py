@@ -38,7 +38,7 @@ def quantize(weight: Array, bits: int, group_size: int | None = None, *,
     codes = np.empty((n, k), np.int16)
     scales = np.empty((n, groups), np.float32)
     zeros = None if symmetric else np.empty((n, groups), np.float32)
-    step = max(1, _ROWS // max(1, k))
+    step = max(1, _ROWS // max(1, groups * group))
     for start in range(0, n, step):
         part = slice(start, min(n, start + step))
         rows = np.zeros((part.stop - start, groups * group), np.float32)

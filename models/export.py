@@ -17,6 +17,7 @@ from models.checkpoint import read_checkpoint
 from models.formats.source import Source, without_rope_scaling
 from models.formats.targets import TARGETS, Target, choose_target
 from models.formats.verify import verify_written
+from models.precision import add_arguments, parsed
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
                    help="a folder for hf, a file for the others")
     p.add_argument("--dtype", choices=("f32", "f16", "bf16"),
                    help="of the weights (default: as they are stored; llama2c and kuiper: f32)")
-    p.add_argument("--quantize", choices=("int8", "int4"), help="projections and head")
+    add_arguments(p)
     p.add_argument("--version", type=int, choices=(0, 1, 2),
                    help="of llama2.c's format (default: 0, which run.c reads; int8: 2, for runq.c)")
     p.add_argument("--ignore-rope-scaling", action="store_true",
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.ignore_rope_scaling:
             checkpoint = without_rope_scaling(checkpoint)
         source = Source(checkpoint, registry)
-        target = choose_target(args.to, source, args.dtype, args.quantize, args.version)
+        target = choose_target(args.to, source, args.dtype, parsed(args), args.version)
         with report.Loading() as loading:
             said = export(source, target, args.out, registry, force=args.force,
                           verify=not args.no_verify, progress=loading.progress)

@@ -22,6 +22,7 @@ from models.architecture import find_architecture
 from models.builder import EMBEDDING, HEAD, INV_FREQ
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.model import Model
+from models.precision import Quantization
 from models.prepare import convert, quantize_weights
 from models.rope import inverse_frequencies
 
@@ -41,31 +42,40 @@ class Options:
     kernels: Sequence[str] = ()
     fusion: bool = True
     chunk: int = 512
+    group_size: int | None = None
+    keep: str | Sequence[str] = ()
+    quantize_only: str | Sequence[str] = ()
 
 
 def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *,
          dtype: str | None = None, quantize: str | None = None, kv_dtype: str | None = None,
          max_context: int | None = None, kernels: Sequence[str] = (), fusion: bool = True,
-         chunk: int = 512, device: int | None = None, threads: int | None = None,
-         allow_tf32: bool | None = None, registry: Registry | None = None,
+         chunk: int = 512, group_size: int | None = None, keep: str | Sequence[str] = (),
+         quantize_only: str | Sequence[str] = (), device: int | None = None,
+         threads: int | None = None, allow_tf32: bool | None = None,
+         registry: Registry | None = None,
          progress: Progress = no_progress) -> Model:
     """Load a model.
 
     backend      strict: every op must have a kernel there. Several, as "a,b": fall back in order
     dtype        f32, f16 or bf16 for activations (default: the backend's choice). Weights keep
                  their stored dtype unless it is wider than, or another 16-bit type than, this one
-    quantize     int8 or int4: the projections and the output head are quantised while loading
+    quantize     int8, int4 or int4-symmetric: the projections and the output head are quantised
+                 while loading
     kv_dtype     f32, f16, bf16 or i8 for the KV cache (default: the activations')
     max_context  tokens the KV cache holds (default: the model's limit, at most 4096)
     kernels      overrides such as "attention=cpu_numpy"; see core.select.Override
     fusion       whether fused kernels may take several nodes at once
     chunk        the most tokens of a prompt that are computed at once
+    group_size, keep, quantize_only  the weights that share a scale; which matrices stay in full
+                 precision, or which alone are quantised: see models.precision.Quantization
     device, threads, allow_tf32   see core.backend.BackendOptions; a `registry` has its own
 
     Raises an InputError, BackendError or NoKernelError that says what to do.
     """
     registry = registry or default_registry(BackendOptions(device, threads, allow_tf32))
-    options = Options(backend, dtype, quantize, kv_dtype, max_context, kernels, fusion, chunk)
+    options = Options(backend, dtype, quantize, kv_dtype, max_context, kernels, fusion, chunk,
+                      group_size, keep, quantize_only)
     return open_checkpoint(read_checkpoint(path_or_name, registry), options, registry, progress)
 
 
@@ -88,6 +98,8 @@ def open_checkpoint(checkpoint: Checkpoint, options: Options, registry: Registry
     activations = _float_dtype(options.dtype) or first.activation_dtype(stored)
     cache = _cache_dtype(options.kv_dtype) or activations
     context = _context(config.max_positions, options.max_context)
+    quantization = Quantization.parse(options.quantize, options.group_size, options.keep,
+                                      options.quantize_only)
     overrides = tuple(Override.parse(text) for text in options.kernels)
     for override in overrides:
         override.check(registry)
@@ -96,7 +108,7 @@ def open_checkpoint(checkpoint: Checkpoint, options: Options, registry: Registry
         checkpoint.notes.append(f"{HEAD} in the file is not used: the configuration ties it to "
                                 "the embedding")
         del arrays[HEAD]
-    weights = quantize_weights(arrays, checkpoint.quantized, options.quantize,
+    weights = quantize_weights(arrays, checkpoint.quantized, quantization,
                                config.tied_embeddings, progress)
     weights.add(INV_FREQ, inverse_frequencies(config.rope, config.head_dim))
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from core.dtype import DType, as_dtype
-from core.errors import OptionError
-from core.quantize import quantize
 from core.tensor import Array
 from core.weights import Progress, QuantizedLayout, WeightStore, part_names
 from models.builder import EMBEDDING, HEAD
-
-BITS = {"int8": 8, "int4": 4}
+from models.precision import Quantization
 
 
 def convert(arrays: Mapping[str, Array], quantized: Mapping[str, QuantizedLayout],
@@ -31,25 +28,26 @@ def convert(arrays: Mapping[str, Array], quantized: Mapping[str, QuantizedLayout
 
 
 def quantize_weights(arrays: Mapping[str, Array], quantized: Mapping[str, QuantizedLayout],
-                     scheme: str | None, tied: bool, progress: Progress) -> WeightStore:
-    """Quantise every projection and the output head. Embeddings, norms and biases stay as they are;
-    a tied head is quantised from the embedding, which stays for the look-up. Matrices that are
-    quantised in the file stay as they are there."""
-    if scheme is None:
+                     quantization: Quantization | None, tied: bool, progress: Progress,
+                     ) -> WeightStore:
+    """Quantise the projections and the output head, or those of them that are chosen. A tied
+    head is quantised from the embedding, which stays for the look-up. Matrices that are quantised
+    in the file stay as they are there. Raises OptionError for a pattern that matches nothing."""
+    if quantization is None:
         return WeightStore(arrays, quantized, progress)
-    if scheme not in BITS:
-        raise OptionError(f"--quantize {scheme!r}: expected int8 or int4")
     result, layouts = dict(arrays), dict(quantized)
-    if tied and HEAD not in layouts:
+    head = [HEAD] if tied and HEAD not in layouts else []
+    chosen = quantization.choose(
+        [n for n in result if n.endswith("_proj.weight") or n == HEAD] + head)
+    if head and HEAD in chosen:
         result[HEAD] = result[EMBEDDING]
-    chosen = [n for n in result if n.endswith("_proj.weight") or n == HEAD]
     total, done = sum(result[n].nbytes for n in chosen), 0
     for name in chosen:
         weight = result.pop(name)
-        q = quantize(weight, BITS[scheme])
+        q = quantization.apply(weight)
         result.update({part: a for part, a in zip(part_names(name), (q.codes, q.scales, q.zeros),
                                                   strict=True) if a is not None})
         layouts[name] = QuantizedLayout(q.bits, q.group_size, q.zeros is not None)
         done += weight.nbytes
-        progress(f"quantising to {scheme}", done, total)
+        progress(f"quantising to {quantization.precision}", done, total)
     return WeightStore(result, layouts, progress)

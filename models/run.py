@@ -18,6 +18,7 @@ from models.chat import chat
 from models.checkpoint import DEFAULT_MODEL, shipped_models
 from models.loading import KV_DTYPES, load
 from models.model import Model
+from models.precision import add_arguments
 
 DEFAULT_PROMPT = "Once upon a time"
 
@@ -44,8 +45,7 @@ def parser() -> argparse.ArgumentParser:
                    help="stop before this text; may repeat")
     p.add_argument("--seed", type=int, help="fixes the random numbers, on any backend")
     p.add_argument("--dtype", choices=("f32", "f16", "bf16"), help="of the activations")
-    p.add_argument("--quantize", choices=("int8", "int4"),
-                   help="quantise the weights while loading")
+    add_arguments(p)
     p.add_argument("--kv-dtype", choices=KV_DTYPES, help="of the KV cache")
     p.add_argument("--max-context", type=int, metavar="N", help="tokens that the KV cache holds")
     p.add_argument("--kernel", action="append", default=[], metavar="[NODES:]OP=BACKEND[:KERNEL]",
@@ -105,6 +105,7 @@ def _run(args: argparse.Namespace) -> int:
     with report.Loading() as loading, load(
             args.model, args.backend, dtype=args.dtype, quantize=args.quantize,
             kv_dtype=args.kv_dtype, max_context=args.max_context, kernels=args.kernel,
+            group_size=args.group_size, keep=args.keep, quantize_only=args.quantize_only,
             fusion=not args.no_fusion, registry=registry, progress=loading.progress) as model:
         loading.stop()
         model.session.observer = check or (FiniteCheck() if args.check_finite else None)

@@ -2,6 +2,7 @@
 """
 
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -225,7 +226,7 @@ def test_damaged_quantised_folders(run_export, tmp_path):
 def test_commands_of_the_documentation(monkeypatch, tmp_path):
     pytest.importorskip("gguf", reason="needs the extra: pip install '.[gguf]'")
     page = Path(__file__).parents[1] / "docs" / "file-formats.md"
-    lines = [line.split()[3:] for line in page.read_text().splitlines()
+    lines = [shlex.split(line)[3:] for line in page.read_text().splitlines()
              if line.startswith("python -m models.export ")]
     monkeypatch.chdir(tmp_path)
     assert lines and [export.main(line) for line in lines] == [0] * len(lines)

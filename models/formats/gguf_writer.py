@@ -1,7 +1,7 @@
 """Writing GGUF with the `gguf` package: F32, F16, BF16 or Q8_0, with tokenizer and template.
 
 Norms and biases are F32 as llama.cpp expects; a matrix whose rows are no multiple of 32 stays F16
-where Q8_0 was asked for, as in llama-quantize.
+where Q8_0 was asked for, as in llama-quantize. Matrices that `--keep` names keep their dtype.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from core.dtype import as_dtype
 from core.errors import ConfigError, OptionError
 from core.tensor import Array
 from core.weights import Progress
@@ -19,6 +20,7 @@ from models.checkpoint import Checkpoint
 from models.formats.gguf_config import rope_factors
 from models.formats.gguf_names import ARCHITECTURES, ROPE_FACTORS, to_gguf
 from models.formats.source import Source
+from models.precision import Quantization
 from models.tokenizers.build import vocabulary_of
 from models.tokenizers.vocabulary import TokenType
 
@@ -34,9 +36,12 @@ def load_gguf() -> Any:  # noqa: ANN401 - a module
                           "(or pip install gguf)") from None
 
 
-def write_gguf(source: Source, path: Path, kind: str, progress: Progress) -> None:
-    """kind: a key of TYPES. Raises ConfigError for an architecture that GGUF names differently,
-    TokenizerError for a tokenizer that it cannot hold."""
+def write_gguf(source: Source, path: Path, kind: str, progress: Progress,
+               quantization: Quantization | None = None) -> None:
+    """kind: a key of TYPES; for int8, `quantization` may say which matrices.
+
+    Raises ConfigError for an architecture that GGUF names differently, TokenizerError for a
+    tokenizer that it cannot hold."""
     gguf = load_gguf()
     shorts = {hf: short for short, hf in ARCHITECTURES.items()}
     if source.config.architecture not in shorts:
@@ -49,13 +54,14 @@ def write_gguf(source: Source, path: Path, kind: str, progress: Progress) -> Non
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{TYPES[kind]}" if kind != "f32" else
                                             "ALL_F32"])
     pairs = short == "llama"
+    chosen = gguf_matrices(source, quantization)
     plan: list[tuple[str, Any, int]] = []
     if source.config.rope.type == "llama3":
         factors = rope_factors(source.config.rope, source.config.head_dim)
         writer.add_tensor_info(ROPE_FACTORS, factors.shape, factors.dtype, factors.nbytes)
     for name in source.names:
         rows, *columns = source.shape(name)
-        stored = _stored(source.shape(name), kind, gguf)
+        stored = _stored(source, name, kind if name in chosen else None, gguf)
         sample = _encode(np.zeros((1, *columns), np.float32), stored, gguf)
         shape, nbytes = (rows, *sample.shape[1:]), sample.nbytes * rows
         writer.add_tensor_info(to_gguf(name), shape, sample.dtype, nbytes, raw_dtype=stored)
@@ -73,10 +79,18 @@ def write_gguf(source: Source, path: Path, kind: str, progress: Progress) -> Non
     writer.close()
 
 
-def _stored(shape: tuple[int, ...], kind: str, gguf: Any) -> Any:  # noqa: ANN401 - a GGMLQuantizationType
-    types = gguf.GGMLQuantizationType
+def gguf_matrices(source: Source, quantization: Quantization | None) -> list[str]:
+    """Those written in the type asked for: every matrix, the embedding too, or those chosen."""
+    names = [n for n in source.names if len(source.shape(n)) > 1]
+    return names if quantization is None else quantization.choose(names)
+
+
+def _stored(source: Source, name: str, kind: str | None, gguf: Any) -> Any:  # noqa: ANN401 - a GGMLQuantizationType
+    types, shape = gguf.GGMLQuantizationType, source.shape(name)
     if len(shape) == 1:
         return types.F32
+    if kind is None:
+        return types[TYPES[as_dtype(source.dtype(name)).short]]
     if kind == "int8" and shape[-1] % 32:
         return types.F16
     return types[TYPES[kind]]

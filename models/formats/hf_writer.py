@@ -14,12 +14,12 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from core.quantize import quantize
 from core.tensor import Array
 from core.weights import Progress, part_names
 from models.formats.safetensors_writer import Entry, write_safetensors
 from models.formats.slots import EMBEDDING, HEAD
 from models.formats.source import Source
+from models.precision import Quantization
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "f32": np.dtype(np.float32), "f16": np.dtype(np.float16),
@@ -29,7 +29,7 @@ MODEL_TYPES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}
 QUANT_METHOD = "kernelyard"
 
 
-def write_huggingface(source: Source, folder: Path, dtype: str, bits: int | None,
+def write_huggingface(source: Source, folder: Path, dtype: str, quantization: Quantization | None,
                       progress: Progress) -> None:
     """Into an existing folder, without the tokenizer. Rows of q and k in halves."""
     c = source.checkpoint
@@ -42,10 +42,12 @@ def write_huggingface(source: Source, folder: Path, dtype: str, bits: int | None
     config.pop("quantization_config", None)
     config["eos_token_id"] = list(c.eos_ids) if len(c.eos_ids) > 1 else next(iter(c.eos_ids), None)
     entries: dict[str, Entry] = {}
-    for name in _names(source, bits):
+    chosen = huggingface_matrices(source, quantization)
+    extra = [HEAD] if HEAD in chosen and HEAD not in source.names else []
+    for name in [*source.names, *extra]:
         shape = source.shape(name)
-        if bits and (name == HEAD or name.endswith("_proj.weight")):
-            layout = _add_quantized(entries, source, name, shape, bits)
+        if quantization and name in chosen:
+            layout = _add_quantized(entries, source, name, shape, quantization)
             config["quantization_config"] = layout
         else:
             entries[name] = Entry(shape, DTYPES[dtype],
@@ -57,21 +59,24 @@ def write_huggingface(source: Source, folder: Path, dtype: str, bits: int | None
     write_safetensors(folder / "model.safetensors", entries, progress)
 
 
-
-def _names(source: Source, bits: int | None) -> list[str]:
-    """With a quantised head of its own for a tied one: the embedding stays for the look-up."""
-    extra = [HEAD] if bits and source.config.tied_embeddings and EMBEDDING in source.names else []
-    return [*source.names, *extra]
+def huggingface_matrices(source: Source, quantization: Quantization | None) -> list[str]:
+    """The matrices that are quantised; for a tied model a head of its own is among them, as the
+    embedding stays for the look-up. Raises OptionError for a pattern that matches nothing."""
+    if quantization is None:
+        return []
+    names = [n for n in source.names if n.endswith("_proj.weight") or n == HEAD]
+    tied = source.config.tied_embeddings and EMBEDDING in source.names
+    return quantization.choose([*names, *([HEAD] if tied else [])])
 
 
 def _add_quantized(entries: dict[str, Entry], source: Source, name: str,
-                   shape: tuple[int, ...], bits: int) -> dict[str, Any]:
-    probe = quantize(np.zeros((1, shape[1]), np.float32), bits)  # for shapes and dtypes
+                   shape: tuple[int, ...], quantization: Quantization) -> dict[str, Any]:
+    probe = quantization.probe(shape[1])
     made: dict[str, Array] = {}
 
     def part(wanted: str) -> Array:
         if not made:  # all parts of a matrix are written one after another
-            q = quantize(source.array(name, pairs=False).astype(np.float32), bits)
+            q = quantization.apply(source.array(name, pairs=False).astype(np.float32))
             made.update({p: a for p, a in zip(part_names(name), (q.codes, q.scales, q.zeros),
                                               strict=True) if a is not None})
         return made.pop(wanted)
@@ -79,7 +84,7 @@ def _add_quantized(entries: dict[str, Entry], source: Source, name: str,
     for wanted, one in zip(part_names(name), (probe.codes, probe.scales, probe.zeros), strict=True):
         if one is not None:
             entries[wanted] = Entry((shape[0], one.shape[1]), one.dtype, partial(part, wanted))
-    return {"quant_method": QUANT_METHOD, "bits": bits, "group_size": probe.group_size,
+    return {"quant_method": QUANT_METHOD, "bits": probe.bits, "group_size": probe.group_size,
             "has_zeros": probe.zeros is not None}
 
 

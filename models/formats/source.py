@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,12 @@ class Source:
         if name not in self.checkpoint.quantized:
             return tuple(self.checkpoint.arrays[name].shape)
         return len(self.checkpoint.arrays[part_names(name)[0]]), self._columns(name)
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        """Of `array`, without making it."""
+        name = self._stored_name(name)
+        held = name not in self.checkpoint.quantized
+        return self.checkpoint.arrays[name].dtype if held else np.dtype(np.float32)
 
     def _has_own_head(self) -> bool:
         """Whether a tied head was quantised from the embedding while the look-up kept full
