@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,3 +81,34 @@ def test_a_source_that_does_not_compile_is_named():
     from cuda_cupy import compiler
     with pytest.raises(BackendError, match=r"elementwise\.cu does not compile"):
         compiler.compile_source("elementwise.cu", {}, "sm_90a")
+
+
+@pytest.fixture
+def two_gpus(monkeypatch):
+    """CuPy's view of a machine with two GPUs, as far as opening one asks."""
+    cupy = pytest.importorskip("cupy", reason="needs cupy-cuda13x")
+    from cupy.cuda import runtime
+
+    from cuda_cupy import device
+    used = []
+    found = {"driverGetVersion": lambda: runtime.runtimeGetVersion(), "getDeviceCount": lambda: 2,
+             "getDeviceProperties": lambda i: {"major": 9, "minor": 0, "name": b"GPU %d" % i,
+                                               "multiProcessorCount": 100 + i}}
+    for name, answer in found.items():
+        monkeypatch.setattr(runtime, name, answer)
+    monkeypatch.setattr(cupy.cuda, "Device", lambda i: SimpleNamespace(use=lambda: used.append(i)))
+    monkeypatch.setattr(cupy.cuda, "Stream", lambda **_: "a stream")
+    monkeypatch.setattr(device, "_opened", [])
+    return used
+
+
+def test_the_gpu_is_chosen_once_a_process(two_gpus):
+    from core.errors import OptionError
+    from cuda_cupy.device import device, open_device
+    with pytest.raises(OptionError, match="--device 2: the driver sees 2 GPUs"):
+        open_device(2)
+    assert open_device(1) is device() is open_device(1)
+    assert (device().index, device().name, device().multiprocessors) == (1, "GPU 1", 101)
+    assert two_gpus == [1]
+    with pytest.raises(OptionError, match="computes on GPU 1 already"):
+        open_device(0)

@@ -18,10 +18,9 @@ _STAGED = 1 << 16  # bytes; smaller reads go through page-locked memory, which i
 class CudaAllocator(DeviceAllocator):
     """Every copy is queued on one stream, so that it sees what kernels wrote before it."""
 
-    device = "cuda:0"
-
     def __init__(self, gpu: Device) -> None:
         super().__init__()
+        self.device = f"cuda:{gpu.index}"
         self._stream = gpu.stream
         self._pinned = cupy.cuda.alloc_pinned_memory(_STAGED)
         self._staging = np.frombuffer(self._pinned, np.uint8, _STAGED)
@@ -32,8 +31,8 @@ class CudaAllocator(DeviceAllocator):
                 memory = cupy.cuda.alloc(nbytes)
         except cupy.cuda.memory.OutOfMemoryError as error:
             raise AllocationError(
-                f"cuda:0: {nbytes:,} bytes were asked for, {self.available():,} are free; lower "
-                "--max-context, or use --quantize") from error
+                f"{self.device}: {nbytes:,} bytes were asked for, {self.available():,} are free; "
+                "lower --max-context, or use --quantize") from error
         return memory, memory.ptr
 
     def _free(self, handle: Any) -> None:  # noqa: ANN401 - the ABC's signature

@@ -10,7 +10,7 @@ from core.backend import Backend, Launch
 from core.dtype import DType, bf16, f16
 from core.tensor import Array, Tensor
 from cuda_cupy import capture, compiler
-from cuda_cupy.device import device
+from cuda_cupy.device import open_device
 
 
 class CupyBackend(Backend):
@@ -19,8 +19,8 @@ class CupyBackend(Backend):
     name = "cuda_cupy"
     run_ahead = 2  # the next step is queued while the host waits for this one's token
 
-    def __init__(self) -> None:
-        self.gpu = device()  # says what is missing before anything below imports CuPy
+    def __init__(self, device: int = 0) -> None:
+        self.gpu = open_device(device)  # says what is missing before anything below imports CuPy
         import cupy
 
         from cuda_cupy.allocator import CudaAllocator
@@ -57,4 +57,4 @@ class CupyBackend(Backend):
         cp = self._cupy
         version = self.gpu.driver
         return (f"CuPy {cp.__version__}, CUDA {version // 1000}.{version % 1000 // 10}, "
-                f"{self.gpu.name} (sm_{self.gpu.arch})")
+                f"GPU {self.gpu.index}: {self.gpu.name} (sm_{self.gpu.arch})")

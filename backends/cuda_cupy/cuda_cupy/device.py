@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-from core.errors import BackendError
+from core.errors import BackendError, OptionError
 
 WHEEL = "pip install 'cupy-cuda13x[ctk]'"
 
@@ -15,6 +14,7 @@ WHEEL = "pip install 'cupy-cuda13x[ctk]'"
 class Device:
     """The GPU and the one stream on which copies and kernels follow each other."""
 
+    index: int
     name: str
     arch: int
     multiprocessors: int
@@ -27,9 +27,29 @@ class Device:
         return "sm_90a" if self.arch == 90 else f"sm_{self.arch}"
 
 
-@cache
+_opened: list[Device] = []  # at most one: loaded modules and streams belong to it
+
+
+def open_device(index: int = 0) -> Device:
+    """The GPU that this process computes on, opened by the first call, and current in this thread.
+
+    Raises BackendError saying what is missing and the line that mends it, OptionError for an index
+    that no GPU has or while another GPU is open.
+    """
+    if not _opened:
+        _opened.append(_find(index))
+    if _opened[0].index != index:
+        raise OptionError(f"--device {index}: this process computes on GPU {_opened[0].index} "
+                          "already; use another process, or CUDA_VISIBLE_DEVICES")
+    return _opened[0]
+
+
 def device() -> Device:
-    """Device 0. Raises BackendError saying what is missing and the line that mends it."""
+    """The open GPU."""
+    return _opened[0]
+
+
+def _find(index: int) -> Device:
     try:
         import cupy
         from cupy.cuda import runtime
@@ -61,15 +81,18 @@ def device() -> Device:
     except Exception as error:
         raise _unavailable(f"NVRTC, which compiles the kernels, cannot be loaded ({error})", WHEEL
                            ) from error
-    properties = runtime.getDeviceProperties(0)
+    if index >= count:
+        raise OptionError(f"--device {index}: the driver sees {count} GPU{'s' * (count > 1)}, "
+                          f"counted from 0")
+    properties = runtime.getDeviceProperties(index)
     arch = properties["major"] * 10 + properties["minor"]
     name = properties["name"].decode()
     if arch < 80:
         raise _unavailable(f"{name} has compute capability {arch / 10}, the kernels need 8.0",
                            "use --backend cpu_numpy")
-    with cupy.cuda.Device(0):
-        stream = cupy.cuda.Stream(non_blocking=True)
-    return Device(name, arch, properties["multiProcessorCount"], stream, driver)
+    cupy.cuda.Device(index).use()
+    stream = cupy.cuda.Stream(non_blocking=True)
+    return Device(index, name, arch, properties["multiProcessorCount"], stream, driver)
 
 
 def _unavailable(reason: str, fix: str) -> BackendError:

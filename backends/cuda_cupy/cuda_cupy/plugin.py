@@ -8,9 +8,9 @@ KERNELYARD_API = 1
 
 @hookimpl
 def register_backends(register):
-    register(BackendSpec("cuda_cupy", "cuda:0", "cuda_cupy.backend:CupyBackend",
+    register(BackendSpec("cuda_cupy", "cuda", "cuda_cupy.backend:CupyBackend",
                          "CUDA C++ through CuPy, captured into graphs",
-                         {"cupy": "pip install 'cupy-cuda13x[ctk]'"}))
+                         {"cupy": "pip install 'cupy-cuda13x[ctk]'"}, options=("device",)))
 
 
 @hookimpl
