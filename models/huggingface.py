@@ -8,7 +8,7 @@ from core.errors import CheckpointError
 from core.tensor import Array
 from models.checkpoint import Checkpoint
 from models.config import ConfigReader
-from models.formats.kernelyard_quant import read_quantized_layouts
+from models.formats.quantized_folder import read_quantized
 from models.safetensors import read_safetensors
 from models.tokenizer import load_tokenizer
 
@@ -25,7 +25,7 @@ class HuggingFaceFolder:
 
     def read(self, path: Path) -> Checkpoint:
         config = ConfigReader.open(path / "config.json")
-        arrays = _read_arrays(path)
+        weights = read_quantized(config, _read_arrays(path))
         generation = path / "generation_config.json"
         eos = list(config.ids("eos_token_id"))
         if generation.exists():
@@ -33,8 +33,8 @@ class HuggingFaceFolder:
         tokenizer = load_tokenizer(path)
         if tokenizer.eos_id is not None:
             eos.append(tokenizer.eos_id)
-        return Checkpoint(path, config, arrays, tokenizer, tuple(dict.fromkeys(eos)),
-                          read_quantized_layouts(config, arrays))
+        return Checkpoint(path, config, weights.arrays, tokenizer, tuple(dict.fromkeys(eos)),
+                          weights.quantized, notes=weights.notes)
 
 
 def _read_arrays(path: Path) -> dict[str, Array]:

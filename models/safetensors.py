@@ -14,12 +14,12 @@ from typing import TypeGuard
 
 import numpy as np
 
-from core.dtype import DType, bf16, f16, f32, i4x2, i8
+from core.dtype import DType, bf16, f16, f32, i4x2, i8, i32
 from core.errors import CheckpointError
 from core.tensor import Array
 
-#: I8 and U8 are codes of quantised matrices, U8 two 4-bit codes a byte
-DTYPES: dict[str, DType] = {"F32": f32, "F16": f16, "BF16": bf16, "I8": i8, "U8": i4x2}
+#: I8, U8 and I32 hold codes of quantised matrices, U8 two of 4 bits and I32 eight
+DTYPES: dict[str, DType] = {"F32": f32, "F16": f16, "BF16": bf16, "I8": i8, "U8": i4x2, "I32": i32}
 MAX_HEADER = 100 << 20  # bytes; the limit of the format's own library
 
 

@@ -207,7 +207,7 @@ def change_config(folder, **keys):
 def test_damaged_quantised_folders(run_export, tmp_path):
     from safetensors.numpy import load_file, save_file
     assert run_export("stories-llama2", "hf", "q", "--quantize", "int8")[0] == 0
-    for keys, complaint in (({"quant_method": "gptq"}, "quant_method is 'gptq', only 'kernelyard'"),
+    for keys, complaint in (({"quant_method": "bnb"}, "quant_method is 'bnb', expected"),
                             ({"bits": 3}, "bits is 3, expected 4 or 8"),
                             ({"group_size": -1}, "group_size is -1"),
                             ({"has_zeros": None}, "'has_zeros' is missing")):
