@@ -1,26 +1,37 @@
-"""Observers that check every kernel while a real model runs, from the same inputs."""
+"""An observer that has every node computed by others too while a real model runs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from core.backend import Kernel
 from core.chooser import Step
-from core.compare import Comparison, Expected, Tolerance, compare
-from core.dispatch import expectations, run_kernel
+from core.compare import Comparison, Expected, agreement, budget_of, compare, least_budget
+from core.dispatch import expectations
 from core.errors import CheckError, NoKernelError
 from core.plan import Plan
 from core.registry import Registry
 from core.tensor import Array
+from core.verify.opinion import REFERENCE, Opinion
+from core.verify.recorder import Recorder, watched_inputs
+from core.verify.shadow import Shadow, States
+from core.verify.vote import Voter, sources_of, take_vote
 
-REFERENCE = "reference"
+__all__ = ["REFERENCE", "CheckRow", "CrossCheck"]
+
+#: Shadows with activations below this are kept from run to run; larger ones are made again.
+_KEPT_BYTES = 1 << 20
 
 
 @dataclass
 class CheckRow:
-    """The worst outcome of one (op, kernel) against one opinion."""
+    """The worst outcome of one (op, kernel) against one opinion. `faults` counts the calls in which
+    a kernel was wrong by the definition, by its id; `votes` has what the opinions said of it."""
 
     op: str
     kernel: str
@@ -30,54 +41,65 @@ class CheckRow:
     worst: Comparison | None = None
     worst_node: str = ""
     skipped: str = ""
+    itself: bool = False
+    faults: dict[str, int] = field(default_factory=dict)
+    first: str = ""
+    vote: str = ""
 
-    def add(self, verdicts: Sequence[Comparison], node: str) -> None:
-        """Count the wrong ones, and keep the worst with the node (and who computed it)."""
+    def add(self, verdicts: Sequence[Comparison], node: str, kernel: str) -> bool:
+        """Keep the worst, with the node and who computed it; True if all are right."""
         for verdict in verdicts:
-            self.wrong += not verdict.ok
             if self.worst is None or verdict.used > self.worst.used:
-                self.worst, self.worst_node = verdict, node
+                self.worst, self.worst_node = verdict, f"{node} ({kernel})"
+        right = all(v.ok for v in verdicts)
+        if not right:
+            self.faults[kernel] = self.faults.get(kernel, 0) + 1
+            self.first = self.first or node
+        return right
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as plain data; `worst` is None where nothing was compared."""
+        w = self.worst
+        return {"op": self.op, "kernel": self.kernel, "against": self.against,
+                "calls": self.calls, "wrong": self.wrong, "faults": self.faults,
+                "first_wrong": self.first, "skipped": self.skipped, "vote": self.vote,
+                "same_kernel": self.itself,
+                "worst": None if w is None else {
+                    "node": self.worst_node, "nmse": w.nmse, "max_abs": w.max_abs,
+                    "max_rel": w.max_rel, "index": list(w.worst), "budget_used": w.used}}
 
 
-class FiniteCheck:
-    """Stops at the first kernel that makes NaN or Inf out of finite inputs, or reads one."""
+@dataclass
+class _Watch:
+    """One step of a plan and what computes it beside its own kernel, by opinion."""
 
-    def run(self, plan: Plan) -> None:
-        """Raises CheckError naming the node, the kernel, the tensor and the place."""
-        for step, launch in plan.walk():
-            for name in step.inputs:
-                self._look(step, name, "reads", plan.read(step, name))
-            launch()
-            for name, tensor in step.results.items():
-                self._look(step, name, "makes", tensor.numpy())
-
-    def _look(self, step: Step, name: str, verb: str, array: Array | None) -> None:
-        # a cache's unused slots may hold anything
-        if array is None or array.dtype.kind in "iu" or name == "cache":
-            return
-        bad = ~np.isfinite(array.astype(np.float32, copy=False))
-        if bad.any():
-            where = [int(i) for i in np.argwhere(bad)[0]]
-            value = step.inputs.get(name) if verb == "reads" else step.outputs.get(name)
-            raise CheckError(f"node {step.node.name}: {step.kernel.id} {verb} "
-                             f"{array[tuple(where)]} in `{name}` "
-                             f"({value.root.name if value is not None else name}) at {where}, "
-                             f"{int(bad.sum())} of {bad.size} elements; expected finite values")
+    step: Step
+    shadows: dict[str, Shadow]
+    refusals: dict[str, str]
 
 
 class CrossCheck:
-    """Computes every node by other backends too (`reference` is the definition) and compares.
+    """Computes every node by other opinions too, and compares.
 
-    All opinions see the same inputs, so an error does not travel from node to node. The budget is
-    the op's own; it is judged against the float64 reference, which is computed in any case.
+    All see the same inputs, so an error does not travel from node to node. Kernels that agree
+    within the least budget that the op can have are right together; a doubt is settled by the
+    float64 definition, against which either is judged by the op's own budget. `reference` among the
+    opinions asks for that at every call. A fused kernel is compared with its unfused composition
+    where the opinion is the same backend, or has no such kernel.
+
+    stop      raise CheckError at the first kernel that is wrong, instead of counting on
+    recorder  leaves replay capsules of what was wrong
     """
 
-    def __init__(self, registry: Registry, against: Sequence[str]) -> None:
-        self.registry, self.against = registry, list(against)
+    def __init__(self, registry: Registry, against: Sequence[str | Opinion], *, stop: bool = False,
+                 recorder: Recorder | None = None) -> None:
+        self.registry, self.stop, self.recorder = registry, stop, recorder
+        self.opinions = [o if isinstance(o, Opinion) else Opinion.parse(o, registry)
+                         for o in against]
+        self.against = [o.name for o in self.opinions]
         self._rows: dict[tuple[str, str, str], CheckRow] = {}
-        for name in against:
-            if name != REFERENCE:
-                registry.backend(name)
+        self._watches: WeakKeyDictionary[Plan, list[_Watch | None]] = WeakKeyDictionary()
+        self._states: dict[str, States] = {o.name: {} for o in self.opinions}
 
     @property
     def rows(self) -> list[CheckRow]:
@@ -88,32 +110,175 @@ class CrossCheck:
         """True if something was compared and nothing was wrong."""
         return any(r.calls for r in self.rows) and not any(r.wrong for r in self.rows)
 
+    def faults(self) -> dict[tuple[str, str], int]:
+        """How often each (op, kernel) was wrong by the definition, the most often first."""
+        found: dict[tuple[str, str], int] = {}
+        for row in self.rows:
+            for kernel, count in row.faults.items():
+                found[row.op, kernel] = max(found.get((row.op, kernel), 0), count)
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
     def run(self, plan: Plan) -> None:
-        for step, launch in plan.walk():
-            before = {p.name: plan.read(step, p.name) for p in step.op.sig.params}
+        watches = self._watches.setdefault(plan, [None] * len(plan.steps))
+        for i, (step, launch) in enumerate(plan.walk()):
+            watch = watches[i] or self._watch(plan, step)
+            small = all(s.plan.activation_bytes[0] < _KEPT_BYTES for s in watch.shadows.values())
+            watches[i] = watch if small else None
+            whole = REFERENCE in self.against or (self.recorder is not None
+                                                  and self.recorder.wants(step))
+            before = self._before(plan, step, whole=whole)
+            for shadow in watch.shadows.values():
+                shadow.prepare()
             launch()
-            after = {k: np.array(t.numpy()) for k, t in step.results.items()}
-            expected = expectations(step.op, before, step.call.attrs)
-            names, tolerance = step.op.result_names, step.op.tolerance
-            own = _verdicts(after, expected, tolerance)  # the same whoever it is compared with
-            for opinion in self.against:
-                row = self._rows.setdefault((step.op.name, step.kernel.id, opinion), CheckRow(
-                    step.op.name, step.kernel.id, opinion))
-                if opinion != REFERENCE:
-                    try:
-                        theirs = run_kernel(step.op, before, step.call.attrs, backend=opinion,
-                                            registry=self.registry)
-                    except NoKernelError as error:
-                        row.skipped = str(error).splitlines()[0]
-                        continue
-                    found = dict(zip(names, theirs, strict=True))
-                    row.add(_verdicts(found, expected, tolerance), f"{step.node.name} ({opinion})")
-                row.add(own, f"{step.node.name} ({step.kernel.id})")
-                row.calls += 1
+            self._judge(plan, watch, before)
+
+    def _watch(self, plan: Plan, step: Step) -> _Watch:
+        shadows, refusals = {}, {}
+        for opinion in self.opinions:
+            if opinion.selector is None:
+                continue
+            fusion = opinion.fusion and step.kernel.backend not in opinion.selector.backends
+            try:
+                shadows[opinion.name] = Shadow(
+                    plan, step.covers, step.outputs.values(), opinion.selector, fusion=fusion,
+                    states=self._states[opinion.name])
+            except NoKernelError as error:
+                refusals[opinion.name] = str(error).splitlines()[0]
+        return _Watch(step, shadows, refusals)
+
+    def _before(self, plan: Plan, step: Step, *, whole: bool) -> dict[str, Array]:
+        """Of each input that the step updates, what was there: all of it, or what it may write."""
+        updated = [k for k in step.op.sig.mutated if step.inputs[k] is not None]
+        if not updated:
+            return {}
+        arrays = {k: step.arguments[k].numpy() for k in updated}
+        where = {} if whole else _places(plan, step)
+        return {k: np.array(a[where[k]] if k in where else a) for k, a in arrays.items()}
+
+    def _judge(self, plan: Plan, watch: _Watch, before: Mapping[str, Array]) -> None:
+        step, tolerance = watch.step, watch.step.op.tolerance
+        mine = {k: t.numpy() for k, t in step.results.items()}
+        # in a decode step, only what a call may write; whole states are compared at every prefill
+        where = _places(plan, step) if step.call.phase == "decode" else {}
+        agreed: dict[str, list[Comparison]] = {}
+        for name, shadow in watch.shadows.items():
+            shadow.run()
+            found: list[Comparison] = []
+            for key, value in step.outputs.items():
+                a, b = mine[key], shadow.result(value)
+                if key in where:
+                    a, b = a[where[key]], b[where[key]]
+                close = agreement(a, b, least_budget(tolerance, value.spec.dtype))
+                if close is None:
+                    break
+                found.append(close)
+            else:
+                agreed[name] = found
+        doubtful = len(agreed) < len(watch.shadows) or REFERENCE in self.against
+        asked = self.recorder is not None and self.recorder.wants(step)
+        inputs = self._inputs(plan, step, before) if doubtful or asked else {}
+        if asked and self.recorder is not None:
+            self.recorder.asked(plan, step, inputs, mine)
+        settled = _Settled(self, watch, inputs, mine) if doubtful else None
+        for opinion in self.opinions:
+            row = self._rows.setdefault((step.op.name, step.kernel.id, opinion.name), CheckRow(
+                step.op.name, step.kernel.id, opinion.name))
+            if opinion.name in watch.refusals:
+                row.skipped = watch.refusals[opinion.name]
+                continue
+            row.calls += 1
+            if opinion.name in agreed:
+                row.add(agreed[opinion.name], step.node.name, step.kernel.id)
+            elif settled is not None:
+                row.wrong += not settled.count(row, opinion.name)
+            if opinion.selector is not None:
+                row.itself = watch.shadows[opinion.name].kernels == [step.kernel.id]
+        if settled is not None and settled.wrong:
+            self._report(plan, step, inputs, mine, settled)
+            for shadow in watch.shadows.values():
+                shadow.follow()
+
+    def _inputs(self, plan: Plan, step: Step, before: Mapping[str, Array],
+                ) -> dict[str, Array | None]:
+        """The step's inputs as they were; what was updated in a few places is put back there."""
+        inputs = watched_inputs(plan, step)
+        where = _places(plan, step)
+        for key, array in before.items():
+            now = inputs[key]
+            if key in where and now is not None and array.shape != now.shape:
+                now[where[key]] = array
+            else:
+                inputs[key] = array
+        return inputs
+
+    def _report(self, plan: Plan, step: Step, inputs: Mapping[str, Array | None],
+                mine: Mapping[str, Array], settled: _Settled) -> None:
+        vote = settled.vote()
+        for row in self.rows:
+            if row.op == step.op.name and row.kernel == step.kernel.id and row.wrong:
+                row.vote = row.vote or vote
+        for kernel, (outputs, verdict) in settled.wrong.items():
+            reason = f"node {step.node.name}: {kernel} is wrong: {verdict}; {vote}"
+            path = self.recorder and self.recorder.trouble(plan, step, inputs, outputs, kernel,
+                                                           reason)
+            if self.stop:
+                raise CheckError(f"{reason}" + (f"; the call is in {path}" if path else ""))
 
 
-def _verdicts(found: Mapping[str, Array | None], expected: Mapping[str, Expected],
-              tolerance: Tolerance) -> list[Comparison]:
-    """One for each result that is there."""
-    return [compare(array, expected[name], tolerance) for name, array in found.items()
-            if array is not None and name in expected]
+class _Settled:
+    """The definition's word on one call: what it expects, and who is wrong by it."""
+
+    def __init__(self, check: CrossCheck, watch: _Watch, inputs: Mapping[str, Array | None],
+                 mine: Mapping[str, Array]) -> None:
+        self.check, self.step, self.shadows = check, watch.step, watch.shadows
+        self.expected = expectations(self.step.op, inputs, self.step.call.attrs)
+        self.results = {self.step.kernel.id: mine}
+        self.wrong: dict[str, tuple[Mapping[str, Array], Comparison]] = {}
+        self.own = self._verdicts(self.step.kernel.id, mine)
+        self.theirs = {}
+        for name, shadow in self.shadows.items():
+            self.results[name] = shadow.results(self.step.outputs)
+            self.theirs[name] = self._verdicts(", ".join(shadow.kernels), self.results[name])
+
+    def _verdicts(self, kernel: str, found: Mapping[str, Array]) -> list[Comparison]:
+        verdicts = [compare(a, self.expected[k], self.step.op.tolerance)
+                    for k, a in found.items() if k in self.expected]
+        bad = [v for v in verdicts if not v.ok]
+        if bad:
+            self.wrong[kernel] = found, max(bad, key=lambda v: v.used)
+        return verdicts
+
+    def count(self, row: CheckRow, opinion: str) -> bool:
+        """Put the verdicts on the row of an opinion; True if all are right."""
+        node = self.step.node.name
+        right = row.add(self.own, node, self.step.kernel.id)
+        if opinion in self.shadows:
+            right &= row.add(self.theirs[opinion], node, ", ".join(self.shadows[opinion].kernels))
+        return right
+
+    def vote(self) -> str:
+        """What the opinions, the definition among them, say of each other."""
+        registry = self.check.registry
+        voters = [Voter(self.step.kernel.id, self.results[self.step.kernel.id],
+                        sources_of([self.step.kernel], registry))]
+        for name, shadow in self.shadows.items():
+            kernels: list[Kernel] = [s.kernel for s in shadow.plan.steps]
+            voters.append(Voter(f"{name} ({', '.join(shadow.kernels)})", self.results[name],
+                                sources_of(kernels, registry)))
+        exact = {k: _stored(e) for k, e in self.expected.items()}
+        voters.append(Voter(REFERENCE, exact, frozenset([REFERENCE])))
+        tolerance = self.step.op.tolerance
+        return str(take_vote(voters, {k: budget_of(e, tolerance)
+                                      for k, e in self.expected.items()}))
+
+
+def _stored(expected: Expected) -> Array:
+    with np.errstate(all="ignore"):
+        return expected.exact.astype(expected.dtype.numpy)
+
+
+def _places(plan: Plan, step: Step) -> Mapping[str, Any]:
+    """`Op.writes` for a step as its inputs are now."""
+    if not step.op.sig.mutated:
+        return {}
+    return step.op.writes({k: t.numpy() for k, t in step.arguments.items()})

@@ -119,9 +119,11 @@ def expectations(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str,
     """What to hold a kernel's results to, by name; absent results are left out."""
     full, env, dtypes = _described(op, arrays, attrs)
     with np.errstate(all="ignore"):
-        exact, single, stored = (op.reference_in(compute, arrays, env, full, rounding=rounding)
-                                 for compute, rounding in ((np.float64, False), (np.float32, False),
-                                                           (np.float32, True)))
+        exact, single = (op.reference_in(compute, arrays, env, full)
+                         for compute in (np.float64, np.float32))
+        halves = any(d.is_float and d.itemsize == 2 for d in dtypes.values())
+        stored = (op.reference_in(np.float32, arrays, env, full, rounding=True) if halves
+                  else single)
         wide = {k: a.astype(np.float64) if a is not None and a.dtype.kind not in "iu" else a
                 for k, a in arrays.items()}
         condition = op.condition(wide, full)

@@ -89,6 +89,11 @@ class Op(ABC):
         """Raise OpError for index values that point nowhere. `run_op` asks; a session's indices
         are right by construction."""
 
+    def writes(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The index of what a call may change in each input that it updates in place; one left out
+        may change anywhere. Lets a check compare a few rows of a KV cache instead of all."""
+        return {}
+
     def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
         """By default: each input read once, each output written once, one operation an output."""
         specs = [s for s in inputs.values() if s is not None]

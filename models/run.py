@@ -9,9 +9,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from core.crosscheck import CrossCheck, FiniteCheck
+from core.crosscheck import CrossCheck
 from core.errors import KernelyardError, OptionError, PromptError
 from core.registry import split_backends
+from core.verify.finite import FiniteCheck
 from models import report
 from models.arguments import add_backend_options, chosen_registry
 from models.chat import chat

@@ -70,6 +70,11 @@ class KvCacheWrite(Op):
                     flat[side, slot] = row
         return cache, cache_scales
 
+    def writes(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        slots, (blocks, size) = inputs["slots"], inputs["cache"].shape[1:3]
+        stored = slots[(slots >= 0) & (slots < blocks * size)]
+        return dict.fromkeys(self.sig.mutated, (slice(None), stored // size, stored % size))
+
     def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
         k, cache, slots = inputs["k"], inputs["cache"], inputs["slots"]
         assert k is not None and cache is not None and slots is not None  # bound by the signature

@@ -1,0 +1,1 @@
+"""Finding the kernel that is wrong: shadows, traces, votes, blame, replay capsules."""

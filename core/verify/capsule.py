@@ -1,0 +1,116 @@
+"""Replay capsule: one call of one kernel in a file, to be run again anywhere.
+
+An .npz without pickles: `header` is JSON as bytes, `in.NAME` and `out.NAME` are the arrays. bf16
+and 4-bit codes are stored as their bits; the header has every dtype.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.dtype import as_dtype
+from core.errors import InputError, KernelyardError
+from core.op import Op, find_op
+from core.tensor import Array
+
+FORMAT = "kernelyard capsule 1"
+
+
+@dataclass(frozen=True)
+class Capsule:
+    """`entry` is the ledger's entry of the step, `versions` those of what computed it."""
+
+    op: str
+    attrs: dict[str, Any]
+    inputs: dict[str, Array | None]
+    outputs: dict[str, Array]
+    dtypes: dict[str, str]
+    entry: dict[str, Any]
+    reason: str
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def definition(self) -> Op:
+        return find_op(self.op)
+
+    def write(self, path: Path) -> Path:
+        """Write the file under a temporary name, then rename it."""
+        header = {"format": FORMAT, **{k: v for k, v in asdict(_bare(self)).items()
+                                       if k not in ("inputs", "outputs")},
+                  "inputs": {k: a is not None for k, a in self.inputs.items()},
+                  "outputs": list(self.outputs), "versions": self.versions or versions()}
+        arrays = {f"in.{k}": _bits(a) for k, a in self.inputs.items() if a is not None}
+        arrays |= {f"out.{k}": _bits(a) for k, a in self.outputs.items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            with partial.open("wb") as file:
+                text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+                np.savez_compressed(file, allow_pickle=False, **{"header": text, **arrays})
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def read(cls, path: Path) -> Capsule:
+        """Raises InputError for a file that is no capsule, or a damaged one."""
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such capsule")
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {k: file[k] for k in file.files}
+            header = json.loads(bytes(arrays["header"]).decode())
+            if header["format"] != FORMAT:
+                raise ValueError(f"format is {header['format']!r}, expected {FORMAT!r}")
+            dtypes = {k: as_dtype(d) for k, d in header["dtypes"].items()}
+            ins = {k: arrays[f"in.{k}"].view(dtypes[k].numpy) if there else None
+                   for k, there in header["inputs"].items()}
+            outs = {k: arrays[f"out.{k}"].view(dtypes[k].numpy) for k in header["outputs"]}
+            op = find_op(header["op"])
+            if list(ins) != [p.name for p in op.sig.params]:
+                raise ValueError(f"inputs are {list(ins)}, but {op.name} takes "
+                                 f"{[p.name for p in op.sig.params]}")
+            return cls(op.name, op.complete(header["attrs"]), ins, outs, header["dtypes"],
+                       dict(header["entry"]), str(header["reason"]), dict(header["versions"]))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError,
+                zipfile.BadZipFile, KernelyardError, NotImplementedError) as error:
+            raise InputError(f"{path}: not a usable replay capsule "
+                             f"({type(error).__name__}: {error}); expected a file that --capture "
+                             "or a failed --check wrote, whole") from None
+
+
+def versions() -> dict[str, str]:
+    """What computed it: the interpreter, NumPy, every installed plugin package, the machine."""
+    found = {"python": platform.python_version(), "numpy": np.__version__,
+             "machine": f"{platform.system()} {platform.machine()}"}
+    for entry in metadata.entry_points(group="kernelyard.plugins"):
+        if entry.dist is not None:
+            found[entry.dist.name] = entry.dist.version
+    return found
+
+
+def _bare(capsule: Capsule) -> Capsule:
+    """Without arrays, which asdict would copy."""
+    return Capsule(capsule.op, capsule.attrs, {}, {}, capsule.dtypes, capsule.entry, capsule.reason)
+
+
+def _bits(array: Array) -> Array:
+    """Arrays of types that NumPy does not know by itself, as their bits."""
+    contiguous = np.ascontiguousarray(array).reshape(array.shape)
+    return contiguous if array.dtype.kind in "fiu" else contiguous.view(np.uint16)
+
+
+def dtype_names(arrays: Mapping[str, Array | None]) -> dict[str, str]:
+    """The dtype's name of each array that is there; uint8 holds packed 4-bit codes."""
+    return {k: as_dtype(a.dtype).name for k, a in arrays.items() if a is not None}
