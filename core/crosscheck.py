@@ -31,7 +31,7 @@ _KEPT_BYTES = 1 << 20
 @dataclass
 class CheckRow:
     """The worst outcome of one (op, kernel) against one opinion. `faults` counts the calls in which
-    a kernel was wrong by the definition, by its id; `votes` has what the opinions said of it."""
+    an (op, kernel) was wrong by the definition; `vote` is what the opinions said the first time."""
 
     op: str
     kernel: str
@@ -42,26 +42,23 @@ class CheckRow:
     worst_node: str = ""
     skipped: str = ""
     itself: bool = False
-    faults: dict[str, int] = field(default_factory=dict)
+    faults: dict[tuple[str, str], int] = field(default_factory=dict)
     first: str = ""
     vote: str = ""
 
-    def add(self, verdicts: Sequence[Comparison], node: str, kernel: str) -> bool:
-        """Keep the worst, with the node and who computed it; True if all are right."""
+    def add(self, verdicts: Sequence[Comparison], node: str, kernel: str) -> None:
+        """Keep the worst, with the node and who computed it."""
         for verdict in verdicts:
             if self.worst is None or verdict.used > self.worst.used:
                 self.worst, self.worst_node = verdict, f"{node} ({kernel})"
-        right = all(v.ok for v in verdicts)
-        if not right:
-            self.faults[kernel] = self.faults.get(kernel, 0) + 1
-            self.first = self.first or node
-        return right
 
     def to_json(self) -> dict[str, Any]:
         """The row as plain data; `worst` is None where nothing was compared."""
         w = self.worst
         return {"op": self.op, "kernel": self.kernel, "against": self.against,
-                "calls": self.calls, "wrong": self.wrong, "faults": self.faults,
+                "calls": self.calls, "wrong": self.wrong,
+                "faults": [{"op": op, "kernel": kernel, "calls": count}
+                           for (op, kernel), count in self.faults.items()],
                 "first_wrong": self.first, "skipped": self.skipped, "vote": self.vote,
                 "same_kernel": self.itself,
                 "worst": None if w is None else {
@@ -114,8 +111,8 @@ class CrossCheck:
         """How often each (op, kernel) was wrong by the definition, the most often first."""
         found: dict[tuple[str, str], int] = {}
         for row in self.rows:
-            for kernel, count in row.faults.items():
-                found[row.op, kernel] = max(found.get((row.op, kernel), 0), count)
+            for key, count in row.faults.items():
+                found[key] = max(found.get(key, 0), count)
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     def run(self, plan: Plan) -> None:
@@ -217,12 +214,22 @@ class CrossCheck:
         for row in self.rows:
             if row.op == step.op.name and row.kernel == step.kernel.id and row.wrong:
                 row.vote = row.vote or vote
-        for kernel, (outputs, verdict) in settled.wrong.items():
-            reason = f"node {step.node.name}: {kernel} is wrong: {verdict}; {vote}"
-            path = self.recorder and self.recorder.trouble(plan, step, inputs, outputs, kernel,
-                                                           reason)
+        for wrong in (w for found in settled.wrong.values() for w in found):
+            reason = f"node {step.node.name}: {wrong.kernel} is wrong: {wrong.verdict}; {vote}"
+            path = self.recorder and self.recorder.trouble(plan, step, inputs, wrong.outputs,
+                                                           wrong.kernel, reason)
             if self.stop:
                 raise CheckError(f"{reason}" + (f"; the call is in {path}" if path else ""))
+
+
+@dataclass(frozen=True)
+class _Wrong:
+    """A kernel that was wrong in a call, what the call gave, and the verdict."""
+
+    op: str
+    kernel: str
+    outputs: Mapping[str, Array]
+    verdict: Comparison
 
 
 class _Settled:
@@ -233,27 +240,31 @@ class _Settled:
         self.check, self.step, self.shadows = check, watch.step, watch.shadows
         self.expected = expectations(self.step.op, inputs, self.step.call.attrs)
         self.results = {self.step.kernel.id: mine}
-        self.wrong: dict[str, tuple[Mapping[str, Array], Comparison]] = {}
-        self.own = self._verdicts(self.step.kernel.id, mine)
-        self.theirs = {}
+        self.verdicts = {"": _verdicts(self.step, mine, self.expected)}  # ours has no name
+        self.wrong: dict[str, list[_Wrong]] = {}
         for name, shadow in self.shadows.items():
             self.results[name] = shadow.results(self.step.outputs)
-            self.theirs[name] = self._verdicts(", ".join(shadow.kernels), self.results[name])
-
-    def _verdicts(self, kernel: str, found: Mapping[str, Array]) -> list[Comparison]:
-        verdicts = [compare(a, self.expected[k], self.step.op.tolerance)
-                    for k, a in found.items() if k in self.expected]
-        bad = [v for v in verdicts if not v.ok]
-        if bad:
-            self.wrong[kernel] = found, max(bad, key=lambda v: v.used)
-        return verdicts
+            self.verdicts[name] = _verdicts(self.step, self.results[name], self.expected)
+        for name, verdicts in self.verdicts.items():
+            bad = [v for v in verdicts if not v.ok]
+            if bad:
+                worst = max(bad, key=lambda v: v.used)
+                who = ([(self.step.op.name, self.step.kernel.id)] if not name else
+                       _inside(self.shadows[name].plan) or
+                       [(self.step.op.name, ", ".join(self.shadows[name].kernels))])
+                found = self.results[name or self.step.kernel.id]
+                self.wrong[name] = [_Wrong(op, kernel, found, worst) for op, kernel in who]
 
     def count(self, row: CheckRow, opinion: str) -> bool:
         """Put the verdicts on the row of an opinion; True if all are right."""
-        node = self.step.node.name
-        right = row.add(self.own, node, self.step.kernel.id)
-        if opinion in self.shadows:
-            right &= row.add(self.theirs[opinion], node, ", ".join(self.shadows[opinion].kernels))
+        node, right = self.step.node.name, True
+        for name in ("", *([opinion] if opinion in self.shadows else [])):
+            kernels = ", ".join(self.shadows[name].kernels) if name else self.step.kernel.id
+            row.add(self.verdicts[name], node, kernels)
+            for wrong in self.wrong.get(name, ()):
+                key = wrong.op, wrong.kernel
+                row.faults[key] = row.faults.get(key, 0) + 1
+                row.first, right = row.first or node, False
         return right
 
     def vote(self) -> str:
@@ -270,6 +281,24 @@ class _Settled:
         tolerance = self.step.op.tolerance
         return str(take_vote(voters, {k: budget_of(e, tolerance)
                                       for k, e in self.expected.items()}))
+
+
+def _verdicts(step: Step, found: Mapping[str, Array], expected: Mapping[str, Expected],
+              ) -> list[Comparison]:
+    return [compare(a, expected[k], step.op.tolerance) for k, a in found.items() if k in expected]
+
+
+def _inside(plan: Plan) -> list[tuple[str, str]]:
+    """The wrong ones among the kernels of a composition, each judged from its own inputs."""
+    wrong = []
+    for step, launch in plan.walk():
+        inputs = watched_inputs(plan, step)
+        launch()
+        found = {k: t.numpy() for k, t in step.results.items()}
+        verdicts = _verdicts(step, found, expectations(step.op, inputs, step.call.attrs))
+        if not all(v.ok for v in verdicts):
+            wrong.append((step.op.name, step.kernel.id))
+    return wrong
 
 
 def _stored(expected: Expected) -> Array:

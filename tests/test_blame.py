@@ -1,0 +1,130 @@
+"""Any single kernel made wrong is named: by the cross-check, and by blame."""
+
+import numpy as np
+import pytest
+
+import models
+from core.backend import Backend, BackendSpec, Kernel
+from core.crosscheck import CrossCheck
+from core.decoding import Sampling
+from core.dispatch import single_op_plan
+from core.fused import FusedOp
+from core.op import OPS
+from core.registry import Registry, default_registry
+from core.verify.blame import Outcome, find_blame
+from core.verify.opinion import Opinion
+
+default_registry()  # brings the plugins' ops into OPS
+PROMPT = [1, 40, 50, 60, 70, 80]
+#: what a model must be for its graph to hold the op
+LOADED = {"quantized_linear": {"quantize": "int8"}, "three_quantized": {"quantize": "int8"},
+          "add_norm_quantized_gate_up": {"quantize": "int8"}}
+
+
+def generic(op, spoil):
+    """A kernel for any op: its definition in float32, then `spoil`ed."""
+    def bind(*arrays, **attrs):
+        ins, outs = arrays[:len(op.sig.params)], arrays[len(op.sig.params):]
+
+        def launch():
+            made = op.reference(*(None if a is None else a.copy() for a in ins), **attrs)
+            made = made if isinstance(made, tuple) else (made,)
+            targets = [a for p, a in zip(op.sig.params, ins, strict=True)
+                       if p.name in op.sig.mutated]
+            for target, result in zip([*targets, *outs], made, strict=True):
+                if target is not None:
+                    np.copyto(target, result, casting="unsafe")
+                    spoil(target)
+        return launch
+    return bind
+
+
+def spoil(array):
+    """One element a row is off: by 1 % of the row's peak, or for integers the next one."""
+    if array.dtype.kind == "f" and array.size:
+        array[..., 0] += 0.01 * np.abs(array).max(axis=-1)
+    elif array.dtype == np.int32 and array.size:
+        array.reshape(-1)[0] += 1
+
+
+class Suspect(Backend):
+    def __init__(self):
+        self.allocator = Registry().backend("cpu_numpy").allocator
+
+    def native(self, tensor):
+        return tensor.numpy()
+
+
+def with_suspect(op, fault=spoil):
+    """A registry in which `suspect` offers one kernel, for `op`, with a fault."""
+    registry = Registry()
+    registry.kernels("cpu_numpy")
+    registry.specs["suspect"] = BackendSpec("suspect", "cpu", "none:none", "for tests")
+    registry._open["suspect"] = Suspect()
+    variables = {p.dtype for p in (*op.sig.params, *op.sig.outputs) if p.dtype_is_variable}
+    every = tuple(d for d in registry.kernels("cpu_numpy", "kv_cache_write")[0].dtypes["C"])
+    kernel = Kernel(op.name, "suspect", "spoilt", generic(op, fault), dict.fromkeys(variables, every))
+    registry._kernels["suspect"] = {op.name: [kernel]}
+    registry.sources[kernel] = "test"
+    return registry
+
+
+def player(model, greedy=True):
+    """`play` for find_blame: a prompt and a few steps."""
+    session = model.session
+
+    def play(observer):
+        logits, tokens = [], []
+
+        class Both:
+            def run(self, plan):
+                observer.run(plan)
+                logits.append(np.array(plan.output("logits").numpy()))
+        session.observer = Both()
+        session.truncate(0)
+        session.sample_with(Sampling() if greedy else Sampling(temperature=0.8, seed=3,
+                                                               repetition_penalty=1.3))
+        session.prefill(PROMPT)
+        tokens.append(session.token)
+        for _ in range(3):
+            tokens.append(session.step())
+        return Outcome(logits, tokens, greedy)
+    return play
+
+
+@pytest.mark.parametrize("name", [n for n in OPS if n != "softmax"])
+def test_a_wrong_kernel_is_named(name):
+    op, greedy = OPS[name], name != "sample"
+    registry = with_suspect(op)
+    with models.load("stories-llama2", "cpu_numpy", registry=registry, max_context=32,
+                     fusion=not isinstance(op, FusedOp), **LOADED.get(name, {})) as good:
+        check = CrossCheck(registry, ["suspect,cpu_numpy"])
+        player(good, greedy)(check)
+        blame = find_blame(player(good, greedy), Opinion.parse("suspect,cpu_numpy", registry))
+    if isinstance(op, FusedOp):  # no single node of the other graph is computed by it
+        with models.load("stories-llama2", "suspect,cpu_numpy", registry=registry, max_context=32,
+                         **LOADED.get(name, {})) as bad:
+            check = CrossCheck(registry, ["cpu_numpy"])
+            player(bad)(check)
+    assert list(check.faults()) == [(name, "suspect:spoilt")], check.rows
+    assert [k for k in blame.kernels if "suspect:spoilt" in k[1:]], blame
+    assert {op for op, *_ in blame.kernels} <= {name, *(n.op.name for n in op.pattern().nodes)} \
+        if isinstance(op, FusedOp) else [op for op, *_ in blame.kernels] == [name], blame
+
+
+def test_softmax_too():
+    """No model has one of its own."""
+    op = OPS["softmax"]
+    registry = with_suspect(op)
+    x = np.random.default_rng(0).standard_normal((4, 16)).astype(np.float32)
+    plan = single_op_plan(op, {"x": x}, {}, backend="cpu_numpy", registry=registry)
+    check = CrossCheck(registry, ["suspect"])
+    check.run(plan)
+    assert list(check.faults()) == [("softmax", "suspect:spoilt")]
+
+    def play(observer):
+        observer.run(plan)
+        return Outcome([np.array(plan.output("out").numpy())], [])
+    blame = find_blame(play, Opinion.parse("suspect", registry))
+    assert blame.kernels == [("softmax", "cpu_numpy:softmax", "suspect:spoilt")]
+    assert blame.nodes == ["softmax"]
