@@ -11,6 +11,7 @@ import core.ops  # noqa: F401 - fills the vocabulary
 from core.compare import Expected
 from core.dtype import DType, as_dtype, i4x2
 from core.errors import DtypeError, OpError
+from core.fused import FusedOp
 from core.graph import Graph, Value
 from core.op import Op, find_op
 from core.plan import Plan
@@ -48,18 +49,19 @@ def run_op(name: str, *inputs: Array | None, backend: str = "cpu_numpy", kernel:
 
 def run_kernel(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any], *,
                backend: str, kernel: str | None = None, registry: Registry | None = None,
-               ) -> tuple[Array | None, ...]:
+               composed: bool = False) -> tuple[Array | None, ...]:
     """The results of one op by a kernel of `backend`, as new NumPy arrays."""
-    plan = single_op_plan(op, arrays, attrs, backend=backend, kernel=kernel, registry=registry)
+    plan = single_op_plan(op, arrays, attrs, backend=backend, kernel=kernel, registry=registry,
+                          composed=composed)
     plan.run()
-    return read_results(plan)
+    return read_results(plan, op)
 
 
 def single_op_plan(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any], *,
                    backend: str, kernel: str | None = None, registry: Registry | None = None,
                    guard: int = 0, place: Callable[[str, Array, DType], Tensor] | None = None,
-                   ) -> Plan:
-    """A plan of one node over copies of the arrays.
+                   composed: bool = False) -> Plan:
+    """A plan of one node over copies of the arrays; of a fused op's parts where `composed`.
 
     `place(name, array, dtype)` may put an input or a weight into a tensor of its own making.
     """
@@ -83,7 +85,9 @@ def single_op_plan(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[st
             values.append(graph.input(p.name, spec))
             tensors[p.name] = (place(p.name, array, spec.dtype) if place is not None
                                else Tensor.from_numpy(array, allocator, spec.dtype))
-    result = graph.add(op.name, *values, name=op.name, **attrs)
+    result = (op.compose(graph, *values, **op.complete(attrs))
+              if composed and isinstance(op, FusedOp)
+              else graph.add(op.name, *values, name=op.name, **attrs))
     for key, value in zip(op.result_names, result if isinstance(result, tuple) else (result,),
                           strict=True):
         if value is not None:
@@ -100,9 +104,8 @@ def single_op_plan(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[st
                 guard=guard)
 
 
-def read_results(plan: Plan) -> tuple[Array | None, ...]:
-    """Copies of a single-op plan's results, None for an absent one."""
-    op = plan.graph.nodes[0].op
+def read_results(plan: Plan, op: Op) -> tuple[Array | None, ...]:
+    """Copies of the results of a single-op plan for `op`, None for an absent one."""
     return tuple(np.array(plan.output(k).numpy()) if k in plan.graph.outputs else None
                  for k in op.result_names)
 

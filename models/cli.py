@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from models import bench, export, run
+from models import bench, export, run, verify
 
 COMMANDS = {"run": (run.main, "generate text with a model"),
             "export": (export.main, "write a model in another format"),
-            "bench": (bench.main, "measure speed at published shapes, outputs checked")}
+            "bench": (bench.main, "measure speed at published shapes, outputs checked"),
+            "verify": (verify.main, "hold backends to each other, or to saved answers")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -108,18 +108,21 @@ def explain(model: Model, form: str) -> None:
 
 def checked(check: CrossCheck) -> None:
     """--check: one row for each op, kernel and opinion."""
-    table = Table("op", "kernel", "against", "calls", "wrong", "worst NMSE", "max abs",
+    table = Table("op", "kernel", "against", "calls", "wrong", "worst NMSE", "worst element",
                   "budget used", "worst node", title="cross-check")
     for r in check.rows:
         numbers = ("-", "-", "-") if r.worst is None else (
-            f"{r.worst.nmse:.1e}", f"{r.worst.max_abs:.1e}", f"{r.worst.used:.2f}")
-        table.add_row(r.op, r.kernel, r.against, str(r.calls), str(r.wrong), *numbers,
+            f"{r.worst.nmse:.1e}", f"{r.worst.max_rel:.1e}", f"{r.worst.used:.2f}")
+        who = f"{r.against} (the same kernel)" if r.itself else r.against
+        table.add_row(r.op, r.kernel, who, str(r.calls), str(r.wrong), *numbers,
                       r.skipped or r.worst_node, style="red" if r.wrong else None)
     console = _console(stderr=True)
     console.print(table)
     for r in check.rows:
         if r.wrong and r.worst is not None:
             console.print(f"{r.worst_node}: {r.worst}", style="red", markup=False)
+            console.print(f"  {', '.join(f'{k} ({op})' for op, k in r.faults)} is wrong by the "
+                          f"definition; vote: {r.vote}", style="red", markup=False, soft_wrap=True)
 
 
 def verdict(check: CrossCheck | None) -> str:
@@ -172,4 +175,6 @@ def as_json(model: Model, generation: Generation, check: CrossCheck | None, *,
         "stats": {**generation.stats.to_json(), "ledger": model.ledger.hash,
                   "backends": list(model.session.selector.backends),
                   "correctness": verdict(check), "kv_cache_bytes": model.session.kv_bytes}}
+    if check is not None:
+        found["check"] = {"ok": check.ok, "rows": [r.to_json() for r in check.rows]}
     return {**found, "ledger": model.ledger.to_json()} if ledger else found

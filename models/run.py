@@ -7,12 +7,14 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from core.crosscheck import CrossCheck
 from core.errors import KernelyardError, OptionError, PromptError
 from core.registry import split_backends
 from core.verify.finite import FiniteCheck
+from core.verify.recorder import Capture, Recorder
 from models import report
 from models.arguments import add_backend_options, chosen_registry
 from models.chat import chat
@@ -58,7 +60,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--check", metavar="BACKEND[,BACKEND]",
                    help="compute every node there as well and compare; `reference` is the float64 "
                         "definition")
+    p.add_argument("--check-stop", action="store_true",
+                   help="with --check: stop at the first wrong kernel instead of counting on")
     p.add_argument("--check-finite", action="store_true", help="stop at the first NaN or Inf")
+    p.add_argument("--capture", action="append", default=[], metavar="NODE",
+                   help="write a replay capsule of this node (a glob); may repeat")
+    p.add_argument("--capsules", type=Path, default=Path("capsules"), metavar="FOLDER",
+                   help="where replay capsules go, of --capture and of what a check finds wrong "
+                        "(default: ./capsules)")
     p.add_argument("--chat", action="store_true", help="a conversation, by the model's template")
     p.add_argument("--json", action="store_true", help="print one JSON object")
     p.add_argument("--list-backends", action="store_true",
@@ -96,20 +105,26 @@ def _run(args: argparse.Namespace) -> int:
     report.broken_plugins(registry)
     if args.check is not None and args.check_finite:
         raise OptionError("--check and --check-finite cannot be used together: take one at a time")
+    if args.check_stop and args.check is None:
+        raise OptionError("--check-stop goes with --check: name what to check against")
     if args.chat and (args.json or args.prompt is not None or args.prompt_ids is not None):
         raise OptionError("--chat is a conversation: it takes no --prompt, --prompt-ids or --json")
     if args.json and args.explain in ("graph", "dot"):
         raise OptionError(f"--explain {args.explain} cannot be used with --json: the object holds "
                           "the ledger")
     prompt = "" if args.chat else _prompt(args)
-    check = CrossCheck(registry, split_backends(args.check)) if args.check is not None else None
+    recorder = Recorder(args.capsules, args.capture)
+    check = CrossCheck(registry, split_backends(args.check), stop=args.check_stop,
+                       recorder=recorder) if args.check is not None else None
     with report.Loading() as loading, load(
             args.model, args.backend, dtype=args.dtype, quantize=args.quantize,
             kv_dtype=args.kv_dtype, max_context=args.max_context, kernels=args.kernel,
             group_size=args.group_size, keep=args.keep, quantize_only=args.quantize_only,
             fusion=not args.no_fusion, registry=registry, progress=loading.progress) as model:
         loading.stop()
-        model.session.observer = check or (FiniteCheck() if args.check_finite else None)
+        model.session.observer = check or (
+            FiniteCheck(recorder) if args.check_finite else
+            Capture(recorder) if args.capture else None)
         for note in model.notes:
             print(f"note: {note}", file=sys.stderr)
         if args.json:
@@ -127,8 +142,13 @@ def _run(args: argparse.Namespace) -> int:
                 report.checked(check)
             if args.explain:
                 report.explain(model, args.explain)
+    for path in recorder.written:
+        print(f"capsule: {path}", file=sys.stderr)
     if interrupted:
         return 130
+    if recorder.unmatched():
+        raise OptionError(f"--capture {recorder.unmatched()[0]!r} matches no node that ran; "
+                          "--explain graph lists the nodes")
     return 0 if check is None or check.ok else 1
 
 

@@ -101,7 +101,7 @@ def run_case(case: Case, kernel: Kernel, registry: Registry,
         for arena in plan.arenas.values():
             arena.poison()
         plan.run()
-        runs.append(read_results(plan))
+        runs.append(read_results(plan, case.op))
         stray = sum(arena.stray_writes() for arena in plan.arenas.values())
         if stray:
             broken.append(f"wrote {stray} bytes outside of its outputs and workspace")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -53,8 +53,11 @@ class Blame:
     nodes: list[str]
     runs: int
 
-    def names(self, kernel: str) -> bool:
-        return any(kernel in (mine, theirs) for _, mine, theirs in self.kernels)
+    def guilty(self, faults: Mapping[tuple[str, str], int]) -> list[tuple[str, str]]:
+        """Of the blamed kernels those that a cross-check found wrong by the definition, as (op,
+        kernel): where a fused kernel changes hands, its parts are blamed with it."""
+        pairs = {(op, k) for op, mine, theirs in self.kernels for k in (mine, theirs)}
+        return [fault for fault in faults if fault in pairs]
 
 
 def find_blame(play: Callable[[Observer], Outcome], opinion: Opinion) -> Blame:

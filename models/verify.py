@@ -1,0 +1,183 @@
+"""python -m models.verify: hold backends to each other, to saved answers, or a capsule to both."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from core.decoding import Sampling
+from core.errors import KernelyardError, OptionError
+from core.registry import Registry, default_registry
+from core.verify.capsule import Capsule
+from core.verify.opinion import REFERENCE, Opinion
+from core.verify.recorder import Recorder
+from core.verify.replay import replay
+from models import report, verify_report
+from models.against import compare_answers
+from models.checkpoint import DEFAULT_MODEL
+from models.contest import hold
+from models.golden import Golden, ours, transformers_answers
+from models.loading import KV_DTYPES
+from models.model import Model
+from models.playing import Play, open_opinion
+from models.precision import add_arguments
+
+DEFAULT_PROMPT = "Once upon a time"
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        "python -m models.verify", description="Find the kernel that is wrong. OPINION is "
+        "BACKEND[,BACKEND][+[NODES:]OP=BACKEND[:KERNEL]][+no-fusion], or `reference`.")
+    p.add_argument("opinions", nargs="*", metavar="OPINION", help="two or more, to be held to each "
+                   "other; one, for --against and --save (default: cpu_numpy)")
+    p.add_argument("--model", default=DEFAULT_MODEL, metavar="PATH|NAME")
+    p.add_argument("--prompt", help=f"default: {DEFAULT_PROMPT!r}")
+    p.add_argument("--prompt-ids", metavar="1,2,3", help="token ids in place of a text")
+    p.add_argument("--max-new-tokens", type=int, default=32, metavar="N")
+    p.add_argument("--temperature", type=float, default=0.0, metavar="X", help="0 is greedy")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--dtype", choices=("f32", "f16", "bf16"), help="of the activations")
+    add_arguments(p)
+    p.add_argument("--kv-dtype", choices=KV_DTYPES)
+    p.add_argument("--max-context", type=int, metavar="N")
+    p.add_argument("--blame", action="store_true", help="swap kernels node by node until the "
+                   "smallest set that carries the difference is found")
+    p.add_argument("--against", metavar="hf|FILE", help="compare logits, greedy tokens and layers "
+                   "with transformers, or with an .npz")
+    p.add_argument("--save", type=Path, metavar="FILE", help="write the answers (with --against "
+                   "hf: transformers') to an .npz")
+    p.add_argument("--force", action="store_true", help="let --save replace a file")
+    p.add_argument("--replay", type=Path, metavar="FILE", help="run a capsule again")
+    p.add_argument("--backend", default="", metavar="NAME[,NAME]",
+                   help="for --replay: who runs it (default: the backend that made it)")
+    p.add_argument("--capture", action="append", default=[], metavar="NODE",
+                   help="write a replay capsule of this node (a glob); may repeat")
+    p.add_argument("--capsules", type=Path, default=Path("capsules"), metavar="FOLDER",
+                   help="where capsules go (default: ./capsules)")
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 all agree, 1 something is wrong, 2 the input cannot be used."""
+    args = parser().parse_args(argv)
+    try:
+        if args.replay is not None:
+            return _replay(args)
+        if args.against is not None or args.save is not None:
+            return _against(args)
+        return _contest(args)
+    except KernelyardError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _contest(args: argparse.Namespace) -> int:
+    registry = _registry()
+    opinions = [Opinion.parse(text, registry) for text in args.opinions]
+    runner = next((o for o in opinions if o.selector is not None), None)
+    if runner is None:
+        raise OptionError("verify needs two or more opinions, such as `cpu_numpy reference` or "
+                          "`cpu_numpy cpu_numba,cpu_numpy`")
+    if args.max_new_tokens < 1:
+        raise OptionError(f"--max-new-tokens {args.max_new_tokens}: expected at least 1")
+    options = _options(args)
+    with open_opinion(args.model, runner, registry, **options) as model:
+        ids = _ids(args, model)
+    recorder = Recorder(args.capsules, args.capture)
+    play = Play(ids, args.max_new_tokens, Sampling(args.temperature, seed=args.seed))
+    contest = hold(args.model, opinions, play, registry, blame=args.blame, recorder=recorder,
+                   options=options)
+    if recorder.unmatched():
+        raise OptionError(f"--capture {recorder.unmatched()[0]!r} matches no node that ran; "
+                          "python -m models.run --explain graph lists the nodes")
+    if args.json:
+        print(json.dumps(contest.to_json()))
+    else:
+        verify_report.contest(contest)
+    return 0 if contest.ok else 1
+
+
+def _against(args: argparse.Namespace) -> int:
+    registry = _registry()
+    if len(args.opinions) > 1 or REFERENCE in args.opinions or args.blame or args.capture:
+        raise OptionError("--against and --save take one backend, and neither --blame nor "
+                          f"--capture; found {' '.join(args.opinions) or 'no backend'}")
+    opinion = Opinion.parse(args.opinions[0] if args.opinions else "cpu_numpy", registry)
+    with open_opinion(args.model, opinion, registry, **_options(args)) as model:
+        theirs = None
+        if args.against is not None and args.against != "hf":
+            theirs = Golden.read(Path(args.against))
+        given = args.prompt is not None or args.prompt_ids is not None
+        ids = theirs.ids if theirs is not None and not given else _ids(args, model)
+        if args.against == "hf":
+            theirs = transformers_answers(Path(model.path), ids, args.max_new_tokens)
+        mine = ours(model, model.encode(ids), args.max_new_tokens, opinion.name)
+        if args.save is not None:
+            (theirs or mine).write(args.save, force=args.force)
+            print(f"wrote {args.save}: {(theirs or mine).who}, {len(ids)} prompt tokens",
+                  file=sys.stderr)
+        if theirs is None:
+            return 0
+        activations = model.session.decoder.steps[0].results["out"].dtype
+        found = compare_answers(mine, theirs, activations)
+    if args.json:
+        print(json.dumps(found.to_json()))
+    else:
+        verify_report.against(found, mine)
+    return 0 if found.ok else 1
+
+
+def _replay(args: argparse.Namespace) -> int:
+    capsule = Capsule.read(args.replay)
+    registry = _registry()
+    if args.opinions:
+        raise OptionError(f"--replay takes its backends by --backend, found "
+                          f"{' '.join(args.opinions)}")
+    names = [n for n in args.backend.split(",") if n] or [
+        str(capsule.entry.get("kernel", "")).partition(":")[0]]
+    done = replay(capsule, names, registry)
+    if args.json:
+        print(json.dumps(verify_report.replayed_json(capsule, done)))
+    else:
+        verify_report.replayed(capsule, done)
+    return 0 if all(r.ok for r in done[1:]) else 1
+
+
+def _registry() -> Registry:
+    registry = default_registry()
+    report.broken_plugins(registry)
+    return registry
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    return {"dtype": args.dtype, "quantize": args.quantize, "kv_dtype": args.kv_dtype,
+            "max_context": args.max_context, "group_size": args.group_size, "keep": args.keep,
+            "quantize_only": args.quantize_only}
+
+
+def _ids(args: argparse.Namespace, model: Model) -> list[int]:
+    if args.prompt is not None and args.prompt_ids is not None:
+        raise OptionError("--prompt and --prompt-ids cannot be used together")
+    if args.prompt_ids is None:
+        return model.encode(DEFAULT_PROMPT if args.prompt is None else args.prompt)
+    try:
+        return model.encode([int(i) for i in args.prompt_ids.split(",") if i.strip()])
+    except ValueError:
+        raise OptionError(f"--prompt-ids {args.prompt_ids!r}: expected integers such as 1,2,3"
+                          ) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())
