@@ -45,9 +45,11 @@ class Plan:
         self._bind(memory.scratch)
         self._launches = [launch for step in self.steps for launch in step.launches]
         self._run: Launch = self._sequence
+        self.captured = False  #: whether a backend has recorded the step for replay
         used = {s.kernel.backend for s in self.steps}
         places = {s.device for s in self.steps} | set(self._home.values())
         if repeats and len(used) == len(places) == 1:
+            self.captured = True
             self._run = self._backend(used.pop()).capture(self._sequence)
 
     # running

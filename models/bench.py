@@ -18,6 +18,7 @@ from models import report
 from models.arguments import add_backend_options, chosen_registry
 from models.loading import KV_DTYPES, Options, open_checkpoint
 from models.model import Model
+from models.profile import profiled
 from models.shapes import SHAPES, random_checkpoint
 
 CHECKED_TOKENS, CHECKED_STEPS = 8, 2
@@ -39,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--repeat", type=int, default=5, metavar="N")
     p.add_argument("--no-fusion", action="store_true")
     add_backend_options(p)
+    p.add_argument("--profile", action="store_true",
+                   help="also time each kind of kernel of the prompt and of a decode step alone")
     p.add_argument("--json", action="store_true")
     return p
 
@@ -77,6 +80,9 @@ def measure(shape: str, args: argparse.Namespace) -> dict[str, Any]:
             verdict, ok = "runs with the same input gave different tokens", False
         prefill, step = [r[0] for r in runs], [r[1] for r in runs]
         weights, bandwidth = _matrix_bytes(model), backend.read_bandwidth()
+        session = model.session
+        plans = {"decode": session.decoder, "prompt": max(
+            session.plans, key=lambda plan: plan.steps[0].call.dims["T"])} if args.profile else {}
         second = statistics.median(step)
         return {
             "shape": shape, "layers": model.config.layers, "backend": args.backend,
@@ -89,7 +95,8 @@ def measure(shape: str, args: argparse.Namespace) -> dict[str, Any]:
             "matrix_bytes": weights, "read_bytes_per_s": weights / second,
             "bandwidth_bytes_per_s": bandwidth,
             "bandwidth_share": weights / second / bandwidth if bandwidth else None,
-            "ledger": model.ledger.hash, "verdict": verdict, "ok": ok}
+            "ledger": model.ledger.hash, "verdict": verdict, "ok": ok,
+            "profile": [profiled(plan, what, bandwidth) for what, plan in plans.items()]}
 
 
 def _run(model: Model, ids: list[int], tokens: int) -> tuple[float, float, list[int]]:

@@ -17,6 +17,7 @@ from core.draw import to_dot
 from core.registry import Registry
 from models.generate import Generation
 from models.model import Model
+from models.profile import profile_table
 
 _MIN_BYTES = 64 << 20  # loads below this are over before a bar can be read
 
@@ -164,6 +165,8 @@ def benchmark(rows: list[dict[str, Any]]) -> None:
     for r in rows:
         console.print(f"{r['shape']} on {r['backend']} ({r['device']}): {r['verdict']}",
                       highlight=False, markup=False)
+        for part in r["profile"]:
+            console.print(profile_table(part))
 
 
 def as_json(model: Model, generation: Generation, check: CrossCheck | None, *,

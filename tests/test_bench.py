@@ -40,6 +40,39 @@ def test_a_wrong_kernel_is_reported(capsys, monkeypatch):
     assert code == 1 and "NO" in out and ", 0 wrong" not in out
 
 
+def test_profile(capsys):
+    """Every kernel of both plans once, the bytes are those of the matrices, the state is kept."""
+    assert bench.main(["--shape", "qwen2.5-0.5b", "--layers", "2", "--tokens", "3", "--repeat", "1",
+                       "--prompt", "4", "--profile", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    decode, prompt = row["profile"]
+    assert decode["what"] == "decode" and decode["step_s"] > 0
+    kernels = {k["node"]: k for k in decode["kernels"]}
+    down = kernels["layers.*.down_proj"]
+    assert (down["op"], down["calls"]) == ("linear", 2)
+    assert 0.99 < down["nbytes"] / (2 * 4 * (896 * 4864 + 4864 + 2 * 896)) < 1.01
+    assert down["flops"] == 2 * 2 * 896 * 4864
+    assert {k["node"]: k["flops"] for k in prompt["kernels"]}["layers.*.down_proj"
+                                                              ] == 4 * down["flops"]
+    seconds = [k["seconds"] for k in decode["kernels"]]
+    assert seconds == sorted(seconds, reverse=True) and min(seconds) > 0
+
+
+def test_profiling_keeps_the_sequence(story):
+    from core.profile import profile
+    ids = story.encode("Once upon a time")
+    story.session.truncate()
+    story.session.prefill(ids)
+    expected = [story.session.step() for _ in range(8)]
+    story.session.truncate()
+    story.session.prefill(ids)
+    found = [story.session.step() for _ in range(4)]
+    rows = profile(story.session.decoder)
+    assert sum(r.calls for r in rows) == len(story.session.decoder.steps) - 1  # all but `advance`
+    found += [story.session.step() for _ in range(4)]
+    assert found == expected
+
+
 def test_bad_options(capsys):
     assert bench.main(["--tokens", "0"]) == 2
     assert "--tokens 2" in capsys.readouterr().err

@@ -49,7 +49,7 @@ while [ $# -gt 0 ]; do
     sanitize)
         timeout 200 ../tools/gpu/sanitize.sh 2>&1 | tee "$out/sanitize.log" | tail -8 ;;
     bench)
-        timeout 560 python3 ../tools/gpu/bench.py "$@" 2>&1 | tee "$out/bench.log" | tail -90
+        timeout 560 python3 -m models.bench --backend cuda_cupy "$@" 2>&1 | tee "$out/bench.log" | tail -90
         break ;;
     tune)
         timeout 560 python3 ../tools/gpu/tune.py "$@" 2>&1 | tee "$out/tune.log" | tail -60

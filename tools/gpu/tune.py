@@ -1,6 +1,6 @@
 """Tries other spreads for each matrix of a decode step, in place: the whole step is timed.
 
-    python3 tools/gpu/tune.py MODEL:DTYPE[:int8] ...
+    python3 tools/gpu/tune.py SHAPE:STORED[:int8] ...      (llama3.2-1b:bf16)
 """
 
 from __future__ import annotations
@@ -8,15 +8,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
+from core.plan import Plan
+from core.profile import time_steps, timed_steps
+from core.registry import default_registry
 from cuda_cupy import shapes
 from cuda_cupy.shapes import Spread
-
-sys.path.insert(0, str(Path(__file__).parent))
-from bench import replay_us
-from synthetic import session
+from models.loading import Options, open_checkpoint
+from models.shapes import random_checkpoint
 
 NAMES = ("spread", "spread_pairs", "spread_codes", "spread_code_pairs")
 ORIGINAL = {name: getattr(shapes, name) for name in NAMES}
@@ -57,35 +56,42 @@ def variants(key: Key, now: Spread) -> list[Spread]:
             if v != now and v.split <= v.warps]
 
 
-def step_us(text: str, store: Any) -> tuple[float, Any]:  # noqa: ANN401
-    name, dtype, *rest = text.split(":")
-    bits = {"int8": 8, "int4": 4}[rest[0]] if rest else None
-    s = session(name, dtype, bits, "cuda_cupy", store=store)
-    s.prefill(list(range(5, 120)))
-    plan = s.decoder
-    launches = [launch for step, launch in plan.walk() if step.op.name != "advance"]
-    return min(replay_us(launches, 40) for _ in range(2)), s.weights
+def rebind(plan: Plan) -> Plan:
+    """The same step bound anew, by the table as it is now."""
+    tensors = {v.name: plan.tensor(v) for kind in ("input", "state") for v in plan.graph.roots(kind)}
+    return Plan(plan.graph, plan.selector, plan.weights, tensors, repeats=True)
+
+
+def step_us(plan: Plan) -> float:
+    again = rebind(plan)
+    return min(time_steps(again, timed_steps(again)) for _ in range(2)) * 1e6
 
 
 def tune(text: str) -> None:
+    shape, stored, *rest = text.split(":")
     table = Table()
-    best, store = step_us(text, None)
-    print(f"{text}: {best:.1f} us", flush=True)
-    for key, start in list(table.seen.items()):
-        now = start
-        for _ in range(2):  # a second round starts from the first one's best
-            tried = []
-            for variant in variants(key, now):
-                table.chosen[key] = variant
-                tried.append((step_us(text, store)[0], variant))
-            time, variant = min(tried, key=lambda t: t[0])
-            if time >= best - 0.5:
-                break
-            best, now = time, variant
-        table.chosen[key] = now
-        print(f"  {key}: {start} -> {now if now != start else 'same'}, {best:.1f} us", flush=True)
-    again, _ = step_us(text, store)
-    print(f"{text}: tuned {again:.1f} us = {1e6 / again:.0f} steps/s")
+    options = Options("cuda_cupy", quantize=rest[0] if rest else None, max_context=512)
+    with open_checkpoint(random_checkpoint(shape, stored), options, default_registry()) as model:
+        model.session.prefill(list(range(5, 120)))
+        plan = model.session.decoder
+        best = step_us(plan)
+        print(f"{text}: {best:.1f} us", flush=True)
+        for key, start in list(table.seen.items()):
+            now = start
+            for _ in range(2):  # a second round starts from the first one's best
+                tried = []
+                for variant in variants(key, now):
+                    table.chosen[key] = variant
+                    tried.append((step_us(plan), variant))
+                time, variant = min(tried, key=lambda t: t[0])
+                if time >= best - 0.5:
+                    break
+                best, now = time, variant
+            table.chosen[key] = now
+            print(f"  {key}: {start} -> {now if now != start else 'same'}, {best:.1f} us",
+                  flush=True)
+        again = step_us(plan)
+        print(f"{text}: tuned {again:.1f} us = {1e6 / again:.0f} steps/s")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,34 @@
+"""The table of `models.bench --profile`: what each kind of kernel costs in a step."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from core.plan import Plan
+from core.profile import profile, time_steps, timed_steps
+
+
+def profiled(plan: Plan, what: str, bandwidth: float | None) -> dict[str, Any]:
+    """A plan's kernels, and all of them in one sequence, which is less where kernels overlap."""
+    rows = [{**asdict(row), "bytes_per_s": row.nbytes / row.seconds,
+             "bandwidth_share": row.nbytes / row.seconds / bandwidth if bandwidth else None}
+            for row in profile(plan)]
+    return {"what": what, "step_s": time_steps(plan, timed_steps(plan)), "kernels": rows}
+
+
+def profile_table(part: dict[str, Any]) -> Table:
+    """What `profiled` found, slowest first."""
+    alone = sum(k["seconds"] for k in part["kernels"])
+    table = Table("node", "kernel", "calls", "µs each", "of all", "GB/s", "of measured", "GFLOP/s",
+                  title=f"{part['what']}: {alone * 1e3:.3f} ms kernel by kernel, "
+                        f"{part['step_s'] * 1e3:.3f} ms in sequence", title_justify="left")
+    for k in part["kernels"]:
+        share, second = k["bandwidth_share"], k["seconds"]
+        table.add_row(k["node"], k["kernel"], str(k["calls"]), f"{second / k['calls'] * 1e6:.1f}",
+                      f"{second / alone:.1%}", f"{k['bytes_per_s'] / 1e9:.1f}",
+                      "unknown" if share is None else f"{share:.0%}",
+                      f"{k['flops'] / second / 1e9:.1f}")
+    return table
