@@ -18,7 +18,7 @@ from models import report
 from models.arguments import add_backend_options, chosen_registry
 from models.loading import KV_DTYPES, Options, open_checkpoint
 from models.model import Model
-from models.profile import profiled
+from models.profile import host_seconds, profiled
 from models.shapes import SHAPES, random_checkpoint
 
 CHECKED_TOKENS, CHECKED_STEPS = 8, 2
@@ -91,6 +91,7 @@ def measure(shape: str, args: argparse.Namespace) -> dict[str, Any]:
             "prefill_tokens_per_s": args.prompt / statistics.median(prefill),
             "time_to_first_token_s": statistics.median(prefill),
             "decode_tokens_per_s": 1 / second,
+            "host_step_s": host_seconds(session, ids),
             "decode_spread": (max(step) - min(step)) / second,
             "matrix_bytes": weights, "read_bytes_per_s": weights / second,
             "bandwidth_bytes_per_s": bandwidth,

@@ -1,7 +1,10 @@
-"""The table of `models.bench --profile`: what each kind of kernel costs in a step."""
+"""What `models.bench` finds out beside speed: the cost of each kernel, and the host's time."""
 
 from __future__ import annotations
 
+import statistics
+import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,6 +12,9 @@ from rich.table import Table
 
 from core.plan import Plan
 from core.profile import profile, time_steps, timed_steps
+from core.session import Session
+
+_HOST_STEPS = 20
 
 
 def profiled(plan: Plan, what: str, bandwidth: float | None) -> dict[str, Any]:
@@ -17,6 +23,24 @@ def profiled(plan: Plan, what: str, bandwidth: float | None) -> dict[str, Any]:
              "bandwidth_share": row.nbytes / row.seconds / bandwidth if bandwidth else None}
             for row in profile(plan)]
     return {"what": what, "step_s": time_steps(plan, timed_steps(plan)), "kernels": rows}
+
+
+def host_seconds(session: Session, ids: Sequence[int]) -> float:
+    """Median seconds until the host has queued a decode step and is free: nearly the whole step
+    on a CPU, the cost of launching or replaying it where the device works on its own. The session
+    is empty afterwards."""
+    session.truncate()
+    session.prefill(ids)
+    wait = session.selector.registry.backend(session.selector.backends[0]).allocator.synchronize
+    times = []
+    for _ in range(min(_HOST_STEPS, session.max_context - len(ids))):
+        wait()
+        start = time.perf_counter()
+        session.decoder.run()
+        times.append(time.perf_counter() - start)
+    wait()
+    session.truncate()
+    return statistics.median(times)
 
 
 def profile_table(part: dict[str, Any]) -> Table:

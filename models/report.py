@@ -151,13 +151,14 @@ def speed(model: Model, generation: Generation, check: CrossCheck | None) -> Non
 def benchmark(rows: list[dict[str, Any]]) -> None:
     """models.bench: one line a shape, and under it what was checked."""
     table = Table("shape", "weights", "prefill tokens/s", "first token ms", "decode tokens/s",
-                  "spread", "GB/s", "of measured", "ledger", "checked")
+                  "spread", "host ms a step", "GB/s", "of measured", "ledger", "checked")
     for r in rows:
         share = r["bandwidth_share"]
         table.add_row(
             r["shape"], r["quantize"] or r["stored"], f"{r['prefill_tokens_per_s']:.0f}",
             f"{r['time_to_first_token_s'] * 1e3:.1f}", f"{r['decode_tokens_per_s']:.1f}",
-            f"{r['decode_spread']:.1%}", f"{r['read_bytes_per_s'] / 1e9:.1f}",
+            f"{r['decode_spread']:.1%}", f"{r['host_step_s'] * 1e3:.3f}",
+            f"{r['read_bytes_per_s'] / 1e9:.1f}",
             "unknown" if share is None else f"{share:.0%}", r["ledger"], "yes" if r["ok"] else "NO",
             style=None if r["ok"] else "red")
     console = _console()

@@ -58,8 +58,9 @@ def variants(key: Key, now: Spread) -> list[Spread]:
 
 def rebind(plan: Plan) -> Plan:
     """The same step bound anew, by the table as it is now."""
-    tensors = {v.name: plan.tensor(v) for kind in ("input", "state") for v in plan.graph.roots(kind)}
-    return Plan(plan.graph, plan.selector, plan.weights, tensors, repeats=True)
+    graph = plan.graph
+    tensors = {v.name: plan.tensor(v) for kind in ("input", "state") for v in graph.roots(kind)}
+    return Plan(graph, plan.selector, plan.weights, tensors, repeats=True)
 
 
 def step_us(plan: Plan) -> float:
