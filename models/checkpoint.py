@@ -39,7 +39,8 @@ class Checkpoint:
 
 class CheckpointFormat(Protocol):
     """A file format. `recognises` looks at contents, not at names; `key` names the format where
-    contents are not enough: `key:path`."""
+    contents are not enough: `key:path`. A reader with `files = False` is given what follows its
+    key, which is no path."""
 
     name: str
     key: str
@@ -73,7 +74,7 @@ def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
     forced = key in formats and bool(rest)
     shipped = str(path_or_name) in shipped_models()
     path = SHIPPED / path_or_name if shipped else Path(rest if forced else path_or_name)
-    if not path.exists():
+    if not path.exists() and not (forced and not getattr(formats[key], "files", True)):
         raise CheckpointError(f"no model at {str(path)!r}: expected a path, or one of the "
                               f"shipped models {', '.join(shipped_models())}")
     if forced:

@@ -21,7 +21,8 @@ def register_checkpoints(register: Callable[[Any], None]) -> None:
     from models.formats.gguf import GgufFile
     from models.formats.headerless import FAMILIES, HeaderlessFile
     from models.formats.llama2c import Llama2cFile
+    from models.formats.random_shape import RandomShape
     from models.huggingface import HuggingFaceFolder
     for reader in (HuggingFaceFolder(), GgufFile(), Llama2cFile(), HeaderlessFile(),
-                   *map(HeaderlessFile, FAMILIES)):
+                   *map(HeaderlessFile, FAMILIES), RandomShape()):
         register(reader)

@@ -80,6 +80,15 @@ def test_bad_options(capsys):
     assert bench.main(["--shape", "qwen2.5-0.5b", "--backend", "abacus"]) == 2
 
 
+@pytest.mark.parametrize("text", ["qwen", "qwen2.5-0.5b:f64", "qwen2.5-0.5b:f32:0",
+                                  "qwen2.5-0.5b:f32:1:1", "qwen2.5-0.5b:f32:-1"])
+def test_bad_names_of_random_models(text):
+    import models
+    from core.errors import CheckpointError
+    with pytest.raises(CheckpointError, match=r"expected random:SHAPE\[:DTYPE\[:LAYERS\]\]"):
+        models.load(f"random:{text}")
+
+
 @pytest.mark.parametrize("name", SHAPES)
 def test_shapes_build(name):
     """One layer of each published shape is a whole model: every tensor has its place."""
@@ -89,3 +98,11 @@ def test_shapes_build(name):
     assert 0.5 < values.std() * checkpoint.config.data["hidden_size"] ** 0.5 < 1.5
     with open_checkpoint(checkpoint, Options(max_context=16), default_registry()) as model:
         assert np.isfinite(model.logits([1, 2, 3])).all()
+
+
+def test_random_weights_are_a_model_by_name():
+    import models
+    with models.load("random:qwen2.5-0.5b:bf16:1", max_context=16) as model:
+        assert model.config.layers == 1
+        assert model.session.weights.arrays["model.norm.weight"].dtype == "bfloat16"
+        assert model.logits([1, 2, 3]).shape == (3, 151936)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # On a GPU host, from the repository root: build, test and time the CUDA backends. Logs go to $OUT.
-#   tools/gpu/run.sh [report] [conformance] [large] [parity] [sanitize] [bench ARGUMENTS... | tune ARGUMENTS...]
+#   tools/gpu/run.sh [shapes] [context] [warm] [report] [conformance] [large] [parity] [sanitize] [bench ARGUMENTS... | tune ARGUMENTS...]
 # On a host without a network it installs what is missing from the wheels in .gpu/.
 set -uo pipefail
 out=${OUT:-/tmp/kernelyard-gpu}
@@ -40,6 +40,26 @@ while [ $# -gt 0 ]; do
             grep -E "shape|tokens_per_s|verdict|share" "$out/speed$row.json"
         done
         python3 ../tools/gpu/speeds.py "$out/gpu_report.json" "$out"/speed*.json ;;
+    shapes)  # logits and tokens at real shapes: freely, and node by node against float64
+        for model in tinyllama-1.1b:f32:2 llama3.2-1b:bf16:2 qwen2.5-0.5b:bf16:2; do
+            timeout 200 python3 -m models.verify cuda_cupy cpu_numpy reference --model "random:$model" \
+                --prompt-ids "$(seq -s, 1 40)" --max-new-tokens 4 >"$out/shape-$model.log" 2>&1
+            echo "$model: exit code $?"; tail -4 "$out/shape-$model.log"
+        done ;;
+    context)  # decode at 4,000 tokens against 100
+        for prompt in 100 4000; do
+            timeout 200 python3 -m models.bench --backend cuda_cupy --shape llama3.2-1b --stored bf16 \
+                --prompt $prompt --tokens 100 --repeat 3 --json >"$out/context$prompt.json"
+            grep -E '"prompt"|decode_tokens|host_step|verdict' "$out/context$prompt.json"
+        done ;;
+    warm)  # a second start must compile nothing
+        export XDG_CACHE_HOME=$(mktemp -d)
+        for start in first second; do
+            python3 -m models.run --backend cuda_cupy --max-new-tokens 8 </dev/null 2>"$out/warm.log"
+            echo "$start start: says compiling $(grep -c compiling "$out/warm.log") times;" \
+                "$(find "$XDG_CACHE_HOME" -name '*.cubin' | wc -l) kernels on disk"
+        done
+        unset XDG_CACHE_HOME ;;
     large)
         timeout 200 python3 -m pytest --pyargs core.conformance --backend cuda_cupy --large -q -n 3 \
             -p no:cacheprovider -p no:benchmark -k matches >"$out/large.log" 2>&1
