@@ -21,7 +21,9 @@ Place = tuple[Value, str]
 
 
 @dataclass
-class _Need:
+class Need:
+    """Memory of this spec on this device, from step `first` to step `last`."""
+
     spec: TensorSpec
     device: str
     first: int
@@ -57,34 +59,43 @@ class Memory:
     arenas: dict[str, Arena] = field(default_factory=dict)
 
 
-def allocate(steps: Sequence[Step], outputs: Collection[Value], home: Mapping[Value, str],
-             given: Collection[Place], allocators: Mapping[str, DeviceAllocator], guard: int,
-             ) -> Memory:
-    """Lay out every value that the steps make, every copy that they need elsewhere, and scratch.
-
-    `given` places have tensors already. `outputs` live to the end. `guard` bytes around each tensor
-    stay unused.
-    """
-    values: dict[Place, _Need] = {}
-    scratch: dict[int, _Need] = {}
+def find_needs(steps: Sequence[Step], outputs: Collection[Value], home: Mapping[Value, str],
+               given: Collection[Place]) -> tuple[dict[Place, Need], dict[int, Need]]:
+    """Every value that the steps make and every copy that they need elsewhere, by place; scratch,
+    by step number. `given` places have tensors already. `outputs` live to the end."""
+    values: dict[Place, Need] = {}
+    scratch: dict[int, Need] = {}
     for i, step in enumerate(steps):
         read = [v.root for v in step.inputs.values() if v is not None and v.kind != "weight"]
         places = [(root, d) for root in read for d in (home[root], step.device)]
         for place in [*places, *((v.root, step.device) for v in step.outputs.values())]:
             if place not in given:
-                values.setdefault(place, _Need(place[0].spec, place[1], i, i)).last = i
+                values.setdefault(place, Need(place[0].spec, place[1], i, i)).last = i
         if step.kernel.workspace is not None:
-            scratch[i] = _Need(step.kernel.workspace(step.call), step.device, i, i)
+            scratch[i] = Need(step.kernel.workspace(step.call), step.device, i, i)
     for value in outputs:
         if (value.root, home[value.root]) in values:
             values[value.root, home[value.root]].last = len(steps)
+    return values, scratch
+
+
+def arena_layout(needs: Sequence[Need], guard: int = 0) -> Layout:
+    """Needs of one device in one buffer."""
+    return lay_out([Lifetime(n.spec.nbytes, n.first, n.last) for n in needs], guard)
+
+
+def allocate(steps: Sequence[Step], outputs: Collection[Value], home: Mapping[Value, str],
+             given: Collection[Place], allocators: Mapping[str, DeviceAllocator], guard: int,
+             ) -> Memory:
+    """Buffers for all that `find_needs` finds. `guard` bytes around each tensor stay unused."""
+    values, scratch = find_needs(steps, outputs, home, given)
     memory = Memory()
     for device, allocator in allocators.items():
         chosen = [p for p, n in values.items() if n.device == device]
         loose = [i for i, n in scratch.items() if n.device == device]
         needs = [*(values[p] for p in chosen), *(scratch[i] for i in loose)]
         if needs:
-            layout = lay_out([Lifetime(n.spec.nbytes, n.first, n.last) for n in needs], guard)
+            layout = arena_layout(needs, guard)
             whole = Tensor.empty((layout.peak,), i8, allocator)
             placed = [Tensor(whole.buffer, n.spec.sizes, n.spec.dtype, offset)
                       for n, offset in zip(needs, layout.offsets, strict=True)]

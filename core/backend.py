@@ -88,7 +88,8 @@ class Backend(ABC):
     def native(self, tensor: Tensor) -> Any:  # noqa: ANN401 - numpy.ndarray, cupy.ndarray, ...
         """The tensor as the array type that this backend's kernels take, without a copy."""
 
-    def activation_dtype(self, stored: DType) -> DType:
+    @classmethod
+    def activation_dtype(cls, stored: DType) -> DType:
         """The activations' dtype when the user names none and the checkpoint stores `stored`."""
         return f32
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from core.dtype import DType, f32, i8, i32
 from core.plan import Plan
+from core.tensor import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,25 @@ class GraphKind:
     sampling: str = "none"
     loop: bool = False
     block_size: int = 16
+
+
+def step_dims(tokens: int, blocks: int, block_size: int) -> dict[str, int]:
+    """What a graph's named dimensions are for `tokens` of one sequence that owns every block."""
+    return {"T": tokens, "S": 1, "B": blocks, "NB": blocks, "BS": block_size}
+
+
+def sequence_inputs(vocab_size: int, blocks: int) -> dict[str, TensorSpec]:
+    """Inputs that all steps of one sequence share."""
+    one: dict[str, DType] = {"seq_lens": i32, "last_rows": i32, "top_k": i32, "temperature": f32,
+                             "top_p": f32, "min_p": f32, "penalty": f32}
+    return {**{name: TensorSpec((1,), dtype) for name, dtype in one.items()},
+            "query_starts": TensorSpec((2,), i32), "seeds": TensorSpec((1, 2), i32),
+            "seen": TensorSpec((1, vocab_size), i8), "block_table": TensorSpec((1, blocks), i32)}
+
+
+def token_inputs(tokens: int) -> dict[str, TensorSpec]:
+    """Inputs of a step with one number for each token."""
+    return {name: TensorSpec((tokens,), i32) for name in ("ids", "positions", "slots")}
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,16 @@ class Registry:
         self._open[name] = opened
         return opened
 
+    def backend_class(self, name: str) -> type[Backend] | None:
+        """The class of a backend that cannot be opened here, for what it says without a device;
+        None if its module cannot be imported either."""
+        module, _, attribute = self.spec(name).target.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), attribute)
+        except Exception:  # as `backend` reports, with the reason
+            return None
+        return found if isinstance(found, type) and issubclass(found, Backend) else None
+
     def kernels(self, backend: str, op: str | None = None) -> list[Kernel]:
         """The kernels of an opened backend, higher priority first, then by name."""
         if backend not in self._kernels:

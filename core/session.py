@@ -4,19 +4,26 @@ shape once, prefills in chunks and decodes in a loop that feeds itself."""
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from core.backend import Backend
-from core.decoding import GraphKind, Observer, Sampling
-from core.dtype import as_dtype
+from core.decoding import (
+    GraphKind,
+    Observer,
+    Sampling,
+    sequence_inputs,
+    step_dims,
+    token_inputs,
+)
+from core.dtype import DType
 from core.errors import LifetimeError, PromptError
 from core.graph import Graph
 from core.ledger import Ledger
 from core.plan import Plan
 from core.select import Selector
-from core.tensor import Array, Tensor
+from core.tensor import Array, Tensor, TensorSpec
 from core.weights import WeightStore
 
 PREFILL_PLANS = 4  # plans kept for different prompt lengths; each owns its activations
@@ -51,10 +58,11 @@ class Session:
         self._sampling = Sampling()
         self._open = True
         self._prompt_inputs: dict[int, dict[str, Tensor]] = {}
-        self._states = {v.name: self._zeros(v.spec.shape, v.spec.dtype.name) for v in build(
-            self._kind("none")).bind(self._dims(1)).roots("state")}
-        self._shared = self._sequence_inputs()
-        self._decode_inputs = self._token_inputs(1)
+        self._states = self._zeros({v.name: v.spec for v in build(
+            self._kind("none")).bind(self._dims(1)).roots("state")})
+        self._shared = self._zeros(sequence_inputs(vocab_size, self._blocks))
+        self._shared["block_table"].write(np.arange(self._blocks, dtype=np.int32)[None])
+        self._decode_inputs = self._zeros(token_inputs(1))
         self.decoder = self._plan(self._kind("last", "argmax", loop=True), 1)
 
     # running
@@ -159,6 +167,11 @@ class Session:
     def kv_bytes(self) -> int:
         return sum(t.nbytes for t in self._states.values())
 
+    @property
+    def kv_dtype(self) -> DType:
+        """Of the keys and values; an int8 cache has float32 scales beside them."""
+        return max(self._states.values(), key=lambda t: t.nbytes).dtype
+
     def close(self) -> None:
         """Free the cache, the activations and the weights' tensors. A closed session cannot run."""
         self._open = False
@@ -214,7 +227,7 @@ class Session:
             self._plans.move_to_end(key)
             return self._plans[key]
         inputs = self._decode_inputs if kind.loop else self._prompt_inputs.setdefault(
-            tokens, self._token_inputs(tokens))
+            tokens, self._zeros(token_inputs(tokens)))
         graph = self._build(kind).bind(self._dims(tokens))
         tensors = {**self._states, **self._shared, **inputs}
         plan = Plan(graph, self.selector, self.weights, tensors, fusion=self._fusion,
@@ -231,26 +244,11 @@ class Session:
         return GraphKind(head, sampling, loop, self._block_size)
 
     def _dims(self, tokens: int) -> dict[str, int]:
-        return {"T": tokens, "S": 1, "B": self._blocks, "NB": self._blocks, "BS": self._block_size}
+        return step_dims(tokens, self._blocks, self._block_size)
 
-    def _sequence_inputs(self) -> dict[str, Tensor]:
-        one = ("seq_lens", "last_rows", "top_k")
-        tensors = {name: self._zeros((1,), "int32") for name in one}
-        tensors |= {name: self._zeros((1,), "float32")
-                    for name in ("temperature", "top_p", "min_p", "penalty")}
-        tensors["query_starts"] = self._zeros((2,), "int32")
-        tensors["seeds"] = self._zeros((1, 2), "int32")
-        tensors["seen"] = self._zeros((1, self._vocab_size), "int8")
-        tensors["block_table"] = Tensor.from_numpy(
-            np.arange(self._blocks, dtype=np.int32)[None], self._backend.allocator)
-        return tensors
-
-    def _token_inputs(self, tokens: int) -> dict[str, Tensor]:
-        return {name: self._zeros((tokens,), "int32") for name in ("ids", "positions", "slots")}
-
-    def _zeros(self, shape: Sequence[int | str], dtype: str) -> Tensor:
-        return Tensor.zeros([d for d in shape if isinstance(d, int)], as_dtype(dtype),
-                            self._backend.allocator)
+    def _zeros(self, specs: Mapping[str, TensorSpec]) -> dict[str, Tensor]:
+        return {name: Tensor.zeros(spec.sizes, spec.dtype, self._backend.allocator)
+                for name, spec in specs.items()}
 
     def _set(self, name: str, value: float) -> None:
         tensor = self._shared[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -108,6 +109,14 @@ class WeightStore:
     @property
     def nbytes(self) -> int:
         return sum(a.nbytes for a in self.arrays.values())
+
+    def described(self) -> str:
+        """The dtypes of the matrices, the largest share first: "int8, f32"."""
+        bits = {part_names(name)[0]: f"int{q.bits}" for name, q in self.quantized.items()}
+        size: Counter[str] = Counter()
+        for name, array in self.arrays.items():
+            size[bits.get(name, self.dtypes[name].short)] += array.nbytes
+        return ", ".join(kind for kind, _ in size.most_common())
 
     def close(self) -> None:
         """Let go of every tensor and of the host arrays."""

@@ -16,9 +16,10 @@ from core.crosscheck import REFERENCE, CrossCheck
 from core.errors import KernelyardError, OptionError
 from models import report
 from models.arguments import add_backend_options, chosen_registry
-from models.loading import KV_DTYPES, Options, open_checkpoint
+from models.loading import KV_DTYPES, open_checkpoint
 from models.model import Model
 from models.profile import host_seconds, profiled
+from models.setting import Options
 from models.shapes import SHAPES, random_checkpoint
 
 CHECKED_TOKENS, CHECKED_STEPS = 8, 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from core.errors import OptionError
@@ -14,12 +15,14 @@ HELP = ("type a message; /reset forgets the conversation, /exit or Ctrl-D ends i
         "Ctrl-C stops a reply")
 
 
-def chat(model: Model, sampling: dict[str, Any]) -> None:
-    """Read messages from standard input until it ends. Raises OptionError without a template."""
+def chat(model: Model, sampling: dict[str, Any], started: Callable[[], None]) -> None:
+    """Read messages from standard input until it ends; `started` is called once the model is known
+    to chat. Raises OptionError without a template."""
     template = model.tokenizer.template
     if template is None:
         raise OptionError(f"{model.path} has no chat template (chat_template in "
                           "tokenizer_config.json): it is a base model; use --prompt")
+    started()
     messages: list[Message] = []
     print(HELP, file=sys.stderr)
     while True:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from core.backend import BackendOptions
@@ -19,32 +19,16 @@ from core.select import Override, Selector
 from core.session import Session
 from core.weights import Progress, WeightStore, no_progress
 from models.architecture import find_architecture
-from models.builder import EMBEDDING, HEAD, INV_FREQ
+from models.budget import check_fits
+from models.builder import EMBEDDING, HEAD
 from models.checkpoint import Checkpoint, read_checkpoint
+from models.lazy import hollow_arrays
 from models.model import Model
 from models.precision import Quantization
-from models.prepare import convert, quantize_weights
-from models.rope import inverse_frequencies
+from models.setting import Options, Setting
 
 DEFAULT_CONTEXT = 4096  # tokens, where the model allows more and the user names no number
 KV_DTYPES = ("f32", "f16", "bf16", "i8")
-
-
-@dataclass(frozen=True)
-class Options:
-    """Everything that decides how a model is computed; `load` explains the fields."""
-
-    backend: str | Sequence[str] = "cpu_numpy"
-    dtype: str | None = None
-    quantize: str | None = None
-    kv_dtype: str | None = None
-    max_context: int | None = None
-    kernels: Sequence[str] = ()
-    fusion: bool = True
-    chunk: int = 512
-    group_size: int | None = None
-    keep: str | Sequence[str] = ()
-    quantize_only: str | Sequence[str] = ()
 
 
 def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *,
@@ -79,9 +63,10 @@ def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *
     return open_checkpoint(read_checkpoint(path_or_name, registry), options, registry, progress)
 
 
-def open_checkpoint(checkpoint: Checkpoint, options: Options, registry: Registry,
-                    progress: Progress = no_progress) -> Model:
-    """`load` for a checkpoint that has been read already, or made."""
+def settle(checkpoint: Checkpoint, options: Options, registry: Registry,
+           default_dtype: Callable[[DType], DType]) -> Setting:
+    """`default_dtype` gives the activations' dtype for the stored one, where the user names none.
+    Raises an InputError for options or a configuration that cannot be used."""
     architecture = find_architecture(_architecture_name(checkpoint), registry)
     config = architecture.config(checkpoint.config)
     config = replace(config, rope=replace(config.rope, interleaved=checkpoint.interleaved))
@@ -91,36 +76,39 @@ def open_checkpoint(checkpoint: Checkpoint, options: Options, registry: Registry
             f"vocabulary {config.vocab_size}; the tokenizer belongs to another model")
     if options.chunk < 1:
         raise OptionError(f"chunk is {options.chunk}, expected at least 1 token")
-    names = split_backends(options.backend)
-    registry.check_options(names)
-    first = registry.backend(names[0])
-    stored = _stored_dtype(checkpoint)
-    activations = _float_dtype(options.dtype) or first.activation_dtype(stored)
+    activations = _float_dtype(options.dtype) or default_dtype(_stored_dtype(checkpoint))
     cache = _cache_dtype(options.kv_dtype) or activations
     context = _context(config.max_positions, options.max_context)
+    names = split_backends(options.backend)
+    registry.check_options(names)
     quantization = Quantization.parse(options.quantize, options.group_size, options.keep,
                                       options.quantize_only)
-    overrides = tuple(Override.parse(text) for text in options.kernels)
+    selector = Selector(registry, names, tuple(Override.parse(text) for text in options.kernels))
+    return Setting(checkpoint, options, architecture, config, selector, activations, cache, context,
+                   quantization)
+
+
+def open_checkpoint(checkpoint: Checkpoint, options: Options, registry: Registry,
+                    progress: Progress = no_progress) -> Model:
+    """`load` for a checkpoint that has been read already, or made."""
+    first = registry.backend(split_backends(options.backend)[0])
+    setting = settle(checkpoint, options, registry, first.activation_dtype)
+    hollow = setting.hollow_weights()
+    build, overrides = setting.builder(hollow), setting.selector.overrides
+    graphs = [build(GraphKind("last", "argmax", loop=True)), build(GraphKind("last", "sample"))]
+    _check_complete(graphs[0], hollow, checkpoint)
     for override in overrides:
         override.check(registry)
-    arrays = convert(checkpoint.arrays, checkpoint.quantized, activations, progress)
-    if config.tied_embeddings and HEAD in arrays:
+    _check_used(overrides, graphs, fusion=options.fusion)
+    check_fits(setting, hollow, first)
+    if setting.config.tied_embeddings and HEAD in checkpoint.arrays:
         checkpoint.notes.append(f"{HEAD} in the file is not used: the configuration ties it to "
                                 "the embedding")
-        del arrays[HEAD]
-    weights = quantize_weights(arrays, checkpoint.quantized, quantization,
-                               config.tied_embeddings, progress)
-    weights.add(INV_FREQ, inverse_frequencies(config.rope, config.head_dim))
-
-    def build(kind: GraphKind) -> Graph:
-        return architecture.build(config, weights, kind, activations=activations, kv_dtype=cache)
-
-    graphs = [build(GraphKind("last", "argmax", loop=True)), build(GraphKind("last", "sample"))]
-    _check_complete(graphs[0], weights, checkpoint)
-    _check_used(overrides, graphs, fusion=options.fusion)
-    session = Session(build, weights, Selector(registry, names, overrides), chunk=options.chunk,
-                      vocab_size=config.vocab_size, max_context=context, fusion=options.fusion)
-    return Model(checkpoint, session, config)
+    weights = setting.weights(progress)
+    session = Session(setting.builder(weights), weights, setting.selector, chunk=options.chunk,
+                      vocab_size=setting.config.vocab_size, max_context=setting.context,
+                      fusion=options.fusion)
+    return Model(checkpoint, session, setting.config)
 
 
 def _architecture_name(checkpoint: Checkpoint) -> str:
@@ -135,7 +123,7 @@ def _stored_dtype(checkpoint: Checkpoint) -> DType:
     if EMBEDDING not in checkpoint.arrays:
         raise CheckpointError(f"{checkpoint.path}: tensor {EMBEDDING} is missing; the checkpoint "
                               f"holds {len(checkpoint.arrays)} tensors")
-    return as_dtype(checkpoint.arrays[EMBEDDING].dtype)
+    return as_dtype(hollow_arrays(checkpoint.arrays)[EMBEDDING].dtype)
 
 
 def _float_dtype(text: str | None) -> DType | None:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
 
 from core.dtype import DType, as_dtype
+from core.quantize import Quantized
 from core.tensor import Array
 from core.weights import Progress, QuantizedLayout, WeightStore, part_names
 from models.builder import EMBEDDING, HEAD
 from models.precision import Quantization
 
+Cast = Callable[[Array, np.dtype[Any]], Array]
+Quantize = Callable[[Quantization, Array], Quantized]
+
+
+def cast(array: Array, dtype: np.dtype[Any]) -> Array:
+    return array.astype(dtype)
+
 
 def convert(arrays: Mapping[str, Array], quantized: Mapping[str, QuantizedLayout],
-            activations: DType, progress: Progress) -> dict[str, Array]:
+            activations: DType, progress: Progress, cast: Cast = cast) -> dict[str, Array]:
     """Convert weights that kernels for `activations` do not take: wider ones, or the other 16-bit
     type. Narrower ones, and the parts of quantised ones, stay as they are stored."""
     parts = {part for name in quantized for part in part_names(name)}
@@ -21,7 +32,7 @@ def convert(arrays: Mapping[str, Array], quantized: Mapping[str, QuantizedLayout
     result = dict(arrays)
     total, done = sum(arrays[n].nbytes for n in chosen), 0
     for name in chosen:
-        result[name] = arrays[name].astype(activations.numpy)
+        result[name] = cast(arrays[name], activations.numpy)
         done += arrays[name].nbytes
         progress(f"converting to {activations}", done, total)
     return result
@@ -29,7 +40,7 @@ def convert(arrays: Mapping[str, Array], quantized: Mapping[str, QuantizedLayout
 
 def quantize_weights(arrays: Mapping[str, Array], quantized: Mapping[str, QuantizedLayout],
                      quantization: Quantization | None, tied: bool, progress: Progress,
-                     ) -> WeightStore:
+                     quantize: Quantize = Quantization.apply) -> WeightStore:
     """Quantise the projections and the output head, or those of them that are chosen. A tied
     head is quantised from the embedding, which stays for the look-up. Matrices that are quantised
     in the file stay as they are there. Raises OptionError for a pattern that matches nothing."""
@@ -44,7 +55,7 @@ def quantize_weights(arrays: Mapping[str, Array], quantized: Mapping[str, Quanti
     total, done = sum(result[n].nbytes for n in chosen), 0
     for name in chosen:
         weight = result.pop(name)
-        q = quantization.apply(weight)
+        q = quantize(quantization, weight)
         result.update({part: a for part, a in zip(part_names(name), (q.codes, q.scales, q.zeros),
                                                   strict=True) if a is not None})
         layouts[name] = QuantizedLayout(q.bits, q.group_size, q.zeros is not None)

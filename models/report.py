@@ -15,6 +15,7 @@ from rich.text import Text
 from core.crosscheck import CrossCheck
 from core.draw import to_dot
 from core.registry import Registry
+from models.budget import megabytes
 from models.generate import Generation
 from models.model import Model
 from models.profile import profile_table
@@ -22,7 +23,7 @@ from models.profile import profile_table
 _MIN_BYTES = 64 << 20  # loads below this are over before a bar can be read
 
 
-def _console(*, stderr: bool = False) -> Console:
+def open_console(*, stderr: bool = False) -> Console:
     """Wide where the output is a file or a pipe: a table cut to 80 columns says too little."""
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=200)
@@ -33,7 +34,8 @@ class Loading:
 
     def __init__(self) -> None:
         self._bar = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
-                             TransferSpeedColumn(), console=_console(stderr=True), transient=True)
+                             TransferSpeedColumn(), console=open_console(stderr=True),
+                             transient=True)
         self._tasks: dict[str, Any] = {}
 
     def progress(self, what: str, done: int, total: int) -> None:
@@ -59,7 +61,7 @@ class Loading:
 
 def backends(registry: Registry) -> None:
     """--list-backends: every backend with its state, then the plugins that could not be loaded."""
-    console = _console()
+    console = open_console()
     table = Table("backend", "device", "state", "from")
     for name in sorted(registry.specs):
         reason = registry.unavailable(name)
@@ -82,7 +84,7 @@ def _described(registry: Registry, name: str) -> str:
 def broken_plugins(registry: Registry) -> None:
     """One line on standard error for each plugin that was left out."""
     for broken in registry.plugins.broken:
-        _console(stderr=True).print(f"broken plugin {broken}", style="red", markup=False,
+        open_console(stderr=True).print(f"broken plugin {broken}", style="red", markup=False,
                                    soft_wrap=True)
 
 
@@ -100,11 +102,26 @@ def explain(model: Model, form: str) -> None:
         refused = "\n".join([*row["refused"], *([row["note"]] if row["note"] else [])])
         table.add_row(row["op"], row["phase"], str(row["tokens"]), row["kernel"], str(row["nodes"]),
                       row["first"], refused)
-    console = _console(stderr=True)
+    console = open_console(stderr=True)
     console.print(table)
     peak, total = decode.activation_bytes
     console.print(f"decode activations: {peak:,} bytes by reuse, {total:,} as separate buffers; "
-                  f"KV cache: {model.session.kv_bytes:,} bytes", highlight=False)
+                  f"{kv_cache(model)}", highlight=False)
+
+
+def kv_cache(model: Model) -> str:
+    """The KV cache's memory in words."""
+    session = model.session
+    return (f"KV cache: {session.kv_bytes:,} bytes, {session.kv_dtype} for "
+            f"{session.max_context:,} tokens")
+
+
+def started(model: Model) -> None:
+    """One line before the text: what was loaded, and the memory that it took."""
+    open_console(stderr=True).print(
+        f"{model.path.name} on {', '.join(model.session.selector.backends)}: weights "
+        f"{megabytes(model.session.weights.nbytes)} in {model.session.weights.described()}, "
+        f"{kv_cache(model)}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 def checked(check: CrossCheck) -> None:
@@ -117,7 +134,7 @@ def checked(check: CrossCheck) -> None:
         who = f"{r.against} (the same kernel)" if r.itself else r.against
         table.add_row(r.op, r.kernel, who, str(r.calls), str(r.wrong), *numbers,
                       r.skipped or r.worst_node, style="red" if r.wrong else None)
-    console = _console(stderr=True)
+    console = open_console(stderr=True)
     console.print(table)
     for r in check.rows:
         if r.wrong and r.worst is not None:
@@ -141,7 +158,7 @@ def verdict(check: CrossCheck | None) -> str:
 def speed(model: Model, generation: Generation, check: CrossCheck | None) -> None:
     """One line: times, the ledger's hash, and the verdict without which a speed means nothing."""
     s = generation.stats.to_json()
-    _console(stderr=True).print(
+    open_console(stderr=True).print(
         f"{generation.finish_reason}: prefill {s['prompt_tokens']} tokens in "
         f"{s['prefill_s'] * 1e3:.0f} ms, decode {s['new_tokens']} tokens at "
         f"{s['decode_tokens_per_s']:.0f} tokens/s; ledger {model.ledger.hash}; {verdict(check)}",
@@ -161,7 +178,7 @@ def benchmark(rows: list[dict[str, Any]]) -> None:
             f"{r['read_bytes_per_s'] / 1e9:.1f}",
             "unknown" if share is None else f"{share:.0%}", r["ledger"], "yes" if r["ok"] else "NO",
             style=None if r["ok"] else "red")
-    console = _console()
+    console = open_console()
     console.print(table)
     for r in rows:
         console.print(f"{r['shape']} on {r['backend']} ({r['device']}): {r['verdict']}",
@@ -178,7 +195,9 @@ def as_json(model: Model, generation: Generation, check: CrossCheck | None, *,
         "text": generation.text, "finish_reason": generation.finish_reason,
         "stats": {**generation.stats.to_json(), "ledger": model.ledger.hash,
                   "backends": list(model.session.selector.backends),
-                  "correctness": verdict(check), "kv_cache_bytes": model.session.kv_bytes}}
+                  "correctness": verdict(check), "kv_cache_bytes": model.session.kv_bytes,
+                  "kv_dtype": model.session.kv_dtype.short,
+                  "max_context": model.session.max_context}}
     if check is not None:
         found["check"] = {"ok": check.ok, "rows": [r.to_json() for r in check.rows]}
     return {**found, "ledger": model.ledger.to_json()} if ledger else found

@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def _run(args: argparse.Namespace) -> int:
             interrupted = generation.finish_reason == "interrupted"
         else:
             if args.chat:
-                chat(model, _sampling(args))
+                chat(model, _sampling(args), partial(report.started, model))
                 interrupted = False
             else:
                 interrupted = _stream(model, prompt, args, check)
@@ -156,6 +157,7 @@ def _stream(model: Model, prompt: str | list[int], args: argparse.Namespace,
             check: CrossCheck | None) -> bool:
     """Print the story as it comes, then its speed; True if Ctrl-C ended it."""
     generation = model.generate(prompt, **_sampling(args))
+    report.started(model)
     print(prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt), end="", flush=True)
     generation.stream(lambda piece: print(piece, end="", flush=True))
     print()

@@ -16,6 +16,7 @@ from core.tensor import Array
 from models.chat_template import ChatTemplate
 from models.checkpoint import Checkpoint
 from models.config import ConfigReader
+from models.lazy import hollow
 
 _LLAMA3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
            "original_max_position_embeddings": 8192}
@@ -63,9 +64,7 @@ def random_checkpoint(shape: str, stored: str, *, layers: int | None = None,
     Matrices are slices of one block of N(0, 1) numbers, scaled by 1/sqrt(columns); norms are ones.
     Raises OptionError for an unknown shape.
     """
-    if shape not in SHAPES:
-        raise OptionError(f"unknown shape {shape!r}, expected one of {', '.join(SHAPES)}")
-    config = {**SHAPES[shape], **({} if layers is None else {"num_hidden_layers": layers})}
+    config = _config(shape, layers)
     block = np.random.default_rng(seed).standard_normal(1 << 24, np.float32)
     dtype = as_dtype(stored).numpy
 
@@ -79,6 +78,20 @@ def random_checkpoint(shape: str, stored: str, *, layers: int | None = None,
                         else np.ones(sizes, dtype) if name.endswith("norm.weight")
                         else block[:sizes[0]].astype(dtype))
     return Checkpoint(Path(shape), ConfigReader(config, shape), arrays, NoTokenizer(), ())
+
+
+def hollow_checkpoint(shape: str, stored: str, *, layers: int | None = None) -> Checkpoint:
+    """The same shapes and dtypes, without memory: for planning. Raises OptionError likewise."""
+    config = _config(shape, layers)
+    arrays = {name: hollow(sizes, as_dtype(stored).numpy)
+              for name, sizes in _tensors(config).items()}
+    return Checkpoint(Path(shape), ConfigReader(config, shape), arrays, NoTokenizer(), ())
+
+
+def _config(shape: str, layers: int | None) -> dict[str, Any]:
+    if shape not in SHAPES:
+        raise OptionError(f"unknown shape {shape!r}, expected one of {', '.join(SHAPES)}")
+    return {**SHAPES[shape], **({} if layers is None else {"num_hidden_layers": layers})}
 
 
 def _tensors(c: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

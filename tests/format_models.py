@@ -10,7 +10,8 @@ from models.checkpoint import SHIPPED, Checkpoint, read_checkpoint
 from models.config import ConfigReader
 from models.formats.slots import Dimensions, v1_slots
 from models.formats.source import Source
-from models.loading import Options, open_checkpoint
+from models.loading import open_checkpoint
+from models.setting import Options
 from models.tokenizer import load_tokenizer
 
 REGISTRY = default_registry()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from models import bench
-from models.loading import Options, open_checkpoint
+from models.loading import open_checkpoint
+from models.setting import Options
 from models.shapes import SHAPES, random_checkpoint
 
 

@@ -17,7 +17,8 @@ from models import export
 from models.checkpoint import SHIPPED, read_checkpoint
 from models.formats.source import Source
 from models.formats.targets import choose_target
-from models.loading import Options, open_checkpoint
+from models.loading import open_checkpoint
+from models.setting import Options
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ llama.cpp's converter stores q and k of "llama" in pairs, of "qwen2" in halves; 
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import ml_dtypes
@@ -12,10 +13,10 @@ import numpy as np
 
 from core.errors import CheckpointError
 from core.tensor import Array
-from core.weights import QuantizedLayout, part_names
+from core.weights import part_names
 from models.checkpoint import Checkpoint
 from models.formats.expand import expand
-from models.formats.gguf_blocks import unpack_blocks
+from models.formats.gguf_blocks import block_layout, unpack_blocks
 from models.formats.gguf_config import read_gguf_config
 from models.formats.gguf_header import GgufHeader, TensorInfo, read_header
 from models.formats.gguf_names import ROPE_FACTORS, to_huggingface
@@ -24,6 +25,7 @@ from models.formats.gguf_types import MAGIC
 from models.formats.llama2c import read_start
 from models.formats.slot_reader import Weights
 from models.formats.slots import EMBEDDING, HEAD
+from models.lazy import hollow
 
 _FLOATS = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16),
            "BF16": np.dtype(ml_dtypes.bfloat16)}
@@ -106,15 +108,26 @@ def _add_blocks(weights: Weights, name: str, tensor: TensorInfo, tied: bool) -> 
     if len(tensor.shape) != 2:
         raise CheckpointError(f"tensor {tensor.name} is {tensor.type.name} {list(tensor.shape)}, "
                               "expected a matrix")
-    q = unpack_blocks(tensor.raw, tensor.type.name, (tensor.shape[0], tensor.shape[1]))
+    rows, columns = tensor.shape
+    unpack = partial(unpack_blocks, tensor.raw, tensor.type.name, (rows, columns))
     if name == EMBEDDING:
-        weights.arrays[name] = expand(q, tensor.shape[1])
+        weights.arrays.defer({name: hollow((rows, columns), np.dtype(np.float32))},
+                             lambda: (expand(unpack(), columns),))
         weights.notes.append(f"{name} is {tensor.type.name} in the file and was expanded to f32: "
                              "look-ups have no quantised kernel")
         if not tied:
             return
         name = HEAD
-    for part, array in zip(part_names(name), (q.codes, q.scales, q.zeros), strict=True):
-        if array is not None:
-            weights.arrays[part] = array
-    weights.quantized[name] = QuantizedLayout(q.bits, q.group_size, q.zeros is not None)
+    layout = block_layout(tensor.type.name)
+    groups = hollow((rows, columns // layout.group_size), np.dtype(np.float32))
+    codes = (hollow((rows, columns), np.dtype(np.int8)) if layout.bits == 8 else
+             hollow((rows, columns // 2), np.dtype(np.uint8)))
+    parts = dict(zip(part_names(name), (codes, groups, groups), strict=True))
+    if not layout.has_zeros:
+        del parts[part_names(name)[2]]
+
+    def unpacked() -> list[Array]:
+        q = unpack()
+        return [a for a in (q.codes, q.scales, q.zeros) if a is not None]
+    weights.arrays.defer(parts, unpacked)
+    weights.quantized[name] = layout

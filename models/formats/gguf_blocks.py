@@ -16,6 +16,7 @@ import numpy as np
 from core.errors import CheckpointError
 from core.quantize import Quantized
 from core.tensor import Array
+from core.weights import QuantizedLayout
 
 _ROWS = 1 << 22  # elements unpacked at a time, to bound memory
 
@@ -48,6 +49,12 @@ def unpack_blocks(raw: Array, kind: str, shape: tuple[int, int]) -> Quantized:
         code = code.reshape(rows, k)
         codes[part] = code if bits == 8 else code[:, 0::2] | code[:, 1::2] << 4
     return Quantized(codes, scales, zeros, bits, group)
+
+
+def block_layout(kind: str) -> QuantizedLayout:
+    """What `unpack_blocks` makes of this type."""
+    _, bits, group, with_zeros = _TYPES[kind]
+    return QuantizedLayout(bits, group, with_zeros)
 
 
 _Parts = tuple[Array, Array, Array | None]

@@ -20,7 +20,6 @@ import numpy as np
 
 from core.errors import CheckpointError
 from core.ops.quantized import unpack_codes
-from core.quantize import Quantized
 from core.tensor import Array
 
 _SHIFTS = np.arange(0, 32, 4, dtype=np.uint32)
@@ -57,16 +56,10 @@ class PackedMatrix:
                                   "that are not finite; the file is damaged: fetch it again")
         self.order = _group_order(name, parts.get("g_idx"), self.k, self.group)
 
-    def quantized(self, zero_offset: int) -> Quantized:
-        """codes uint8 [N,ceil(K/2)]; zeros None where all are 8. Only without `order`."""
-        zeros = self._zeros(zero_offset)
-        return Quantized(self._codes(), self._scales(), None if (zeros == 8).all() else zeros, 4,
-                         self.group)
-
     def expanded(self, zero_offset: int) -> Array:
         """float32 [N,K], exact, for groups that are not neighbours (`order`)."""
         assert self.order is not None
-        codes, scales = self._codes(), self._scales()
+        codes, scales = self.codes(), self.float_scales()
         zeros, out = self._zeros(zero_offset), np.empty((self.n, self.k), np.float32)
         step = max(1, _WORDS // self.k)
         for start in range(0, self.n, step):
@@ -75,7 +68,8 @@ class PackedMatrix:
             out[part] = scales[part][:, self.order] * (code - zeros[part][:, self.order])
         return out
 
-    def _codes(self) -> Array:
+    def codes(self) -> Array:
+        """uint8 [N,ceil(K/2)]: what core.ops.quantized takes where there is no `order`."""
         if not self.awq:  # a word's bytes already are pairs of neighbours along K
             return np.ascontiguousarray(self.words.T).view(np.uint8)
         codes = np.empty((self.n, -(-self.k // 2)), np.uint8)
@@ -86,8 +80,14 @@ class PackedMatrix:
             codes[start * 8:(start + step) * 8] = (code[0::2] | code[1::2] << 4).T
         return codes
 
-    def _scales(self) -> Array:
+    def float_scales(self) -> Array:
+        """float32 [N, groups]."""
         return np.ascontiguousarray(self.scales.T, np.float32)
+
+    def zeros(self, offset: int) -> Array | None:
+        """float32 [N, groups]; None where all are 8, which core.ops.quantized takes unsaid."""
+        zeros = self._zeros(offset)
+        return None if (zeros == 8).all() else zeros
 
     def _zeros(self, offset: int) -> Array:
         stored = _unpack(self.zero_words, self.awq)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from models.config import ConfigReader
 from models.formats.hf_writer import QUANT_METHOD
 from models.formats.packed_int4 import PARTS, PackedMatrix
 from models.formats.slot_reader import Weights
+from models.lazy import LazyArrays, hollow
 
 _FULL = "take the model in full precision and pass --quantize"
 
@@ -25,11 +27,11 @@ def read_quantized(config: ConfigReader, arrays: Mapping[str, Array]) -> Weights
     """
     block = config.get("quantization_config", dict, {})
     if not block:
-        return Weights(dict(arrays))
+        return Weights(LazyArrays(arrays))
     reader = ConfigReader(block, f"{config.where}: quantization_config")
     method = reader.get("quant_method", str)
     if method == QUANT_METHOD:
-        return Weights(dict(arrays), _our_layouts(reader, arrays))
+        return Weights(LazyArrays(arrays), _our_layouts(reader, arrays))
     if method == "gptq":
         return _read_gptq(config, reader, arrays)
     if method == "awq":
@@ -101,13 +103,17 @@ def _read_packed(reader: ConfigReader, arrays: Mapping[str, Array], *, awq: bool
                                   "orders the groups; the folder is not whole: fetch it again")
         matrix, name = PackedMatrix(module, parts, group, awq), f"{module}.weight"
         if matrix.order is None:
-            q = matrix.quantized(zero_offset)
-            for part, made in zip(part_names(name), (q.codes, q.scales, q.zeros), strict=True):
-                if made is not None:
-                    weights.arrays[part] = made
-            weights.quantized[name] = QuantizedLayout(4, q.group_size, q.zeros is not None)
+            codes, scales, zeros = part_names(name)
+            weights.arrays.defer({codes: hollow((matrix.n, -(-matrix.k // 2)), np.dtype(np.uint8))},
+                                 partial(_codes, matrix))
+            weights.arrays[scales] = matrix.float_scales()
+            stored = matrix.zeros(zero_offset)
+            if stored is not None:
+                weights.arrays[zeros] = stored
+            weights.quantized[name] = QuantizedLayout(4, matrix.group, stored is not None)
         else:
-            weights.arrays[name] = matrix.expanded(zero_offset)
+            weights.arrays.defer({name: hollow((matrix.n, matrix.k), np.dtype(np.float32))},
+                                 partial(_expanded, matrix, zero_offset))
             if f"{module}.bias" in weights.arrays:  # linear takes both in one type
                 bias = weights.arrays[f"{module}.bias"]
                 weights.arrays[f"{module}.bias"] = bias.astype(np.float32)
@@ -117,3 +123,11 @@ def _read_packed(reader: ConfigReader, arrays: Mapping[str, Array], *, awq: bool
                              "groups are in the order of activations (desc_act), which no kernel "
                              "takes")
     return weights
+
+
+def _codes(matrix: PackedMatrix) -> tuple[Array]:
+    return (matrix.codes(),)
+
+
+def _expanded(matrix: PackedMatrix, zero_offset: int) -> tuple[Array]:
+    return (matrix.expanded(zero_offset),)

@@ -21,21 +21,28 @@ from models.formats.slots import (
     check_group,
     total_bytes,
 )
+from models.lazy import LazyArrays, hollow
 
 
 @dataclass
 class Weights:
     """Arrays in Hugging Face's names, the layouts of quantised ones, and what was expanded."""
 
-    arrays: dict[str, Array] = field(default_factory=dict)
+    arrays: LazyArrays = field(default_factory=LazyArrays)
     quantized: dict[str, QuantizedLayout] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def add_quantized(self, name: str, codes: Array, scales: Array, group: int) -> None:
         """int8 codes [N,K] with scales [N,K/group]."""
         names = part_names(name)
-        self.arrays[names[0]], self.arrays[names[1]] = codes, scales
+        self.arrays.defer({names[0]: codes, names[1]: scales},
+                          lambda: (codes, _checked(name, scales)))
         self.quantized[name] = QuantizedLayout(8, group, False)
+
+    def defer_expanded(self, slot: Slot, codes: Array, scales: Array, group: int) -> None:
+        """float32 in place of codes that no kernel takes; expanded when first read."""
+        self.arrays.defer({slot.name: hollow(slot.shape, np.dtype(np.float32))},
+                          lambda: (_expand(codes, _checked(slot.name, scales), group),))
 
 
 def read_slots(path: Path, start: int, slots: Sequence[Slot], d: Dimensions, group: int = 1,
@@ -66,13 +73,9 @@ def _add_quantized(weights: Weights, slot: Slot, raw: Array, d: Dimensions, grou
     rows, columns = slot.shape
     codes = raw[:rows * columns].view(np.int8).reshape(slot.shape)
     scales = _float32(raw[rows * columns:])
-    if not np.isfinite(scales).all():
-        raise CheckpointError(f"scales of {slot.name} are not finite numbers; the file is damaged "
-                              "or from a draft of export.py that stored all scales at the end: "
-                              "export it again")
     whole = columns % group == 0  # else groups run over the ends of rows
     if slot.name == EMBEDDING:
-        weights.arrays[slot.name] = _expand(codes, scales, group)
+        weights.defer_expanded(slot, codes, scales, group)
         weights.notes.append(f"{slot.name} is int8 in the file and was expanded to f32: look-ups "
                              "have no quantised kernel")
         if d.tied and whole:
@@ -80,9 +83,17 @@ def _add_quantized(weights: Weights, slot: Slot, raw: Array, d: Dimensions, grou
     elif whole:
         weights.add_quantized(slot.name, codes, scales.reshape(rows, -1), group)
     else:
-        weights.arrays[slot.name] = _expand(codes, scales, group)
+        weights.defer_expanded(slot, codes, scales, group)
         weights.notes.append(f"{slot.name} was expanded to f32: its groups of {group} run over the "
                              f"ends of its rows of {columns}")
+
+
+def _checked(name: str, scales: Array) -> Array:
+    if not np.isfinite(scales).all():
+        raise CheckpointError(f"scales of {name} are not finite numbers; the file is damaged "
+                              "or from a draft of export.py that stored all scales at the end: "
+                              "export it again")
+    return scales
 
 
 def _expand(codes: Array, scales: Array, group: int) -> Array:

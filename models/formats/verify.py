@@ -8,7 +8,8 @@ from core.errors import CheckError
 from core.registry import Registry
 from models.checkpoint import Checkpoint, read_checkpoint
 from models.formats.targets import Target
-from models.loading import Options, open_checkpoint
+from models.loading import open_checkpoint
+from models.setting import Options
 
 #: The largest difference of logits, as a part of the largest logit, by what was written: rounding
 #: of sums in another order for f32; then the format's step through the layers of a model.

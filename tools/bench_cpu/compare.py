@@ -22,8 +22,9 @@ import numpy as np
 from core.registry import default_registry
 from core.tensor import Array
 from models.builder import INV_FREQ
-from models.loading import Options, open_checkpoint
+from models.loading import open_checkpoint
 from models.model import Model
+from models.setting import Options
 from models.shapes import SHAPES, random_checkpoint
 
 BACKENDS = ("cpu_numpy", "cpu_numba")

@@ -36,7 +36,8 @@ class CupyBackend(Backend):
         steps = tuple(s * tensor.dtype.itemsize for s in tensor.strides)
         return cp.ndarray(tensor.shape, dtype, cp.cuda.MemoryPointer(memory, 0), steps)
 
-    def activation_dtype(self, stored: DType) -> DType:
+    @classmethod
+    def activation_dtype(cls, stored: DType) -> DType:
         """The stored 16-bit type, for which there are tensor cores; else float32."""
         return stored if stored in (f16, bf16) else super().activation_dtype(stored)
 

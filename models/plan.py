@@ -1,0 +1,212 @@
+"""python -m models.plan: what a model will need in memory, before anything is loaded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from core.backend import Backend
+from core.dtype import DType, as_dtype, f32
+from core.errors import BackendError, KernelyardError, OptionError
+from core.registry import Registry, split_backends
+from models import precision, report
+from models.arguments import add_backend_options, chosen_registry
+from models.budget import cache_bytes, footprint, longest, made_names, megabytes, nbytes
+from models.checkpoint import DEFAULT_MODEL, Checkpoint, read_checkpoint
+from models.lazy import hollow_arrays
+from models.loading import KV_DTYPES, settle
+from models.setting import Options, Setting
+from models.shapes import SHAPES, hollow_checkpoint
+
+LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser("python -m models.plan", description=__doc__)
+    what = p.add_mutually_exclusive_group()
+    what.add_argument("--model", metavar="PATH|NAME", help=f"(default: {DEFAULT_MODEL})")
+    what.add_argument("--shape", choices=list(SHAPES), help="a published shape, without a file")
+    p.add_argument("--stored", choices=("f32", "f16", "bf16"),
+                   help="with --shape: dtype of the stored weights (default: bf16)")
+    p.add_argument("--backend", default="cpu_numpy", metavar="NAME[,NAME]")
+    p.add_argument("--dtype", choices=("f32", "f16", "bf16"), help="of the activations")
+    precision.add_arguments(p)
+    p.add_argument("--kv-dtype", choices=KV_DTYPES)
+    p.add_argument("--max-context", type=int, metavar="N", help="tokens that the KV cache holds")
+    p.add_argument("--no-fusion", action="store_true")
+    add_backend_options(p)
+    p.add_argument("--json", action="store_true", help="print one JSON object")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 it fits or that is unknown, 1 it does not fit, 2 the input cannot be used."""
+    args = parser().parse_args(argv)
+    try:
+        if args.stored and not args.shape:
+            raise OptionError("--stored goes with --shape: a file says itself what it stores")
+        registry = chosen_registry(args)
+        report.broken_plugins(registry)
+        checkpoint = (hollow_checkpoint(args.shape, args.stored or "bf16") if args.shape else
+                      read_checkpoint(args.model or DEFAULT_MODEL, registry))
+        options = Options(args.backend, args.dtype, args.quantize, args.kv_dtype, args.max_context,
+                          fusion=not args.no_fusion, group_size=args.group_size, keep=args.keep,
+                          quantize_only=args.quantize_only)
+        plan = make_plan(checkpoint, options, registry)
+    except (KernelyardError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if args.json:
+        print(json.dumps(plan, indent=1))
+    else:
+        show(plan)
+    return 1 if plan["fits"] is False else 0
+
+
+def make_plan(checkpoint: Checkpoint, options: Options, registry: Registry) -> dict[str, Any]:
+    """Bytes and tokens, as --json prints them. Reads no weights and takes no device memory.
+
+    Raises an InputError for options that cannot be used, NoKernelError as loading would.
+    """
+    name = split_backends(options.backend)[0]
+    opened, reason = _open(registry, options)
+    setting = settle(checkpoint, options, registry,
+                     opened.activation_dtype if opened else _unopened_dtype(registry, name))
+    device = opened.allocator.device if opened else registry.spec(name).device
+    free = opened.allocator.available() if opened else None
+    unopened = None if opened else device
+    weights, limit = setting.hollow_weights(), setting.config.max_positions
+    made = made_names(setting, weights)
+
+    def row(context: int) -> dict[str, Any]:
+        found = footprint(setting, weights, context, context, unopened)
+        in_place = nbytes(weights, made | found.shared) if device == "cpu" else 0
+        activations = found.decode[device] + found.prompt[device] + found.inputs[device]
+        total = found.peak(device) + in_place
+        return {"tokens": context, "kv_cache": found.cache[device], "activations": activations,
+                "weights": total - activations - found.cache[device], "total": total,
+                "fits": None if free is None else total <= free}
+
+    at = row(setting.context)
+    found = footprint(setting, weights, setting.context, setting.context, unopened)
+    lengths = sorted({min(n, limit) for n in LENGTHS} | {setting.context})
+    kinds = {kind: as_dtype("int8" if kind == "i8" else kind) for kind in KV_DTYPES}
+    return {
+        "model": str(checkpoint.path), "backend": options.backend, "device": device,
+        "unavailable": reason, "activations_dtype": setting.activations.short,
+        "kv_dtype": setting.cache.short, "parameters": _parameters(checkpoint),
+        "weights": _forms(setting, made), "prepacked": [
+            {"kernel": kernel, "dtype": dtype, "device": place, "bytes": count}
+            for (place, kernel, dtype), count in sorted(found.packed.items())],
+        "copied_to": dict(found.copied),
+        "elsewhere": {d: found.peak(d) for d in _devices(registry, setting, opened) - {device}},
+        "kv_bytes_per_token": {k: cache_bytes(setting, weights, 16, d) // 16
+                               for k, d in kinds.items()},
+        "context": setting.context, "at_context": at, "fits": at["fits"],
+        "free": free, "contexts": [row(n) for n in lengths],
+        "kv_cache": [{"tokens": n, **{k: cache_bytes(setting, weights, n, d)
+                                      for k, d in kinds.items()}} for n in lengths],
+        "longest_context": None if free is None else longest(lambda n: row(n)["total"], free,
+                                                             limit),
+        "limit": limit}
+
+
+def _open(registry: Registry, options: Options) -> tuple[Backend | None, str | None]:
+    """The first backend, or why it cannot be used here. Raises BackendError if none has the name,
+    or if a further one cannot be used."""
+    first, *others = split_backends(options.backend)
+    registry.spec(first)
+    try:
+        opened = registry.backend(first)
+    except BackendError as error:
+        return None, str(error)
+    for name in others:
+        registry.backend(name)
+    return opened, None
+
+
+def _unopened_dtype(registry: Registry, name: str) -> Callable[[DType], DType]:
+    """The backend's own rule where its class can be imported, else float32."""
+    kind = registry.backend_class(name)
+    return (lambda stored: f32) if kind is None else kind.activation_dtype
+
+
+def _devices(registry: Registry, setting: Setting, opened: Backend | None) -> set[str]:
+    return {registry.backend(n).allocator.device for n in setting.selector.backends} \
+        if opened else set()
+
+
+def _parameters(checkpoint: Checkpoint) -> int:
+    return sum(a.size for n, a in hollow_arrays(checkpoint.arrays).items()
+               if not n.endswith((".scales", ".zeros")))
+
+
+def _forms(setting: Setting, made: set[str]) -> list[dict[str, Any]]:
+    """Weights by dtype and by where the host holds them."""
+    weights = setting.hollow_weights()
+    count: Counter[tuple[str, str]] = Counter()
+    size: Counter[tuple[str, str]] = Counter()
+    for name, array in weights.arrays.items():
+        matrix, _, part = name.rpartition(".")
+        layout = weights.quantized.get(matrix)
+        form = (weights.dtypes[name].short if layout is None else
+                f"int{layout.bits} {part}, groups of {layout.group_size}")
+        key = form, "made while loading" if name in made else "mapped from the file"
+        count[key] += 1
+        size[key] += array.nbytes
+    return [{"form": form, "host": host, "tensors": count[form, host], "bytes": total}
+            for (form, host), total in size.most_common()]
+
+
+def show(plan: dict[str, Any]) -> None:
+    """Tables for people."""
+    console = report.open_console()
+    table = Table("weights", "tensors", "size", "where",
+                  title=f"{plan['model']} on {plan['backend']} ({plan['device']})")
+    for w in plan["weights"]:
+        table.add_row(w["form"], str(w["tensors"]), megabytes(w["bytes"]), w["host"])
+    for p in plan["prepacked"]:
+        table.add_row(f"{p['dtype']}, prepacked", "", megabytes(p["bytes"]),
+                      f"made for {p['kernel']}, on {p['device']}")
+    for device, count in plan["copied_to"].items():
+        table.add_row("all of these that kernels read", "", megabytes(count), f"copied to {device}")
+    console.print(table)
+    table = Table("context", *(f"KV cache {k}" for k in KV_DTYPES), "activations",
+                  f"in all, KV {plan['kv_dtype']}", "fits")
+    for row, kv in zip(plan["contexts"], plan["kv_cache"], strict=True):
+        fits = {None: "unknown", True: "yes", False: "NO"}[row["fits"]]
+        table.add_row(f"{row['tokens']:,}", *(megabytes(kv[k]) for k in KV_DTYPES),
+                      megabytes(row["activations"]), megabytes(row["total"]), fits)
+    console.print(table)
+    for line in _conclusions(plan):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _conclusions(plan: dict[str, Any]) -> list[str]:
+    lines = [f"activations in {plan['activations_dtype']}: the decode step, and a prompt as long "
+             "as the context, in chunks"]
+    if plan["device"] == "cpu":
+        lines.append("in all = weights where they are read (mapped pages counted once), prepacked "
+                     "forms, KV cache, activations")
+    lines += [f"on {device}: {megabytes(n)} more" for device, n in plan["elsewhere"].items() if n]
+    if plan["unavailable"]:
+        lines += [f"free: unknown, {plan['unavailable']}",
+                  "estimate: without the backend its kernels' scratch and prepacked weights are "
+                  "not counted, and nothing is fused"]
+    elif plan["free"] is None:
+        lines.append("free: unknown, the device does not say")
+    else:
+        longest = plan["longest_context"]
+        lines.append(f"free: {megabytes(plan['free'])}; the longest context that fits: "
+                     + (f"{longest:,} of {plan['limit']:,} tokens" if longest else "none"))
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Setting: everything that decides how a model is computed, settled before a weight is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from core.decoding import GraphKind
+from core.dtype import DType
+from core.graph import Graph
+from core.select import Selector
+from core.tensor import Array
+from core.weights import Progress, WeightStore, no_progress
+from models.architecture import Architecture
+from models.builder import HEAD, INV_FREQ
+from models.checkpoint import Checkpoint
+from models.config import ModelConfig
+from models.lazy import hollow_arrays, hollow_cast, hollow_quantize
+from models.precision import Quantization
+from models.prepare import Cast, Quantize, cast, convert, quantize_weights
+from models.rope import inverse_frequencies
+
+
+@dataclass(frozen=True)
+class Options:
+    """Everything that decides how a model is computed; `load` explains the fields."""
+
+    backend: str | Sequence[str] = "cpu_numpy"
+    dtype: str | None = None
+    quantize: str | None = None
+    kv_dtype: str | None = None
+    max_context: int | None = None
+    kernels: Sequence[str] = ()
+    fusion: bool = True
+    chunk: int = 512
+    group_size: int | None = None
+    keep: str | Sequence[str] = ()
+    quantize_only: str | Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a checkpoint and options settle before a weight is touched."""
+
+    checkpoint: Checkpoint
+    options: Options
+    architecture: Architecture
+    config: ModelConfig
+    selector: Selector
+    activations: DType
+    cache: DType
+    context: int
+    quantization: Quantization | None
+
+    def builder(self, weights: WeightStore) -> Callable[[GraphKind], Graph]:
+        """Declares the graphs over these weights, or over their shapes."""
+        def build(kind: GraphKind) -> Graph:
+            return self.architecture.build(self.config, weights, kind, kv_dtype=self.cache,
+                                           activations=self.activations)
+        return build
+
+    def weights(self, progress: Progress = no_progress) -> WeightStore:
+        """The weights, converted and quantised as asked for."""
+        return self._store(self.checkpoint.arrays, progress, cast, Quantization.apply)
+
+    def hollow_weights(self) -> WeightStore:
+        """The same shapes and dtypes; nothing is read, converted or quantised."""
+        return self._store(hollow_arrays(self.checkpoint.arrays), no_progress, hollow_cast,
+                           hollow_quantize)
+
+    def _store(self, stored: Mapping[str, Array], progress: Progress, cast: Cast,
+               quantize: Quantize) -> WeightStore:
+        tied, layouts = self.config.tied_embeddings, self.checkpoint.quantized
+        arrays = convert(stored, layouts, self.activations, progress, cast)
+        if tied:
+            arrays.pop(HEAD, None)
+        store = quantize_weights(arrays, layouts, self.quantization, tied, progress, quantize)
+        store.add(INV_FREQ, inverse_frequencies(self.config.rope, self.config.head_dim))
+        return store

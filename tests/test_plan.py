@@ -1,0 +1,150 @@
+"""models.plan: what it says before loading is what is allocated, and nothing is read for it."""
+
+import gc
+import json
+
+import pytest
+
+import models
+from core.dtype import as_dtype
+from core.errors import AllocationError
+from core.registry import default_registry
+from models import cli, plan, run
+from models.checkpoint import read_checkpoint
+from models.formats import gguf, slot_reader
+from models.plan import make_plan
+from models.setting import Options
+from models.shapes import hollow_checkpoint, random_checkpoint
+
+REGISTRY = default_registry()
+CASES = [("stories-llama2", {}), ("stories-llama3", {}),  # f32, and bf16 that is prepacked
+         ("stories-qwen2", {"dtype": "f32"}), ("stories-llama3", {"kv_dtype": "i8"}),
+         ("stories-llama2", {"quantize": "int8"}), ("stories-qwen2", {"quantize": "int4"}),
+         ("stories-llama2", {"fusion": False, "kv_dtype": "f16", "chunk": 100})]
+
+
+@pytest.mark.parametrize("backend", ["cpu_numpy", "cpu_numba,cpu_numpy"])
+@pytest.mark.parametrize("name, options", CASES, ids=lambda c: "-".join(map(str, c.values()))
+                         if isinstance(c, dict) else c)
+def test_plan_is_what_is_allocated(backend, name, options):
+    if backend != "cpu_numpy" and REGISTRY.unavailable("cpu_numba"):
+        pytest.skip(str(REGISTRY.unavailable("cpu_numba")))
+    stats = REGISTRY.backend("cpu_numpy").allocator.stats
+    numba = (REGISTRY.backend("cpu_numba").allocator.stats,) if "numba" in backend else ()
+    gc.collect()
+    before = stats.total_allocations
+    planned = make_plan(read_checkpoint(name, REGISTRY), Options(backend, **options), REGISTRY)
+    assert stats.total_allocations == before
+    held = sum(s.allocated for s in (stats, *numba))
+    with models.load(name, backend, **options) as model:
+        session = model.session
+        session.prefill([1] * session.max_context)  # in chunks, as long as the context
+        taken = sum(s.allocated for s in (stats, *numba)) - held
+        in_place = sum(a.nbytes for n, a in session.weights.arrays.items()
+                       if (n, "cpu") in session.weights._tensors)
+        at = planned["at_context"]
+        assert at["total"] == pytest.approx(taken + in_place, rel=0.03)
+        assert at["kv_cache"] == session.kv_bytes
+        assert sum(w["bytes"] for w in planned["weights"]) == session.weights.nbytes
+        assert planned["longest_context"] == model.config.max_positions
+
+
+def test_quantised_files_are_planned_from_their_headers(tmp_path, monkeypatch):
+    """int8 llama2.c and Q8_0 GGUF: unpacking is left to loading."""
+    from models import export
+    wanted = {}
+    for target, file, extra in (("llama2c", "m.bin", ["--version", "2"]), ("gguf", "m.gguf", [])):
+        assert export.main(["--model", "stories-llama2", "--to", target, "--quantize", "int8",
+                            "--out", str(tmp_path / file), *extra, "--no-verify"]) == 0
+        with models.load(tmp_path / file) as model:
+            wanted[file] = model.session.weights.nbytes
+    for module, name in ((gguf, "unpack_blocks"), (gguf, "expand"), (slot_reader, "_expand")):
+        monkeypatch.setattr(module, name, _must_not_run)
+    for file, nbytes in wanted.items():
+        planned = make_plan(read_checkpoint(tmp_path / file, REGISTRY), Options(), REGISTRY)
+        assert sum(w["bytes"] for w in planned["weights"]) == nbytes
+        assert "made while loading" in {w["host"] for w in planned["weights"]}
+
+
+def _must_not_run(*_):
+    raise AssertionError("weights were unpacked to plan")
+
+
+def test_shapes_need_no_memory():
+    small = make_plan(random_checkpoint("qwen2.5-0.5b", "bf16", layers=1), Options(), REGISTRY)
+    hollow = make_plan(hollow_checkpoint("qwen2.5-0.5b", "bf16", layers=1), Options(), REGISTRY)
+    assert {k: v for k, v in small.items() if k != "free"} == {
+        k: v for k, v in hollow.items() if k != "free"}
+    planned = make_plan(hollow_checkpoint("llama3.2-1b", "bf16"), Options(), REGISTRY)
+    assert planned["parameters"] == 1_235_814_400  # as published, the head tied
+    # 16 layers x 2 x 8 heads x 64, and one scale a head where int8
+    assert planned["kv_bytes_per_token"] == {"f32": 65536, "f16": 32768, "bf16": 32768,
+                                             "i8": 16384 + 16 * 2 * 8 * 4}
+    assert planned["prepacked"] == [{"kernel": "cpu_numpy:linear_widened", "dtype": "f32",
+                                     "device": "cpu", "bytes": 4 * (1_235_814_400 - 33 * 2048)}]
+
+
+def test_longest_context_is_the_longest(monkeypatch):
+    """One block more than what is said to fit does not."""
+    allocator = REGISTRY.backend("cpu_numpy").allocator
+    checkpoint = hollow_checkpoint("llama3.2-1b", "f32", layers=4)
+    free = 3 << 30
+    monkeypatch.setattr(type(allocator), "available", lambda self: free)
+    found = make_plan(checkpoint, Options(), REGISTRY)["longest_context"]
+    assert 0 < found < 131072 and found % 16 == 0
+    totals = [make_plan(checkpoint, Options(max_context=n), REGISTRY)["at_context"]["total"]
+              for n in (found, found + 16)]
+    assert totals[0] <= free < totals[1]
+
+
+def test_a_context_that_does_not_fit_is_refused_before_loading(monkeypatch, capsys):
+    allocator = REGISTRY.backend("cpu_numpy").allocator
+    monkeypatch.setattr(type(allocator), "available", lambda self: 1_000_000)
+    before = allocator.stats.total_allocations
+    with pytest.raises(AllocationError, match=r"needs 1\.\d MiB on cpu \(cpu_numpy\), 1\.0 MiB are "
+                       r"free.* KV cache 1\.5 MiB for 512 tokens in f32; \d+ tokens would fit.*"
+                       r"--max-context \d+, or --kv-dtype i8, or --quantize"):
+        models.load("stories-llama2")
+    assert allocator.stats.total_allocations == before
+    assert run.main(["--model", "stories-llama2", "--prompt", "Once"]) == 2
+    fits = int(capsys.readouterr().err.split("--max-context ")[1].split(",")[0])
+    assert run.main(["--model", "stories-llama2", "--max-context", str(fits), "--json",
+                     "--max-new-tokens", "2", "--prompt", "Once"]) == 0
+    stats = json.loads(capsys.readouterr().out)["stats"]
+    assert (stats["max_context"], stats["kv_dtype"]) == (fits, "f32") and stats["kv_cache_bytes"]
+    assert plan.main([]) == 1
+    assert "NO" in capsys.readouterr().out
+
+
+def test_a_backend_that_is_not_there_gets_an_estimate(monkeypatch):
+    monkeypatch.setattr(REGISTRY, "backend", _without_cuda(REGISTRY.backend))
+    found = make_plan(hollow_checkpoint("llama3.2-1b", "bf16"), Options("cuda_cupy"), REGISTRY)
+    assert found["unavailable"] == "no GPU" and found["free"] is None and found["fits"] is None
+    assert found["activations_dtype"] == "bf16"  # the class says so without a device
+    assert found["copied_to"] == {"cuda:0": 2 * 1_235_814_400 + 32 * 4}
+    assert found["at_context"]["kv_cache"] == 4096 * 32768
+
+
+def _without_cuda(opened):
+    from core.errors import BackendError
+
+    def backend(name):
+        if name == "cuda_cupy":
+            raise BackendError("no GPU")
+        return opened(name)
+    return backend
+
+
+def test_command_line(capsys):
+    assert cli.main(["plan", "--shape", "llama3.2-1b", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["limit"] == 131072 and found["contexts"][-1]["tokens"] == 131072
+    assert [as_dtype("int8" if k == "i8" else k) for k in found["kv_bytes_per_token"]]
+    assert plan.main(["--model", "stories-llama3"]) == 0
+    assert "longest context that fits: 2,048 of 2,048" in capsys.readouterr().out
+    for wrong, says in ((["--stored", "f32"], "--stored goes with --shape"),
+                        (["--max-context", "0"], "expected 1 to 512"),
+                        (["--model", "nowhere"], "no model at"),
+                        (["--backend", "cuda"], "unknown backend")):
+        assert plan.main(wrong) == 2
+        assert says in capsys.readouterr().err
