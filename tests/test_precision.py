@@ -14,8 +14,9 @@ from models import export
 from models.checkpoint import read_checkpoint
 from models.formats.source import Source
 from models.formats.targets import choose_target
-from models.loading import Options, open_checkpoint
+from models.loading import open_checkpoint
 from models.precision import Quantization
+from models.setting import Options
 
 HEAD, LAYERS = "lm_head.weight", 3
 

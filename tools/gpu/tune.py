@@ -14,7 +14,8 @@ from core.profile import time_steps, timed_steps
 from core.registry import default_registry
 from cuda_cupy import shapes
 from cuda_cupy.shapes import Spread
-from models.loading import Options, open_checkpoint
+from models.loading import open_checkpoint
+from models.setting import Options
 from models.shapes import random_checkpoint
 
 NAMES = ("spread", "spread_pairs", "spread_codes", "spread_code_pairs")
