@@ -21,8 +21,9 @@ def register_checkpoints(register: Callable[[Any], None]) -> None:
     from models.formats.gguf import GgufFile
     from models.formats.headerless import FAMILIES, HeaderlessFile
     from models.formats.llama2c import Llama2cFile
+    from models.formats.meta import MetaFolder
     from models.formats.random_shape import RandomShape
     from models.huggingface import HuggingFaceFolder
-    for reader in (HuggingFaceFolder(), GgufFile(), Llama2cFile(), HeaderlessFile(),
-                   *map(HeaderlessFile, FAMILIES), RandomShape()):
+    for reader in (MetaFolder(), HuggingFaceFolder(), GgufFile(), Llama2cFile(),
+                   HeaderlessFile(), *map(HeaderlessFile, FAMILIES), RandomShape()):
         register(reader)

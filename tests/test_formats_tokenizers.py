@@ -1,5 +1,6 @@
 """Tokenizers from GGUF: the published test texts of three vocabularies, and random Unicode."""
 
+import base64
 import json
 import random
 import unicodedata
@@ -15,6 +16,7 @@ from models.formats.gguf_tokenizer import read_gguf_tokenizer
 from models.tokenizer import JsonTokenizer, SentencePieceTokenizer
 from models.tokenizers.build import build_tokenizer, vocabulary_of
 from models.tokenizers.llama2c_bin import read_tokenizer_bin, tokenizer_bin
+from models.tokenizers.tiktoken_ranks import byte_letters, is_tiktoken, read_tiktoken
 
 DATA = Path(__file__).parents[1] / ".." / "shared" / "data" / "tokenizers"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is missing: the published "
@@ -65,6 +67,25 @@ def test_llama2_model_and_gguf_agree(tmp_path):
     for text, ids in cases("llama-spm"):
         for tokenizer in (published, *others):
             assert tokenizer.encode(text) == [1, *ids]
+
+
+@needs_data
+def test_llama3_from_tiktoken_ranks(tmp_path):
+    """Meta's tokenizer.model for Llama-3, made of the published tokens in the order of their ids:
+    the merges follow from the ranks alone."""
+    published = vocabulary_of(read_gguf_tokenizer(read_header(
+        DATA / "ggml-vocab-llama-bpe.gguf")), "published")
+    back = {letter: byte for byte, letter in enumerate(byte_letters())}
+    (tmp_path / "tokenizer.model").write_bytes(b"".join(
+        base64.b64encode(bytes(back[c] for c in token)) + b" %d\n" % i
+        for i, token in enumerate(published.tokens[:128000])))
+    assert is_tiktoken(tmp_path / "tokenizer.model")
+    assert not is_tiktoken(DATA / "llama2-tokenizer.model")
+    v = read_tiktoken(tmp_path / "tokenizer.model")
+    assert v.merges == published.merges and len(v.tokens) == 128256
+    tokenizer = build_tokenizer(v, "ranks")
+    for text, ids in cases("llama-bpe"):
+        assert tokenizer.encode(text) == [128000, *ids], text
 
 
 def as_transformers_stores(processor):

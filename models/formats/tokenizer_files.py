@@ -22,9 +22,10 @@ _COPIED = ("tokenizer.json", "tokenizer.model", _CONFIG, "special_tokens_map.jso
 def copy_tokenizer_files(checkpoint: Checkpoint, folder: Path) -> None:
     """Those of a Hugging Face folder as they are, with generation_config.json, else
     `write_tokenizer_files`."""
-    if not checkpoint.path.is_dir():
+    from_folder = (checkpoint.path / "config.json").exists()
+    if not from_folder:
         write_tokenizer_files(checkpoint, folder)
-    for name in _COPIED if checkpoint.path.is_dir() else ():
+    for name in _COPIED if from_folder else ():
         if (checkpoint.path / name).exists():
             shutil.copyfile(checkpoint.path / name, folder / name)
 
