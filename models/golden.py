@@ -8,8 +8,6 @@ JSON as bytes. No pickles.
 from __future__ import annotations
 
 import json
-import os
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ import numpy as np
 from core.errors import InputError, OptionError
 from core.tensor import Array
 from core.verify.capsule import versions
+from core.verify.npz import DAMAGE, read_arrays, write_arrays
 from core.verify.trace import Trace
 from models.model import Model
 
@@ -36,7 +35,7 @@ class Golden:
     hidden: Array | None = None
 
     def write(self, path: Path, *, force: bool = False) -> None:
-        """Write under a temporary name and rename. Raises InputError if the file is there."""
+        """Raises InputError if the file is there."""
         if path.exists() and not force:
             raise InputError(f"{path} exists; give another name, or --force to replace it")
         header = {"format": FORMAT, "who": self.who, "versions": versions()}
@@ -46,13 +45,7 @@ class Golden:
             "tokens": np.array(self.tokens, np.int32)}
         if self.hidden is not None:
             arrays["hidden"] = self.hidden.astype(np.float32)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with partial.open("wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **arrays)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_arrays(path, arrays)
 
     @classmethod
     def read(cls, path: Path) -> Golden:
@@ -62,8 +55,7 @@ class Golden:
             raise InputError(f"{path}: there is no such file; expected `hf`, or an .npz that "
                              "--save wrote")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                a = {k: file[k] for k in file.files}
+            a = read_arrays(path)
             who = json.loads(bytes(a["header"]).decode())["who"] if "header" in a else path.name
             ids, logits, tokens = a["ids"], a["logits"], a.get("tokens", np.empty(0, np.int32))
             if ids.ndim != 1 or ids.dtype.kind not in "iu" or logits.shape[:1] != ids.shape \
@@ -71,8 +63,7 @@ class Golden:
                 raise ValueError(f"ids {ids.dtype}{list(ids.shape)}, logits {list(logits.shape)}, "
                                  f"tokens {list(tokens.shape)}; expected [T], [T,V] and [N]")
             return cls(str(who), ids.tolist(), logits, tokens.tolist(), a.get("hidden"))
-        except (OSError, ValueError, KeyError, TypeError, EOFError, AttributeError,
-                NotImplementedError, zipfile.BadZipFile) as error:
+        except DAMAGE as error:
             raise InputError(f"{path}: not usable saved logits ({type(error).__name__}: {error}); "
                              "expected an .npz with ids i32 [T] and logits f32 [T,V]") from None
 

@@ -7,9 +7,7 @@ and 4-bit codes are stored as their bits; the header has every dtype.
 from __future__ import annotations
 
 import json
-import os
 import platform
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -22,6 +20,7 @@ from core.dtype import as_dtype
 from core.errors import InputError, KernelyardError
 from core.op import Op, find_op
 from core.tensor import Array
+from core.verify.npz import DAMAGE, read_arrays, write_arrays
 
 FORMAT = "kernelyard capsule 1"
 
@@ -44,7 +43,7 @@ class Capsule:
         return find_op(self.op)
 
     def write(self, path: Path) -> Path:
-        """Write the file under a temporary name, then rename it."""
+        """Write the file; its folder is made."""
         header = {"format": FORMAT, **{k: v for k, v in asdict(_bare(self)).items()
                                        if k not in ("inputs", "outputs")},
                   "inputs": {k: a is not None for k, a in self.inputs.items()},
@@ -52,14 +51,8 @@ class Capsule:
         arrays = {f"in.{k}": _bits(a) for k, a in self.inputs.items() if a is not None}
         arrays |= {f"out.{k}": _bits(a) for k, a in self.outputs.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with partial.open("wb") as file:
-                text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-                np.savez_compressed(file, allow_pickle=False, **{"header": text, **arrays})
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+        write_arrays(path, {"header": text, **arrays})
         return path
 
     @classmethod
@@ -68,8 +61,7 @@ class Capsule:
         if not path.is_file():
             raise InputError(f"{path}: there is no such capsule")
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {k: file[k] for k in file.files}
+            arrays = read_arrays(path)
             header = json.loads(bytes(arrays["header"]).decode())
             if header["format"] != FORMAT:
                 raise ValueError(f"format is {header['format']!r}, expected {FORMAT!r}")
@@ -83,8 +75,7 @@ class Capsule:
                                  f"{[p.name for p in op.sig.params]}")
             return cls(op.name, op.complete(header["attrs"]), ins, outs, header["dtypes"],
                        dict(header["entry"]), str(header["reason"]), dict(header["versions"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError,
-                zipfile.BadZipFile, KernelyardError, NotImplementedError) as error:
+        except (*DAMAGE, KernelyardError) as error:
             raise InputError(f"{path}: not a usable replay capsule "
                              f"({type(error).__name__}: {error}); expected a file that --capture "
                              "or a failed --check wrote, whole") from None

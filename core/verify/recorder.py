@@ -32,15 +32,16 @@ class Recorder:
               outputs: Mapping[str, Array]) -> None:
         """Write the capsule of a step that `wants` named."""
         self._seen.add(("asked", step.node.name))
-        self._write(plan, step, inputs, outputs, "captured on request")
+        self._write(plan, step, inputs, outputs, step.kernel.id, "captured on request")
 
     def trouble(self, plan: Plan, step: Step, inputs: Mapping[str, Array | None],
                 outputs: Mapping[str, Array], kernel: str, reason: str) -> Path | None:
-        """Write a capsule unless this kernel has one for this op; its path if written."""
+        """Write a capsule of what `kernel` made of the step's inputs, unless there is one of it for
+        this op already; its path if written."""
         if (step.op.name, kernel) in self._seen:
             return None
         self._seen.add((step.op.name, kernel))
-        return self._write(plan, step, inputs, outputs, reason)
+        return self._write(plan, step, inputs, outputs, kernel, reason)
 
     def unmatched(self) -> list[str]:
         """Globs that no step has matched."""
@@ -48,9 +49,12 @@ class Recorder:
         return [g for g in self.nodes if not any(fnmatchcase(name, g) for name in done)]
 
     def _write(self, plan: Plan, step: Step, inputs: Mapping[str, Array | None],
-               outputs: Mapping[str, Array], reason: str) -> Path:
+               outputs: Mapping[str, Array], kernel: str, reason: str) -> Path:
         entry = asdict(plan.ledger.entries[plan.steps.index(step)])
-        label = re.sub(r"[^\w.-]", "_", f"{step.node.name}-{step.kernel.id}-{len(self.written)}")
+        if kernel != step.kernel.id:  # another opinion's result: its kernel, not the run's
+            sources = {k.id: text for k, text in plan.selector.registry.sources.items()}
+            entry.update(kernel=kernel, source=sources.get(kernel, ""), refused=(), note="")
+        label = re.sub(r"[^\w.-]", "_", f"{step.node.name}-{kernel}-{len(self.written)}")
         capsule = Capsule(step.op.name, dict(step.call.attrs), dict(inputs), dict(outputs),
                           dtype_names({**inputs, **outputs}), entry, reason)
         path = capsule.write(self.folder / f"{label}.npz")

@@ -1,0 +1,100 @@
+"""What trust costs: the ledger in a decode step, --check beside the backends' own times, and off.
+
+Prints one JSON object. Random weights at a published shape, fewer layers; outputs are checked in
+the same run. Times are medians over interleaved rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from typing import Any
+
+from core.crosscheck import CrossCheck
+from core.decoding import Sampling
+from core.plan import Plan
+from core.registry import default_registry
+from core.verify.opinion import Opinion
+from models.loading import Options, open_checkpoint
+from models.model import Model
+from models.shapes import random_checkpoint
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--shape", default="qwen2.5-0.5b")
+    p.add_argument("--layers", type=int, default=6)
+    p.add_argument("--backend", default="cpu_numpy")
+    p.add_argument("--check", default="cpu_numba,cpu_numpy",
+                   help="one opinion, with its fallbacks")
+    p.add_argument("--steps", type=int, default=20)
+    p.add_argument("--rounds", type=int, default=5)
+    args = p.parse_args()
+    print(json.dumps(measure(args), indent=1))
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Seconds a decode step: of either backend alone, and of the first while it is checked."""
+    registry = default_registry()
+    options = [Options(b, max_context=256) for b in (args.backend, args.check)]
+    checkpoints = [random_checkpoint(args.shape, "f32", layers=args.layers) for _ in options]
+    first, second = (open_checkpoint(c, o, registry)
+                     for c, o in zip(checkpoints, options, strict=True))
+    check = CrossCheck(registry, [Opinion.parse(args.check, registry)])
+    times: dict[str, list[float]] = {"alone": [], "other": [], "checked": []}
+    for _ in range(args.rounds + 1):
+        times["alone"].append(decode(first, args.steps, None))
+        times["other"].append(decode(second, args.steps, None))
+        times["checked"].append(decode(first, args.steps, check))
+    step = {k: statistics.median(v[1:]) for k, v in times.items()}
+    start = time.perf_counter()
+    for _ in range(100):
+        _ = first.session.decoder.ledger.hash
+    ledger = (time.perf_counter() - start) / 100
+    both = step["alone"] + step["other"]
+    return {"shape": args.shape, "layers": args.layers, "backend": args.backend,
+            "opinion": args.check, "step_s": step, "check_over_sum": step["checked"] / both,
+            "ledger_and_hash_s": ledger, "ledger_over_100_steps": ledger / (100 * step["alone"]),
+            "ledger_reads_in_a_step": ledger_reads(first),
+            "ok": check.ok, "comparisons": sum(r.calls for r in check.rows)}
+
+
+def decode(model: Model, steps: int, check: CrossCheck | None) -> float:
+    """Seconds a step after an untimed prefill and two steps."""
+    session = model.session
+    session.observer = check
+    session.truncate(0)
+    session.sample_with(Sampling())
+    session.prefill(list(range(1, 33)))
+    for _ in range(2):
+        session.step()
+    start = time.perf_counter()
+    for _ in range(steps):
+        session.step()
+    taken = (time.perf_counter() - start) / steps
+    session.observer = None
+    return taken
+
+
+def ledger_reads(model: Model) -> int:
+    """How often a decode step asks for a ledger: counted, not assumed."""
+    reads = 0
+    real = Plan.ledger
+
+    def counted(plan: Plan) -> object:
+        nonlocal reads
+        reads += 1
+        assert real.fget is not None
+        return real.fget(plan)
+    Plan.ledger = property(counted)  # type: ignore[assignment]
+    try:
+        decode(model, 3, None)
+    finally:
+        Plan.ledger = real  # type: ignore[method-assign]
+    return reads
+
+
+if __name__ == "__main__":
+    main()
