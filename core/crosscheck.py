@@ -274,8 +274,9 @@ class _Settled:
                         sources_of([self.step.kernel], registry))]
         for name, shadow in self.shadows.items():
             kernels: list[Kernel] = [s.kernel for s in shadow.plan.steps]
-            voters.append(Voter(f"{name} ({', '.join(shadow.kernels)})", self.results[name],
-                                sources_of(kernels, registry)))
+            label = ", ".join(shadow.kernels)
+            if label not in [v.name for v in voters]:  # the same kernel is no second opinion
+                voters.append(Voter(label, self.results[name], sources_of(kernels, registry)))
         exact = {k: _stored(e) for k, e in self.expected.items()}
         voters.append(Voter(REFERENCE, exact, frozenset([REFERENCE])))
         tolerance = self.step.op.tolerance

@@ -23,25 +23,55 @@ def commands(page: str) -> list[list[str]]:
     return [shlex.split(line[2:], comments=True) for line in lines if line.startswith("$ ")]
 
 
-def run(command: list[str], folder: Path, site: Path | None = None) -> str:
+def run(command: list[str], folder: Path, site: Path | None = None, code: int = 0) -> str:
     tools = {"pip": ["-m", "pip"], "pytest": ["-m", "pytest"], "python": []}
     program = [sys.executable, *tools[command[0]], *command[1:]]
     if command[:2] == ["pip", "install"]:  # into a folder of the test's, and without a network
         program += ["--no-build-isolation", "--no-deps", "--quiet", "--target", str(site)]
-    env = {**os.environ, "PYTHONPATH": str(site)} if site else dict(os.environ)
+    path = os.pathsep.join(filter(None, [site and str(site), os.environ.get("PYTHONPATH")]))
+    env = {**os.environ, "PYTHONPATH": path} if path else dict(os.environ)
     done = subprocess.run(program, cwd=folder, env=env, text=True, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=300)
-    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}"
+    assert done.returncode == code, f"{shlex.join(command)}\n{done.stdout}"
     return done.stdout
+
+
+def write_files(page: str, folder: Path) -> None:
+    """The page's `# file: NAME` blocks."""
+    for text in [*blocks(page, "toml"), *blocks(page, "python")]:
+        first, _, rest = text.partition("\n")
+        if first.startswith("# file: "):
+            path = folder / first.removeprefix("# file: ")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(rest)
+
+
+def test_find_the_bad_kernel(tmp_path):
+    page, site = "docs/find-the-bad-kernel.md", tmp_path / "site"
+    write_files(page, tmp_path)
+    install, which, blame, replay, _ = commands(page)
+    run(install, tmp_path, site)
+    found = run(which, tmp_path, site, code=1)
+    for line in "".join(blocks(page, "text")).splitlines():
+        assert line in found, found
+    assert "it is rounding" in found and "vote: outlier: fast_attention" in found
+    blamed = run(blame, tmp_path, site, code=1)
+    carriers = re.search(r"blame: \d+ nodes carry .*runs\): (.*)", blamed)
+    assert all(re.fullmatch(r"layers\.\d\.attention", n) for n in carriers[1].split(", "))
+    wrong = run(replay, tmp_path, site, code=1)
+    assert wrong.count("WRONG") == 2 and "reference: `out` ok" in wrong
+    (fix,) = [b for b in blocks(page, "python") if b.startswith("# replace in: ")]
+    where, _, lines = fix.partition("\n")
+    source = tmp_path / where.removeprefix("# replace in: ")
+    assert source.read_text().count(lines) == 1
+    source.write_text(source.read_text().replace(lines, ""))
+    run([*install, "--upgrade"], tmp_path, site)
+    assert "fast_attention: `out` ok" in run(replay, tmp_path, site)
 
 
 def test_adding_a_backend(tmp_path):
     page, site = "docs/adding-a-backend.md", tmp_path / "site"
-    for text in [*blocks(page, "toml"), *blocks(page, "python")]:
-        first, _, rest = text.partition("\n")
-        path = tmp_path / first.removeprefix("# file: ")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(rest)
+    write_files(page, tmp_path)
     install, listing, conformance, check, explain = commands(page)
     run(install, tmp_path, site)
     assert re.search(r"my_backend.*cpu.*available: my_backend.*kernelyard-my-backend 0.1.0",
@@ -56,7 +86,7 @@ def test_adding_a_backend(tmp_path):
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/adding-a-backend.md",
-                                  "docs/file-formats.md"])
+                                  "docs/file-formats.md", "docs/find-the-bad-kernel.md"])
 def test_links_and_paths_exist(page):
     text = (ROOT / page).read_text()
     for link in re.findall(r"\]\((?!http)([^)#]+)", text):
