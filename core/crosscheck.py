@@ -11,7 +11,7 @@ import numpy as np
 
 from core.backend import Kernel
 from core.chooser import Step
-from core.compare import Comparison, Expected, agreement, budget_of, compare, least_budget
+from core.compare import Budget, Comparison, Expected, agreement, budget_of, compare, least_budget
 from core.dispatch import expectations
 from core.errors import CheckError, NoKernelError
 from core.plan import Plan
@@ -80,9 +80,12 @@ class CrossCheck:
 
     All see the same inputs, so an error does not travel from node to node. Kernels that agree
     within the least budget that the op can have are right together; a doubt is settled by the
-    float64 definition, against which either is judged by the op's own budget. `reference` among the
-    opinions asks for that at every call. A fused kernel is compared with its unfused composition
-    where the opinion is the same backend, or has no such kernel.
+    float64 definition, against which either is judged by the op's own budget. Where both were right
+    the node's later calls have the smallest budget that it was given so. `reference` among the
+    opinions asks for the definition at every call. A fused kernel is compared with its unfused
+    composition where the opinion is the same backend, or has no such kernel. Of a state, such as a
+    KV cache, a prefill compares everything and a decode step what it may write (everything for
+    `reference`).
 
     stop      raise CheckError at the first kernel that is wrong, instead of counting on
     recorder  leaves replay capsules of what was wrong
@@ -96,6 +99,7 @@ class CrossCheck:
         self.against = [o.name for o in self.opinions]
         self._rows: dict[tuple[str, str, str], CheckRow] = {}
         self._watches: WeakKeyDictionary[Plan, list[_Watch | None]] = WeakKeyDictionary()
+        self._budgets: dict[tuple[str, str, str], Budget] = {}  # by node, phase and result
         self._states: dict[str, States] = {o.name: {} for o in self.opinions}
 
     @property
@@ -121,8 +125,8 @@ class CrossCheck:
             watch = watches[i] or self._watch(plan, step)
             small = all(s.plan.activation_bytes[0] < _KEPT_BYTES for s in watch.shadows.values())
             watches[i] = watch if small else None
-            whole = REFERENCE in self.against or (self.recorder is not None
-                                                  and self.recorder.wants(step))
+            asked = self.recorder is not None and self.recorder.wants(step)
+            whole = asked or REFERENCE in self.against or step.call.phase != "decode"
             before = self._before(plan, step, whole=whole)
             for shadow in watch.shadows.values():
                 shadow.prepare()
@@ -154,6 +158,7 @@ class CrossCheck:
 
     def _judge(self, plan: Plan, watch: _Watch, before: Mapping[str, Array]) -> None:
         step, tolerance = watch.step, watch.step.op.tolerance
+        place = step.node.name, step.call.phase
         mine = {k: t.numpy() for k, t in step.results.items()}
         # in a decode step, only what a call may write; whole states are compared at every prefill
         where = _places(plan, step) if step.call.phase == "decode" else {}
@@ -165,7 +170,9 @@ class CrossCheck:
                 a, b = mine[key], shadow.result(value)
                 if key in where:
                     a, b = a[where[key]], b[where[key]]
-                close = agreement(a, b, least_budget(tolerance, value.spec.dtype))
+                budget = self._budgets.get((*place, key)) or least_budget(tolerance,
+                                                                             value.spec.dtype)
+                close = agreement(a, b, budget)
                 if close is None:
                     break
                 found.append(close)
@@ -190,10 +197,21 @@ class CrossCheck:
                 row.wrong += not settled.count(row, opinion.name)
             if opinion.selector is not None:
                 row.itself = watch.shadows[opinion.name].kernels == [step.kernel.id]
+        if settled is not None and not settled.wrong:
+            self._remember(step, settled)
         if settled is not None and settled.wrong:
             self._report(plan, step, inputs, mine, settled)
             for shadow in watch.shadows.values():
                 shadow.follow()
+
+    def _remember(self, step: Step, settled: _Settled) -> None:
+        """Keep the smallest budget that the definition has given this node, for its next calls."""
+        place = step.node.name, step.call.phase
+        for key, expected in settled.expected.items():
+            found, old = budget_of(expected, step.op.tolerance), self._budgets.get((*place, key))
+            self._budgets[(*place, key)] = found if old is None or old.exact else Budget(
+                min(found.peak, old.peak), min(found.nmse, old.nmse),
+                min(found.arithmetic, old.arithmetic))
 
     def _inputs(self, plan: Plan, step: Step, before: Mapping[str, Array],
                 ) -> dict[str, Array | None]:

@@ -8,11 +8,15 @@ from core.backend import Backend, BackendSpec, Kernel
 from core.crosscheck import CrossCheck
 from core.decoding import Sampling
 from core.dispatch import single_op_plan
+from core.errors import CheckError
 from core.fused import FusedOp
 from core.op import OPS
 from core.registry import Registry, default_registry
-from core.verify.blame import Outcome, find_blame
+from core.verify.blame import Outcome, find_blame, smallest
+from core.verify.capsule import Capsule
 from core.verify.opinion import Opinion
+from core.verify.recorder import Recorder
+from core.verify.replay import replay
 
 default_registry()  # brings the plugins' ops into OPS
 PROMPT = [1, 40, 50, 60, 70, 80]
@@ -130,3 +134,39 @@ def test_softmax_too():
     blame = find_blame(play, Opinion.parse("suspect", registry))
     assert blame.kernels == [("softmax", "cpu_numpy:softmax", "suspect:spoilt")]
     assert blame.nodes == ["softmax"]
+
+
+@pytest.mark.parametrize("name", ["attention", "kv_cache_write", "argmax"])
+def test_stopping_at_the_first_wrong_call_leaves_it_in_a_capsule(name, tmp_path):
+    registry = with_suspect(OPS[name])
+    recorder = Recorder(tmp_path)
+    with models.load("stories-llama2", "suspect,cpu_numpy", registry=registry,
+                     max_context=32) as bad:
+        check = CrossCheck(registry, ["cpu_numpy"], stop=True, recorder=recorder)
+        with pytest.raises(CheckError, match=r"suspect:spoilt is wrong.*outlier: suspect:spoilt"):
+            player(bad)(check)
+    (path,) = recorder.written
+    capsule = Capsule.read(path)
+    recorded, wrong, right = replay(capsule, ["suspect", "cpu_numpy"], registry)
+    assert not recorded.ok and not wrong.ok and wrong.same_bits and right.ok
+    assert capsule.entry["kernel"] == "suspect:spoilt"
+
+
+def test_stray_writes_into_the_cache_are_seen():
+    """A prefill compares whole caches, not only the rows that a call may write."""
+    def stray(array):
+        if array.ndim == 5:
+            array[1, -1, -1] = 3.0
+    registry = with_suspect(OPS["kv_cache_write"], stray)
+    with models.load("stories-llama2", "suspect,cpu_numpy", registry=registry,
+                     max_context=64) as bad:
+        check = CrossCheck(registry, ["cpu_numpy"])
+        player(bad)(check)
+    assert list(check.faults()) == [("kv_cache_write", "suspect:spoilt")]
+
+
+def test_ddmin_finds_the_smallest_sets():
+    assert smallest(list(range(20)), lambda s: 13 in s) == [13]
+    assert smallest(list(range(20)), lambda s: {3, 17} <= set(s)) == [3, 17]
+    assert smallest(list(range(7)), lambda s: len(s) >= 7) == list(range(7))
+    assert smallest([1], lambda s: False) == [1]
