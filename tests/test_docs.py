@@ -49,7 +49,7 @@ def write_files(page: str, folder: Path) -> None:
 def test_find_the_bad_kernel(tmp_path):
     page, site = "docs/find-the-bad-kernel.md", tmp_path / "site"
     write_files(page, tmp_path)
-    install, which, blame, replay, _ = commands(page)
+    install, which, blame, replay = commands(page)
     run(install, tmp_path, site)
     found = run(which, tmp_path, site, code=1)
     for line in "".join(blocks(page, "text")).splitlines():
