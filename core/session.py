@@ -54,6 +54,7 @@ class Session:
         self._blocks = -(-max_context // block_size)
         self._block_size = block_size
         self._backend: Backend = selector.registry.backend(selector.backends[0])
+        self._graphs: dict[GraphKind, Graph] = {}
         self._plans: OrderedDict[tuple[GraphKind, int], Plan] = OrderedDict()
         self._sampling = Sampling()
         self._open = True
@@ -228,7 +229,9 @@ class Session:
             return self._plans[key]
         inputs = self._decode_inputs if kind.loop else self._prompt_inputs.setdefault(
             tokens, self._zeros(token_inputs(tokens)))
-        graph = self._build(kind).bind(self._dims(tokens))
+        if kind not in self._graphs:
+            self._graphs[kind] = self._build(kind)
+        graph = self._graphs[kind].bind(self._dims(tokens))
         tensors = {**self._states, **self._shared, **inputs}
         plan = Plan(graph, self.selector, self.weights, tensors, fusion=self._fusion,
                     repeats=kind.loop)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 from core.dtype import DType, as_dtype
 from core.errors import DtypeError, OpError, ShapeError
@@ -96,16 +97,24 @@ def resolve(dim: Dim, dims: Mapping[str, Dim]) -> Dim:
     """The value of a dimension such as `T`, `S+1` or `d/2`; stays a name where that is unbound."""
     if isinstance(dim, int):
         return dim
-    match = _DIM.match(dim)
-    if match is None:
-        raise ShapeError(f"dimension {dim!r} is not a name, a number, or a name with +n or /n")
-    name, sign, number = match.groups()
+    if dim in dims:
+        return dims[dim]
+    name, sign, number = _parse(dim)
     value = dims.get(name, name)
     if sign is None:
         return value
     if isinstance(value, str):
         return f"{value}{sign}{number}"
-    return value + int(number) if sign == "+" else value // int(number)
+    return value + number if sign == "+" else value // number
+
+
+@cache
+def _parse(dim: str) -> tuple[str, str | None, int]:
+    """(name, `+`, `/` or None, the number) of a dimension; kept, as each step's plan asks again."""
+    match = _DIM.match(dim)
+    if match is None:
+        raise ShapeError(f"dimension {dim!r} is not a name, a number, or a name with +n or /n")
+    return match[1], match[2], int(match[3] or 0)
 
 
 def _params(text: str) -> tuple[Param, ...]:
@@ -121,13 +130,13 @@ def _unify_dtype(op: str, p: Param, spec: TensorSpec, env: Env) -> None:
 
 
 def _unify_dim(want: Dim, got: Dim, env: Env) -> bool:
-    if isinstance(want, str) and (match := _DIM.match(want)) and match[1] not in env.dims:
-        name, sign, number = match.groups()
+    if isinstance(want, str) and _parse(want)[0] not in env.dims:
+        name, sign, number = _parse(want)
         if sign is None:
             env.dims[name] = got
             return True
         if isinstance(got, int):
-            solved = got - int(number) if sign == "+" else got * int(number)
+            solved = got - number if sign == "+" else got * number
             if solved < 0:
                 return False
             env.dims[name] = solved
