@@ -17,6 +17,7 @@ from core.decoding import Sampling
 from core.plan import Plan
 from core.registry import default_registry
 from core.verify.opinion import Opinion
+from models.checkpoint import read_checkpoint, shipped_models
 from models.loading import Options, open_checkpoint
 from models.model import Model
 from models.shapes import random_checkpoint
@@ -24,8 +25,8 @@ from models.shapes import random_checkpoint
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--shape", default="qwen2.5-0.5b")
-    p.add_argument("--layers", type=int, default=6)
+    p.add_argument("--shape", default="qwen2.5-0.5b", help="a published one, or a shipped model")
+    p.add_argument("--layers", type=int, default=4)
     p.add_argument("--backend", default="cpu_numpy")
     p.add_argument("--check", default="cpu_numba,cpu_numpy",
                    help="one opinion, with its fallbacks")
@@ -39,7 +40,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Seconds a decode step: of either backend alone, and of the first while it is checked."""
     registry = default_registry()
     options = [Options(b, max_context=256) for b in (args.backend, args.check)]
-    checkpoints = [random_checkpoint(args.shape, "f32", layers=args.layers) for _ in options]
+    shipped = args.shape in shipped_models()
+    checkpoints = [read_checkpoint(args.shape, registry) if shipped else
+                   random_checkpoint(args.shape, "f32", layers=args.layers) for _ in options]
     first, second = (open_checkpoint(c, o, registry)
                      for c, o in zip(checkpoints, options, strict=True))
     check = CrossCheck(registry, [Opinion.parse(args.check, registry)])
