@@ -118,6 +118,11 @@ class Backend(ABC):
         """Kernel source files by a stable name, for the record of what a test run has covered."""
         return {}
 
+    @classmethod
+    def cache_folders(cls) -> list[Path]:
+        """Folders in which this backend keeps what it compiled, those that exist."""
+        return []
+
     def describe(self) -> str:
         """One line: the library, its version and the device."""
         return self.name

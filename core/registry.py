@@ -70,7 +70,7 @@ class Registry:
         if name in self._open:
             return self._open[name]
         spec = self.spec(name)
-        missing = [f"module {m!r} is missing; {fix}" for m, fix in spec.requires.items()
+        missing = [f"module {m!r} is missing; fix: {fix}" for m, fix in spec.requires.items()
                    if not _importable(m)]
         if missing:
             raise BackendError(f"backend {name} is unavailable: {'; '.join(missing)}")

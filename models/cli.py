@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from models import bench, export, plan, run, verify
+from models import bench, doctor, export, plan, run, verify
 
 COMMANDS = {"run": (run.main, "generate text with a model"),
             "plan": (plan.main, "say what a model will need in memory, before loading it"),
+            "doctor": (doctor.main, "say what is installed, what works, and how to mend the rest"),
             "export": (export.main, "write a model in another format"),
             "bench": (bench.main, "measure speed at published shapes, outputs checked"),
             "verify": (verify.main, "hold backends to each other, or to saved answers")}

@@ -65,27 +65,31 @@ def backends(registry: Registry) -> None:
     table = Table("backend", "device", "state", "from")
     for name in sorted(registry.specs):
         reason = registry.unavailable(name)
-        state = Text(_described(registry, name) if reason is None else f"unavailable: {reason}",
-                     style="green" if reason is None else "red")
+        state = Text(f"available: {described(registry, name)}" if reason is None
+                     else "unavailable", style="green" if reason is None else "red")
         table.add_row(name, registry.specs[name].device, state,
                       registry.plugins.distributions.get(name, "?"))
     console.print(table)
+    for name in sorted(registry.specs):  # in full, so that the fix can be copied
+        if (reason := registry.unavailable(name)) is not None:
+            console.print(reason, style="red", markup=False, soft_wrap=True)
     for broken in registry.plugins.broken:
         console.print(f"broken plugin {broken}", style="red", markup=False, soft_wrap=True)
 
 
-def _described(registry: Registry, name: str) -> str:
+def described(registry: Registry, name: str) -> str:
+    """An opened backend's own line."""
     try:
-        return f"available: {registry.backend(name).describe()}"
+        return registry.backend(name).describe()
     except Exception as error:  # a backend's own text must not take the list down
-        return f"available, but describe() failed with {type(error).__name__}: {error}"
+        return f"describe() failed with {type(error).__name__}: {error}"
 
 
 def broken_plugins(registry: Registry) -> None:
     """One line on standard error for each plugin that was left out."""
     for broken in registry.plugins.broken:
         open_console(stderr=True).print(f"broken plugin {broken}", style="red", markup=False,
-                                   soft_wrap=True)
+                                        soft_wrap=True)
 
 
 def explain(model: Model, form: str) -> None:

@@ -45,7 +45,7 @@ def test_missing_numba_is_named_with_its_fix(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec",
                         lambda name, *rest: None if name == "numba" else find(name, *rest))
-    with pytest.raises(BackendError, match=r"'numba' is missing; pip install numba"):
+    with pytest.raises(BackendError, match=r"'numba' is missing; fix: pip install numba"):
         Registry().backend("cpu_numba")
 
 

@@ -93,7 +93,7 @@ def test_all_at_once(site, run_cli):
 def test_a_backend_that_cannot_start_says_why(site, run_cli):
     install(site, "nowhere-plugin", "nowhere", GOOD.format(name="nowhere"))
     listed = run_cli("--list-backends", path=str(site), code=0).stdout
-    assert "unavailable: backend nowhere is unavailable: nowhere:Backend failed" in listed
+    assert "backend nowhere is unavailable: nowhere:Backend failed" in listed
     done = run_cli("--backend", "nowhere", path=str(site), code=2)
     assert "No module named 'nowhere'" in done.stderr
 
@@ -141,4 +141,4 @@ def test_a_missing_requirement_is_named(site, run_cli):
         '"a test")', '"a test", requires={"no_such.sub": "pip install no-such"})')
     install(site, "needy-plugin", "needy", source)
     listed = run_cli("--list-backends", path=str(site), code=0).stdout
-    assert "module 'no_such.sub' is missing; pip install no-such" in listed
+    assert "module 'no_such.sub' is missing; fix: pip install no-such" in listed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding
@@ -14,6 +15,7 @@ from core.backend import Backend
 from core.dtype import bf16, f16
 from core.host import HostAllocator
 from core.tensor import Tensor
+from cpu_numba import caching
 
 #: Numba computes with neither 16-bit float, and here the integer type says which one the bits are.
 WORDS = {f16: np.dtype(np.int16), bf16: np.dtype(np.uint16)}
@@ -47,6 +49,10 @@ class NumbaBackend(Backend):
             launch()
             times.append(time.perf_counter() - start)
         return matrix.nbytes / min(times)
+
+    @classmethod
+    def cache_folders(cls) -> list[Path]:
+        return caching.cache_folders()
 
     def describe(self) -> str:
         return (f"Numba {numba.__version__} for {llvmlite.binding.get_host_cpu_name()}, "

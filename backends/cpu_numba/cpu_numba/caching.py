@@ -10,6 +10,15 @@ from pathlib import Path
 from numba import config
 
 
+def cache_folders() -> list[Path]:
+    """Of this and of earlier versions."""
+    return sorted(_base().glob("cpu_numba-*"))
+
+
+def _base() -> Path:
+    return Path(config.CACHE_DIR) if config.CACHE_DIR else Path.home() / ".cache" / "kernelyard"
+
+
 @contextmanager
 def cache_of(folder: Path) -> Iterator[None]:
     """Functions declared meanwhile are cached under a key of all sources in `folder`.
@@ -20,8 +29,7 @@ def cache_of(folder: Path) -> Iterator[None]:
     """
     digest = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(folder.glob("*.py"))))
     before = config.CACHE_DIR
-    base = Path(before) if before else Path.home() / ".cache" / "kernelyard"
-    config.CACHE_DIR = str(base / f"cpu_numba-{digest.hexdigest()[:16]}")
+    config.CACHE_DIR = str(_base() / f"cpu_numba-{digest.hexdigest()[:16]}")
     try:
         yield
     finally:

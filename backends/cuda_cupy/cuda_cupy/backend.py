@@ -54,6 +54,11 @@ class CupyBackend(Backend):
     def sources(self) -> Mapping[str, Path]:
         return {p.name: p for p in sorted(compiler.SOURCES.glob("*.cu*"))}
 
+    @classmethod
+    def cache_folders(cls) -> list[Path]:
+        folder = compiler.cache_folder()
+        return [folder] if folder.is_dir() else []
+
     def describe(self) -> str:
         cp = self._cupy
         version = self.gpu.driver
