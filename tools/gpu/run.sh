@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # On a GPU host, from the repository root: build, test and time the CUDA backends. Logs go to $OUT.
-#   tools/gpu/run.sh [shapes] [context] [warm] [report] [conformance] [large] [parity] [sanitize] [bench ARGUMENTS... | tune ARGUMENTS...]
+#   tools/gpu/run.sh [shapes] [context] [memory] [warm] [report] [conformance] [large] [parity] [sanitize] [bench ARGUMENTS... | tune ARGUMENTS...]
 # On a host without a network it installs what is missing from the wheels in .gpu/.
 set -uo pipefail
 out=${OUT:-/tmp/kernelyard-gpu}
@@ -52,6 +52,9 @@ while [ $# -gt 0 ]; do
                 --prompt $prompt --tokens 100 --repeat 3 --json >"$out/context$prompt.json"
             grep -E '"prompt"|decode_tokens|host_step|verdict' "$out/context$prompt.json"
         done ;;
+    memory)  # against models.plan
+        timeout 200 python3 ../tools/gpu/memory.py cuda_cupy random:llama3.2-1b:bf16 \
+            random:tinyllama-1.1b:f32 random:qwen2.5-0.5b:bf16 2>&1 | tee "$out/memory.log" | tail -5 ;;
     warm)  # a second start must compile nothing
         export XDG_CACHE_HOME=$(mktemp -d)
         for start in first second; do
