@@ -199,6 +199,33 @@ def test_a_difference_is_found(monkeypatch, tmp_path):
     assert said == "not verified" and (tmp_path / "m").exists()
 
 
+@pytest.mark.parametrize("to", ["hf", "kuiper"])
+@pytest.mark.parametrize("stop, code", [(KeyboardInterrupt, 130), (OSError(28, "No space"), 2)])
+def test_stopped_while_writing(to, stop, code, run_export, monkeypatch, tmp_path):
+    """Until it is verified nothing has the target's name; what was there stays, and nothing else.
+    """
+    assert run_export("stories-llama2", to, "m")[0] == 0
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    seen = []
+
+    def progress(self, what, done, total):
+        if what.startswith("writing") and done > total // 2:
+            seen.append(sorted(p.name[:3] for p in tmp_path.iterdir() if p.name[0] == "."))
+            assert {p: p.read_bytes() for p in before} == before
+            raise stop
+    monkeypatch.setattr("models.report.Loading.progress", progress)
+    assert run_export("stories-qwen2" if to == "hf" else "stories-llama2", to, "m", "--force"
+                      )[0] == code
+    assert seen == [[".m."]]
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_no_verify(run_export, monkeypatch, tmp_path):
+    monkeypatch.setattr(export, "verify_written", None)  # calling it would fail
+    code, out, _ = run_export("stories-llama2", "kuiper", "m", "--no-verify")
+    assert code == 0 and "not verified" in out and (tmp_path / "m").exists()
+
+
 def change_config(folder, **keys):
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"].update(keys)

@@ -11,8 +11,9 @@ from gguf_files import write_foreign
 
 from core.errors import CheckpointError, ConfigError, TokenizerError
 from core.weights import no_progress
+from models import run
 from models.architecture import find_architecture
-from models.checkpoint import read_checkpoint
+from models.checkpoint import SHIPPED, read_checkpoint
 from models.formats.gguf_writer import write_gguf
 from models.formats.kuiper_writer import write_kuiper
 from models.formats.llama2c_writer import write_llama2c
@@ -124,6 +125,53 @@ def test_mutated_headers(damaged):
             assert len(str(error)) > 20
             refused += 1
     assert refused > 30  # many changes of a vocabulary's text or scores are harmless
+
+
+def test_exit_code(damaged, capsys):
+    """As a user sees it: one line, code 2, nothing on standard output."""
+    data, header, make = damaged
+    for wrong in (b"", data[:header // 2], data[:-1], b"PK\3\4" + data[4:]):
+        code = run.main(["--model", str(make(wrong)), "--max-new-tokens", "1", "--prompt", "a"])
+        said = capsys.readouterr()
+        assert code == 2 and not said.out
+        assert said.err.startswith("error: ") and said.err.count("\n") == 1, said.err
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A Hugging Face folder, and the path and bytes of its weights."""
+    shutil.copytree(SHIPPED / "stories-llama2", tmp_path / "m")
+    weights = tmp_path / "m" / "model.safetensors"
+    return tmp_path / "m", weights, weights.read_bytes()
+
+
+def test_safetensors_truncated_anywhere(folder):
+    path, weights, data = folder
+    rng, header = random.Random(2), 8 + int.from_bytes(data[:8], "little")
+    places = {0, 1, 7, 8, 9, header - 1, header, len(data) - 1}
+    while len(places) < 50:
+        places.add(rng.randrange(len(data)))
+    for size in sorted(places):
+        weights.write_bytes(data[:size])
+        with pytest.raises(CheckpointError, match=r"model\.safetensors.*truncated"):
+            read(path)
+
+
+def test_safetensors_mutated_headers(folder):
+    path, weights, data = folder
+    rng, header = random.Random(7), 8 + int.from_bytes(data[:8], "little")
+    refused = 0
+    for _ in range(200):
+        changed = bytearray(data)
+        for _ in range(rng.choice((1, 1, 2, 4))):
+            changed[rng.randrange(header)] = rng.choice((rng.randrange(256), *b"0129[]{},:"))
+        weights.write_bytes(changed)
+        try:
+            read(path)
+        except EXPECTED as error:
+            assert len(str(error)) > 20
+            refused += 1
+    assert refused > 50  # a changed name is found when the graph is built
 
 
 HEADERS = {  # what: format, the seven integers, complaint

@@ -165,6 +165,14 @@ def test_random_unicode_round_trips(family):
         assert ids == tokenizer.encode(text) and again.decode(ids) == text
 
 
+@needs_data
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_random_unicode_round_trips_in_published_vocabularies(name):
+    tokenizer = read_gguf_tokenizer(read_header(DATA / f"ggml-vocab-{name}.gguf"))
+    for text in unicode_texts(10_000):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
 def test_special_tokens_and_template_survive():
     for family, special in (("llama3", "<|eot_id|>"), ("qwen2", "<|im_end|>")):
         tokenizer = random_model(family).tokenizer

@@ -2,12 +2,14 @@
 
 Each .pth of a larger model holds every tensor's part for one GPU (https://github.com/meta-llama/llama3,
 llama/model.py): column-parallel matrices are split by rows of ours, row-parallel ones by columns,
-norms are repeated. Rows of q and k are in pairs. One .pth is mapped, several are joined in memory.
+norms are repeated. Rows of q and k are in pairs. One .pth is mapped; parts of several are joined in
+memory, each tensor when it is first read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from models.config import ConfigReader
 from models.formats.meta_params import read_params
 from models.formats.slots import EMBEDDING, HEAD, NORM
 from models.formats.torch_file import read_torch
+from models.lazy import LazyArrays, hollow
 from models.tokenizer import Tokenizer, load_tokenizer
 from models.tokenizers.build import build_tokenizer
 from models.tokenizers.tiktoken_ranks import is_tiktoken, read_tiktoken
@@ -52,7 +55,9 @@ class MetaFolder:
                                   f"{expected[-1].name}; fetch it again")
         arrays = _join(parts, [_renamed(p, read_torch(p)) for p in parts],
                        ConfigReader.open(path / PARAMS).size("dim"))
-        config = read_params(path / PARAMS, arrays)
+        if EMBEDDING not in arrays:
+            raise CheckpointError(f"{path}: tensor tok_embeddings.weight is missing")
+        config = read_params(path / PARAMS, arrays.hollow(EMBEDDING).shape[0], HEAD not in arrays)
         tokenizer, stops = _tokenizer(path)
         return Checkpoint(path, config, arrays, tokenizer, stops, interleaved=True)
 
@@ -75,35 +80,37 @@ def _renamed(path: Path, tensors: Mapping[str, Array]) -> dict[str, Array]:
     return renamed
 
 
-def _join(paths: Sequence[Path], parts: Sequence[dict[str, Array]], dim: int) -> dict[str, Array]:
+def _join(paths: Sequence[Path], parts: Sequence[dict[str, Array]], dim: int) -> LazyArrays:
     for path, part in zip(paths, parts, strict=True):
         if strange := part.keys() ^ parts[0].keys():
             raise CheckpointError(f"{path.name} and {paths[0].name} in {path.parent} do not belong "
                                   f"together: only one of them holds {min(strange)}")
-    joined = {}
-    for name in list(parts[0]):
-        pieces = [part.pop(name) for part in parts]  # so that a piece is freed when it is joined
+    joined = LazyArrays()
+    for name in parts[0]:
+        pieces = [part[name] for part in parts]
         if len({p.dtype for p in pieces} | {p.shape for p in pieces}) != 2:
             raise CheckpointError(f"{paths[0].parent}: parts of {name} are "
                                   f"{', '.join(f'{p.dtype}{list(p.shape)}' for p in pieces)}, "
                                   "expected equal ones; the files do not belong together")
-        joined[name] = _joined(name, pieces, dim, paths[0].parent)
+        first = pieces[0]
+        if len(pieces) == 1 or first.ndim == 1:
+            if any(not np.array_equal(first, p) for p in pieces[1:]):
+                raise CheckpointError(f"{paths[0].parent}: {name} is repeated in each file and "
+                                      "differs; the files do not belong together")
+            joined[name] = first
+            continue
+        # Llama-2 splits the embedding by columns, Llama-3 by rows of the vocabulary
+        by_columns = (name.split(".")[-2] in ("o_proj", "down_proj")
+                      or (name == EMBEDDING and first.shape[1] < dim))
+        rows, columns = first.shape
+        shape = (rows, columns * len(parts)) if by_columns else (rows * len(parts), columns)
+        joined.defer({name: hollow(shape, first.dtype)},
+                     partial(_concatenate, pieces, 1 if by_columns else 0))
     return joined
 
 
-def _joined(name: str, pieces: Sequence[Array], dim: int, where: Path) -> Array:
-    first = pieces[0]
-    if len(pieces) == 1:
-        return first
-    if first.ndim == 1:
-        if any(not np.array_equal(first, p) for p in pieces):
-            raise CheckpointError(f"{where}: {name} is repeated in each file and differs; the "
-                                  "files do not belong together")
-        return np.array(first)
-    kind = name.split(".")[-2]
-    # Llama-2 splits the embedding by columns, Llama-3 by rows of the vocabulary
-    by_columns = kind in ("o_proj", "down_proj") or (name == EMBEDDING and first.shape[1] < dim)
-    return np.concatenate(pieces, axis=1 if by_columns else 0)
+def _concatenate(pieces: Sequence[Array], axis: int) -> tuple[Array]:
+    return (np.concatenate(pieces, axis),)
 
 
 def _tokenizer(path: Path) -> tuple[Tokenizer, tuple[int, ...]]:

@@ -7,14 +7,11 @@ Sources: ModelArgs, FeedForward and apply_scaling of https://github.com/meta-lla
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.errors import CheckpointError, ConfigError
-from core.tensor import Array
+from core.errors import ConfigError
 from models.config import ConfigReader
-from models.formats.slots import EMBEDDING, HEAD
 
 #: (dim, n_layers) of the published models with scaled rope -> its factor
 _FACTORS = {(4096, 32): 8.0, (8192, 80): 8.0, (16384, 126): 8.0, (2048, 16): 32.0,
@@ -22,13 +19,11 @@ _FACTORS = {(4096, 32): 8.0, (8192, 80): 8.0, (16384, 126): 8.0, (2048, 16): 32.
 _ORIGINAL = 8192  # positions that Llama-3 was first trained for
 
 
-def read_params(path: Path, arrays: Mapping[str, Array]) -> ConfigReader:
-    """Raises ConfigError for keys that are missing or cannot be used."""
+def read_params(path: Path, rows: int, tied: bool) -> ConfigReader:
+    """rows: the embedding's. Raises ConfigError for keys that are missing or cannot be used."""
     p = ConfigReader.open(path)
     for key in ("quantization_args", "moe_args", "lora_args", "vision_chunk_size"):
         p.require(key, None)
-    if EMBEDDING not in arrays:
-        raise CheckpointError(f"{path.parent}: tensor tok_embeddings.weight is missing")
     dim, heads, layers = p.size("dim"), p.size("n_heads"), p.size("n_layers")
     scaled = p.get("use_scaled_rope", bool, False)
     theta = p.get("rope_theta", float, 10000.0)
@@ -42,9 +37,9 @@ def read_params(path: Path, arrays: Mapping[str, Array]) -> ConfigReader:
         "architectures": ["LlamaForCausalLM"], "hidden_size": dim,
         "intermediate_size": _hidden(p, dim), "num_hidden_layers": layers,
         "num_attention_heads": heads, "num_key_value_heads": p.size("n_kv_heads", heads),
-        "rms_norm_eps": p.get("norm_eps", float), "vocab_size": _vocabulary(p, arrays),
+        "rms_norm_eps": p.get("norm_eps", float), "vocab_size": _vocabulary(p, rows),
         "max_position_embeddings": p.size("max_seq_len", positions), "rope_parameters": rope,
-        "tie_word_embeddings": HEAD not in arrays}, p.where)
+        "tie_word_embeddings": tied}, p.where)
 
 
 def _hidden(p: ConfigReader, dim: int) -> int:
@@ -57,9 +52,8 @@ def _hidden(p: ConfigReader, dim: int) -> int:
     return -(-int(multiplier * hidden) // multiple) * multiple
 
 
-def _vocabulary(p: ConfigReader, arrays: Mapping[str, Array]) -> int:
+def _vocabulary(p: ConfigReader, rows: int) -> int:
     """The embedding's; Llama-2 says -1, that is the tokenizer's."""
-    rows = int(arrays[EMBEDDING].shape[0])
     stated = p.get("vocab_size", int, -1)
     if stated not in (-1, rows):
         raise ConfigError(f"{p.where}: vocab_size is {stated}, tok_embeddings.weight has {rows} "
