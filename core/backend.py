@@ -101,6 +101,14 @@ class Backend(ABC):
         value = np.array(tensor.numpy())
         return lambda: value
 
+    #: the CUDA stream, as a number, on which all work of this backend is queued; None without one
+    stream: int | None = None
+
+    def after(self, other: Backend) -> Launch:
+        """What makes this backend's next work wait for all that `other`, which shares its device,
+        has queued by then. By default the host waits."""
+        return other.allocator.synchronize
+
     def capture(self, launch: Launch) -> Launch:
         """Record a step that will run many times for cheap replay (a CUDA graph).
 

@@ -37,7 +37,9 @@ class Plan:
             for kind in ("input", "state") for v in graph.roots(kind)}
         backends = [self._backend(b) for b in
                     dict.fromkeys([*selector.backends, *(s.kernel.backend for s in self.steps)])]
-        allocators = {b.allocator.device: b.allocator for b in reversed(backends)}
+        #: of the backends that share a device, the first: memory is its, and it reads results
+        self._owners = {b.allocator.device: b for b in reversed(backends)}
+        allocators = {device: b.allocator for device, b in self._owners.items()}
         memory = allocate(self.steps, graph.outputs.values(), self._home, self._tensors.keys(),
                           allocators, guard)
         self._tensors.update(memory.tensors)
@@ -48,7 +50,10 @@ class Plan:
         self.captured = False  #: whether a backend has recorded the step for replay
         used = {s.kernel.backend for s in self.steps}
         places = {s.device for s in self.steps} | set(self._home.values())
-        if repeats and len(used) == len(places) == 1:
+        if len(backends) > len(self._owners):
+            for backend in backends:  # weights that one has loaded may be read by another
+                backend.allocator.synchronize()
+        if repeats and len(places) == 1 and used == {self._owners[places.pop()].name}:
             self.captured = True
             self._run = self._backend(used.pop()).capture(self._sequence)
 
@@ -142,7 +147,11 @@ class Plan:
             if i in scratch:
                 keywords["workspace"] = backend.native(scratch[i])
             inputs = [native[p.name] for p in step.op.sig.params]
-            step.launches.append(step.kernel.bind(*inputs, *outs, **keywords))
+            launch = step.kernel.bind(*inputs, *outs, **keywords)
+            owner = self._owners[step.device]
+            # each backend has a queue of its own: a guest on the device waits, and is waited for
+            step.launches += [launch] if owner is backend else [
+                backend.after(owner), launch, owner.after(backend)]
 
     def _prepared(self, step: Step, backend: Backend) -> dict[str, Any]:
         weights = {k: step.inputs[k] for k in step.op.weight_params}

@@ -28,36 +28,34 @@ class GpuReport:
 
     def __init__(self) -> None:
         self.matrix: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
-        self.failed: list[str] = []
-        self.outcomes = {"passed": 0, "failed": 0, "skipped": 0}
+        self._failed: list[tuple[str | None, str]] = []
 
     def add(self, test: str, outcome: str, properties: Mapping[str, Any]) -> None:
-        """Count one test; those of the matrix by their cell as well."""
-        self.outcomes[outcome] += 1
-        if outcome == "failed":
-            self.failed.append(test)
+        """Count one test of the matrix by its cell; note any that failed."""
+        backend = None  # a test of no backend in particular counts for all of the run
         if PROPERTY in properties:
             op, backend, dtypes, used = properties[PROPERTY]
             cell = self.matrix.setdefault(backend, {}).setdefault(op, {}).setdefault(
                 dtypes, {"passed": 0, "failed": 0, "skipped": 0, "budget_used": 0.0})
             cell[outcome] += 1
             cell["budget_used"] = round(max(cell["budget_used"], used), 4)
+        if outcome == "failed":
+            self._failed.append((backend, test))
 
     def write(self, path: Path, registry: Registry) -> None:
-        """Replace the report at `path`; the speeds that a bench has put there are kept.
+        """Put the tested backends into the report at `path`; it keeps others, and all speeds.
 
-        Sources of the tested backends are covered by this run, and no longer unverified.
+        Sources of a tested backend are covered by this run, and no longer unverified.
         """
-        old = json.loads(path.read_text()) if path.exists() else {}
-        opened = {b: registry.backend(b) for b in sorted(self.matrix)}
-        sources = {b: source_hashes(backend.sources()) for b, backend in opened.items()}
-        covered = {name for names in sources.values() for name in names}
-        report = {
-            "devices": {b: backend.describe() for b, backend in opened.items()},
-            "outcomes": self.outcomes, "failed": self.failed, "matrix": self.matrix,
-            "sources": sources,
-            "unverified": [s for s in old.get("unverified", []) if s not in covered],
-            "speeds": old.get("speeds", [])}
+        report = json.loads(path.read_text()) if path.exists() else {}
+        for name in sorted(self.matrix):
+            backend = registry.backend(name)
+            new = {"devices": backend.describe(), "matrix": self.matrix[name],
+                   "failed": [test for of, test in self._failed if of in (None, name)],
+                   "sources": source_hashes(backend.sources()), "unverified": []}
+            for section, value in new.items():
+                report.setdefault(section, {})[name] = value
+        report.setdefault("speeds", [])
         partial = path.with_suffix(".part")
         partial.write_text(json.dumps(report, indent=1) + "\n")
         partial.replace(path)
@@ -66,5 +64,6 @@ class GpuReport:
 def uncovered(report: Mapping[str, Any], backend: str, sources: Mapping[str, Path]) -> list[str]:
     """Sources whose contents the report has not seen and does not list as unverified."""
     known = report.get("sources", {}).get(backend, {})
+    unverified = report.get("unverified", {}).get(backend, [])
     return [name for name, found in source_hashes(sources).items()
-            if known.get(name) != found and name not in report.get("unverified", [])]
+            if known.get(name) != found and name not in unverified]

@@ -6,10 +6,11 @@ from pathlib import Path
 
 
 def main(report: Path, rows: list[Path]) -> None:
-    """Replace the report's speeds by those of the files that hold any."""
+    """Replace the report's speeds of the backends that the files hold any of."""
     found = json.loads(report.read_text())
-    found["speeds"] = [row for path in rows if path.stat().st_size
-                       for row in json.loads(path.read_text())]
+    new = [row for path in rows if path.stat().st_size for row in json.loads(path.read_text())]
+    measured = {row["backend"] for row in new}
+    found["speeds"] = [r for r in found["speeds"] if r["backend"] not in measured] + new
     report.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -28,6 +28,7 @@ class CupyBackend(Backend):
         self._cupy = cupy
         self.allocator = CudaAllocator(self.gpu)
         self._reads = LateReads(self.gpu)
+        self.stream = int(self.gpu.stream.ptr)
 
     def native(self, tensor: Tensor) -> Any:  # noqa: ANN401 - the ABC's signature
         cp = self._cupy
@@ -43,6 +44,18 @@ class CupyBackend(Backend):
 
     def capture(self, launch: Launch) -> Launch:
         return capture.record(launch)
+
+    def after(self, other: Backend) -> Launch:
+        """By an event on the other's stream: both work in the device's primary context."""
+        if other.stream is None:
+            return super().after(other)
+        cuda, ours = self._cupy.cuda, self.gpu.stream
+        theirs, event = cuda.ExternalStream(other.stream), cuda.Event(disable_timing=True)
+
+        def wait() -> None:
+            event.record(theirs)
+            ours.wait_event(event)
+        return wait
 
     def read_later(self, tensor: Tensor) -> Callable[[], Array]:
         return self._reads.queue(tensor)

@@ -1,0 +1,113 @@
+// linear with one row of x: y[n] = dot(w[n], x) + bias[n], for up to three matrices at once; and
+// gate_up: y[n] = silu(dot(gate[n], x)) * dot(up[n], x).
+//
+// Moves     every weight once: N * K * sizeof(W) bytes, and next to nothing else. This is where a
+//           decode step spends its time, and it can go no faster than the memory.
+// Threads   a warp takes ROWS rows. Lane l of it takes 16 bytes (PER weights), l * 16 bytes into the
+//           row, then the same 512 bytes further on, and so on: LAPS times.
+//
+//                 row n    |lane 0|lane 1| ... |lane 31|lane 0|lane 1| ... |lane 31| ...
+//                          |<-------- lap 0 ---------->|<-------- lap 1 ---------->|
+//                 x        |   the PER numbers below each piece, from the L1 cache |
+//
+//           A lane's pieces go through a ring of its own in shared memory: DEPTH laps are on their way
+//           while the oldest is used, so that the memory always has work. No lane reads another's
+//           pieces, so there is no barrier. At the end the 32 sums of a row are added by shuffles.
+//           x is small and every warp of a multiprocessor reads it, so it stays in the L1 cache; the
+//           weights pass by it.
+// K is a compile-time number: the loops unroll, and no copy waits for a comparison.
+// Source    core/ops/linear.py, core/ops/fused.py.
+#include "numbers.cuh"
+#include "silu.cuh"
+#include "teams.cuh"
+
+#define PER (16 / (int)sizeof(W))
+#define LAPS ((K + 32 * PER - 1) / (32 * PER))
+
+__device__ inline void load_x(const A *at, float *out)
+{
+    if (PER == 8)
+        load8(at, out);
+    else
+        load4(at, out);
+}
+
+// Start the copies of this lane's pieces of one lap.
+__device__ inline void start_lap(int lap, const W *const rows[ROWS], uint4 slots[ROWS][32])
+{
+    int lane = threadIdx.x % 32, k = (lap * 32 + lane) * PER;
+    #pragma unroll
+    for (int r = 0; r < ROWS; r++)
+        if (k < K)
+            copy16(&slots[r][lane], rows[r] + k);
+    commit();
+}
+
+// The dot products of ROWS rows with x, in every lane of the warp.
+__device__ void dot_rows(const A *x, const W *const rows[ROWS], float sum[ROWS])
+{
+    __shared__ uint4 ring[WARPS][DEPTH][ROWS][32];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    for (int r = 0; r < ROWS; r++)
+        sum[r] = 0;
+    for (int lap = 0; lap < DEPTH; lap++)
+        start_lap(lap, rows, ring[warp][lap]);
+    #pragma unroll
+    for (int lap = 0; lap < LAPS; lap++) {
+        int k = (lap * 32 + lane) * PER;
+        WAIT_FOR_ALL_BUT(DEPTH - 1);
+        if (k < K) {
+            float numbers[PER], weights[PER];
+            load_x(x + k, numbers);
+            #pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+                unpack(ring[warp][lap % DEPTH][r][lane], weights, *rows[r]);
+                for (int j = 0; j < PER; j++)
+                    sum[r] += weights[j] * numbers[j];
+            }
+        }
+        start_lap(lap + DEPTH, rows, ring[warp][lap % DEPTH]);
+    }
+    for (int r = 0; r < ROWS; r++)
+        sum[r] = warp_sum(sum[r]);
+}
+
+extern "C" __global__ void __launch_bounds__(32 * WARPS)
+gemv(const A *x, const W *w0, const W *w1, const W *w2, const W *bias0, const W *bias1,
+     const W *bias2, O *y0, O *y1, O *y2, int n0, int n1, int n2)
+{
+    int first = (blockIdx.x * WARPS + threadIdx.x / 32) * ROWS, lane = threadIdx.x % 32;
+    const W *rows[ROWS];
+    for (int r = 0; r < ROWS; r++) {  // the matrices' rows are counted on
+        int n = min(first + r, n0 + n1 + n2 - 1);
+        rows[r] = n < n0 ? w0 + (long long)n * K
+            : n < n0 + n1 ? w1 + (long long)(n - n0) * K : w2 + (long long)(n - n0 - n1) * K;
+    }
+    float sum[ROWS];
+    dot_rows(x, rows, sum);
+    #pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        int n = first + r;
+        if (lane != r || n >= n0 + n1 + n2)
+            continue;
+        const W *bias = n < n0 ? bias0 : n < n0 + n1 ? bias1 : bias2;
+        O *y = n < n0 ? y0 : n < n0 + n1 ? y1 : y2;
+        n -= n < n0 ? 0 : n < n0 + n1 ? n0 : n0 + n1;
+        store(&y[n], sum[r] + (bias ? to_float(bias[n]) : 0));
+    }
+}
+
+#if ROWS == 2
+extern "C" __global__ void __launch_bounds__(32 * WARPS)
+gate_up(const A *x, const W *gate, const W *up, O *y, int count)
+{
+    int n = blockIdx.x * WARPS + threadIdx.x / 32;
+    if (n >= count)
+        return;
+    const W *rows[ROWS] = {gate + (long long)n * K, up + (long long)n * K};
+    float sum[ROWS];
+    dot_rows(x, rows, sum);
+    if (threadIdx.x % 32 == 0)
+        store(&y[n], silu(sum[0]) * sum[1]);
+}
+#endif

@@ -1,0 +1,75 @@
+// The few instructions that CUDA C has no name for without NVIDIA's headers; nothing else of this
+// backend holds assembly. Sources: the PTX ISA, sections cvt, ld, cp.async and mma. tests/cuda_on_cpu has a
+// stand-in for this one file.
+
+typedef struct { unsigned short bits; } f16;
+typedef struct { unsigned short bits; } bf16;
+typedef signed char i8;
+typedef unsigned char u8;
+
+__device__ inline float to_float(f16 v)
+{
+    float r;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(r) : "h"(v.bits));
+    return r;
+}
+
+__device__ inline void store(f16 *at, float v)
+{
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(at->bits) : "f"(v));
+}
+
+__device__ inline void store(bf16 *at, float v)
+{
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(at->bits) : "f"(v));
+}
+
+// 16 aligned bytes that are read once: they need not push anything else out of the L1 cache.
+__device__ inline uint4 load_once(const void *at)
+{
+    uint4 r;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r.x), "=r"(r.y), "=r"(r.z), "=r"(r.w) : "l"(at));
+    return r;
+}
+
+// Copies from global to shared memory that run while the thread goes on. Copies started since the last
+// commit() are a group; WAIT_FOR_ALL_BUT(n) waits for all but the last n groups of this thread. (Plain
+// loads into registers would do, but ptxas moves each next to its first use, and few are in flight.)
+__device__ inline void copy16(void *shared, const void *global)  // past the L1 cache
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;"
+                 :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global) : "memory");
+}
+
+__device__ inline void copy4(void *shared, const void *global)
+{
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4;"
+                 :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global) : "memory");
+}
+
+__device__ inline void commit(void) { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+#define WAIT_FOR_ALL_BUT(n) asm volatile("cp.async.wait_group %0;" :: "n"(n) : "memory")
+
+// What other blocks of this launch wrote: past the L1 cache, which does not see their writes.
+__device__ inline float load_fresh(const float *at) { return *(const volatile float *)at; }
+__device__ inline int load_fresh(const int *at) { return *(const volatile int *)at; }
+
+// d += a b for a tile a [16, 16] and a tile b [16, 8], by the whole warp. With g = lane / 4 and
+// c = 2 (lane % 4), a lane holds, two to a register, columns c and c + 1 of
+//     a: [g, c] [g + 8, c] [g, c + 8] [g + 8, c + 8]      b (rows c, c + 1): [c, g] [c + 8, g]
+//     d: [g, c] [g, c + 1] [g + 8, c] [g + 8, c + 1], one float to a register
+__device__ inline void mma(float d[4], const unsigned a[4], unsigned b0, unsigned b1, f16)
+{
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};" : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ inline void mma(float d[4], const unsigned a[4], unsigned b0, unsigned b1, bf16)
+{
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+        "{%8, %9}, {%0, %1, %2, %3};" : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}

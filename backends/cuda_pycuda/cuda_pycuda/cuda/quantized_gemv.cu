@@ -1,0 +1,131 @@
+// quantized_linear with one row of x: y[n] = sum over groups of scale * (dot(codes, x) - zero * sum(x))
+// + bias, for up to three matrices at once; and quantized_gate_up, as gate_up in gemv.cu.
+//
+// Moves     every code once, K bytes a row (K / 2 for 4 bits), and a scale (and a zero) a group.
+// Threads   as in gemv.cu: a warp takes ROWS rows, a lane 16 bytes of each at a time, which are PER =
+//           16 or 32 codes of one group. The codes of a lane meet PER numbers of x, four to eight
+//           times as many bytes as the codes have, from the L1 cache: ROWS rows share them.
+// A lane scales its own PER products before it adds them, so no lane waits for another's group.
+// Source    core/ops/quantized.py.
+#include "numbers.cuh"
+#include "silu.cuh"
+#include "teams.cuh"
+
+#define PER (128 / BITS)
+#define LAPS ((K + 32 * PER - 1) / (32 * PER))
+#define GROUPS ((K + GROUP - 1) / GROUP)
+#define ROW_BYTES (K / 8 * BITS)
+
+// 16 bytes of codes as floats: int8 as they are, 4-bit codes low nibble first.
+__device__ inline void decode(uint4 v, float *out)
+{
+    unsigned words[4] = {v.x, v.y, v.z, v.w};
+    #pragma unroll
+    for (int i = 0; i < PER; i++)
+        out[i] = BITS == 8 ? (float)(i8)(words[i / 4] >> 8 * (i % 4))
+                           : (float)(words[i / 8] >> 4 * (i % 8) & 15);
+}
+
+typedef struct {
+    uint4 codes[32];
+    float scales[32], zeros[ZEROS ? 32 : 1];
+} slot;  // what a warp needs of a row for one lap
+
+__device__ inline void start_lap(int lap, const u8 *const codes[ROWS], const float *const scales[ROWS],
+                                 const float *const zeros[ROWS], slot slots[ROWS])
+{
+    int lane = threadIdx.x % 32, k = (lap * 32 + lane) * PER;
+    #pragma unroll
+    for (int r = 0; r < ROWS; r++)
+        if (k < K) {
+            copy16(&slots[r].codes[lane], codes[r] + k / 8 * BITS);
+            copy4(&slots[r].scales[lane], scales[r] + k / GROUP);
+            if (ZEROS)
+                copy4(&slots[r].zeros[lane], zeros[r] + k / GROUP);
+        }
+    commit();
+}
+
+__device__ void dot_rows(const A *x, const u8 *const codes[ROWS], const float *const scales[ROWS],
+                         const float *const zeros[ROWS], float sum[ROWS])
+{
+    __shared__ slot ring[WARPS][DEPTH][ROWS];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    for (int r = 0; r < ROWS; r++)
+        sum[r] = 0;
+    for (int lap = 0; lap < DEPTH; lap++)
+        start_lap(lap, codes, scales, zeros, ring[warp][lap]);
+    #pragma unroll
+    for (int lap = 0; lap < LAPS; lap++) {
+        int k = (lap * 32 + lane) * PER;
+        WAIT_FOR_ALL_BUT(DEPTH - 1);
+        if (k < K) {
+            float numbers[PER], total = 0;
+            #pragma unroll
+            for (int j = 0; j < PER; j += 8)
+                load8(x + k + j, numbers + j);
+            for (int j = 0; j < PER; j++)
+                total += numbers[j];
+            #pragma unroll
+            for (int r = 0; r < ROWS; r++) {
+                const slot *s = &ring[warp][lap % DEPTH][r];
+                float weights[PER], dot = 0, zero = ZEROS ? s->zeros[lane] : BITS == 8 ? 0 : 8;
+                decode(s->codes[lane], weights);
+                for (int j = 0; j < PER; j++)
+                    dot += weights[j] * numbers[j];
+                sum[r] += s->scales[lane] * (dot - zero * total);
+            }
+        }
+        start_lap(lap + DEPTH, codes, scales, zeros, ring[warp][lap % DEPTH]);
+    }
+    for (int r = 0; r < ROWS; r++)
+        sum[r] = warp_sum(sum[r]);
+}
+
+extern "C" __global__ void __launch_bounds__(32 * WARPS)
+quantized_gemv(const A *x, const u8 *w0, const u8 *w1, const u8 *w2, const float *s0,
+               const float *s1, const float *s2, const float *z0, const float *z1, const float *z2,
+               const B *bias0, const B *bias1, const B *bias2, O *y0, O *y1, O *y2, int n0, int n1,
+               int n2)
+{
+    int first = (blockIdx.x * WARPS + threadIdx.x / 32) * ROWS, lane = threadIdx.x % 32;
+    const u8 *codes[ROWS];
+    const float *scales[ROWS], *zeros[ROWS];
+    for (int r = 0; r < ROWS; r++) {
+        int n = min(first + r, n0 + n1 + n2 - 1), m = n < n0 ? 0 : n < n0 + n1 ? 1 : 2;
+        long long local = n - (m == 0 ? 0 : m == 1 ? n0 : n0 + n1);
+        codes[r] = (m == 0 ? w0 : m == 1 ? w1 : w2) + local * ROW_BYTES;
+        scales[r] = (m == 0 ? s0 : m == 1 ? s1 : s2) + local * GROUPS;
+        zeros[r] = ZEROS ? (m == 0 ? z0 : m == 1 ? z1 : z2) + local * GROUPS : 0;
+    }
+    float sum[ROWS];
+    dot_rows(x, codes, scales, zeros, sum);
+    #pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        int n = first + r;
+        if (lane != r || n >= n0 + n1 + n2)
+            continue;
+        const B *bias = n < n0 ? bias0 : n < n0 + n1 ? bias1 : bias2;
+        O *y = n < n0 ? y0 : n < n0 + n1 ? y1 : y2;
+        n -= n < n0 ? 0 : n < n0 + n1 ? n0 : n0 + n1;
+        store(&y[n], sum[r] + (bias ? to_float(bias[n]) : 0));
+    }
+}
+
+#if ROWS == 2
+extern "C" __global__ void __launch_bounds__(32 * WARPS)
+quantized_gate_up(const A *x, const u8 *gate, const float *gate_scales, const float *gate_zeros,
+                  const u8 *up, const float *up_scales, const float *up_zeros, O *y, int count)
+{
+    long long n = blockIdx.x * WARPS + threadIdx.x / 32;
+    if (n >= count)
+        return;
+    const u8 *codes[ROWS] = {gate + n * ROW_BYTES, up + n * ROW_BYTES};
+    const float *scales[ROWS] = {gate_scales + n * GROUPS, up_scales + n * GROUPS};
+    const float *zeros[ROWS] = {gate_zeros + n * GROUPS, up_zeros + n * GROUPS};
+    float sum[ROWS];
+    dot_rows(x, codes, scales, zeros, sum);
+    if (threadIdx.x % 32 == 0)
+        store(&y[n], silu(sum[0]) * sum[1]);
+}
+#endif

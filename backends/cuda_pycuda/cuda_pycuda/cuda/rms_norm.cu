@@ -1,0 +1,50 @@
+// rms_norm: out = x / sqrt(mean(x^2) + eps) * weight.   add_rms_norm: sum = a + b, then of the sum.
+//
+// Moves     a row in, the weight in, a row out (add_rms_norm: two in, two out).
+// Threads   a block a row: thread i takes elements i, i + blockDim.x, ... and keeps them in registers
+//           (KEEP of them, a compile-time number) between the sum of squares and the result, so that
+//           each byte is read once. A decode step has one row, hence one block: what counts is its
+//           latency, so a row gets as many threads as it has elements, up to 1024.
+// Source    core/ops/norm.py; Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467.
+#include "numbers.cuh"
+#include "teams.cuh"
+
+__device__ void norm_row(const float kept[KEEP], const W *weight, A *out, int width, float eps)
+{
+    float squares = 0;
+    for (int n = 0; n < KEEP; n++)
+        squares += kept[n] * kept[n];
+    float scale = 1 / sqrtf(block_sum(squares) / width + eps);
+    for (int n = 0; n < KEEP; n++) {
+        int i = n * blockDim.x + threadIdx.x;
+        if (i < width)
+            store(&out[i], kept[n] * scale * to_float(weight[i]));
+    }
+}
+
+extern "C" __global__ void rms_norm(const A *x, const W *weight, A *out, int width, float eps)
+{
+    long long row = (long long)blockIdx.x * width;
+    float kept[KEEP];
+    for (int n = 0; n < KEEP; n++) {
+        int i = n * blockDim.x + threadIdx.x;
+        kept[n] = i < width ? to_float(x[row + i]) : 0;
+    }
+    norm_row(kept, weight, out + row, width, eps);
+}
+
+extern "C" __global__ void add_rms_norm(const A *a, const A *b, const W *weight, A *sum, A *out,
+                                        int width, float eps)
+{
+    long long row = (long long)blockIdx.x * width;
+    float kept[KEEP];
+    for (int n = 0; n < KEEP; n++) {
+        int i = n * blockDim.x + threadIdx.x;
+        kept[n] = 0;
+        if (i < width) {
+            store(&sum[row + i], to_float(a[row + i]) + to_float(b[row + i]));
+            kept[n] = to_float(sum[row + i]);  // as rounded, which is what later layers see
+        }
+    }
+    norm_row(kept, weight, out + row, width, eps);
+}

@@ -1,0 +1,56 @@
+"""What PyCUDA has no name for, through cuda-bindings on PyCUDA's stream: graphs of steps that
+repeat, and waiting for another library's stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cuda.bindings import driver
+
+from core.backend import Launch
+from core.errors import BackendError
+from cuda_pycuda.device import device
+
+
+def _check(answer: tuple[Any, ...]) -> Any:  # noqa: ANN401 - handles of several types
+    status, *values = answer
+    if int(status):
+        raise BackendError(f"cuda_pycuda: the CUDA driver reports {status!r}")
+    return values[0] if values else None
+
+
+def record(launch: Launch) -> Launch:
+    """Capture a step, and return its replay.
+
+    Capturing queues nothing on the device, so the cache and the step's inputs stay as they are. The
+    kernels' modules are loaded by binding, before this.
+    """
+    stream = driver.CUstream(device().stream.handle)
+    _check(driver.cuStreamBeginCapture(
+        stream, driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL))
+    try:
+        launch()
+    finally:
+        graph = _check(driver.cuStreamEndCapture(stream))
+    try:
+        ready = _check(driver.cuGraphInstantiate(graph, 0))
+    finally:
+        _check(driver.cuGraphDestroy(graph))
+    _check(driver.cuGraphUpload(ready, stream))
+
+    def replay() -> None:
+        status, = driver.cuGraphLaunch(ready, stream)
+        if status:
+            raise BackendError(f"cuda_pycuda: replaying a step failed with {status!r}")
+    return replay
+
+
+def wait_for(other_stream: int) -> Launch:
+    """What makes this backend's stream wait for all that is queued on another by then."""
+    ours, theirs = driver.CUstream(device().stream.handle), driver.CUstream(other_stream)
+    event = _check(driver.cuEventCreate(driver.CUevent_flags.CU_EVENT_DISABLE_TIMING))
+
+    def wait() -> None:
+        _check(driver.cuEventRecord(event, theirs))
+        _check(driver.cuStreamWaitEvent(ours, event, 0))
+    return wait

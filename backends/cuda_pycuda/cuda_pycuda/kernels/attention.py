@@ -1,0 +1,81 @@
+"""Attention over the paged cache: one query at a time, or tiles of 64 on tensor cores."""
+
+from core.backend import Call
+from core.dtype import f32
+from core.tensor import TensorSpec
+from cuda_pycuda.device import device
+from cuda_pycuda.kernels.declare import FLOATS, kernels
+from cuda_pycuda.kernels.rowwise import cache_defines, side
+from cuda_pycuda.launch import Counters, cover, launch
+
+_WARPS = 4         # of a block: small ones, as each thread holds some 136 registers
+_HEADS = 4         # query heads of a block: their sums live in registers
+_SPAN = 64         # positions for which another run of the context pays
+_MOST_RUNS = 32
+_QUERIES = 64      # of a block of attention_mma.cu
+
+
+def _share(group):
+    """Query heads of a block, in equal shares of those with one key/value head."""
+    return cover(group, cover(group, _HEADS))
+
+
+def _grid(tokens, heads, kv_heads, context):
+    """Blocks by token, heads and run of the context: about three a multiprocessor."""
+    group = heads // kv_heads
+    across = kv_heads * cover(group, _share(group))
+    filling = cover(3 * device().multiprocessors, max(1, tokens * across))
+    return tokens, across, max(1, min(filling, cover(context, _SPAN), _MOST_RUNS))
+
+
+def _parts(call: Call) -> TensorSpec:
+    d = call.dims
+    tokens, _, runs = _grid(d["T"], d["H"], d["Hkv"], d["B"] * d["BS"])
+    needed = tokens * d["H"] * runs * (d["d"] + 2) if runs > 1 else 0
+    return TensorSpec((max(1, needed),), f32)
+
+
+def _short_heads(call: Call) -> str | None:
+    size = call.dims["d"]
+    return None if size <= 256 else f"takes head sizes up to 256, got {size}"
+
+
+@kernels.implements("attention", supports=_short_heads, workspace=_parts,
+                    dtypes={"A": FLOATS, "C": f"{FLOATS} i8"})
+def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale,
+              workspace):
+    tokens, heads, size = q.shape
+    kv_heads, (sequences, width) = cache.shape[3], block_table.shape
+    grid = _grid(tokens if sequences else 0, heads, kv_heads, width * cache.shape[2])
+    lanes = 1 << max(0, cover(size, 8) - 1).bit_length()
+    return launch("attention.cu", "attention", grid, 32 * _WARPS,
+                  (q, cache, cache_scales, block_table, query_starts, seq_lens, out, workspace,
+                   Counters(grid[0] * grid[1]), sequences, width, heads, kv_heads, side(cache),
+                   scale),
+                  defines={**cache_defines(q, cache), "SIZE": size, "LANES": lanes,
+                           "HEADS": _share(heads // kv_heads), "WARPS": _WARPS,
+                           "BLOCK": cache.shape[2]})
+
+
+def _tiles(call: Call) -> str | None:
+    cache, d = call.dtypes["C"], call.dims
+    if cache != call.dtypes["A"] and cache.short != "i8":
+        return f"takes a cache of the activations' dtype or i8, got {cache}"
+    if d["d"] % 16 or d["d"] > 128:
+        return f"takes head sizes that are multiples of 16 up to 128, got {d['d']}"
+    if d["T"] < 8 * max(1, d["S"]):
+        return f"takes 8 queries a sequence or more on average, got {d['T']} for {d['S']}"
+    return None
+
+
+@kernels.implements("attention", name="attention_mma", supports=_tiles, priority=1,
+                    dtypes={"A": "f16 bf16", "C": "f16 bf16 i8"})
+def attention_mma(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale):
+    tokens, heads, size = q.shape
+    sequences, width = block_table.shape
+    # an upper bound of the tiles of all sequences, whatever their lengths
+    return launch("attention_mma.cu", "attention_mma",
+                  (cover(tokens, _QUERIES) + sequences, heads), 128,
+                  (q, cache, cache_scales, block_table, query_starts, seq_lens, out, sequences,
+                   width, heads, cache.shape[3], side(cache), scale),
+                  defines={**cache_defines(q, cache), "SIZE": size, "BLOCK": cache.shape[2]})

@@ -1,0 +1,104 @@
+"""Products with float weights: a warp a row for one token or a few, tiles for many."""
+
+from core.backend import Call
+from cuda_pycuda import shapes
+from cuda_pycuda.device import device
+from cuda_pycuda.kernels.declare import FLOATS, kernels
+from cuda_pycuda.launch import c_type, cover, launch
+
+FEW = 16  # rows of x up to which the weights' bytes decide
+_DTYPES = {"A": FLOATS, "W": FLOATS, "O": FLOATS}
+
+
+def one_row(call: Call) -> str | None:
+    """Why gemv.cu does not take a call, or None."""
+    piece = 16 // call.dtypes["W"].itemsize
+    if call.dims["T"] != 1:
+        return f"takes one row of x, got {call.dims['T']}"
+    return None if call.dims["K"] % piece == 0 else (
+        f"takes rows in whole 16-byte pieces of {piece}, got {call.dims['K']}")
+
+
+def few(call: Call) -> str | None:
+    return None if call.dims["T"] <= FEW else f"takes up to {FEW} rows of x, got {call.dims['T']}"
+
+
+def many(call: Call) -> str | None:
+    return None if call.dims["T"] > FEW else f"takes over {FEW} rows of x, got {call.dims['T']}"
+
+
+def _defines(x, weight, out, how):
+    return {**how, "K": x.shape[1], "A": c_type(x), "W": c_type(weight), "O": c_type(out)}
+
+
+def _laps(weight):
+    return cover(weight.shape[1] * weight.dtype.itemsize, 512)
+
+
+def gemv(x, weights, biases, outs):
+    """Up to three products with one row of x, in one launch."""
+    n = [w.shape[0] for w in weights]
+    how, fill = shapes.one_row(sum(n), _laps(weights[0])), [None] * (3 - len(n))
+    return launch("gemv.cu", "gemv", (shapes.blocks(sum(n), how),), 32 * how["WARPS"],
+                  (x, *weights, *fill, *biases, *fill, *outs, *fill, *n, *(0 for _ in fill)),
+                  defines=_defines(x, weights[0], outs[0], how))
+
+
+@kernels.implements("linear", name="linear_one", supports=one_row, priority=2, dtypes=_DTYPES)
+def linear_one(x, weight, bias, out):
+    return gemv(x, [weight], [bias], [out])
+
+
+def gate_up(x, gate, up, out):
+    """swiglu of two products with one row of x, in one launch."""
+    how = shapes.one_row(gate.shape[0], _laps(gate), pair=True)
+    return launch("gemv.cu", "gate_up", (shapes.blocks(gate.shape[0], how, pair=True),),
+                  32 * how["WARPS"], (x, gate, up, out, gate.shape[0]),
+                  defines=_defines(x, gate, out, how))
+
+
+def token_bucket(tokens):
+    """Rows that a kernel for few is compiled for: the next power of two."""
+    return 1 << max(0, tokens - 1).bit_length()
+
+
+def _matrix_defines(x, weight, bias, out):
+    return {"A": c_type(x), "W": c_type(weight), "O": c_type(out), "BITS": 0,
+            "B": c_type(weight if bias is None else bias), "ALIGNED": int(x.shape[1] % 8 == 0)}
+
+
+@kernels.implements("linear", name="linear_few", supports=few, priority=1, dtypes=_DTYPES)
+def linear_few(x, weight, bias, out):
+    (tokens, width), rows = x.shape, weight.shape[0]
+    return launch("gemv_few.cu", "gemv_few", (cover(rows, 8) if tokens else 0,), 256,
+                  (x, weight, None, None, bias, out, tokens, rows, width, 1, 1),
+                  defines={**_matrix_defines(x, weight, bias, out),
+                           "TOKENS": token_bucket(tokens)})
+
+
+def _tensor_cores(call: Call) -> str | None:
+    a, w = call.dtypes["A"], call.dtypes["W"]
+    if a != w:
+        return f"takes weights of x's dtype, got {w} for {a}"
+    return many(call) or (None if call.dims["K"] % 8 == 0 else
+                          f"takes rows that are a multiple of 8, got {call.dims['K']}")
+
+
+@kernels.implements("linear", name="linear_mma", supports=_tensor_cores, priority=1,
+                    dtypes={"A": "f16 bf16", "W": "f16 bf16", "O": FLOATS})
+def linear_mma(x, weight, bias, out):
+    (tokens, width), rows = x.shape, weight.shape[0]
+    how = shapes.tile(tokens, rows, device().multiprocessors)
+    kind = c_type(x)
+    return launch("gemm_mma.cu", "gemm_mma",
+                  (cover(rows, how["TILE_N"]), cover(tokens, how["TILE_T"])), 256,
+                  (x, weight, None, None, bias, out, tokens, rows, width, 1, 1),
+                  defines={**how, "A": kind, "B": kind, "O": c_type(out), "BITS": 0, "ZEROS": 0})
+
+
+@kernels.implements("linear", name="linear_tiled", supports=many, dtypes=_DTYPES)
+def linear_tiled(x, weight, bias, out):
+    (tokens, width), rows = x.shape, weight.shape[0]
+    return launch("gemm.cu", "gemm", (cover(rows, 64), cover(tokens, 64)), 256,
+                  (x, weight, None, None, bias, out, tokens, rows, width, 1, 1),
+                  defines=_matrix_defines(x, weight, bias, out))

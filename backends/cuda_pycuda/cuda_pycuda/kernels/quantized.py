@@ -1,0 +1,106 @@
+"""Products with quantised weights: a warp a row for one token or a few, tiles for many."""
+
+from core.backend import Call
+from cuda_pycuda import shapes
+from cuda_pycuda.device import device
+from cuda_pycuda.kernels.declare import FLOATS, kernels
+from cuda_pycuda.kernels.linear import few, many, token_bucket
+from cuda_pycuda.launch import c_type, cover, launch
+
+_DTYPES = {"A": FLOATS, "Q": "i8 i4x2", "B": FLOATS, "O": FLOATS}
+_STRIP = 32  # columns that gemm_mma.cu multiplies at a time
+
+
+def one_row(call: Call) -> str | None:
+    """Why quantized_gemv.cu does not take a call, or None."""
+    piece, width, group = 128 // call.attrs["bits"], call.dims["K"], call.attrs["group_size"]
+    if call.dims["T"] != 1:
+        return f"takes one row of x, got {call.dims['T']}"
+    return None if width % piece == 0 and group % piece == 0 else (
+        f"takes rows and groups in whole 16-byte pieces of {piece} codes, got {width} in groups of "
+        f"{group}")
+
+
+def _types(x, bias, out):
+    return {"A": c_type(x), "B": c_type(x if bias is None else bias), "O": c_type(out)}
+
+
+def _defines(x, bias, out, bits, group_size, zeros, how):
+    return {**_types(x, bias, out), **how, "K": x.shape[1], "BITS": bits, "GROUP": group_size,
+            "ZEROS": int(zeros is not None)}
+
+
+def _laps(codes):
+    return cover(codes.shape[1], 512)
+
+
+def gemv(x, matrices, bits, group_size):
+    """Up to three products with one row of x, in one launch: (codes, scales, zeros, bias, out)."""
+    n = [m[0].shape[0] for m in matrices]
+    codes, _, zeros, bias, out = matrices[0]
+    how, fill = shapes.one_row(sum(n), _laps(codes)), [None] * (3 - len(n))
+    arguments = [a for column in zip(*matrices, strict=True) for a in (*column, *fill)]
+    return launch("quantized_gemv.cu", "quantized_gemv", (shapes.blocks(sum(n), how),),
+                  32 * how["WARPS"], (x, *arguments, *n, *(0 for _ in fill)),
+                  defines=_defines(x, bias, out, bits, group_size, zeros, how))
+
+
+def gate_up(x, gate, up, out, bits, group_size):
+    """swiglu of two products with one row of x, in one launch; (codes, scales, zeros) each."""
+    rows = gate[0].shape[0]
+    how = shapes.one_row(rows, _laps(gate[0]), pair=True)
+    return launch("quantized_gemv.cu", "quantized_gate_up",
+                  (shapes.blocks(rows, how, pair=True),), 32 * how["WARPS"],
+                  (x, *gate, *up, out, rows),
+                  defines=_defines(x, None, out, bits, group_size, gate[2], how))
+
+
+@kernels.implements("quantized_linear", name="quantized_one", supports=one_row, priority=2,
+                    dtypes=_DTYPES)
+def quantized_one(x, codes, scales, zeros, bias, out, *, bits, group_size):
+    return gemv(x, [(codes, scales, zeros, bias, out)], bits, group_size)
+
+
+def _arguments(x, codes, scales, zeros, bias, out, group_size):
+    rows, groups = scales.shape
+    return (x, codes, scales, zeros, bias, out, x.shape[0], rows, x.shape[1], group_size, groups)
+
+
+def _matrix_defines(x, bias, out, bits, group_size):
+    whole = x.shape[1] % 8 == 0 and group_size % 8 == 0
+    return {**_types(x, bias, out), "BITS": bits, "ALIGNED": int(whole)}
+
+
+@kernels.implements("quantized_linear", name="quantized_few", supports=few, priority=1,
+                    dtypes=_DTYPES)
+def quantized_few(x, codes, scales, zeros, bias, out, *, bits, group_size):
+    tokens = x.shape[0]
+    return launch("gemv_few.cu", "gemv_few", (cover(codes.shape[0], 8) if tokens else 0,), 256,
+                  _arguments(x, codes, scales, zeros, bias, out, group_size),
+                  defines={**_matrix_defines(x, bias, out, bits, group_size),
+                           "TOKENS": token_bucket(tokens)})
+
+
+def _tensor_cores(call: Call) -> str | None:
+    width, group = call.dims["K"], call.attrs["group_size"]
+    return many(call) or (None if width % 8 == 0 and group % _STRIP == 0 else
+                          f"takes rows that are a multiple of 8 in groups of whole {_STRIP}, got "
+                          f"{width} in groups of {group}")
+
+
+@kernels.implements("quantized_linear", name="quantized_mma", supports=_tensor_cores, priority=1,
+                    dtypes={**_DTYPES, "A": "f16 bf16"})
+def quantized_mma(x, codes, scales, zeros, bias, out, *, bits, group_size):
+    how = shapes.tile(x.shape[0], codes.shape[0], device().multiprocessors, largest=64)
+    return launch("gemm_mma.cu", "gemm_mma",
+                  (cover(codes.shape[0], how["TILE_N"]), cover(x.shape[0], how["TILE_T"])), 256,
+                  _arguments(x, codes, scales, zeros, bias, out, group_size),
+                  defines={**_types(x, bias, out), **how, "BITS": bits,
+                           "ZEROS": int(zeros is not None)})
+
+
+@kernels.implements("quantized_linear", name="quantized_tiled", supports=many, dtypes=_DTYPES)
+def quantized_tiled(x, codes, scales, zeros, bias, out, *, bits, group_size):
+    return launch("gemm.cu", "gemm", (cover(codes.shape[0], 64), cover(x.shape[0], 64)), 256,
+                  _arguments(x, codes, scales, zeros, bias, out, group_size),
+                  defines=_matrix_defines(x, bias, out, bits, group_size))

@@ -1,0 +1,36 @@
+"""argmax and sample."""
+
+from core.backend import Call
+from core.dtype import f32, i32
+from core.tensor import TensorSpec
+from cuda_pycuda.kernels.declare import FLOATS, kernels
+from cuda_pycuda.launch import Counters, c_type, cover, launch
+
+_THREADS = 256
+_EACH = 8  # logits of a thread before another block pays
+
+
+def _parts(width):
+    return max(1, min(64, cover(width, _THREADS * _EACH)))
+
+
+@kernels.implements("argmax", dtypes={"A": FLOATS}, batch_invariant=True,
+                    workspace=lambda call: TensorSpec((call.dims["S"], _parts(call.dims["V"]), 2),
+                                                      i32))
+def argmax(logits, out, *, workspace):
+    rows, width = logits.shape
+    return launch("argmax.cu", "argmax", (_parts(width), rows), _THREADS,
+                  (logits, out, workspace, Counters(rows), width), defines={"A": c_type(logits)})
+
+
+def _scaled(call: Call) -> TensorSpec:
+    return TensorSpec((call.dims["S"], call.dims["V"]), f32)
+
+
+@kernels.implements("sample", dtypes={"A": FLOATS}, workspace=_scaled, batch_invariant=True)
+def sample(logits, temperature, top_k, top_p, min_p, penalty, seeds, positions, seen, out, *,
+           workspace):
+    rows, width = logits.shape
+    return launch("sample.cu", "sample", (rows,), 1024,
+                  (logits, temperature, top_k, top_p, min_p, penalty, seeds, positions, seen, out,
+                   workspace, width), defines={"A": c_type(logits)})

@@ -1,0 +1,97 @@
+"""Launches through PyCUDA, prepared when a kernel binds: each is then one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import pycuda.driver as cuda
+
+from core.errors import BackendError
+from core.tensor import Tensor
+from cuda_pycuda.compiler import Defines, cubin
+from cuda_pycuda.device import device
+
+_TYPES = {"f32": "float", "f16": "f16", "bf16": "bf16", "i8": "i8"}
+
+
+class Long(int):
+    """An argument that the kernel takes as 64 bits."""
+
+
+class Counters:
+    """Zeros by which the blocks of a launch count themselves; each launch leaves them zero."""
+
+    def __init__(self, count: int) -> None:
+        gpu, nbytes = device(), 4 * max(1, count)
+        self._memory = gpu.pool.allocate(nbytes)
+        self.pointer = int(self._memory)
+        cuda.memset_d8_async(self.pointer, 0, nbytes, gpu.stream)
+
+
+def nothing() -> None:
+    """The launch of an empty problem."""
+
+
+def c_type(tensor: Tensor) -> str:
+    """The C type of a tensor's elements, as `cuda/numbers.cuh` names it."""
+    return _TYPES[tensor.dtype.short]
+
+
+def cover(count: int, each: int) -> int:
+    """How many of `each` it takes to cover `count`."""
+    return -(-count // each)
+
+
+@cache
+def _module(file: str, defines: tuple[tuple[str, object], ...]) -> Any:  # noqa: ANN401 - PyCUDA's
+    return cuda.module_from_buffer(cubin(file, dict(defines), device().target))
+
+
+def launch(file: str, entry: str, grid: Sequence[int], threads: int, arguments: Sequence[Any], *,
+           defines: Defines | None = None) -> Callable[[], None]:
+    """Compile, load and prepare the kernel `entry` of `cuda/<file>`; the result launches it.
+
+    arguments  tensors and Counters (by address; None is a null pointer), ints, Longs, floats
+    """
+    if 0 in grid:
+        return nothing
+    function = _module(file, tuple(sorted((defines or {}).items()))).get_function(entry)
+    kinds, values = zip(*map(_pack, arguments), strict=True)
+    function.prepare(list(kinds))
+    call, stream = function.prepared_async_call, device().stream
+    blocks, block = (*grid, *(1,) * (3 - len(grid))), (threads, 1, 1)
+    kept = arguments  # what the addresses point to
+
+    def run() -> None:
+        try:
+            call(blocks, block, stream, *values)
+        except cuda.Error as error:
+            raise BackendError(f"cuda_pycuda: launching {entry} of {file} with grid {blocks} x "
+                               f"{threads} threads failed: {error}") from error
+    run.kept = kept  # type: ignore[attr-defined]
+    return run
+
+
+def _pack(value: Any) -> tuple[str, Any]:  # noqa: ANN401 - any argument
+    """(the letter by which Python's struct packs it, the number)."""
+    if value is None:
+        return "P", 0
+    if isinstance(value, Long):
+        return "q", int(value)
+    if isinstance(value, int):
+        return "i", int(value)
+    if isinstance(value, float):
+        return "f", value
+    return "P", value.pointer
+
+
+def sequence(*launches: Callable[[], None]) -> Callable[[], None]:
+    """Several launches as one."""
+    kept = [run for run in launches if run is not nothing]
+
+    def run() -> None:
+        for each in kept:
+            each()
+    return run if kept else nothing

@@ -1,0 +1,15 @@
+"""CUDA C on a CPU, for tests: cuda_pycuda's kernels compiled by g++ and run thread by thread, under
+a stand-in for PyCUDA, through the backend's own code.
+
+It checks arithmetic, indexing, barriers and the code that launches kernels. It says nothing about
+a GPU: not what its compiler makes of the sources, nor races between warps or blocks, memory
+ordering, or speed. The report of a run on a GPU decides (tests/gpu_report.json).
+
+    machine.h     a block's threads as fibers: barriers, shuffles, atomics, shared memory
+    ptx.cuh       in place of cuda_pycuda's file of that name, the only one with assembly
+    toolchain.py  g++ as the backend's compiler; "machine code" is a shared library
+    driver.py     streams, events, memory, modules: what the backend uses of PyCUDA, cuda-bindings
+
+`python -m cuda_on_cpu MODULE ARGUMENTS`, with tests/ on PYTHONPATH, runs a module so: for example
+`models.run --backend cuda_pycuda`, or `pytest --pyargs core.conformance --backend cuda_pycuda`.
+"""

@@ -1,0 +1,155 @@
+"""What of cuda_pycuda can be checked on a machine without a GPU. Its kernels run here on the CPU,
+under a stand-in for PyCUDA (tests/cuda_on_cpu): that checks arithmetic, indexing and the code that
+launches them, not the GPU. tests/gpu_report.json says what has run on one."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.registry import default_registry
+
+HERE = Path(__file__).parent
+NEEDS_GCC = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which compiles the "
+                               "CUDA sources for the CPU here")
+pytestmark = pytest.mark.skipif("cuda_pycuda" not in default_registry().specs,
+                                reason="needs ./backends/cuda_pycuda")
+#: Samples that take long on the CPU; each has a smaller one of the same kernel beside it.
+SLOW = ("5632", "N2048", "T512", "prefill_512", "128256", "decode_long", "D2048")
+
+
+@pytest.fixture(scope="module")
+def on_cpu(tmp_path_factory):
+    """Run a module in a process in which the CPU stands in for the GPU; returns it with output."""
+    folder = tmp_path_factory.mktemp("cuda_on_cpu")
+
+    def run(*args: str, code: int = 0, script: str = ""):
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(
+            [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])}
+        how = ["-c", script] if script else ["-m", "cuda_on_cpu", *args]
+        done = subprocess.run([sys.executable, *how], capture_output=True, text=True, cwd=folder,
+                              env=env, timeout=280)
+        assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
+        return done
+    return run
+
+
+def test_naming_the_backend_imports_no_pycuda():
+    script = ("import sys; from core.registry import default_registry; r = default_registry(); "
+              "assert 'cuda_pycuda' in r.specs, r.plugins.broken; "
+              "assert not {'pycuda', 'cuda.bindings'} & set(sys.modules)")
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.skipif(default_registry().unavailable("cuda_pycuda") is None,
+                    reason="this machine has a GPU")
+def test_without_a_gpu_the_reason_and_the_fix_are_named():
+    reason = default_registry().unavailable("cuda_pycuda")
+    assert "fix: " in reason or "pip install" in reason
+
+
+@NEEDS_GCC
+def test_conformance_on_the_cpu(on_cpu):
+    done = on_cpu("pytest", "--pyargs", "core.conformance", "--backend", "cuda_pycuda", "-q", "-rs",
+                  "-p", "no:cacheprovider", "-k", "matches and not " + " and not ".join(SLOW))
+    passed = int(done.stdout.split(" passed")[0].split()[-1])
+    assert passed > 350, done.stdout[-500:]
+
+
+@NEEDS_GCC
+@pytest.mark.parametrize("model, options", [
+    ("stories-llama2", ["--dtype", "f32"]),
+    ("stories-qwen2", ["--dtype", "f32", "--quantize", "int8"])])
+def test_a_model_gives_the_same_tokens_as_on_numpy(on_cpu, model, options, run_cli):
+    args = ["--model", model, *options, "--prompt", "Once upon a time, " * 6, "--json",
+            "--max-new-tokens", "12"]
+    ours = json.loads(on_cpu("models.run", "--backend", "cuda_pycuda", *args).stdout)
+    theirs = json.loads(run_cli("--backend", "cpu_numpy", *args, code=0).stdout)
+    assert ours["stats"]["backends"] == ["cuda_pycuda"]
+    assert ours["tokens"] == theirs["tokens"]
+
+
+@NEEDS_GCC
+@pytest.mark.parametrize("ending, code", [("pass", 0), ("raise SystemExit(3)", 3),
+                                          ("raise ValueError('x')", 1),
+                                          ("raise KeyboardInterrupt", -2)])
+def test_the_context_is_popped_however_the_process_ends(on_cpu, ending, code):
+    done = on_cpu(code=code, script="from cuda_on_cpu.driver import use; import pathlib; "
+                  "use(pathlib.Path('exit')); from core.registry import default_registry\n"
+                  "default_registry().backend('cuda_pycuda')\n" + ending)
+    assert "context stack" not in done.stderr
+
+
+GUEST = """
+import ctypes, pathlib
+import numpy as np
+from cuda_on_cpu.driver import Event, Stream, use
+use(pathlib.Path("guest"))
+from core.backend import Backend, BackendSpec, KernelSet
+from core.registry import default_registry
+import models
+from core.registry import Registry
+
+class Guest(Backend):
+    name = "guest"
+    def __init__(self):
+        self.allocator = default_registry().backend("cuda_pycuda").allocator
+        self.queue = Stream()
+        self.stream = self.queue.handle
+    def native(self, tensor):
+        kind = ctypes.c_float * tensor.size
+        return np.frombuffer(kind.from_address(tensor.pointer), np.float32).reshape(tensor.shape)
+    def after(self, other):
+        event, theirs = Event(), Stream.streams[other.stream]
+        def wait():
+            event.record(theirs)
+            self.queue.wait_for(event)
+        return wait
+
+kernels = KernelSet("guest")
+launched = []
+
+@kernels.implements("swiglu", dtypes={"A": "f32"})
+def swiglu(gate, up, out):
+    def compute():
+        launched.append(1)
+        out[...] = gate / (1 + np.exp(-gate)) * up
+    return lambda: Guest.put(compute)
+
+registry = default_registry()
+guest = Guest()
+Guest.put = guest.queue.put
+registry.specs["guest"] = BackendSpec("guest", "cuda", "none:none", "a guest on the device")
+registry._open["guest"] = guest
+registry._kernels["guest"] = {"swiglu": list(kernels)}
+registry.sources.update({k: "test" for k in kernels})
+"""
+
+
+@NEEDS_GCC
+def test_another_backend_of_the_device_takes_part_in_order(on_cpu):
+    """Its work is on a stream of its own: without waiting, either would read what is not there."""
+    done = on_cpu(script=GUEST + """
+import json
+def tokens(**options):
+    with models.load("stories-llama2", dtype="f32", **options) as model:
+        found = model.generate("Once upon a time", max_new_tokens=8).run().tokens
+        return found, [p.captured for p in model.session.plans]
+alone, captured = tokens(backend="cuda_pycuda")
+mixed, _ = tokens(backend="cuda_pycuda", kernels=["swiglu=guest"])
+assert launched and mixed == alone, (mixed, alone)
+assert any(captured)
+copies = []
+with models.load("stories-llama2", dtype="f32", backend="cuda_pycuda",
+                 kernels=["swiglu=guest"]) as model:
+    assert not model.session.decoder.captured
+    assert not any(s.notes for s in model.session.decoder.steps)  # no copy between the two
+print("same")
+""")
+    assert "same" in done.stdout
+
+

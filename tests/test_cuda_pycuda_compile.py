@@ -1,0 +1,109 @@
+"""Every CUDA source of cuda_pycuda compiles to machine code, without spills, without a GPU: each
+case by NVRTC, each source's first case by nvcc as well where that is installed."""
+
+import re
+import subprocess
+
+import pytest
+
+compiler = pytest.importorskip("cuda_pycuda.compiler", reason="needs ./backends/cuda_pycuda")
+NVRTC, NVCC = compiler.nvrtc(), compiler.nvcc()
+
+TARGETS = ("sm_80", "sm_89", "sm_90a", "sm_100")
+ALLOWED_SPILL = 0  # bytes of local memory that ptxas may store registers to, for any kernel
+B, H, F = "bf16", "f16", "float"
+ROW = {"ROWS": 1, "DEPTH": 8, "WARPS": 4}
+PAIR = {"ROWS": 2, "DEPTH": 8, "WARPS": 4}
+CODES = {"BITS": 8, "GROUP": 64, "ZEROS": 0}
+TILE = {"BITS": 0, "ZEROS": 0, "TILE_T": 64, "TILE_N": 128}
+ONE = {"CODES": 0, "WARPS": 4, "BLOCK": 16}
+
+# source, defines: the shapes of TinyLlama, Llama-3.2-1B and Qwen2.5-0.5B, and odd ones
+CASES = [
+    ("advance.cu", {}), ("argmax.cu", {"A": F}), ("bandwidth.cu", {}),
+    ("elementwise.cu", {"A": B}), ("embedding.cu", {"W": B, "O": F}),
+    ("kv_cache.cu", {"A": B, "C": B, "CODES": 0}), ("kv_cache.cu", {"A": H, "C": "i8", "CODES": 1}),
+    ("rms_norm.cu", {"A": B, "W": B, "KEEP": 2}), ("rms_norm.cu", {"A": F, "W": H, "KEEP": 8}),
+    ("rope.cu", {"A": F}), ("sample.cu", {"A": F}), ("softmax.cu", {"A": H}),
+    ("gemv.cu", {**PAIR, "A": B, "W": B, "O": B, "K": 2048}),
+    ("gemv.cu", {**ROW, "A": F, "W": F, "O": F, "K": 5632, "DEPTH": 16}),
+    ("gemv.cu", {"ROWS": 4, "DEPTH": 4, "WARPS": 4, "A": H, "W": H, "O": F, "K": 896}),
+    ("quantized_gemv.cu", {**PAIR, **CODES, "A": F, "B": F, "O": F, "K": 2048, "DEPTH": 4}),
+    ("quantized_gemv.cu", {**ROW, **CODES, "A": B, "B": B, "O": B, "K": 8192, "BITS": 4,
+                           "GROUP": 128, "ZEROS": 1}),
+    ("gemv_few.cu", {"A": F, "W": B, "B": B, "O": F, "BITS": 0, "ALIGNED": 1, "TOKENS": 16}),
+    ("gemv_few.cu", {"A": B, "B": B, "O": B, "BITS": 4, "ALIGNED": 0, "TOKENS": 2}),
+    ("gemm.cu", {"A": F, "W": F, "B": F, "O": F, "BITS": 0, "ALIGNED": 1}),
+    ("gemm.cu", {"A": F, "B": F, "O": F, "BITS": 8, "ALIGNED": 1}),
+    ("gemm_mma.cu", {**TILE, "A": B, "B": B, "O": B, "TILE_T": 128}),
+    ("gemm_mma.cu", {**TILE, "A": H, "B": H, "O": F, "BITS": 4, "ZEROS": 1}),
+    *(("attention.cu", {**ONE, "A": a, "C": c, "CODES": int(c == "i8"), "SIZE": d, "LANES": lanes,
+                        "HEADS": 4}) for a, c, d, lanes in (
+        (B, B, 64, 8), (F, F, 128, 16), (H, "i8", 80, 16), (F, B, 33, 8))),
+    *(("attention_mma.cu", {"A": a, "C": c, "CODES": int(c == "i8"), "SIZE": d, "BLOCK": 16})
+      for a, c, d in ((B, B, 128), (H, "i8", 64))),
+]
+FIRST = list({file: (file, defines) for file, defines in reversed(CASES)}.values())
+
+
+def _id(case):
+    file, defines = case
+    return file.removesuffix(".cu") + "-" + "_".join(f"{k}{v}" for k, v in defines.items()
+                                                     if k in ("A", "W", "C", "K", "SIZE", "BITS"))
+
+
+def _spilled(report):
+    return max((int(n) for n in re.findall(r"(\d+) bytes spill stores", report)), default=0)
+
+
+def test_every_source_is_covered():
+    assert {file for file, _ in CASES} == {p.name for p in compiler.SOURCES.glob("*.cu")}
+
+
+@pytest.mark.skipif(NVRTC is None, reason="needs pip install cuda-bindings nvidia-cuda-nvrtc")
+@pytest.mark.parametrize("case", CASES, ids=map(_id, CASES))
+def test_nvrtc_compiles_without_spills(case):
+    for target in TARGETS:
+        code, report = compiler.compile_source(*case, target, NVRTC)
+        assert code
+        assert _spilled(report) <= ALLOWED_SPILL, (target, report)
+
+
+@pytest.mark.skipif(NVCC is None, reason="needs nvcc, of the CUDA toolkit")
+@pytest.mark.parametrize("case", FIRST, ids=map(_id, FIRST))
+def test_nvcc_compiles_without_spills(case, tmp_path):
+    file, defines = case
+    kinds = [f"-gencode=arch=compute_{t[3:]},code={t}" for t in TARGETS]
+    done = subprocess.run(["nvcc", "-fatbin", *kinds, "-std=c++17", "-Xptxas=-v", "-Werror",
+                           "all-warnings", *(f"-D{k}={v}" for k, v in defines.items()), "-o",
+                           str(tmp_path / "out"), str(compiler.SOURCES / file)],
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Compiling entry function") % len(TARGETS) == 0
+    assert _spilled(done.stderr) <= ALLOWED_SPILL, done.stderr
+
+
+@pytest.mark.skipif(NVRTC is None, reason="needs pip install cuda-bindings nvidia-cuda-nvrtc")
+def test_machine_code_is_cached_and_the_key_covers_flags_and_target(tmp_path, monkeypatch):
+    calls = []
+
+    def count(*args):
+        calls.append(args)
+        return NVRTC.compile(*args)
+    tool = compiler.Toolchain(NVRTC.version, count)
+    monkeypatch.setattr(compiler, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(compiler, "toolchain", lambda: tool)
+    first = compiler.cubin("advance.cu", {}, "sm_90a")
+    assert compiler.cubin("advance.cu", {}, "sm_90a") == first
+    assert compiler.cubin("advance.cu", {"OTHER": 1}, "sm_90a")
+    compiler.cubin("advance.cu", {}, "sm_80")
+    assert len(calls) == len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("tool", [t for t in (NVRTC, NVCC) if t] or [None])
+def test_a_source_that_does_not_compile_is_named(tool):
+    from core.errors import BackendError
+    if tool is None:
+        pytest.skip("needs nvcc or NVRTC")
+    with pytest.raises(BackendError, match=r"elementwise\.cu does not compile"):
+        compiler.compile_source("elementwise.cu", {}, "sm_90a", tool)
