@@ -1,4 +1,4 @@
-"""Greedy tokens of the shipped models on cuda_cupy against cpu_numpy, both in float32."""
+"""Greedy tokens of the shipped models against cpu_numpy, in float32: parity.py BACKEND..."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from models.checkpoint import shipped_models
 TOKENS = 100
 
 
-def main() -> int:
+def main(backends: list[str]) -> int:
     wrong = 0
     for name in shipped_models():
         logits, tokens = {}, {}
-        for backend in ("cpu_numpy", "cuda_cupy"):
+        for backend in ("cpu_numpy", *backends):
             with models.load(name, backend=backend, dtype="f32", max_context=512) as model:
                 ids = model.encode("Once upon a time")
                 ids = (ids * 30)[:90]
@@ -24,14 +24,15 @@ def main() -> int:
                 generation = model.generate(ids, max_new_tokens=TOKENS)
                 generation.stop_ids = frozenset()
                 tokens[backend] = generation.run().tokens
-        ours, theirs = logits["cuda_cupy"], logits["cpu_numpy"]
-        error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
-        equal = tokens["cpu_numpy"] == tokens["cuda_cupy"]
-        wrong += not equal or not error < 1e-4
-        print(f"{name}: {TOKENS} greedy tokens {'equal' if equal else 'DIFFER'}, logits within "
-              f"{error:.1e} of the largest")
+        for backend in backends:
+            ours, theirs = logits[backend], logits["cpu_numpy"]
+            error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+            equal = tokens["cpu_numpy"] == tokens[backend]
+            wrong += not equal or not error < 1e-4
+            print(f"{name} on {backend}: {TOKENS} greedy tokens {'equal' if equal else 'DIFFER'}, "
+                  f"logits within {error:.1e} of the largest")
     return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
