@@ -48,14 +48,14 @@ class Plan:
         self._launches = [launch for step in self.steps for launch in step.launches]
         self._run: Launch = self._sequence
         self.captured = False  #: whether a backend has recorded the step for replay
-        used = {s.kernel.backend for s in self.steps}
+        used = [self._backend(b) for b in {s.kernel.backend for s in self.steps}]
         places = {s.device for s in self.steps} | set(self._home.values())
         if len(backends) > len(self._owners):
             for backend in backends:  # weights that one has loaded may be read by another
                 backend.allocator.synchronize()
-        if repeats and len(places) == 1 and used == {self._owners[places.pop()].name}:
+        if repeats and len(used) == len(places) == 1 and used[0] is self._owners[places.pop()]:
             self.captured = True
-            self._run = self._backend(used.pop()).capture(self._sequence)
+            self._run = used[0].capture(self._sequence)
 
     # running
 
