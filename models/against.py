@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ class Against:
     """Differences are relative to the other side's largest value: of the logits, of each layer.
 
     `bound` is what rounding may make of the logits; `parting` is the first greedy token that
-    differs, and `gap` how far ahead of ours their choice is in their own logits (None: unknown).
+    differs, and `gap` how far ahead of theirs our choice is in our logits for that place.
     """
 
     who: str
@@ -51,8 +52,12 @@ class Against:
                 "first_bad_layer": self.first_bad_layer, "ok": self.ok}
 
 
-def compare_answers(mine: Golden, theirs: Golden, activations: DType) -> Against:
-    """Raises InputError where the two are not about the same prompt and vocabulary."""
+def compare_answers(mine: Golden, theirs: Golden, activations: DType,
+                    logits_after: Callable[[list[int]], Array]) -> Against:
+    """`logits_after` gives our logits [V] after the prompt and these tokens.
+
+    Raises InputError where the two are not about the same prompt and vocabulary.
+    """
     if mine.ids != theirs.ids:
         raise InputError(f"{theirs.who} was given the tokens {theirs.ids[:8]}…, this run "
                          f"{mine.ids[:8]}…; expected the same prompt and tokenizer")
@@ -68,9 +73,10 @@ def compare_answers(mine: Golden, theirs: Golden, activations: DType) -> Against
     pairs = list(zip(mine.tokens, theirs.tokens, strict=False))
     parting = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
     gap = None
-    if parting == 0:  # later tokens' logits are not among the saved ones
-        last = theirs.logits[-1].astype(np.float64)
-        gap = float(last[pairs[0][1]] - last[pairs[0][0]]) / float(np.abs(last).max())
+    if parting is not None:  # both sides saw the same tokens up to here
+        last = logits_after(mine.tokens[:parting]).astype(np.float64)
+        ours, other = pairs[parting]
+        gap = float(last[ours] - last[other]) / float(np.abs(last).max())
     bound = max(NEAR_TIE, NEAR_TIE_ULPS * activations.eps if activations.itemsize == 2 else 0)
     return Against(theirs.who, _relative(mine.logits, theirs.logits), bound,
                    _kl(theirs.logits, mine.logits), layers, parting, len(pairs), gap)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from core.backend import BackendOptions
 from core.registry import Registry, default_registry
@@ -16,6 +17,15 @@ def add_backend_options(parser: argparse.ArgumentParser) -> None:
                         help="f32 products on a GPU may round their inputs to TF32")
 
 
-def chosen_registry(args: argparse.Namespace) -> Registry:
-    """Everything installed, its backends opened with the options of `add_backend_options`."""
-    return default_registry(BackendOptions(args.device, args.threads, args.allow_tf32))
+def chosen_registry(args: argparse.Namespace, *uses: str | None) -> Registry:
+    """Everything installed, its backends opened with the options of `add_backend_options`.
+
+    uses  the arguments that name backends, such as "a,b" and "attention=c"; without any, all may
+          be used. Raises OptionError for an option that none of them takes.
+    """
+    registry = default_registry(BackendOptions(args.device, args.threads, args.allow_tf32))
+    words = {word for text in uses if text for word in re.split("[,+:=]", text)}
+    named = [name for name in registry.specs if name in words or not uses]
+    if named:  # an unknown name is reported where it is used
+        registry.check_options(named)
+    return registry

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(shape: str, args: argparse.Namespace) -> dict[str, Any]:
     """One row: times in seconds, rates in tokens or bytes a second, the verdict, the ledger."""
-    registry = chosen_registry(args)
+    registry = chosen_registry(args, args.backend)
     options = Options(args.backend, args.dtype, args.quantize, args.kv_dtype,
                       args.prompt + args.tokens, fusion=not args.no_fusion)
     checked, verdict, ok = _check(shape, args, options)
@@ -111,7 +111,7 @@ def _run(model: Model, ids: list[int], tokens: int) -> tuple[float, float, list[
 def _check(shape: str, args: argparse.Namespace, options: Options,
            ) -> tuple[set[tuple[str, str]], str, bool]:
     """The kernels of one layer and the head at this shape, each held to the float64 definition."""
-    registry, start = chosen_registry(args), time.perf_counter()
+    registry, start = chosen_registry(args, args.backend), time.perf_counter()
     with open_checkpoint(random_checkpoint(shape, args.stored, layers=1), options,
                          registry) as model:
         check = CrossCheck(registry, [REFERENCE])

@@ -57,7 +57,9 @@ def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *
 
     Raises an InputError, BackendError or NoKernelError that says what to do.
     """
-    registry = registry or default_registry(BackendOptions(device, threads, allow_tf32))
+    if registry is None:
+        registry = default_registry(BackendOptions(device, threads, allow_tf32))
+        registry.check_options(split_backends(backend))
     options = Options(backend, dtype, quantize, kv_dtype, max_context, kernels, fusion, chunk,
                       group_size, keep, quantize_only)
     return open_checkpoint(read_checkpoint(path_or_name, registry), options, registry, progress)
@@ -80,7 +82,6 @@ def settle(checkpoint: Checkpoint, options: Options, registry: Registry,
     cache = _cache_dtype(options.kv_dtype) or activations
     context = _context(config.max_positions, options.max_context)
     names = split_backends(options.backend)
-    registry.check_options(names)
     quantization = Quantization.parse(options.quantize, options.group_size, options.keep,
                                       options.quantize_only)
     selector = Selector(registry, names, tuple(Override.parse(text) for text in options.kernels))

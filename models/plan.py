@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.stored and not args.shape:
             raise OptionError("--stored goes with --shape: a file says itself what it stores")
-        registry = chosen_registry(args)
+        registry = chosen_registry(args, args.backend)
         report.broken_plugins(registry)
         checkpoint = (hollow_checkpoint(args.shape, args.stored or "bf16") if args.shape else
                       read_checkpoint(args.model or DEFAULT_MODEL, registry))

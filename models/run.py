@@ -99,10 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    registry = chosen_registry(args)
     if args.list_backends:
-        report.backends(registry)
+        report.backends(chosen_registry(args))
         return 0
+    registry = chosen_registry(args, args.backend, args.check, *args.kernel)
     report.broken_plugins(registry)
     if args.check is not None and args.check_finite:
         raise OptionError("--check and --check-finite cannot be used together: take one at a time")

@@ -11,13 +11,14 @@ from typing import Any
 
 from core.decoding import Sampling
 from core.errors import KernelyardError, OptionError
-from core.registry import Registry, default_registry
+from core.registry import Registry
 from core.verify.capsule import Capsule
 from core.verify.opinion import REFERENCE, Opinion
 from core.verify.recorder import Recorder
 from core.verify.replay import replay
 from models import report, verify_report
 from models.against import compare_answers
+from models.arguments import add_backend_options, chosen_registry
 from models.checkpoint import DEFAULT_MODEL
 from models.contest import hold
 from models.golden import Golden, ours, transformers_answers
@@ -43,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--dtype", choices=("f32", "f16", "bf16"), help="of the activations")
     add_arguments(p)
+    add_backend_options(p)
     p.add_argument("--kv-dtype", choices=KV_DTYPES)
     p.add_argument("--max-context", type=int, metavar="N")
     p.add_argument("--blame", action="store_true", help="swap kernels node by node until the "
@@ -84,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _contest(args: argparse.Namespace) -> int:
-    registry = _registry()
+    registry = _registry(args)
     opinions = [Opinion.parse(text, registry) for text in args.opinions]
     runner = next((o for o in opinions if o.selector is not None), None)
     if runner is None:
@@ -110,7 +112,7 @@ def _contest(args: argparse.Namespace) -> int:
 
 
 def _against(args: argparse.Namespace) -> int:
-    registry = _registry()
+    registry = _registry(args)
     if len(args.opinions) > 1 or REFERENCE in args.opinions or args.blame or args.capture:
         raise OptionError("--against and --save take one backend, and neither --blame nor "
                           f"--capture; found {' '.join(args.opinions) or 'no backend'}")
@@ -131,7 +133,8 @@ def _against(args: argparse.Namespace) -> int:
         if theirs is None:
             return 0
         activations = model.session.decoder.steps[0].results["out"].dtype
-        found = compare_answers(mine, theirs, activations)
+        found = compare_answers(mine, theirs, activations,
+                                lambda tokens: model.logits([*mine.ids, *tokens])[-1])
     if args.json:
         print(json.dumps(found.to_json()))
     else:
@@ -141,7 +144,7 @@ def _against(args: argparse.Namespace) -> int:
 
 def _replay(args: argparse.Namespace) -> int:
     capsule = Capsule.read(args.replay)
-    registry = _registry()
+    registry = _registry(args)
     if args.opinions:
         raise OptionError(f"--replay takes its backends by --backend, found "
                           f"{' '.join(args.opinions)}")
@@ -155,8 +158,8 @@ def _replay(args: argparse.Namespace) -> int:
     return 0 if all(r.ok for r in done[1:]) else 1
 
 
-def _registry() -> Registry:
-    registry = default_registry()
+def _registry(args: argparse.Namespace) -> Registry:
+    registry = chosen_registry(args, *(args.opinions or ["cpu_numpy"]), args.backend)
     report.broken_plugins(registry)
     return registry
 

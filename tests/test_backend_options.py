@@ -52,6 +52,18 @@ def test_values_that_no_backend_could_take(bad):
         BackendOptions(**bad)
 
 
+def test_commands_ask_about_every_backend_that_they_name(registry, monkeypatch):
+    from argparse import Namespace
+
+    from models import arguments
+    monkeypatch.setattr(arguments, "default_registry", registry)
+    args = Namespace(device=1, threads=None, allow_tf32=None)
+    for uses in (["cpu_numpy", "toy"], ["cpu_numpy,toy", None], ["cpu_numpy", "attention=toy"], []):
+        arguments.chosen_registry(args, *uses)
+    with pytest.raises(OptionError, match="--device means nothing to cpu_numpy"):
+        arguments.chosen_registry(args, "cpu_numpy", "layers.3.*:add=cpu_numpy")
+
+
 def test_one_registry_for_each_set_of_options():
     assert default_registry() is default_registry(BackendOptions())
     assert default_registry(BackendOptions(device=1)) is not default_registry()

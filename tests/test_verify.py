@@ -145,6 +145,11 @@ def test_saved_answers(tmp_path, capsys):
     out, _ = verify(capsys, "--against", str(path), *SHORT, "--json", code=1)
     found = json.loads(out)
     assert found["first_bad_layer"] == 2 and not found["ok"] and found["parting"] is None
+    arrays["tokens"][2] = 0  # far from a tie: what we drew is well ahead of it
+    np.savez(path, **arrays)
+    out, _ = verify(capsys, "--against", str(path), *SHORT, "--json", code=1)
+    found = json.loads(out)
+    assert found["parting"] == 2 and found["gap"] > 0.01 and not found["near_tie"]
     out, err = verify(capsys, "--against", str(path), "--prompt", "Another", code=2)
     assert "the same prompt" in err
     path.write_bytes(path.read_bytes()[:500])
