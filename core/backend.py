@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from core.allocator import DeviceAllocator
+from core.compare import Tolerance
 from core.dtype import DType, as_dtype, f32
 from core.errors import OptionError, PluginError
 from core.op import Op, find_op
@@ -173,6 +174,7 @@ class Kernel:
     workspace: Callable[[Call], TensorSpec] | None = None
     deterministic: bool = True
     batch_invariant: bool = False
+    tolerance: Tolerance | None = None
 
     @property
     def id(self) -> str:
@@ -202,7 +204,8 @@ class KernelSet:
                    supports: Supports | None = None, priority: int = 0,
                    prepare: Callable[..., None] | None = None, packs: Packs | None = None,
                    workspace: Callable[[Call], TensorSpec] | None = None,
-                   deterministic: bool = True, batch_invariant: bool = False) -> Callable[[F], F]:
+                   deterministic: bool = True, batch_invariant: bool = False,
+                   tolerance: Tolerance | None = None) -> Callable[[F], F]:
         """Declare the decorated function a kernel for `op`; the function itself is unchanged.
 
         dtypes     for each dtype variable of the signature, the dtypes taken: {"A": "f32 bf16"}
@@ -214,15 +217,20 @@ class KernelSet:
                    name as `packed`, and the weights' native arrays by parameter name. Kernels with
                    the same `prepare` and attributes share the result
         workspace  the spec of a scratch tensor, given to `bind` as keyword `workspace`
+        deterministic    equal inputs give equal bits, run after run
+        batch_invariant  a row's bits do not depend on the rows beside it
+        tolerance        the kernel's own, where it cannot meet its op's. The conformance suite then
+                         judges by it, and every report says so beside the op's budget
 
-        The function's parameters are the op's inputs, then its new outputs, then as keywords its
-        attributes, by the op's names.
+        The conformance suite tests the two flags. The function's parameters are the op's inputs,
+        then its new outputs, then as keywords its attributes, by the op's names.
         """
         def declare(bind: F) -> F:
             self._kernels.append(Kernel(
                 op, self.backend, name or bind.__name__, bind,
                 {var: tuple(as_dtype(d) for d in text.split()) for var, text in dtypes.items()},
-                supports, priority, prepare, packs, workspace, deterministic, batch_invariant))
+                supports, priority, prepare, packs, workspace, deterministic, batch_invariant,
+                tolerance))
             return bind
         return declare
 

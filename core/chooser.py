@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -100,8 +100,7 @@ class Chooser:
     def _claim(self, op: FusedOp, match: Match) -> Step | None:
         call = make_call(op, match.inputs, match.attrs)
         covers = tuple(sorted(match.nodes, key=self._order.__getitem__))
-        first = Selector(self.selector.registry, self.selector.backends[:1],
-                         self.selector.overrides)
+        first = replace(self.selector, backends=self.selector.backends[:1])
         kernel, refused = first.choose(call, covers[-1].name,
                                        partial(self._misplaced, inputs=match.inputs))
         if kernel is None:

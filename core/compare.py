@@ -26,6 +26,12 @@ class Tolerance:
     exact: bool = False
     roundings: float = 1.0
 
+    def __str__(self) -> str:
+        if self.exact:
+            return f"equal bits: {self.reason}"
+        return (f"{self.factor:g} × float32's error, at least {self.ulps:g} ULP, "
+                f"{self.roundings:g} × 16-bit rounding: {self.reason}")
+
 
 EXACT = Tolerance(0, 0, "moves or compares values without arithmetic", exact=True)
 

@@ -16,6 +16,7 @@
     │   └── LifetimeError       use after free, double free
     ├── PluginError             a plugin that cannot be used
     ├── BackendError            a backend is unknown or unavailable
+    ├── LockError               installed kernels are not those of the lock file
     ├── NoKernelError           no kernel takes a node; lists what was tried and why not
     └── CheckError              a cross-check failed, or a value was not finite
 
@@ -86,6 +87,10 @@ class PluginError(KernelyardError):
 
 class BackendError(KernelyardError):
     """A backend is unknown, or cannot run on this machine."""
+
+
+class LockError(KernelyardError):
+    """A lock file cannot be read, or the installed kernels are not the ones that it holds."""
 
 
 class NoKernelError(KernelyardError):

@@ -58,6 +58,8 @@ class Op(ABC):
     #: the dtype combinations that the test matrix covers: variable -> dtype name
     dtype_cases: ClassVar[Sequence[Mapping[str, str]]]
     tolerance: ClassVar[Tolerance]
+    #: a row of the results depends on no other row of the tokens or sequences, but through a state
+    independent_rows: ClassVar[bool] = True
     sig: ClassVar[Signature]
 
     def __init_subclass__(cls, **kwargs: object) -> None:

@@ -13,6 +13,8 @@ from core.registry import Registry
 
 #: (kernel id, why it was not taken)
 Refusals = list[tuple[str, str]]
+#: None where a kernel may be chosen for a call, else the reason
+Rule = Callable[[Kernel, Call], str | None]
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,13 @@ class Override:
 
 @dataclass(frozen=True)
 class Selector:
-    """A frozen preference: backends in order, then overrides (the last match wins)."""
+    """A frozen preference: backends in order, then overrides (the last match wins). Every one of
+    the rules must admit a kernel, besides the kernel's own."""
 
     registry: Registry
     backends: tuple[str, ...]
     overrides: tuple[Override, ...] = ()
+    rules: tuple[Rule, ...] = ()
 
     def override(self, op: str, node: str) -> Override | None:
         return next((o for o in reversed(self.overrides) if o.matches(op, node)), None)
@@ -79,7 +83,8 @@ class Selector:
         """
         refused: Refusals = []
         for kernel in self.candidates(call.op.name, node):
-            reason = kernel.refuses(call) or misplaced(kernel)
+            reason = kernel.refuses(call) or misplaced(kernel) or next(
+                filter(None, (rule(kernel, call) for rule in self.rules)), None)
             if reason is None:
                 return kernel, refused
             refused.append((kernel.id, reason))

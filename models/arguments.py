@@ -17,6 +17,13 @@ def add_backend_options(parser: argparse.ArgumentParser) -> None:
                         help="f32 products on a GPU may round their inputs to TF32")
 
 
+def add_rule_options(parser: argparse.ArgumentParser) -> None:
+    """--deterministic and --lock: which kernels may be chosen at all."""
+    parser.add_argument("--deterministic", action="store_true", help="only kernels that declare, "
+                        "and show on their op's samples, equal bits from run to run")
+    parser.add_argument("--lock", metavar="FILE", help="only the kernels of a lock file, unchanged")
+
+
 def chosen_registry(args: argparse.Namespace, *uses: str | None) -> Registry:
     """Everything installed, its backends opened with the options of `add_backend_options`.
 

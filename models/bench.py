@@ -15,7 +15,7 @@ import numpy as np
 from core.crosscheck import REFERENCE, CrossCheck
 from core.errors import KernelyardError, OptionError
 from models import report
-from models.arguments import add_backend_options, chosen_registry
+from models.arguments import add_backend_options, add_rule_options, chosen_registry
 from models.loading import KV_DTYPES, open_checkpoint
 from models.model import Model
 from models.profile import host_seconds, profiled
@@ -41,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--repeat", type=int, default=5, metavar="N")
     p.add_argument("--no-fusion", action="store_true")
     add_backend_options(p)
+    add_rule_options(p)
     p.add_argument("--profile", action="store_true",
                    help="also time each kind of kernel of the prompt and of a decode step alone")
     p.add_argument("--json", action="store_true")
@@ -68,7 +69,8 @@ def measure(shape: str, args: argparse.Namespace) -> dict[str, Any]:
     """One row: times in seconds, rates in tokens or bytes a second, the verdict, the ledger."""
     registry = chosen_registry(args, args.backend)
     options = Options(args.backend, args.dtype, args.quantize, args.kv_dtype,
-                      args.prompt + args.tokens, fusion=not args.no_fusion)
+                      args.prompt + args.tokens, fusion=not args.no_fusion,
+                      deterministic=args.deterministic, lock=args.lock)
     checked, verdict, ok = _check(shape, args, options)
     with open_checkpoint(random_checkpoint(shape, args.stored, layers=args.layers), options,
                          registry) as model:

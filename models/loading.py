@@ -12,10 +12,12 @@ from core.dtype import DType, as_dtype, bf16, f16, f32
 from core.errors import CheckpointError, DtypeError, OptionError, TokenizerError
 from core.fused import FusedOp
 from core.graph import Graph
+from core.lock import Lock
 from core.match import find_matches
 from core.op import find_op
 from core.registry import Registry, default_registry, split_backends
-from core.select import Override, Selector
+from core.repeat import Repeatable
+from core.select import Override, Rule, Selector
 from core.session import Session
 from core.weights import Progress, WeightStore, no_progress
 from models.architecture import find_architecture
@@ -37,6 +39,7 @@ def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *
          chunk: int = 512, group_size: int | None = None, keep: str | Sequence[str] = (),
          quantize_only: str | Sequence[str] = (), device: int | None = None,
          threads: int | None = None, allow_tf32: bool | None = None,
+         deterministic: bool = False, lock: str | Path | None = None,
          registry: Registry | None = None,
          progress: Progress = no_progress) -> Model:
     """Load a model.
@@ -53,15 +56,17 @@ def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *
     chunk        the most tokens of a prompt that are computed at once
     group_size, keep, quantize_only  the weights that share a scale; which matrices stay in full
                  precision, or which alone are quantised: see models.precision.Quantization
+    deterministic  only kernels that declare, and show, equal bits from run to run
+    lock         a lock file: only its kernels, from unchanged packages; see core.lock
     device, threads, allow_tf32   see core.backend.BackendOptions; a `registry` has its own
 
-    Raises an InputError, BackendError or NoKernelError that says what to do.
+    Raises an InputError, BackendError, LockError or NoKernelError that says what to do.
     """
     if registry is None:
         registry = default_registry(BackendOptions(device, threads, allow_tf32))
         registry.check_options(split_backends(backend))
     options = Options(backend, dtype, quantize, kv_dtype, max_context, kernels, fusion, chunk,
-                      group_size, keep, quantize_only)
+                      group_size, keep, quantize_only, deterministic, lock)
     return open_checkpoint(read_checkpoint(path_or_name, registry), options, registry, progress)
 
 
@@ -100,6 +105,9 @@ def open_checkpoint(checkpoint: Checkpoint, options: Options, registry: Registry
     _check_complete(graphs[0], hollow, checkpoint)
     for override in overrides:
         override.check(registry)
+    used = [*setting.selector.backends, *(o.backend for o in overrides)]
+    setting = replace(setting, selector=replace(setting.selector,
+                                                rules=_rules(options, registry, used)))
     _check_used(overrides, graphs, fusion=options.fusion)
     check_fits(setting, hollow, first)
     if setting.config.tied_embeddings and HEAD in checkpoint.arrays:
@@ -110,6 +118,18 @@ def open_checkpoint(checkpoint: Checkpoint, options: Options, registry: Registry
                       vocab_size=setting.config.vocab_size, max_context=setting.context,
                       fusion=options.fusion)
     return Model(checkpoint, session, setting.config)
+
+
+def _rules(options: Options, registry: Registry, backends: Sequence[str]) -> tuple[Rule, ...]:
+    """What restricts the choice besides the preference."""
+    rules: list[Rule] = []
+    if options.lock is not None:
+        lock = Lock.read(Path(options.lock))
+        lock.check(registry, list(dict.fromkeys(backends)))
+        rules.append(lock)
+    if options.deterministic:
+        rules.append(Repeatable(registry))
+    return tuple(rules)
 
 
 def _architecture_name(checkpoint: Checkpoint) -> str:

@@ -17,7 +17,7 @@ from core.registry import split_backends
 from core.verify.finite import FiniteCheck
 from core.verify.recorder import Capture, Recorder
 from models import report
-from models.arguments import add_backend_options, chosen_registry
+from models.arguments import add_backend_options, add_rule_options, chosen_registry
 from models.chat import chat
 from models.checkpoint import DEFAULT_MODEL, shipped_models
 from models.loading import KV_DTYPES, load
@@ -55,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--kernel", action="append", default=[], metavar="[NODES:]OP=BACKEND[:KERNEL]",
                    help="choose a kernel, such as attention=cpu_numpy; may repeat")
     p.add_argument("--no-fusion", action="store_true", help="use no fused kernels")
+    add_rule_options(p)
     add_backend_options(p)
     p.add_argument("--explain", nargs="?", const="table", choices=("table", "json", "graph", "dot"),
                    help="show which kernel runs what, and why others do not; or the graph")
@@ -121,7 +122,8 @@ def _run(args: argparse.Namespace) -> int:
             args.model, args.backend, dtype=args.dtype, quantize=args.quantize,
             kv_dtype=args.kv_dtype, max_context=args.max_context, kernels=args.kernel,
             group_size=args.group_size, keep=args.keep, quantize_only=args.quantize_only,
-            fusion=not args.no_fusion, registry=registry, progress=loading.progress) as model:
+            fusion=not args.no_fusion, deterministic=args.deterministic, lock=args.lock,
+            registry=registry, progress=loading.progress) as model:
         loading.stop()
         model.session.observer = check or (
             FiniteCheck(recorder) if args.check_finite else

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from core.decoding import GraphKind
 from core.dtype import DType
@@ -36,6 +37,8 @@ class Options:
     group_size: int | None = None
     keep: str | Sequence[str] = ()
     quantize_only: str | Sequence[str] = ()
+    deterministic: bool = False
+    lock: str | Path | None = None
 
 
 @dataclass(frozen=True)

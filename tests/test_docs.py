@@ -83,10 +83,15 @@ def test_adding_a_backend(tmp_path):
     assert "agrees with reference" in checked and "\nOnce upon a time, there was" in checked
     explained = run(explain, tmp_path, site)
     assert "my_backend:rms_norm" in explained and "cpu_numpy:attention" in explained
+    for command in commands("docs/conformance.md")[1:]:
+        run(command, tmp_path, site)
+    assert "| rms_norm | float32 | pass |" in (tmp_path / "matrix.md").read_text()
+    assert '"my_backend:rms_norm"' in (tmp_path / "kernelyard.lock").read_text()
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/adding-a-backend.md",
-                                  "docs/file-formats.md", "docs/find-the-bad-kernel.md"])
+                                  "docs/conformance.md", "docs/file-formats.md",
+                                  "docs/find-the-bad-kernel.md"])
 def test_links_and_paths_exist(page):
     text = (ROOT / page).read_text()
     for link in re.findall(r"\]\((?!http)([^)#]+)", text):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.conformance.gpu_report import source_hashes, uncovered
+from core.conformance.report import source_hashes, uncovered
 
 ROOT = Path(__file__).parent.parent
 REPORT = ROOT / "tests/gpu_report.json"
@@ -62,6 +62,6 @@ def written(tmp_path):
     path.write_text(json.dumps({"speeds": [1], "unverified": {"other": ["x.cu"],
                                                               "cpu_numpy": ["y"]}}))
     subprocess.run([sys.executable, "-m", "pytest", "-q", "--pyargs", "core.conformance",
-                    "--backend", "cpu_numpy", "-k", "add-", "--gpu-report", str(path)], check=True,
+                    "--backend", "cpu_numpy", "-k", "add-", "--report", str(path)], check=True,
                    cwd=tmp_path, capture_output=True, timeout=120)
     return json.loads(path.read_text())

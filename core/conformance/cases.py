@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from core.backend import Call
+from core.backend import Call, Kernel
 from core.compare import Expected
 from core.dispatch import expectations
 from core.dtype import DType, as_dtype, i4x2
+from core.errors import OptionError
 from core.op import OPS, Op
 from core.registry import Registry
 from core.samples import Draw, Sample
@@ -60,7 +61,6 @@ class Case:
             attrs["out_dtype"] = self.dtypes["O"].short
         return attrs
 
-
     @cached_property
     def expected(self) -> dict[str, Expected]:
         """What the definition says of every result."""
@@ -86,19 +86,74 @@ def dtype_id(dtypes: Mapping[str, DType]) -> str:
     return first.name + "".join(f".{k}={d}" for k, d in dtypes.items() if d != first)
 
 
-def matrix(registry: Registry, backend: str, *, large: bool = False) -> Iterator[Case]:
+@dataclass(frozen=True)
+class Subset:
+    """A part of the vocabulary: these ops and dtypes, all where empty. A dtype is a cell's id, such
+    as `float32.W=bf16`, or one name for the cells in which it occurs."""
+
+    ops: frozenset[str] = frozenset()
+    dtypes: frozenset[str] = frozenset()
+
+    def check(self) -> None:
+        """Raise OptionError for a name that selects nothing, listing what there is."""
+        for name in sorted(self.ops - set(OPS)):
+            raise OptionError(f"--op {name}: unknown op; known: {', '.join(OPS)}")
+        known = {name for op in OPS.values() for d in cells(op) for name in _dtype_names(d)}
+        for name in sorted(self.dtypes - known):
+            raise OptionError(f"--dtype {name}: no op is tested with it; expected one of "
+                              f"{', '.join(sorted(known))}")
+
+    def has(self, op: Op, dtypes: Mapping[str, DType]) -> bool:
+        return ((not self.ops or op.name in self.ops)
+                and (not self.dtypes or bool(self.dtypes & _dtype_names(dtypes))))
+
+
+EVERYTHING = Subset()
+
+
+def cells(op: Op) -> list[dict[str, DType]]:
+    """The dtype combinations that the matrix holds for an op."""
+    return [{var: as_dtype(d) for var, d in names.items()} for names in op.dtype_cases]
+
+
+def samples_of(op: Op, dtypes: Mapping[str, DType], *, large: bool = False) -> list[Sample]:
+    """The op's samples that apply to these dtypes."""
+    return [s for s in op.samples() if s.large == large and _applies(s, dtypes)]
+
+
+def offers(kernel: Kernel, dtypes: Mapping[str, DType]) -> bool:
+    """Whether the kernel declares these dtypes."""
+    return all(dtypes[var] in allowed for var, allowed in kernel.dtypes.items())
+
+
+def matrix(registry: Registry, backend: str, *, large: bool = False, subset: Subset = EVERYTHING,
+           ) -> Iterator[Case]:
     """Every case of a backend, in the order of the vocabulary."""
     for op in OPS.values():
         kernels = registry.kernels(backend, op.name)
-        for names in op.dtype_cases:
-            dtypes = {var: as_dtype(d) for var, d in names.items()}
-            if not any(all(dtypes[v] in ds for v, ds in k.dtypes.items()) for k in kernels):
+        for dtypes in cells(op):
+            if not subset.has(op, dtypes):
+                continue
+            if not any(offers(k, dtypes) for k in kernels):
                 yield Case(op, backend, dtypes, None)
                 continue
-            for sample in op.samples():
-                if sample.large == large and _applies(sample, names):
-                    yield Case(op, backend, dtypes, sample)
+            for sample in samples_of(op, dtypes, large=large):
+                yield Case(op, backend, dtypes, sample)
 
 
-def _applies(sample: Sample, names: Mapping[str, str]) -> bool:
-    return all(names[var] in allowed.split() for var, allowed in (sample.only or {}).items())
+def cases_of(kernel: Kernel) -> Iterator[Case]:
+    """The cases of a kernel's op with dtypes that it declares, without the large ones."""
+    op = OPS[kernel.op]
+    for dtypes in cells(op):
+        if offers(kernel, dtypes):
+            for sample in samples_of(op, dtypes):
+                yield Case(op, kernel.backend, dtypes, sample)
+
+
+def _dtype_names(dtypes: Mapping[str, DType]) -> set[str]:
+    return {dtype_id(dtypes), *(n for d in dtypes.values() for n in (d.name, d.short))}
+
+
+def _applies(sample: Sample, dtypes: Mapping[str, DType]) -> bool:
+    return all(dtypes[var].short in allowed.split()
+               for var, allowed in (sample.only or {}).items())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from core.arena import POISON
 from core.backend import Kernel
-from core.compare import Comparison, Expected, compare
+from core.compare import Comparison, Expected, Tolerance, compare
 from core.conformance.cases import Case
 from core.dispatch import read_results, single_op_plan
 from core.dtype import DType
@@ -21,24 +23,32 @@ GUARD = 256  # bytes on each side of every tensor
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case on one kernel: comparisons by result, and broken rules."""
+    """What became of a case on one kernel: comparisons by result, and broken rules.
+
+    `comparisons` are by the op's tolerance and are what a report shows; `judged` are by the
+    kernel's own where it declares one, and decide.
+    """
 
     kernel: Kernel
     comparisons: dict[str, Comparison]
+    judged: dict[str, Comparison]
     broken: list[str]
 
     @property
     def ok(self) -> bool:
-        return not self.broken and all(c.ok for c in self.comparisons.values())
+        return not self.broken and all(c.ok for c in self.judged.values())
 
     @property
     def used(self) -> float:
+        """The largest share of the op's budget, whatever the kernel declares."""
         return max((c.used for c in self.comparisons.values()), default=0.0)
 
     def __str__(self) -> str:
         lines = [f"{self.kernel.id}:", *(f"  {b}" for b in self.broken)]
-        return "\n".join(lines + [f"  `{k}` {'ok' if c.ok else 'WRONG'}: {c}"
-                                  for k, c in self.comparisons.items()])
+        lines += [f"  `{k}` {'ok' if c.ok else 'WRONG'}: {c}" for k, c in self.judged.items()]
+        if self.kernel.tolerance is not None:
+            lines.append(f"  judged by its own tolerance, {self.kernel.tolerance}")
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,46 @@ def run_case(case: Case, kernel: Kernel, registry: Registry,
             a is None or b is None or a.tobytes() == b.tobytes()
             for a, b in zip(*runs, strict=True)):
         broken.append("two runs differ in bits, but deterministic=False is not declared")
-    comparisons = {k: compare(a, expected[k], case.op.tolerance)
-                   for k, a in zip(names, runs[0], strict=True) if a is not None}
-    return Outcome(kernel, comparisons, list(dict.fromkeys(broken)))
+    def compared(tolerance: Tolerance) -> dict[str, Comparison]:
+        return {k: compare(a, expected[k], tolerance)
+                for k, a in zip(names, runs[0], strict=True) if a is not None}
+
+    by_op = compared(case.op.tolerance)
+    judged = by_op if kernel.tolerance is None else compared(kernel.tolerance)
+    return Outcome(kernel, by_op, judged, list(dict.fromkeys(broken)))
+
+
+def repeats(case: Case, kernel: Kernel, registry: Registry, runs: int) -> bool:
+    """Whether that many runs from equal inputs give equal bits."""
+    guarded = Guarded(registry, case)
+    plan = single_op_plan(case.op, case.arrays, case.attrs, backend=case.backend,
+                          kernel=kernel.name, registry=registry, place=guarded)
+    first = None
+    for _ in range(runs):
+        guarded.reset()
+        plan.run()
+        bits = [None if a is None else a.tobytes() for a in read_results(plan, case.op)]
+        first = first or bits
+        if bits != first:
+            return False
+    return True
+
+
+def time_case(case: Case, kernel: Kernel, registry: Registry) -> float:
+    """Median seconds of one run, of at least five within 20 ms or so, by batches that are long
+    enough for the clock. The first, which may compile, is left out."""
+    plan = single_op_plan(case.op, case.arrays, case.attrs, backend=case.backend,
+                          kernel=kernel.name, registry=registry)
+    wait = registry.backend(case.backend).allocator.synchronize
+
+    def batch(runs: int) -> float:
+        wait()
+        start = time.perf_counter()
+        for _ in range(runs):
+            plan.run()
+        wait()
+        return (time.perf_counter() - start) / runs
+
+    batch(1)
+    runs = max(1, min(1000, int(0.004 / max(batch(1), 1e-7))))
+    return statistics.median(batch(runs) for _ in range(5))

@@ -120,6 +120,7 @@ class Attention(Op):
     signature = ("q A[T,H,d], cache C[2,NB,BS,Hkv,d], cache_scales f32[2,NB,BS,Hkv]?, "
                  "block_table i32[S,B], query_starts i32[S+1], seq_lens i32[S] -> out A[T,H,d]")
     attributes: ClassVar = {"scale": Attr(float)}
+    independent_rows = False
     dtype_cases = _CACHES
     tolerance = Tolerance(8, 4, "two sums in any order with exp between them; online softmax "
                           "rescales its partial sums, one more rounding a tile; tensor cores take "
@@ -213,7 +214,10 @@ class Attention(Op):
             ("one_token", 2, 2, 8, [(1, 1)], True), ("prefill_512", 2, 1, 64, [(512, 512)], True),
             ("empty", 2, 1, 64, [], True), ("odd_head", 3, 1, 33, [(2, 21)], False),
             ("idle_row", 2, 1, 16, [(1, 5), (1, 0)], False),
-            ("ragged", 4, 2, 64, [(1, 33), (5, 5), (17, 40), (1, 1)], False))
+            ("ragged", 4, 2, 64, [(1, 33), (5, 5), (17, 40), (1, 1)], False),
+            # sequences of a step that bring no token, behind and between those that do
+            ("mixed", 4, 2, 64, [(2, 11), (0, 5)], False),
+            ("mixed_between", 4, 1, 32, [(1, 40), (0, 7), (4, 20)], False))
         return [batch(*shape, quantized) for quantized in (False, True) for shape in shapes]
 
     def error_samples(self) -> list[ErrorSample]:

@@ -29,7 +29,7 @@ while [ $# -gt 0 ]; do
     report)  # what CI goes by: tests/gpu_report.json, with the speeds of models.bench
         cp ../tests/gpu_report.json "$out/"  # backends that are not tested now keep their part
         timeout 400 python3 -m pytest --pyargs core.conformance "${named[@]}" -q -n 12 \
-            -p no:cacheprovider -p no:benchmark --gpu-report "$out/gpu_report.json" \
+            -p no:cacheprovider -p no:benchmark --report "$out/gpu_report.json" \
             >"$out/conformance.log" 2>&1
         tail -2 "$out/conformance.log"
         row=0

@@ -1,0 +1,61 @@
+"""Properties that follow from the ops' contracts, on drawn shapes, for every kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import pytest
+
+from core.conformance.properties import Refused
+from core.conformance.report import PROPERTY
+from core.conformance.trials import Trial
+
+# typed as Any: the package is an optional extra
+hypothesis: Any = pytest.importorskip("hypothesis",
+                                      reason="properties need hypothesis: pip install hypothesis")
+st: Any = pytest.importorskip("hypothesis.strategies")
+
+EXAMPLES = 12
+T = TypeVar("T")
+
+
+class Drawn:
+    """An example's choices, from hypothesis: the same ones in every run."""
+
+    def __init__(self, data: Any) -> None:  # noqa: ANN401 - hypothesis is optional
+        self._data = data
+
+    def integer(self, low: int, high: int) -> int:
+        return int(self._data.draw(st.integers(low, high)))
+
+    def choice(self, options: Sequence[T]) -> T:
+        chosen: T = options[self.integer(0, len(options) - 1)]
+        return chosen
+
+
+def test_holds(trial: Trial, record_property: Callable[[str, object], None]) -> None:
+    kernel, ran, refused = trial.subject.kernel, [], []
+    found: dict[str, Any] = {"property": trial.claim.name, "backend": kernel.backend,
+                             "op": kernel.op, "kernel": kernel.name}
+    record_property(PROPERTY, found)
+
+    @hypothesis.settings(  # type: ignore[untyped-decorator]
+        max_examples=EXAMPLES, derandomize=True, database=None, deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck))
+    @hypothesis.given(st.data())  # type: ignore[untyped-decorator]
+    def example(data: Any) -> None:  # noqa: ANN401
+        try:
+            trial.claim.check(trial.subject, Drawn(data))
+        except AssertionError as error:
+            pytest.fail(f"{kernel.id} for {kernel.op} breaks `{trial.claim.says}`: {error}",
+                        pytrace=False)
+        except Refused as reason:
+            refused.append(str(reason))
+        else:
+            ran.append(True)
+
+    example()
+    if not ran:
+        found["reasons"] = [f"{kernel.id}: {refused[0]}"]
+        pytest.skip(f"{kernel.id} refuses every example: {refused[0]}")

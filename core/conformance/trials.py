@@ -1,0 +1,37 @@
+"""Trials: each property on each kernel, with each set of dtypes that the kernel declares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from core.backend import Kernel
+from core.conformance.cases import EVERYTHING, Subset, cells, dtype_id, offers
+from core.conformance.properties import PROPERTIES, Property, Subject
+from core.op import OPS
+from core.registry import Registry
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One property of one subject."""
+
+    claim: Property
+    subject: Subject
+
+    @property
+    def id(self) -> str:
+        """Such as `shifting-cpu_numpy-softmax-float32`, by the kernel's name."""
+        kernel = self.subject.kernel
+        return "-".join([self.claim.name, kernel.backend, kernel.name,
+                         dtype_id(self.subject.dtypes)])
+
+
+def trials(registry: Registry, kernel: Kernel, subset: Subset = EVERYTHING) -> Iterator[Trial]:
+    """Every trial of a kernel."""
+    op = OPS[kernel.op]
+    for dtypes in cells(op):
+        if offers(kernel, dtypes) and subset.has(op, dtypes):
+            for prop in PROPERTIES.values():
+                if prop.applies(op):
+                    yield Trial(prop, Subject(registry, kernel, dtypes))

@@ -1,0 +1,185 @@
+"""Each property of the conformance suite fails for a kernel that breaks it."""
+
+import inspect
+from functools import partial
+
+import numpy as np
+import pytest
+from test_mutants import attention
+
+from core.backend import Kernel
+from core.conformance.properties import PROPERTIES, Refused
+from core.conformance.trials import trials
+from core.ops.quantized import expand_weight
+from core.registry import Registry
+
+
+class Random:
+    """Draws without hypothesis: enough for faults that most examples show."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+
+    def integer(self, low, high):
+        return int(self.rng.integers(low, high + 1))
+
+    def choice(self, options):
+        return options[self.integer(0, len(options) - 1)]
+
+
+def subject(op, bind, *, batch_invariant=False):
+    """A kernel beside cpu_numpy's own."""
+    registry = Registry()
+    real = registry.kernels("cpu_numpy", op)[0]
+    changed = bind(real.bind)
+    scratch = real.workspace if "workspace" in inspect.signature(changed).parameters else None
+    mutant = Kernel(op, "cpu_numpy", "mutant", changed, real.dtypes, workspace=scratch,
+                    batch_invariant=batch_invariant)
+    registry._kernels["cpu_numpy"][op].append(mutant)
+    registry.sources[mutant] = "test"
+    return next(iter(trials(registry, mutant))).subject
+
+
+def broken(name, tested):
+    """What the property says of the subject in 30 examples, None if it holds."""
+    ran = 0
+    for seed in range(30):
+        try:
+            with np.errstate(all="ignore"):
+                PROPERTIES[name].check(tested, Random(seed))
+        except Refused:
+            continue
+        except AssertionError as error:
+            return str(error) or "differs"
+        ran += 1
+    assert ran
+    return None
+
+
+def depends_on_position(bind):
+    """Adds a little to the first row of a call, as a kernel does that misreads a tile."""
+    def mutant(a, b, out):
+        return lambda: (np.add(a, b, out=out), np.add(out[:1], 0.1, out=out[:1]))
+    return mutant
+
+
+def rounds_by_batch(bind):
+    """Right within the tolerance, but sums in another order when there are more rows."""
+    def mutant(x, weight, out, *, eps):
+        def launch():
+            if len(x) > 3:
+                mean = np.mean(x[:, ::-1] ** 2, axis=-1, keepdims=True, dtype=np.float64)
+                out[:] = x / np.sqrt(mean + eps) * weight
+            else:
+                bind(x, weight, out, eps=eps)()
+        return launch
+    return mutant
+
+
+def overwrites(bind):
+    """Stores the tokens of a step and clears what steps before it stored."""
+    def mutant(k, v, cache, cache_scales, slots):
+        def launch():
+            cache[:] = 0
+            bind(k, v, cache, cache_scales, slots)()
+        return launch
+    return mutant
+
+
+def _attention(change):
+    """The plain attention of the mutants, on inputs that `change` has edited."""
+    def bind(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale):
+        def launch():
+            new = change({"block_table": block_table.copy(), "query_starts": query_starts.copy(),
+                          "seq_lens": seq_lens.copy()})
+            attention(q, cache, cache_scales, new["block_table"], new["query_starts"],
+                      new["seq_lens"], out, scale=scale)()
+        return launch
+    return lambda real: bind
+
+
+def first_length_for_all(x):
+    x["seq_lens"] = np.minimum(x["seq_lens"], x["seq_lens"][:1].repeat(len(x["seq_lens"])))
+    return x
+
+
+def blocks_in_order(x):
+    """Ignores the block table: takes the blocks one after another."""
+    counts = (x["block_table"] >= 0).sum(1)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    x["block_table"] = (starts[:, None] + np.arange(x["block_table"].shape[1])).astype(np.int32)
+    return x
+
+
+def not_causal(bind):
+    def mutant(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale):
+        def launch():
+            attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out,
+                      scale=scale, extra_key=1000)()
+        return launch
+    return mutant
+
+
+def far_positions_clipped(bind):
+    """A table of angles that ends at 255."""
+    def mutant(x, positions, inv_freq, out, *, interleaved, workspace):
+        near = np.empty_like(positions)
+        run = bind(x, near, inv_freq, out, interleaved=interleaved, workspace=workspace)
+        return lambda: (np.minimum(positions, 255, out=near), run())
+    return mutant
+
+
+def without_maximum(bind):
+    """exp(x) / (0.01 + sum(exp(x))): not shifted, and guarded against a division by 0."""
+    def mutant(x, out):
+        def launch():
+            e = np.exp(x)
+            np.divide(e, 1e-2 + e.sum(axis=-1, keepdims=True), out=out)
+        return launch
+    return mutant
+
+
+def zeros_left_out(bind):
+    def mutant(x, codes, scales, zeros, bias, out, *, bits, group_size):
+        def launch():
+            w = expand_weight(codes, scales, None, bits, group_size, x.shape[1])
+            out[:] = x @ w.T + (0 if bias is None else bias)
+        return launch
+    return mutant
+
+
+MUTANTS = {
+    "permuting_rows": ("add", depends_on_position, {}),
+    "splitting_rows": ("kv_cache_write", overwrites, {}),
+    "rows_alone": ("rms_norm", rounds_by_batch, {"batch_invariant": True}),
+    "permuting_sequences": ("attention", _attention(first_length_for_all), {}),
+    "sequences_alone": ("attention", _attention(first_length_for_all), {}),
+    "splitting_a_prefill": ("attention", not_causal, {}),
+    "paging": ("attention", _attention(blocks_in_order), {}),
+    "relative_positions": ("rope", far_positions_clipped, {}),
+    "shifting": ("softmax", without_maximum, {}),
+    "expanding": ("quantized_linear", zeros_left_out, {}),
+}
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_a_mutant_breaks(name):
+    op, bind, options = MUTANTS[name]
+    assert broken(name, subject(op, bind, **options)) is not None
+
+
+@pytest.mark.parametrize("name", PROPERTIES)
+def test_the_real_kernel_holds(name):
+    assert broken(name, subject(MUTANTS[name][0], lambda real: real)) is None
+
+
+def test_bits_are_asked_only_of_kernels_that_promise_them():
+    assert broken("rows_alone", subject("rms_norm", rounds_by_batch)) is None
+    said = broken("rows_alone", subject("rms_norm", rounds_by_batch, batch_invariant=True))
+    assert "has other bits" in said
+
+
+def test_plain_attention_holds_everywhere():
+    """The control of the attention mutants."""
+    for name in ("permuting_sequences", "sequences_alone", "splitting_a_prefill", "paging"):
+        assert broken(name, subject("attention", lambda real: partial(attention))) is None
