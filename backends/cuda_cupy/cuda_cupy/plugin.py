@@ -1,4 +1,4 @@
-"""Entry point: names the backend and its fused ops without importing CuPy."""
+"""Entry point: names the backend without importing CuPy."""
 
 from core.backend import BackendSpec
 from core.hookspecs import hookimpl
@@ -11,13 +11,6 @@ def register_backends(register):
     register(BackendSpec("cuda_cupy", "cuda", "cuda_cupy.backend:CupyBackend",
                          "CUDA C++ through CuPy, captured into graphs",
                          {"cupy": "pip install 'cupy-cuda13x[ctk]'"}, options=("device",)))
-
-
-@hookimpl
-def register_ops(register):
-    from cuda_cupy.ops import FUSED
-    for op in FUSED:
-        register(op)
 
 
 @hookimpl

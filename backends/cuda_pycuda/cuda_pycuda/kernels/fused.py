@@ -1,4 +1,4 @@
-"""Fused kernels for decode steps; core/ops/fused.py says what they stand for."""
+"""Fused kernels for decode steps; core/ops/fused*.py say what they stand for."""
 
 from core.tensor import TensorSpec
 from cuda_pycuda.kernels import linear, quantized
