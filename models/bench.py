@@ -18,6 +18,7 @@ from models import report
 from models.arguments import add_backend_options, add_rule_options, chosen_registry
 from models.loading import KV_DTYPES, open_checkpoint
 from models.model import Model
+from models.precision import add_arguments
 from models.profile import host_seconds, profiled
 from models.setting import Options
 from models.shapes import SHAPES, random_checkpoint
@@ -33,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--stored", default="f32", choices=("f32", "f16", "bf16"),
                    help="dtype of the stored weights (default: f32)")
     p.add_argument("--dtype", choices=("f32", "f16", "bf16"), help="of the activations")
-    p.add_argument("--quantize", choices=("int8", "int4"))
+    add_arguments(p)
     p.add_argument("--kv-dtype", choices=KV_DTYPES)
     p.add_argument("--layers", type=int, metavar="N", help="fewer layers than the shape has")
     p.add_argument("--prompt", type=int, default=32, metavar="N", help="tokens of the prompt")
@@ -70,7 +71,9 @@ def measure(shape: str, args: argparse.Namespace) -> dict[str, Any]:
     registry = chosen_registry(args, args.backend)
     options = Options(args.backend, args.dtype, args.quantize, args.kv_dtype,
                       args.prompt + args.tokens, fusion=not args.no_fusion,
-                      deterministic=args.deterministic, lock=args.lock)
+                      deterministic=args.deterministic, lock=args.lock,
+                      group_size=args.group_size, keep=args.keep,
+                      quantize_only=args.quantize_only)
     checked, verdict, ok = _check(shape, args, options)
     with open_checkpoint(random_checkpoint(shape, args.stored, layers=args.layers), options,
                          registry) as model:
@@ -90,6 +93,7 @@ def measure(shape: str, args: argparse.Namespace) -> dict[str, Any]:
         return {
             "shape": shape, "layers": model.config.layers, "backend": args.backend,
             "device": backend.describe(), "stored": args.stored, "quantize": args.quantize,
+            "keep": args.keep, "quantize_only": args.quantize_only,
             "prompt": args.prompt, "tokens": args.tokens, "repeat": args.repeat,
             "prefill_tokens_per_s": args.prompt / statistics.median(prefill),
             "time_to_first_token_s": statistics.median(prefill),
