@@ -175,6 +175,7 @@ class Kernel:
     deterministic: bool = True
     batch_invariant: bool = False
     tolerance: Tolerance | None = None
+    option: str | None = None
 
     @property
     def id(self) -> str:
@@ -205,7 +206,8 @@ class KernelSet:
                    prepare: Callable[..., None] | None = None, packs: Packs | None = None,
                    workspace: Callable[[Call], TensorSpec] | None = None,
                    deterministic: bool = True, batch_invariant: bool = False,
-                   tolerance: Tolerance | None = None) -> Callable[[F], F]:
+                   tolerance: Tolerance | None = None,
+                   option: str | None = None) -> Callable[[F], F]:
         """Declare the decorated function a kernel for `op`; the function itself is unchanged.
 
         dtypes     for each dtype variable of the signature, the dtypes taken: {"A": "f32 bf16"}
@@ -221,16 +223,22 @@ class KernelSet:
         batch_invariant  a row's bits do not depend on the rows beside it
         tolerance        the kernel's own, where it cannot meet its op's. The conformance suite then
                          judges by it, and every report says so beside the op's budget
+        option           a field of `BackendOptions`: the kernel is chosen only where the user set
+                         it, such as "allow_tf32"
 
         The conformance suite tests the two flags. The function's parameters are the op's inputs,
         then its new outputs, then as keywords its attributes, by the op's names.
         """
+        if option is not None and option not in BackendOptions.__dataclass_fields__:
+            raise PluginError(f"kernel of {self.backend} for {op}: option {option!r} is no field "
+                              "of core.backend.BackendOptions")
+
         def declare(bind: F) -> F:
             self._kernels.append(Kernel(
                 op, self.backend, name or bind.__name__, bind,
                 {var: tuple(as_dtype(d) for d in text.split()) for var, text in dtypes.items()},
                 supports, priority, prepare, packs, workspace, deterministic, batch_invariant,
-                tolerance))
+                tolerance, option))
             return bind
         return declare
 

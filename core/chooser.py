@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from core.backend import Call, Kernel, Launch
+from core.compare import Tolerance
 from core.errors import OpError
 from core.fused import FusedOp
 from core.graph import Graph, Node, Value
@@ -37,6 +38,11 @@ class Step:
     results: dict[str, Tensor] = field(default_factory=dict)
     launches: list[Launch] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """What the results are judged by: the kernel's own where it declares one."""
+        return self.kernel.tolerance or self.op.tolerance
 
 
 class Chooser:

@@ -157,7 +157,7 @@ class CrossCheck:
         return {k: np.array(a[where[k]] if k in where else a) for k, a in arrays.items()}
 
     def _judge(self, plan: Plan, watch: _Watch, before: Mapping[str, Array]) -> None:
-        step, tolerance = watch.step, watch.step.op.tolerance
+        step, tolerance = watch.step, watch.step.tolerance
         place = step.node.name, step.call.phase
         mine = {k: t.numpy() for k, t in step.results.items()}
         # in a decode step, only what a call may write; whole states are compared at every prefill
@@ -208,7 +208,7 @@ class CrossCheck:
         """Keep the smallest budget that the definition has given this node, for its next calls."""
         place = step.node.name, step.call.phase
         for key, expected in settled.expected.items():
-            found, old = budget_of(expected, step.op.tolerance), self._budgets.get((*place, key))
+            found, old = budget_of(expected, step.tolerance), self._budgets.get((*place, key))
             self._budgets[(*place, key)] = found if old is None or old.exact else Budget(
                 min(found.peak, old.peak), min(found.nmse, old.nmse),
                 min(found.arithmetic, old.arithmetic))
@@ -297,14 +297,14 @@ class _Settled:
                 voters.append(Voter(label, self.results[name], sources_of(kernels, registry)))
         exact = {k: _stored(e) for k, e in self.expected.items()}
         voters.append(Voter(REFERENCE, exact, frozenset([REFERENCE])))
-        tolerance = self.step.op.tolerance
+        tolerance = self.step.tolerance
         return str(take_vote(voters, {k: budget_of(e, tolerance)
                                       for k, e in self.expected.items()}))
 
 
 def _verdicts(step: Step, found: Mapping[str, Array], expected: Mapping[str, Expected],
               ) -> list[Comparison]:
-    return [compare(a, expected[k], step.op.tolerance) for k, a in found.items() if k in expected]
+    return [compare(a, expected[k], step.tolerance) for k, a in found.items() if k in expected]
 
 
 def _inside(plan: Plan) -> list[tuple[str, str]]:

@@ -83,12 +83,17 @@ class Selector:
         """
         refused: Refusals = []
         for kernel in self.candidates(call.op.name, node):
-            reason = kernel.refuses(call) or misplaced(kernel) or next(
+            reason = kernel.refuses(call) or self._not_asked(kernel) or misplaced(kernel) or next(
                 filter(None, (rule(kernel, call) for rule in self.rules)), None)
             if reason is None:
                 return kernel, refused
             refused.append((kernel.id, reason))
         return None, refused
+
+    def _not_asked(self, kernel: Kernel) -> str | None:
+        if kernel.option is None or kernel.option in self.registry.options.given():
+            return None
+        return f"needs --{kernel.option.replace('_', '-')}"
 
     def no_kernel(self, call: Call, node: str, refused: Sequence[tuple[str, str]]) -> NoKernelError:
         """The error for a node that nothing takes: what was asked, what was tried, what to do."""

@@ -2,12 +2,15 @@
 
 from importlib.metadata import EntryPoint, entry_points
 
+import numpy as np
 import pytest
 import toy_backend
 
 import models
-from core.backend import BackendOptions, BackendSpec
-from core.errors import OptionError
+from core.backend import BackendOptions, BackendSpec, KernelSet
+from core.compare import Tolerance
+from core.crosscheck import CrossCheck
+from core.errors import OptionError, PluginError
 from core.plugins import GROUP, Plugins
 from core.registry import Registry, default_registry
 from cpu_numpy.backend import NumpyBackend
@@ -67,3 +70,44 @@ def test_commands_ask_about_every_backend_that_they_name(registry, monkeypatch):
 def test_one_registry_for_each_set_of_options():
     assert default_registry() is default_registry(BackendOptions())
     assert default_registry(BackendOptions(device=1)) is not default_registry()
+
+
+def coarse(x, weight, bias, out):
+    """A product of inputs cut to 10 bits of mantissa, as TF32 has."""
+    def cut(a):
+        return (a.view(np.int32) & ~0x1FFF).view(np.float32)
+
+    def launch():
+        np.dot(cut(x), cut(weight).T, out=out)
+    return launch
+
+
+def with_coarse(registry, **declared):
+    """`cpu_numpy` with that kernel before its own."""
+    kernels = KernelSet("cpu_numpy")
+    kernels.implements("linear", name="coarse", priority=9, option="allow_tf32", supports=lambda c:
+                       None if c.inputs["bias"] is None else "takes no bias",
+                       dtypes={"A": "f32", "W": "f32", "O": "f32"}, **declared)(coarse)
+    registry.kernels("cpu_numpy", "linear").insert(0, *kernels)
+    registry.sources[registry.kernels("cpu_numpy", "linear")[0]] = "this test"
+    return registry
+
+
+def test_a_kernel_may_wait_for_an_option():
+    def ledger(**options):
+        registry = with_coarse(Registry(options=BackendOptions(**options)))
+        with models.load("stories-llama2", registry=registry) as model:
+            return [e for e in model.ledger.entries if e.op == "linear"]
+    assert all(("cpu_numpy:coarse", "needs --allow-tf32") in e.refused for e in ledger())
+    assert all(e.kernel == "cpu_numpy:coarse" for e in ledger(allow_tf32=True))
+    with pytest.raises(PluginError, match="option 'fast' is no field"):
+        KernelSet("toy").implements("add", dtypes={"A": "f32"}, option="fast")
+
+
+@pytest.mark.parametrize("own", [None, Tolerance(4, 2 * 2**13, "TF32's 10 bits")])
+def test_a_check_judges_by_the_kernel_s_own_tolerance(own):
+    registry = with_coarse(Registry(options=BackendOptions(allow_tf32=True)), tolerance=own)
+    with models.load("stories-llama2", registry=registry) as model:
+        model.session.observer = check = CrossCheck(registry, ["reference"])
+        model.generate("Once upon a time", max_new_tokens=3).run()
+        assert check.ok == (own is not None)

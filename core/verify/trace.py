@@ -117,7 +117,7 @@ class Catch:
             launch()
             if caught:
                 expected = expectations(step.op, inputs, step.call.attrs)
-                found = [compare(t.numpy(), expected[k], step.op.tolerance)
+                found = [compare(t.numpy(), expected[k], step.tolerance)
                          for k, t in step.results.items() if k in expected]
                 self.verdict = max(found, key=lambda v: v.used)
                 self.reference = {k: e.exact[where[k]] if k in where else e.exact

@@ -10,7 +10,8 @@ KERNELYARD_API = 1
 def register_backends(register):
     register(BackendSpec("cuda_cupy", "cuda", "cuda_cupy.backend:CupyBackend",
                          "CUDA C++ through CuPy, captured into graphs",
-                         {"cupy": "pip install 'cupy-cuda13x[ctk]'"}, options=("device",)))
+                         {"cupy": "pip install 'cupy-cuda13x[ctk]'"},
+                         options=("device", "allow_tf32")))
 
 
 @hookimpl

@@ -4,6 +4,7 @@ many."""
 from functools import partial
 
 from core.backend import Call
+from core.compare import Tolerance
 from core.dtype import f32
 from core.tensor import TensorSpec
 from cuda_cupy import blas, shapes
@@ -84,6 +85,21 @@ def _rounded_bias(call: Call) -> str | None:
 def linear_cublas(x, weight, bias, out):
     product = partial(blas.product, x, weight, out, add=bias is not None)
     return sequence(nothing if bias is None else fill_bias(bias, out), product)
+
+
+def _tf32(call: Call) -> str | None:
+    return _library(call) if call.inputs["bias"] is None else "takes no bias"
+
+
+#: Each input keeps 10 bits after the leading one, and may be cut off rather than rounded: 2^-10 of
+#: each product for either, in units of float32's 2^-23.
+TF32 = Tolerance(4, 2 * 2**13, "inputs are cut to TF32's 10 bits of mantissa, sums are float32")
+
+
+@kernels.implements("linear", name="linear_tf32", supports=_tf32, priority=2, tolerance=TF32,
+                    option="allow_tf32", dtypes={"A": "f32", "W": "f32", "O": "f32"})
+def linear_tf32(x, weight, bias, out):
+    return partial(blas.product, x, weight, out, add=False, tf32=True)
 
 
 def _bias_after(call: Call) -> str | None:
