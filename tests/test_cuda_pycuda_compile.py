@@ -31,6 +31,8 @@ CASES = [
     ("quantized_gemv.cu", {**PAIR, **CODES, "A": F, "B": F, "O": F, "K": 2048, "DEPTH": 4}),
     ("quantized_gemv.cu", {**ROW, **CODES, "A": B, "B": B, "O": B, "K": 8192, "BITS": 4,
                            "GROUP": 128, "ZEROS": 1}),
+    ("quantized_gemv.cu", {**ROW, **CODES, "A": F, "B": F, "O": F, "K": 11008, "DEPTH": 16,
+                           "ZEROS": 1}),
     ("gemv_few.cu", {"A": F, "W": B, "B": B, "O": F, "BITS": 0, "ALIGNED": 1, "TOKENS": 16}),
     ("gemv_few.cu", {"A": B, "B": B, "O": B, "BITS": 4, "ALIGNED": 0, "TOKENS": 2}),
     ("gemm.cu", {"A": F, "W": F, "B": F, "O": F, "BITS": 0, "ALIGNED": 1}),

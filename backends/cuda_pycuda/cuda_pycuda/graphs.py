@@ -40,7 +40,7 @@ def record(launch: Launch) -> Launch:
 
     def replay() -> None:
         status, = driver.cuGraphLaunch(ready, stream)
-        if status:
+        if int(status):
             raise BackendError(f"cuda_pycuda: replaying a step failed with {status!r}")
     return replay
 
@@ -48,7 +48,7 @@ def record(launch: Launch) -> Launch:
 def wait_for(other_stream: int) -> Launch:
     """What makes this backend's stream wait for all that is queued on another by then."""
     ours, theirs = driver.CUstream(device().stream.handle), driver.CUstream(other_stream)
-    event = _check(driver.cuEventCreate(driver.CUevent_flags.CU_EVENT_DISABLE_TIMING))
+    event = _check(driver.cuEventCreate(int(driver.CUevent_flags.CU_EVENT_DISABLE_TIMING)))
 
     def wait() -> None:
         _check(driver.cuEventRecord(event, theirs))
