@@ -1,7 +1,7 @@
-"""Writing GGUF with the `gguf` package: F32, F16, BF16 or Q8_0, with tokenizer and template.
+"""Writing GGUF with the `gguf` package: F32, F16, BF16, Q8_0 or Q4_0, with tokenizer and template.
 
 Norms and biases are F32 as llama.cpp expects; a matrix whose rows are no multiple of 32 stays F16
-where Q8_0 was asked for, as in llama-quantize. Matrices that `--keep` names keep their dtype.
+where integers were asked for, as in llama-quantize. Matrices that `--keep` names keep their dtype.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from models.precision import Quantization
 from models.tokenizers.build import vocabulary_of
 from models.tokenizers.vocabulary import TokenType
 
-TYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16", "int8": "Q8_0"}
+TYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}
 
 
 def load_gguf() -> Any:  # noqa: ANN401 - a module
@@ -38,7 +38,7 @@ def load_gguf() -> Any:  # noqa: ANN401 - a module
 
 def write_gguf(source: Source, path: Path, kind: str, progress: Progress,
                quantization: Quantization | None = None) -> None:
-    """kind: a key of TYPES; for int8, `quantization` may say which matrices.
+    """kind: a key of TYPES; for int8 and int4, `quantization` may say which matrices.
 
     Raises ConfigError for an architecture that GGUF names differently, TokenizerError for a
     tokenizer that it cannot hold."""
@@ -91,7 +91,7 @@ def _stored(source: Source, name: str, kind: str | None, gguf: Any) -> Any:  # n
         return types.F32
     if kind is None:
         return types[TYPES[as_dtype(source.dtype(name)).short]]
-    if kind == "int8" and shape[-1] % 32:
+    if kind in ("int8", "int4") and shape[-1] % 32:
         return types.F16
     return types[TYPES[kind]]
 

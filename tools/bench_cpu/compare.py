@@ -1,147 +1,185 @@
-"""Decode and prefill speed of cpu_numba beside cpu_numpy, at published models' shapes.
+"""Our CPU backends beside llama.cpp: the same weights, the same threads, taking turns.
 
     python tools/bench_cpu/compare.py [--shapes tinyllama-1.1b llama3.2-1b qwen2.5-0.5b]
-        [--weights f32 bf16 int8 int4] [--layers N] [--prompt 128] [--rounds 5] [--seconds 1.0]
+        [--weights f32 bf16 int8 int4] [--layers N] [--rounds 5] [--profile] [--json FILE]
 
-The weights are random: speed does not depend on them. The two backends share them and take turns in
-one process; medians are printed, with the share of the read bandwidth that the faster backend's own
-probe reached in the same process, and the largest difference of the logits relative to the largest
-logit. `models.bench` holds every kernel to the float64 definition; this is about ratios.
+Random weights at published shapes (speed does not depend on their values) are exported to GGUF by
+our own writer: F32, BF16, Q8_0, Q4_0. llama.cpp and our backends each load that file in a process
+of their own, and take turns at a prompt and greedy decoding; medians count. Then our logits, step
+by step, are held to llama.cpp's for the same tokens, and every kernel of one layer and the head to
+its float64 definition.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import platform
 import statistics
 import sys
-import time
-from dataclasses import dataclass, field, replace
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))
+from engines import LLAMA, Engine
+
 from core.registry import default_registry
-from core.tensor import Array
-from models.builder import INV_FREQ
-from models.loading import open_checkpoint
-from models.model import Model
-from models.setting import Options
+from core.weights import no_progress
+from models.checkpoint import read_checkpoint
+from models.formats.gguf_writer import TYPES, write_gguf
+from models.formats.source import Source
 from models.shapes import SHAPES, random_checkpoint
 
-BACKENDS = ("cpu_numpy", "cpu_numba")
-#: what is measured -> (dtype of the checkpoint, scheme of its projections)
-WEIGHTS = {"f32": ("f32", None), "bf16": ("bf16", None), "f16": ("f16", None),
-           "int8": ("bf16", "int8"), "int4": ("bf16", "int4")}
-CLOSE = 1e-4  # of the largest logit: float32 sums in another order, through every layer
-CONTEXT = 2048
+#: How far logits may be from llama.cpp's, of the largest logit. f32: sums in another order. The
+#: others: llama.cpp rounds activations to bf16, or to 8-bit codes by 32, before each product; ours
+#: stay float32 (which is checked against the definition), so this bounds llama.cpp's rounding.
+BOUNDS = {"f32": 2e-5, "f16": 5e-3, "bf16": 3e-2, "int8": 5e-2, "int4": 5e-2}
+GOALS = {"cpu_numpy": {"f32": (1.0, 1.3)},
+         "cpu_numba": {"f32": (1.2, 1.0), "bf16": (1.2, 1.0), "int8": (1.2, 1.0), "int4": (1.0, 1.0)}}
+CHECKED = 9  # tokens of the checked prompt: more than the kernels for a few tokens take
 
 
-@dataclass
-class Side:
-    """One backend's model and what was measured of it."""
-
-    model: Model
-    decode: list[float] = field(default_factory=list)
-    prefill: list[float] = field(default_factory=list)
-
-    def take_turn(self, ids: list[int], seconds: float) -> None:
-        """Prefill, then decode for that long; note tokens a second of each."""
-        session = self.model.session
-        session.truncate(0)
-        start = time.perf_counter()
-        session.prefill(ids)
-        self.prefill.append(len(ids) / (time.perf_counter() - start))
-        rest()
-        steps, start = 0, time.perf_counter()
-        while time.perf_counter() - start < seconds:
-            session.step()
-            steps += 1
-        self.decode.append(steps / (time.perf_counter() - start))
-        rest()
-
-    def logits(self, ids: list[int]) -> Array:
-        """Of the prompt's last token, and of a decode step after it."""
-        session = self.model.session
-        prompt = self.model.logits(ids)[-1]
-        session.truncate(0)
-        session.prefill(ids)
-        session.step()
-        return np.stack([prompt, session.decoder.output("logits").numpy()[0]])
+def export(shape: str, kind: str, layers: int | None, folder: Path) -> Path:
+    """The GGUF file, written unless it is there."""
+    path = folder / f"{shape}-{kind}-{layers or 'all'}.gguf"
+    if not path.exists():
+        stored = kind if kind in ("f32", "f16", "bf16") else "f32"
+        # ids alone are used; llama.cpp loads no file without a vocabulary
+        tokenizer = read_checkpoint("stories-llama2", default_registry()).tokenizer
+        checkpoint = replace(random_checkpoint(shape, stored, layers=layers), tokenizer=tokenizer)
+        part = path.with_suffix(".part")
+        write_gguf(Source(checkpoint, default_registry()), part, kind, no_progress)
+        part.rename(path)
+    return path
 
 
-def rest() -> None:
-    """The threads of BLAS and of Numba wait for work in busy loops, in each other's way."""
-    time.sleep(0.1)
-
-
-def open_sides(shape: str, kind: str, layers: int | None) -> dict[str, Side]:
-    registry = default_registry()
-    stored, scheme = WEIGHTS[kind]
-    checkpoint = random_checkpoint(shape, stored, layers=layers)
-    sides: dict[str, Side] = {}
-    for backend in BACKENDS:
-        model = open_checkpoint(checkpoint, Options(f"{backend},cpu_numpy" if backend != "cpu_numpy"
-                                                    else backend, quantize=scheme,
-                                                    max_context=CONTEXT), registry)
-        sides[backend] = Side(model)
-        weights = model.session.weights
-        shared = {n: a for n, a in weights.arrays.items() if n != INV_FREQ}
-        checkpoint, scheme = replace(checkpoint, arrays=shared, quantized=weights.quantized), None
-    return sides
-
-
-def bytes_of_a_token(model: Model) -> int:
-    """The matrices that a decode step multiplies by."""
-    read = {v.root.name for n in model.session.decoder.graph.nodes
-            if n.op.name in ("linear", "quantized_linear") for v in n.inputs.values()
-            if v is not None and v.kind == "weight"}
-    return sum(model.session.weights.arrays[name].nbytes for name in read)
-
-
-def compare(shape: str, kind: str, args: argparse.Namespace, limit: float) -> bool:
-    """Print one line. Returns whether the two agree."""
-    sides = open_sides(shape, kind, args.layers)
-    ids = np.random.default_rng(5).integers(5, 20000, args.prompt).tolist()
+def compare(shape: str, kind: str, folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row for each of our backends."""
+    path = export(shape, kind, args.layers, folder)
+    names = [b for b in args.backends if args.every or kind in GOALS[b]]
+    rng = np.random.default_rng(5)
+    ids = rng.integers(5, SHAPES[shape]["vocab_size"], args.prompt).tolist()
+    engines = [Engine(n, path, args.threads, args.prompt + args.tokens + 8)
+               for n in (LLAMA, *names)]
+    turns: dict[str, list[Any]] = {e.name: [] for e in engines}
     for _ in range(args.rounds + 1):
-        for side in sides.values():
-            side.take_turn(ids, args.seconds)
-    logits = [side.logits(ids) for side in sides.values()]
-    error = float(np.abs(logits[0] - logits[1]).max() / np.abs(logits[0]).max())
-    good = error < CLOSE  # not so for NaN
-    middle = statistics.median  # without the first turn, which reads the weights in
-    (d0, d1), (p0, p1) = ([middle(getattr(s, what)[1:]) for s in sides.values()]
-                          for what in ("decode", "prefill"))
-    models = [side.model for side in sides.values()]
-    rate = d1 * bytes_of_a_token(models[1])
-    print(f"{shape:15s} {kind:5s} {models[0].config.layers:3d} {rate / d1 / 1e9:5.2f} | "
-          f"{d0:7.2f} {d1:7.2f} {d1 / d0:6.2f}x {rate / 1e9:6.1f} {rate / limit:5.0%} | "
-          f"{p0:6.0f} {p1:6.0f} {p1 / p0:6.2f}x | {error:7.1e} {'ok' if good else 'WRONG'} | "
-          f"{' '.join(m.ledger.hash for m in models)}", flush=True)
-    for model in models:
-        model.close()
-    return good
+        for engine in engines:
+            turns[engine.name].append(engine.call("turn", ids, args.tokens))
+    limit = max(e.call("bandwidth") for e in engines[1:])
+    speeds = {n: [statistics.median(t[i] for t in ts[1:]) for i in (0, 1)]
+              for n, ts in turns.items()}  # without the first turn, which reads the weights in
+    rows = []
+    for engine in engines[1:]:
+        facts, goal = engine.call("facts"), GOALS[engine.name].get(kind)
+        (prefill, step), (their_prefill, their_step) = speeds[engine.name], speeds[LLAMA]
+        ok, verdict = agreement(engine, engines[0], turns, ids, kind)
+        checked = check(shape, kind, folder, engine, args)
+        rows.append({
+            "shape": shape, "weights": kind, "layers": args.layers, "backend": engine.name,
+            "decode": 1 / step, "llama_decode": 1 / their_step, "decode_ratio": their_step / step,
+            "prefill": args.prompt / prefill, "llama_prefill": args.prompt / their_prefill,
+            "prefill_ratio": their_prefill / prefill, "goal": goal,
+            "bytes": facts["bytes"], "share": facts["bytes"] / step / limit, "bandwidth": limit,
+            "verdict": f"{verdict}; {checked}", "ok": ok, "ledger": facts["ledger"],
+            "version": facts["version"], "llama": engines[0].call("facts")["version"]})
+        show(rows[-1])
+        if args.profile:
+            profile(engine, ids)
+    for engine in engines:
+        engine.close()
+    if not args.folder:
+        path.unlink()
+    return rows
+
+
+def agreement(engine: Engine, llama: Engine, turns: dict[str, list[Any]], ids: list[int],
+              kind: str) -> tuple[bool, str]:
+    """Whether our logits are as near to llama.cpp's as `kind` allows, at every step."""
+    drawn = [t[2] for t in turns[engine.name]]
+    ours, theirs = (e.call("logits", ids, drawn[0]) for e in (engine, llama))
+    error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    same = int((ours.argmax(-1) == theirs.argmax(-1)).sum())
+    repeatable = all(d == drawn[0] for d in drawn) and ours.argmax(-1).tolist() == drawn[0]
+    ok = error < BOUNDS[kind] and repeatable  # not so for NaN
+    return ok, (f"{'ok' if ok else 'WRONG'}: {same}/{len(ours)} greedy tokens, logits within "
+                f"{error:.1e} of {BOUNDS[kind]:.0e}{'' if repeatable else ', not repeatable'}")
+
+
+def check(shape: str, kind: str, folder: Path, engine: Engine, args: argparse.Namespace) -> str:
+    """Every kernel of one layer and the head against float64; the same kernels as were timed."""
+    if args.no_check:
+        return "kernels not checked"
+    path = export(shape, kind, 1, folder)
+    small = Engine(engine.name, path, args.threads, 2 * CHECKED)
+    said: str = small.call("check", list(range(1, CHECKED + 1)))
+    if small.call("kernels") != engine.call("kernels"):
+        raise RuntimeError(f"{engine.name}: the check ran other kernels than were timed: "
+                           f"{small.call('kernels')}, {engine.call('kernels')}")
+    small.close()
+    return said
+
+
+def show(r: dict[str, Any]) -> None:
+    goal = "" if not r["goal"] else "".join(
+        f" {what} {'reaches' if r[what + '_ratio'] >= g else 'MISSES'} {g:.1f}x"
+        for what, g in zip(("decode", "prefill"), r["goal"], strict=True))
+    print(f"{r['shape']:14s} {r['weights']:4s} {r['backend']:9s} | decode {r['decode']:7.2f} "
+          f"{r['llama_decode']:7.2f} {r['decode_ratio']:5.2f}x, {r['share']:4.0%} of "
+          f"{r['bandwidth'] / 1e9:.1f} GB/s | prefill {r['prefill']:6.1f} {r['llama_prefill']:6.1f} "
+          f"{r['prefill_ratio']:5.2f}x |{goal} | {r['verdict']} | {r['ledger']}", flush=True)
+
+
+def profile(engine: Engine, ids: list[int]) -> None:
+    """What each kernel of a prefill and of a decode step takes."""
+    for phase, rows in engine.call("profile", ids, 3).items():
+        whole = sum(t for *_, t in rows)
+        print(f"  {phase}: {whole * 1e3:.1f} ms")
+        for name, calls, seconds in rows[:12]:
+            print(f"    {name:38s} x{calls:3d} {seconds * 1e3:8.2f} ms {seconds / whole:5.1%}")
+
+
+def machine() -> str:
+    info = Path("/proc/cpuinfo")
+    cpu = next((line.partition(":")[2].strip() for line in info.read_text().splitlines()
+                if line.startswith("model name")), "?") if info.exists() else platform.processor()
+    return f"{cpu}, {len(os.sched_getaffinity(0))} cores, {platform.platform()}"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--shapes", nargs="+", choices=sorted(SHAPES),
                         default=["tinyllama-1.1b", "llama3.2-1b", "qwen2.5-0.5b"])
-    parser.add_argument("--weights", nargs="+", choices=sorted(WEIGHTS),
+    parser.add_argument("--weights", nargs="+", choices=sorted(TYPES),
                         default=["f32", "bf16", "int8", "int4"])
+    parser.add_argument("--backends", nargs="+", choices=sorted(GOALS), default=sorted(GOALS))
+    parser.add_argument("--every", action="store_true", help="also weights that a backend has no "
+                        "goal for")
     parser.add_argument("--layers", type=int, help="as many layers instead of all")
     parser.add_argument("--prompt", type=int, default=128, help="tokens of the prompt")
+    parser.add_argument("--tokens", type=int, default=16, help="tokens to generate in a turn")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of decoding in each turn")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--folder", type=Path, help="keep the GGUF files here")
+    parser.add_argument("--no-check", action="store_true", help="skip the float64 definition")
+    parser.add_argument("--profile", action="store_true", help="time each kernel")
+    parser.add_argument("--json", type=Path, help="write the rows here")
     args = parser.parse_args()
-    registry = default_registry()
-    for backend in BACKENDS:
-        print(f"{backend}: {registry.backend(backend).describe()}")
-    limit = max(registry.backend(b).read_bandwidth() or 0.0 for b in BACKENDS)
-    print(f"read bandwidth {limit / 1e9:.1f} GB/s; medians of {args.rounds} turns, prompt of "
-          f"{args.prompt} tokens\nshape, weights, layers, GB a token | decode tokens/s: numpy, "
-          "numba, ratio, GB/s, of the bandwidth | prefill tokens/s: numpy, numba, ratio | logits "
-          "differ by | ledgers")
-    fine = [compare(s, w, args, limit) for s in args.shapes for w in args.weights]
-    return 0 if all(fine) else 1
+    print(f"{machine()}; Python {platform.python_version()}, NumPy {np.__version__}; "
+          f"{args.threads} threads; medians of {args.rounds} turns, prompt {args.prompt}, "
+          f"{args.tokens} tokens; tokens/s: ours, llama.cpp, ratio", flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.folder or Path(temporary)
+        rows = [row for s in args.shapes for w in args.weights
+                for row in compare(s, w, folder, args)]
+    print("\n".join(sorted({r["version"] for r in rows} | {r["llama"] for r in rows})))
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+    return 0 if all(r["ok"] for r in rows) else 1
 
 
 if __name__ == "__main__":

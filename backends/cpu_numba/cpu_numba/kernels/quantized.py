@@ -4,7 +4,7 @@ from core.backend import Call
 from core.dtype import f32
 from core.tensor import TensorSpec
 from cpu_numba.compiling import bound
-from cpu_numba.kernels.compiled import groups
+from cpu_numba.kernels.compiled import groups, words
 from cpu_numba.kernels.declare import kernels
 from cpu_numba.kernels.flat import flat, wide
 from cpu_numba.kernels.linear import few
@@ -41,4 +41,24 @@ def int4_dot(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace)
     split = scales.shape[1] * len(x)
     return bound(groups.product4, flat(x), flat(codes), flat(scales), flat(zeros), wide(bias),
                  flat(out), workspace[:split], workspace[split:], len(x), len(codes), x.shape[1],
+                 group_size, alone(x.size * len(codes)))
+
+
+def _whole_words(call: Call) -> str | None:
+    tokens, columns, group = call.dims["T"], call.dims["K"], call.attrs["group_size"]
+    if tokens != 1:
+        return f"is for one token, got {tokens}"
+    if columns % words.CODES:
+        return f"needs a multiple of {words.CODES} columns, got {columns}"
+    return None if group in (32, 64) or group % words.CODES == 0 else (
+        f"needs groups of 32, 64 or a multiple of {words.CODES}, got {group}")
+
+
+@kernels.implements("quantized_linear", dtypes={**DTYPES, "Q": "i4x2"}, priority=2,
+                    supports=_whole_words, batch_invariant=True,
+                    workspace=lambda call: TensorSpec((call.dims["G"] + call.dims["K"],), f32))
+def int4_words(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
+    split = scales.shape[1]
+    return bound(words.product, flat(x), flat(codes), flat(scales), flat(zeros), wide(bias),
+                 flat(out), workspace[:split], workspace[split:], len(codes), x.shape[1],
                  group_size, alone(x.size * len(codes)))

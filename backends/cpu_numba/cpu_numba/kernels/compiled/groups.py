@@ -29,28 +29,35 @@ def group_sums(x, sums, tokens, size, group):
 
 @njit
 def dot8(codes, start, scales, place, x, first, size, group):
-    """sum(scale * code * x) over a row of bytes; a group's scale multiplies its sum of lanes."""
+    """sum(scale * code * x) over a row of bytes; a group's scale multiplies its sum of lanes. Two
+    groups at a time hide the latency of the sums."""
     row = splat(np.float32(0))
-    for begin in range(0, size, group):
+    other, begin = row, 0
+    if group % 32 == 0:
+        for begin in range(0, size - size % (2 * group), 2 * group):
+            low, high = splat(scales[place]), splat(scales[place + 1])
+            for i in range(begin, begin + group, 32):
+                j = i + group
+                ahead(codes, start + begin + 2 * (i - begin))
+                p = load(codes, start + i) * load(x, first + i)
+                q = load(codes, start + j) * load(x, first + j)
+                p = fma(load(codes, start + i + 16), load(x, first + i + 16), p)
+                q = fma(load(codes, start + j + 16), load(x, first + j + 16), q)
+                row, other = fma(p, low, row), fma(q, high, other)
+            place += 2
+        begin = size - size % (2 * group)
+    for begin in range(begin, size, group):
         end = min(size, begin + group)
         p = splat(np.float32(0))
-        q, r, s = p, p, p
         i = begin
-        while i + 64 <= end:
-            ahead(codes, start + i)
-            p = fma(load(codes, start + i), load(x, first + i), p)
-            q = fma(load(codes, start + i + 16), load(x, first + i + 16), q)
-            r = fma(load(codes, start + i + 32), load(x, first + i + 32), r)
-            s = fma(load(codes, start + i + 48), load(x, first + i + 48), s)
-            i += 64
         while i + 16 <= end:
             p = fma(load(codes, start + i), load(x, first + i), p)
             i += 16
         if i < end:
-            q = fma(load_some(codes, start + i, end - i), load_some(x, first + i, end - i), q)
-        row = fma((p + q) + (r + s), splat(scales[place]), row)
+            p = fma(load_some(codes, start + i, end - i), load_some(x, first + i, end - i), p)
+        row = fma(p, splat(scales[place]), row)
         place += 1
-    return total(row)
+    return total(row + other)
 
 
 @njit
@@ -67,30 +74,55 @@ def split(x, halves, tokens, size):
 
 
 @njit
+def piece4(codes, start, halves, even, odd):
+    """Lanes whose total is the product of 16 bytes of codes with x."""
+    return fma(high(codes, start), load(halves, odd), low(codes, start) * load(halves, even))
+
+
+@njit
 def dot4(codes, start, scales, place, halves, even, odd, size, group):
     """As dot8 over `size` bytes of two codes, `group` bytes a group; `even` and `odd` are where the
     two halves of x begin."""
     row = splat(np.float32(0))
-    for begin in range(0, size, group):
+    other, begin = row, 0
+    if group == 16:  # GGUF's
+        for begin in range(0, size - size % 64, 64):
+            i, e, o = start + begin, even + begin, odd + begin
+            ahead(codes, i)
+            row = fma(piece4(codes, i, halves, e, o), splat(scales[place]), row)
+            other = fma(piece4(codes, i + 16, halves, e + 16, o + 16), splat(scales[place + 1]),
+                        other)
+            row = fma(piece4(codes, i + 32, halves, e + 32, o + 32), splat(scales[place + 2]), row)
+            other = fma(piece4(codes, i + 48, halves, e + 48, o + 48), splat(scales[place + 3]),
+                        other)
+            place += 4
+        begin = size - size % 64
+    elif group % 64 == 0:
+        for begin in range(0, size - size % group, group):
+            p, q = splat(np.float32(0)), splat(np.float32(0))
+            for j in range(begin, begin + group, 64):
+                i, e, o = start + j, even + j, odd + j
+                ahead(codes, i)
+                p = p + piece4(codes, i, halves, e, o)
+                q = q + piece4(codes, i + 16, halves, e + 16, o + 16)
+                p = p + piece4(codes, i + 32, halves, e + 32, o + 32)
+                q = q + piece4(codes, i + 48, halves, e + 48, o + 48)
+            row = fma(p + q, splat(scales[place]), row)
+            place += 1
+        begin = size - size % group
+    for begin in range(begin, size, group):
         end = min(size, begin + group)
         p = splat(np.float32(0))
-        q, r, s = p, p, p
         i = begin
-        while i + 32 <= end:
-            ahead(codes, start + i)
-            p = fma(low(codes, start + i), load(halves, even + i), p)
-            q = fma(high(codes, start + i), load(halves, odd + i), q)
-            r = fma(low(codes, start + i + 16), load(halves, even + i + 16), r)
-            s = fma(high(codes, start + i + 16), load(halves, odd + i + 16), s)
-            i += 32
-        while i < end:
-            n = min(16, end - i)
-            p = fma(low_some(codes, start + i, n), load_some(halves, even + i, n), p)
-            q = fma(high_some(codes, start + i, n), load_some(halves, odd + i, n), q)
+        while i + 16 <= end:
+            p = p + piece4(codes, start + i, halves, even + i, odd + i)
             i += 16
-        row = fma((p + q) + (r + s), splat(scales[place]), row)
+        if i < end:
+            p = fma(low_some(codes, start + i, end - i), load_some(halves, even + i, end - i), p)
+            p = fma(high_some(codes, start + i, end - i), load_some(halves, odd + i, end - i), p)
+        row = fma(p, splat(scales[place]), row)
         place += 1
-    return total(row)
+    return total(row + other)
 
 
 @njit

@@ -8,6 +8,7 @@ import operator
 
 from llvmlite import ir
 from numba import types
+from numba.core.errors import RequireLiteralValue
 from numba.extending import intrinsic, models, overload, register_model
 
 from cpu_numba.kernels.compiled import emit
@@ -75,6 +76,23 @@ def ahead(typing_context, array, index):
                       [there, *map(emit.I32, (0, 3, 1))])  # to read, to keep, data
         return context.get_dummy_value()
     return types.void(array, types.intp), code
+
+
+@intrinsic
+def spread(typing_context, array, index, count):
+    """Lanes of array[index : index + count], each 16 / count times in a row; `count` is a literal
+    1, 2 or 4."""
+    if not isinstance(count, types.IntegerLiteral):
+        raise RequireLiteralValue("count")
+    some = count.literal_value
+
+    def code(context, builder, signature, args):
+        few = ir.VectorType(emit.F32, some)
+        value = builder.load(emit.pointer(context, builder, array, *args[:2], few))
+        value.align = 4
+        order = ir.Constant(emit.WORDS, [i * some // emit.WIDTH for i in range(emit.WIDTH)])
+        return builder.shuffle_vector(value, value, order)
+    return lanes(array, types.intp, count), code
 
 
 @intrinsic

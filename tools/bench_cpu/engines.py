@@ -1,0 +1,232 @@
+"""Engines that run one GGUF file, each in a process of its own: llama.cpp, and our backends.
+
+A process of its own, because each brings threads that wait in busy loops, and settings of OpenMP
+that would be the other's as well. An engine that is not asked anything sleeps.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.tensor import Array
+
+LLAMA = "llama.cpp"
+
+
+class Engine:
+    """The other end of a process: call methods of its `Llama` or `Ours` by name."""
+
+    def __init__(self, name: str, path: Path, threads: int, context: int) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self.name = name
+        self._pipe, child = spawn.Pipe()
+        self._process = spawn.Process(target=serve, args=(child, name, path, threads, context),
+                                      daemon=True)
+        self._process.start()
+        self.call("ready")
+
+    def call(self, method: str, *args: Any) -> Any:  # noqa: ANN401 - what the method returns
+        """Raises RuntimeError with what went wrong there."""
+        self._pipe.send((method, args))
+        try:
+            failed, value = self._pipe.recv()
+        except EOFError:
+            self._process.join()
+            raise RuntimeError(f"{self.name} died with exit code "
+                               f"{self._process.exitcode}") from None
+        if failed:
+            raise RuntimeError(f"{self.name}: {value}")
+        return value
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.join()
+
+
+def serve(pipe: Any, name: str, path: Path, threads: int, context: int) -> None:  # noqa: ANN401
+    """Answer calls until the other end closes."""
+    model: Any = None
+    while True:
+        try:
+            method, args = pipe.recv()
+        except EOFError:
+            return
+        try:
+            model = model or (Llama(path, threads, context) if name == LLAMA
+                              else Ours(name, path, threads, context))
+            pipe.send((False, getattr(model, method)(*args)))
+        except Exception as error:  # told to the one who asked
+            pipe.send((True, f"{type(error).__name__}: {error}"))
+
+
+class Ours:
+    """A session on one of our backends."""
+
+    def __init__(self, backend: str, path: Path, threads: int, context: int) -> None:
+        from core.registry import default_registry
+        from models.checkpoint import read_checkpoint
+        from models.loading import Options, open_checkpoint
+        self.registry = default_registry()
+        chain = backend if backend == "cpu_numpy" else f"{backend},cpu_numpy"
+        self.model = open_checkpoint(read_checkpoint(path, self.registry),
+                                     Options(chain, max_context=context),
+                                     self.registry)
+        self.session = self.model.session
+        self.backend = self.registry.backend(backend)
+
+    def ready(self) -> None:
+        pass
+
+    def turn(self, ids: list[int], count: int) -> tuple[float, float, list[int]]:
+        """(seconds to the first token, seconds of each further one, the tokens), greedy."""
+        self.session.truncate(0)
+        start = time.perf_counter()
+        self.session.prefill(ids)
+        tokens = [self.session.token]
+        middle = time.perf_counter()
+        tokens += [self.session.step() for _ in range(count - 1)]
+        return middle - start, (time.perf_counter() - middle) / (count - 1), tokens
+
+    def logits(self, ids: list[int], tokens: list[int]) -> Array:
+        """float32 [len(tokens), V]: what each of `tokens`, drawn after `ids`, was drawn from. The
+        decoding session's own: it must draw these tokens."""
+        self.session.truncate(0)
+        rows = [self.model.logits(ids)[-1]]
+        self.session.truncate(0)
+        self.session.prefill(ids)
+        for _ in tokens[1:]:
+            self.session.step()
+            rows.append(np.array(self.session.decoder.output("logits").numpy()[0], np.float32))
+        return np.stack(rows)
+
+    def check(self, ids: list[int]) -> str:
+        """Hold every kernel of a prefill and of a decode step to the float64 definition. Raises
+        RuntimeError if one is wrong."""
+        from core.crosscheck import REFERENCE, CrossCheck
+        check = CrossCheck(self.registry, [REFERENCE])
+        self.session.truncate(0)
+        self.session.observer = check
+        self.session.prefill(ids)
+        self.session.step()
+        self.session.observer = None
+        calls, wrong = sum(r.calls for r in check.rows), sum(r.wrong for r in check.rows)
+        if not check.ok:
+            raise RuntimeError(f"{wrong} of {calls} kernel calls are wrong")
+        return f"{calls} kernel calls checked"
+
+    def profile(self, ids: list[int], rounds: int) -> dict[str, list[tuple[str, int, float]]]:
+        """For a prefill and for a decode step: (kernel, calls, seconds of all) by time."""
+        timer = Timer()
+        self.session.observer = timer
+        found = {}
+        for name, run in (("prefill", lambda: self.turn(ids, 2)), ("decode", self.session.step)):
+            timer.seconds.clear()
+            for i in range(rounds + 1):
+                run()
+                if i == 0:
+                    timer.seconds.clear()
+            found[name] = sorted(((k, n // rounds, t / rounds) for k, (n, t) in
+                                  timer.seconds.items()), key=lambda row: -row[2])
+        self.session.observer = None
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        """Version, ledger, and the bytes of matrices that a decode step multiplies by."""
+        weights = self.session.weights
+        read = {v.root.name for n in self.session.decoder.graph.nodes
+                if n.op.name in ("linear", "quantized_linear") for v in n.inputs.values()
+                if v is not None and v.kind == "weight"}
+        return {"version": self.backend.describe(), "ledger": self.model.ledger.hash,
+                "bytes": sum(weights.arrays[name].nbytes for name in read)}
+
+    def bandwidth(self) -> float:
+        return self.backend.read_bandwidth() or 0.0
+
+    def kernels(self) -> list[str]:
+        """What runs, a kernel once."""
+        return sorted({f"{e.phase} {e.kernel}" for e in self.model.ledger.entries})
+
+
+class Timer:
+    """An observer that times each kernel."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, tuple[int, float]] = {}
+
+    def run(self, plan: Any) -> None:  # noqa: ANN401 - a core.plan.Plan
+        for step, launch in plan.walk():
+            start = time.perf_counter()
+            launch()
+            taken = time.perf_counter() - start
+            sizes = "x".join(str(step.call.dims[d]) for d in ("T", "N", "K") if d in step.call.dims)
+            key = f"{step.kernel.name} {sizes}"
+            calls, seconds = self.seconds.get(key, (0, 0.0))
+            self.seconds[key] = calls + 1, seconds + taken
+
+
+class Llama:
+    """llama.cpp through llama-cpp-python's low-level interface: token ids in, logits out.
+
+    It is timed with its defaults: flash attention, which rounds to float16, over a float16 cache.
+    Logits are taken without it, over a float32 cache like ours.
+    """
+
+    def __init__(self, path: Path, threads: int, context: int) -> None:
+        import llama_cpp
+        self.lib = llama_cpp
+        self._quiet = llama_cpp.llama_log_callback(lambda *_: None)
+        llama_cpp.llama_log_set(self._quiet, None)
+        llama_cpp.llama_backend_init()
+        self.model = llama_cpp.llama_model_load_from_file(
+            str(path).encode(), llama_cpp.llama_model_default_params())
+        if not self.model:
+            raise RuntimeError(f"it cannot load {path}")
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = params.n_batch = params.n_ubatch = context
+        params.n_threads = params.n_threads_batch = threads
+        self.timed = llama_cpp.llama_init_from_model(self.model, params)
+        params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        self.precise = llama_cpp.llama_init_from_model(self.model, params)
+        self.size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self.model))
+
+    def ready(self) -> None:
+        pass
+
+    def feed(self, context: Any, ids: list[int]) -> Array:  # noqa: ANN401 - a llama_context
+        """Append ids; the logits after the last, in llama.cpp's memory."""
+        array = (ctypes.c_int32 * len(ids))(*ids)
+        code = self.lib.llama_decode(context, self.lib.llama_batch_get_one(array, len(ids)))
+        if code:
+            raise RuntimeError(f"llama_decode returned {code}")
+        return np.ctypeslib.as_array(self.lib.llama_get_logits(context), (self.size,))
+
+    def forget(self, context: Any) -> None:  # noqa: ANN401 - as above
+        self.lib.llama_memory_clear(self.lib.llama_get_memory(context), True)
+
+    def turn(self, ids: list[int], count: int) -> tuple[float, float, list[int]]:
+        """As `Ours.turn`."""
+        self.forget(self.timed)
+        start = time.perf_counter()
+        tokens = [int(self.feed(self.timed, ids).argmax())]
+        middle = time.perf_counter()
+        for _ in range(count - 1):
+            tokens.append(int(self.feed(self.timed, tokens[-1:]).argmax()))
+        return middle - start, (time.perf_counter() - middle) / (count - 1), tokens
+
+    def logits(self, ids: list[int], tokens: list[int]) -> Array:
+        """float32 [len(tokens), V]: what is drawn after `ids`, and after each of `tokens`."""
+        self.forget(self.precise)
+        rows = [np.array(self.feed(self.precise, ids))]
+        rows += [np.array(self.feed(self.precise, [token])) for token in tokens[:-1]]
+        return np.stack(rows)
+
+    def facts(self) -> dict[str, Any]:
+        features = self.lib.llama_print_system_info().decode().strip(" |")
+        return {"version": f"llama-cpp-python {self.lib.__version__} ({features})"}
