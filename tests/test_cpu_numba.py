@@ -112,6 +112,46 @@ def test_odd_groups(tokens, bits, group):
         np.testing.assert_allclose(ours, exact, rtol=0, atol=1e-5 * np.abs(exact).max())
 
 
+@pytest.mark.parametrize(("columns", "group"), [(128, 32), (896, 64), (640, 256), (384, 128)])
+def test_nibbles_by_words(columns, group):
+    """One token over whole 64-byte pieces; the last group may be short; rows beyond a multiple."""
+    rng = np.random.default_rng(3)
+    groups = -(-columns // group)
+    codes = rng.integers(0, 256, (37, columns // 2), np.uint8)
+    scales = rng.random((37, groups), np.float32)
+    x = rng.standard_normal((1, columns), np.float32)
+    for zeros in (None, (7.3 + rng.random((37, groups))).astype(np.float32)):
+        ours, exact = (run_op("quantized_linear", x, codes, scales, zeros, None, backend=b, bits=4,
+                              group_size=group) for b in ("cpu_numba", "reference"))
+        np.testing.assert_allclose(ours, exact, rtol=0, atol=2e-6 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize("backend", ["cpu_numba", "cpu_numpy"])
+def test_threads(backend, monkeypatch):
+    """They are set and stated; more than there are, or no way to set them, is told."""
+    if backend == "cpu_numpy":
+        pytest.importorskip("threadpoolctl", reason="it sets the threads of BLAS")
+    import importlib
+    spec = Registry().specs[backend]
+    module, _, name = spec.target.partition(":")
+    make = getattr(importlib.import_module(module), name)
+    before = numba.get_num_threads()
+    try:
+        assert spec.options == ("threads",)
+        assert "1 threads" in make(threads=1).describe()
+    finally:
+        make(threads=before)
+    if backend == "cpu_numba":
+        with pytest.raises(BackendError, match="--threads 9999: Numba starts at most"):
+            make(threads=9999)
+    else:
+        find = importlib.util.find_spec
+        monkeypatch.setattr(importlib.util, "find_spec",
+                            lambda n, *rest: None if n == "threadpoolctl" else find(n, *rest))
+        with pytest.raises(BackendError, match="pip install threadpoolctl"):
+            make(threads=1)
+
+
 def test_odd_group_of_nibbles_is_refused():
     from core.errors import NoKernelError
     codes, scales = np.zeros((4, 5), np.uint8), np.ones((4, 4), np.float32)

@@ -39,8 +39,10 @@ from models.shapes import SHAPES, random_checkpoint
 #: others: llama.cpp rounds activations to bf16, or to 8-bit codes by 32, before each product; ours
 #: stay float32 (which is checked against the definition), so this bounds llama.cpp's rounding.
 BOUNDS = {"f32": 2e-5, "f16": 5e-3, "bf16": 3e-2, "int8": 5e-2, "int4": 5e-2}
+#: backend -> weights -> what decode and prefill ask for, as multiples of llama.cpp's speed
 GOALS = {"cpu_numpy": {"f32": (1.0, 1.3)},
-         "cpu_numba": {"f32": (1.2, 1.0), "bf16": (1.2, 1.0), "int8": (1.2, 1.0), "int4": (1.0, 1.0)}}
+         "cpu_numba": {"f32": (1.2, 1.0), "bf16": (1.2, 1.0), "int8": (1.2, 1.0),
+                       "int4": (1.0, 1.0)}}
 CHECKED = 9  # tokens of the checked prompt: more than the kernels for a few tokens take
 
 
@@ -130,17 +132,20 @@ def show(r: dict[str, Any]) -> None:
         for what, g in zip(("decode", "prefill"), r["goal"], strict=True))
     print(f"{r['shape']:14s} {r['weights']:4s} {r['backend']:9s} | decode {r['decode']:7.2f} "
           f"{r['llama_decode']:7.2f} {r['decode_ratio']:5.2f}x, {r['share']:4.0%} of "
-          f"{r['bandwidth'] / 1e9:.1f} GB/s | prefill {r['prefill']:6.1f} {r['llama_prefill']:6.1f} "
-          f"{r['prefill_ratio']:5.2f}x |{goal} | {r['verdict']} | {r['ledger']}", flush=True)
+          f"{r['bandwidth'] / 1e9:.1f} GB/s | prefill {r['prefill']:6.1f} "
+          f"{r['llama_prefill']:6.1f} {r['prefill_ratio']:5.2f}x |{goal} | {r['verdict']} | "
+          f"{r['ledger']}", flush=True)
 
 
 def profile(engine: Engine, ids: list[int]) -> None:
-    """What each kernel of a prefill and of a decode step takes."""
-    for phase, rows in engine.call("profile", ids, 3).items():
-        whole = sum(t for *_, t in rows)
+    """What each kind of kernel of a prefill and of a decode step takes, run alone."""
+    for phase, rows in engine.call("profile", ids).items():
+        whole = sum(r.seconds for r in rows)
         print(f"  {phase}: {whole * 1e3:.1f} ms")
-        for name, calls, seconds in rows[:12]:
-            print(f"    {name:38s} x{calls:3d} {seconds * 1e3:8.2f} ms {seconds / whole:5.1%}")
+        for r in rows[:10]:
+            print(f"    {r.node:32s} {r.kernel:30s} x{r.calls:3d} {r.seconds * 1e3:8.2f} ms "
+                  f"{r.nbytes / r.seconds / 1e9:6.1f} GB/s "
+                  f"{r.flops / r.seconds / 1e9:6.0f} GFLOP/s")
 
 
 def machine() -> str:

@@ -69,10 +69,12 @@ class Ours:
     """A session on one of our backends."""
 
     def __init__(self, backend: str, path: Path, threads: int, context: int) -> None:
+        from core.backend import BackendOptions
         from core.registry import default_registry
         from models.checkpoint import read_checkpoint
-        from models.loading import Options, open_checkpoint
-        self.registry = default_registry()
+        from models.loading import open_checkpoint
+        from models.setting import Options
+        self.registry = default_registry(BackendOptions(threads=threads))
         chain = backend if backend == "cpu_numpy" else f"{backend},cpu_numpy"
         self.model = open_checkpoint(read_checkpoint(path, self.registry),
                                      Options(chain, max_context=context),
@@ -120,21 +122,12 @@ class Ours:
             raise RuntimeError(f"{wrong} of {calls} kernel calls are wrong")
         return f"{calls} kernel calls checked"
 
-    def profile(self, ids: list[int], rounds: int) -> dict[str, list[tuple[str, int, float]]]:
-        """For a prefill and for a decode step: (kernel, calls, seconds of all) by time."""
-        timer = Timer()
-        self.session.observer = timer
-        found = {}
-        for name, run in (("prefill", lambda: self.turn(ids, 2)), ("decode", self.session.step)):
-            timer.seconds.clear()
-            for i in range(rounds + 1):
-                run()
-                if i == 0:
-                    timer.seconds.clear()
-            found[name] = sorted(((k, n // rounds, t / rounds) for k, (n, t) in
-                                  timer.seconds.items()), key=lambda row: -row[2])
-        self.session.observer = None
-        return found
+    def profile(self, ids: list[int]) -> dict[str, Any]:
+        """For a prefill and for a decode step, a list of core.profile.KernelTime."""
+        from core.profile import profile
+        self.turn(ids, 2)
+        plans = [p for p in self.session.plans if p.steps[0].call.dims["T"] in (1, len(ids))]
+        return {e.ledger.entries[0].phase: profile(e) for e in plans}
 
     def facts(self) -> dict[str, Any]:
         """Version, ledger, and the bytes of matrices that a decode step multiplies by."""
@@ -151,23 +144,6 @@ class Ours:
     def kernels(self) -> list[str]:
         """What runs, a kernel once."""
         return sorted({f"{e.phase} {e.kernel}" for e in self.model.ledger.entries})
-
-
-class Timer:
-    """An observer that times each kernel."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, tuple[int, float]] = {}
-
-    def run(self, plan: Any) -> None:  # noqa: ANN401 - a core.plan.Plan
-        for step, launch in plan.walk():
-            start = time.perf_counter()
-            launch()
-            taken = time.perf_counter() - start
-            sizes = "x".join(str(step.call.dims[d]) for d in ("T", "N", "K") if d in step.call.dims)
-            key = f"{step.kernel.name} {sizes}"
-            calls, seconds = self.seconds.get(key, (0, 0.0))
-            self.seconds[key] = calls + 1, seconds + taken
 
 
 class Llama:

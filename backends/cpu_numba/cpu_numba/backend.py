@@ -13,6 +13,7 @@ import numpy as np
 
 from core.backend import Backend
 from core.dtype import bf16, f16
+from core.errors import BackendError
 from core.host import HostAllocator
 from core.tensor import Tensor
 from cpu_numba import caching
@@ -26,11 +27,18 @@ class NumbaBackend(Backend):
 
     name = "cpu_numba"
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int | None = None) -> None:
+        """Raises BackendError for more threads than Numba starts."""
         self.allocator = HostAllocator()
+        most = numba.config.NUMBA_NUM_THREADS
+        if threads is not None and threads > most:
+            raise BackendError(f"--threads {threads}: Numba starts at most {most}, one a core; ask "
+                               "for no more, or set NUMBA_NUM_THREADS")
+        self.threads = threads or most
         # GNU's OpenMP waits for work in a busy loop of 300,000 turns: on a machine that others use
         # too that costs up to 16 ms a loop, and in 2,000 turns the next kernel usually begins
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+        numba.set_num_threads(self.threads)  # starts them, once the variable is set
 
     def native(self, tensor: Tensor) -> Any:  # noqa: ANN401 - the ABC's signature
         array = tensor.numpy()
@@ -56,4 +64,4 @@ class NumbaBackend(Backend):
 
     def describe(self) -> str:
         return (f"Numba {numba.__version__} for {llvmlite.binding.get_host_cpu_name()}, "
-                f"{numba.get_num_threads()} threads")
+                f"{self.threads} threads")

@@ -10,7 +10,8 @@ KERNELYARD_API = 1
 def register_backends(register):
     register(BackendSpec("cpu_numba", "cpu", "cpu_numba.backend:NumbaBackend",
                          "compiled for this machine's vector width, all cores",
-                         requires={"numba": "pip install numba"}))
+                         requires={"numba": "pip install numba"},
+                         options=("threads",)))
 
 
 @hookimpl

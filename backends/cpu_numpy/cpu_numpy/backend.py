@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 import time
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from core.backend import Backend
+from core.errors import BackendError
 from core.host import HostAllocator
 from core.tensor import Tensor
 
@@ -18,8 +21,15 @@ class NumpyBackend(Backend):
 
     name = "cpu_numpy"
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int | None = None) -> None:
+        """Raises BackendError where the number of threads cannot be set."""
         self.allocator = HostAllocator()
+        if threads is not None:
+            pools = _threadpoolctl()
+            if pools is None:
+                raise BackendError("--threads: NumPy cannot set the threads of its BLAS by itself; "
+                                   "pip install threadpoolctl, or set OPENBLAS_NUM_THREADS")
+            pools.threadpool_limits(threads, user_api="blas")
 
     def native(self, tensor: Tensor) -> Any:  # noqa: ANN401 - the ABC's signature
         return tensor.numpy()
@@ -36,6 +46,15 @@ class NumpyBackend(Backend):
         return matrix.nbytes / min(times)
 
     def describe(self) -> str:
+        """With threadpoolctl, also the processor that the BLAS chose its kernels for."""
         blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index, call-overload]
-        return (f"NumPy {np.__version__} with {blas['name']} {blas['version']}, "
-                f"{os.cpu_count()} cores")
+        pools = _threadpoolctl()
+        found = [p for p in pools.threadpool_info() if p["user_api"] == "blas"] if pools else []
+        how = "".join(f", kernels for {p.get('architecture')}, {p['num_threads']} threads"
+                      for p in found[:1]) or f", {os.cpu_count()} cores"
+        return f"NumPy {np.__version__} with {blas['name']} {blas['version']}{how}"
+
+
+def _threadpoolctl() -> Any:  # noqa: ANN401 - a module, if it is installed
+    found = importlib.util.find_spec("threadpoolctl")
+    return found and importlib.import_module("threadpoolctl")

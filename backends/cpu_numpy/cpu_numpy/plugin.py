@@ -9,7 +9,8 @@ KERNELYARD_API = 1
 @hookimpl
 def register_backends(register):
     register(BackendSpec("cpu_numpy", "cpu", "cpu_numpy.backend:NumpyBackend",
-                         "NumPy and its BLAS, float32 arithmetic"))
+                         "NumPy and its BLAS, float32 arithmetic",
+                         options=("threads",)))
 
 
 @hookimpl

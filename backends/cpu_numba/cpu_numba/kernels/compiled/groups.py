@@ -32,7 +32,7 @@ def dot8(codes, start, scales, place, x, first, size, group):
     """sum(scale * code * x) over a row of bytes; a group's scale multiplies its sum of lanes. Two
     groups at a time hide the latency of the sums."""
     row = splat(np.float32(0))
-    other, begin = row, 0
+    other, done = row, 0
     if group % 32 == 0:
         for begin in range(0, size - size % (2 * group), 2 * group):
             low, high = splat(scales[place]), splat(scales[place + 1])
@@ -45,8 +45,8 @@ def dot8(codes, start, scales, place, x, first, size, group):
                 q = fma(load(codes, start + j + 16), load(x, first + j + 16), q)
                 row, other = fma(p, low, row), fma(q, high, other)
             place += 2
-        begin = size - size % (2 * group)
-    for begin in range(begin, size, group):
+        done = size - size % (2 * group)
+    for begin in range(done, size, group):
         end = min(size, begin + group)
         p = splat(np.float32(0))
         i = begin
@@ -84,7 +84,7 @@ def dot4(codes, start, scales, place, halves, even, odd, size, group):
     """As dot8 over `size` bytes of two codes, `group` bytes a group; `even` and `odd` are where the
     two halves of x begin."""
     row = splat(np.float32(0))
-    other, begin = row, 0
+    other, done = row, 0
     if group == 16:  # GGUF's
         for begin in range(0, size - size % 64, 64):
             i, e, o = start + begin, even + begin, odd + begin
@@ -96,7 +96,7 @@ def dot4(codes, start, scales, place, halves, even, odd, size, group):
             other = fma(piece4(codes, i + 48, halves, e + 48, o + 48), splat(scales[place + 3]),
                         other)
             place += 4
-        begin = size - size % 64
+        done = size - size % 64
     elif group % 64 == 0:
         for begin in range(0, size - size % group, group):
             p, q = splat(np.float32(0)), splat(np.float32(0))
@@ -109,8 +109,8 @@ def dot4(codes, start, scales, place, halves, even, odd, size, group):
                 q = q + piece4(codes, i + 48, halves, e + 48, o + 48)
             row = fma(p + q, splat(scales[place]), row)
             place += 1
-        begin = size - size % group
-    for begin in range(begin, size, group):
+        done = size - size % group
+    for begin in range(done, size, group):
         end = min(size, begin + group)
         p = splat(np.float32(0))
         i = begin
