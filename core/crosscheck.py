@@ -122,9 +122,11 @@ class CrossCheck:
     def run(self, plan: Plan) -> None:
         watches = self._watches.setdefault(plan, [None] * len(plan.steps))
         for i, (step, launch) in enumerate(plan.walk()):
-            watch = watches[i] or self._watch(plan, step)
-            small = all(s.plan.activation_bytes[0] < _KEPT_BYTES for s in watch.shadows.values())
-            watches[i] = watch if small else None
+            watch = watches[i]
+            if watch is None:
+                watch = self._watch(plan, step)
+                if all(s.plan.activation_bytes[0] < _KEPT_BYTES for s in watch.shadows.values()):
+                    watches[i] = watch
             asked = self.recorder is not None and self.recorder.wants(step)
             whole = asked or REFERENCE in self.against or step.call.phase != "decode"
             before = self._before(plan, step, whole=whole)

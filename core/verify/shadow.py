@@ -55,6 +55,7 @@ class Shadow:
                 self._copied.append((original, tensors[value.name]))
         self.follow()
         self.plan = Plan(part, selector, plan.weights, tensors, fusion=fusion)
+        self._outputs = {name: self.plan.output(name) for name in part.outputs}
 
     @staticmethod
     def _new(like: Tensor, selector: Selector) -> Tensor:
@@ -80,7 +81,7 @@ class Shadow:
 
     def result(self, value: Value) -> Array:
         """The array of a value of the original graph, where the last run left it."""
-        return self.plan.output(value.name).numpy()
+        return self._outputs[value.name].numpy()
 
     def results(self, outputs: Mapping[str, Value]) -> dict[str, Array]:
         """`result` for each, by the op's result names."""
