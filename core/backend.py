@@ -224,7 +224,7 @@ class KernelSet:
         tolerance        the kernel's own, where it cannot meet its op's. The conformance suite then
                          judges by it, and every report says so beside the op's budget
         option           a field of `BackendOptions`: the kernel is chosen only where the user set
-                         it, such as "allow_tf32"
+                         it, such as "allow_tf32", or named the kernel itself
 
         The conformance suite tests the two flags. The function's parameters are the op's inputs,
         then its new outputs, then as keywords its attributes, by the op's names.

@@ -83,15 +83,17 @@ class Selector:
         """
         refused: Refusals = []
         for kernel in self.candidates(call.op.name, node):
-            reason = kernel.refuses(call) or self._not_asked(kernel) or misplaced(kernel) or next(
-                filter(None, (rule(kernel, call) for rule in self.rules)), None)
+            reason = (kernel.refuses(call) or self._not_asked(kernel, node) or misplaced(kernel)
+                      or next(filter(None, (rule(kernel, call) for rule in self.rules)), None))
             if reason is None:
                 return kernel, refused
             refused.append((kernel.id, reason))
         return None, refused
 
-    def _not_asked(self, kernel: Kernel) -> str | None:
-        if kernel.option is None or kernel.option in self.registry.options.given():
+    def _not_asked(self, kernel: Kernel, node: str) -> str | None:
+        override = self.override(kernel.op, node)
+        named = override is not None and override.kernel == kernel.name
+        if kernel.option is None or named or kernel.option in self.registry.options.given():
             return None
         return f"needs --{kernel.option.replace('_', '-')}"
 

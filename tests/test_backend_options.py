@@ -100,6 +100,10 @@ def test_a_kernel_may_wait_for_an_option():
             return [e for e in model.ledger.entries if e.op == "linear"]
     assert all(("cpu_numpy:coarse", "needs --allow-tf32") in e.refused for e in ledger())
     assert all(e.kernel == "cpu_numpy:coarse" for e in ledger(allow_tf32=True))
+    named = Registry()  # as the conformance suite does, to test it
+    with models.load("stories-llama2", registry=with_coarse(named),
+                     kernels=["linear=cpu_numpy:coarse"]) as model:
+        assert {e.kernel for e in model.ledger.entries if e.op == "linear"} == {"cpu_numpy:coarse"}
     with pytest.raises(PluginError, match="option 'fast' is no field"):
         KernelSet("toy").implements("add", dtypes={"A": "f32"}, option="fast")
 

@@ -8,7 +8,8 @@ import pytest
 from test_mutants import attention
 
 from core.backend import Kernel
-from core.conformance.properties import PROPERTIES, Refused
+from core.conformance.properties import PROPERTIES
+from core.conformance.properties.subject import Refused
 from core.conformance.trials import trials
 from core.ops.quantized import expand_weight
 from core.registry import Registry

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from core.conformance.recorder import Recorder
+
 if TYPE_CHECKING:
     from core.conformance.cases import Subset
     from core.registry import Registry
 
-BAD_INPUT = 2  # as every command of kernelyard exits
 SUITES = ("core.conformance.test_ops", "core.conformance.test_properties")
 
 
@@ -49,104 +50,29 @@ def pytest_configure(config: pytest.Config) -> None:
         if path.suffix not in (".json", ".md", ".txt"):
             raise pytest.UsageError(f"--report {path}: expected a name that ends with .json, "
                                     ".md or .txt")
-    config.pluginmanager.register(_Recorder(config), "kernelyard-report")
-
-
-class _Recorder:
-    """Feeds a Report from the run's results; writes, compares and shows it at the end."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self.config, self.results, self.deselected = config, [], False  # type: ignore[var-annotated]
-        self.lines: list[str] = []
-        self.asked = any(config.getoption(o) for o in (
-            "--report", "--include", "--expect", "--write-lock"))
-
-    def pytest_deselected(self) -> None:
-        self.deselected = True
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when == "call" or (report.when == "setup" and report.outcome != "passed"):
-            self.results.append(report)
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        properties = [dict(r.user_properties) for r in self.results]
-        if not self.asked and not any(k.startswith("kernelyard-") for p in properties for k in p):
-            return
-        from core.errors import KernelyardError
-        try:
-            self._finish(session, properties)
-        except (KernelyardError, OSError) as error:
-            self._fail(session, f"error: {error}", BAD_INPUT)
-
-    def _finish(self, session: pytest.Session, properties: list[dict[str, Any]]) -> None:
-        from core.conformance import render
-        from core.conformance.report import Report, write_whole
-        from core.registry import default_registry
-        registry, report = default_registry(), Report()
-        option, large = self.config.getoption, self.config.getoption("--large")
-        for result, found in zip(self.results, properties, strict=True):
-            why = getattr(result, "wasxfail", None)
-            known = why is not None and result.outcome == "skipped"
-            report.add(result.nodeid, "known" if known else result.outcome, found, why or "")
-        report.describe(registry)
-        for path in option("--report"):
-            if path.suffix == ".json":
-                report.write_json(path, registry)
-        if option("--write-lock"):
-            from core.lock import write_lock
-            if self.deselected or large or option("--op") or option("--dtype"):
-                return self._fail(session, "no lock was written: it needs the verdicts of the "
-                                  "whole suite, and parts of it were left out")
-            write_lock(option("--write-lock"), report, registry)
-        for path in option("--include"):
-            report.include(path)
-        included = "".join(f"--include {p} " for p in option("--include"))
-        page = render.markdown(report, "pytest --pyargs core.conformance "
-                               f"{included}--report FILE.md")
-        for path in option("--report"):
-            if path.suffix != ".json":
-                write_whole(path, page if path.suffix == ".md" else
-                            render.text(report, large=large) + "\n")
-        verbose = self.config.get_verbosity() > 0 or bool(self.config.getoption("--backend"))
-        show = render.text if verbose and self.config.get_verbosity() >= 0 else render.summary
-        self.lines += show(report, large=large).splitlines()
-        if option("--expect") is not None:
-            self._compare(session, option("--expect"), page)
-
-    def _compare(self, session: pytest.Session, path: Path, page: str) -> None:
-        from core.conformance.render import differences
-        from core.errors import OptionError
-        if not path.exists():
-            raise OptionError(f"--expect {path}: there is no such file; write it with --report")
-        changed = differences(path.read_text(), page)
-        if changed:
-            self._fail(session, "\n".join([f"{path} is stale: this run found", *changed,
-                                           f"write it again with --report {path}"]))
-
-    def _fail(self, session: pytest.Session, why: str, code: int = 1) -> None:
-        self.lines += why.splitlines()
-        session.exitstatus = session.exitstatus or code
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:  # noqa: ANN401 - pytest's own
-        if self.lines:
-            terminalreporter.section("kernelyard conformance")
-            terminalreporter.write_line("\n".join(self.lines))
+    config.pluginmanager.register(Recorder(config), "kernelyard-report")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     name = next(iter({"case", "kernel", "op", "trial"} & set(metafunc.fixturenames)), None)
     if metafunc.module.__name__ not in SUITES or name is None:
         return
-    from core.errors import KernelyardError
-    try:
-        tests = list(_tests(name, metafunc.config))
-    except KernelyardError as error:
-        pytest.exit(f"error: {error}", returncode=BAD_INPUT)
-    if not tests:
-        tests = [pytest.param(None, id="none", marks=pytest.mark.skip("nothing matches --op, "
-                                                                      "--dtype and --backend"))]
+    tests = list(_tests(name, metafunc.config)) or [
+        pytest.param(None, id="none", marks=pytest.mark.skip("nothing of this kind was asked for"))]
     metafunc.parametrize(name, tests)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Complain of options before anything is collected, in one line."""
+    if any(session.config.getoption(o) for o in ("--backend", "--op", "--dtype")):
+        from core.errors import KernelyardError
+        try:
+            if not list(_tests("case", session.config)) and not session.config.getoption("--large"):
+                raise pytest.UsageError("no cell of the matrix has both the --op and the --dtype "
+                                        "that were asked for")
+        except KernelyardError as error:
+            raise pytest.UsageError(str(error)) from None
 
 
 def _tests(kind: str, config: pytest.Config) -> Iterable[Any]:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from core.conformance.properties import Refused
+from core.conformance.properties.subject import Refused
 from core.conformance.report import PROPERTY
 from core.conformance.trials import Trial
 

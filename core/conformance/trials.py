@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from core.backend import Kernel
 from core.conformance.cases import EVERYTHING, Subset, cells, dtype_id, offers
-from core.conformance.properties import PROPERTIES, Property, Subject
+from core.conformance.properties import PROPERTIES, Property
+from core.conformance.properties.subject import Subject
 from core.op import OPS
 from core.registry import Registry
 

@@ -1,0 +1,106 @@
+"""Properties of every op whose rows, of tokens or of sequences, are independent."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from core.conformance.cases import Case, dtype_id, samples_of
+from core.conformance.properties.subject import Arrays, Draws, Refused, Subject
+from core.dtype import DType
+from core.op import Op
+from core.samples import Draw, Sample
+from core.tensor import Array
+
+SMALL = 1 << 18  # elements of a sample that an example may use
+
+
+def axis(op: Op) -> str | None:
+    """The dimension that counts independent rows: tokens, else sequences, else none."""
+    if not op.independent_rows:
+        return None
+    first = {p.dims[0] for p in op.sig.params if p.dims}
+    return "T" if "T" in first else "S" if "S" in first else None
+
+
+def _rows(op: Op, arrays: Arrays, rows: Array) -> Arrays:
+    """The inputs with only these rows, in this order."""
+    names = {p.name for p in op.sig.params if p.dims[:1] == (axis(op),)}
+    return {k: a[rows] if k in names and a is not None else a for k, a in arrays.items()}
+
+
+def _split_results(op: Op, results: Arrays) -> tuple[Arrays, Arrays]:
+    """(those with a row for each row of the inputs, those such as caches that have none)."""
+    shapes = {p.name: p for p in (*op.sig.params, *op.sig.outputs)}
+    by_row = {k for k in results if shapes[k].dims[:1] == (axis(op),)}
+    return ({k: a for k, a in results.items() if k in by_row},
+            {k: a for k, a in results.items() if k not in by_row})
+
+
+@cache
+def _small(op: Op, cell: str, pairs: tuple[tuple[str, DType], ...]) -> tuple[Sample, ...]:
+    """Samples with at least two rows that run in about a millisecond."""
+    found = []
+    for sample in samples_of(op, dict(pairs)):
+        made = Case(op, "none", dict(pairs), sample).arrays
+        rows = max((made[p.name].shape[0] for p in op.sig.params  # type: ignore[union-attr]
+                    if p.dims[:1] == (axis(op),) and made[p.name] is not None), default=0)
+        if rows > 1 and sum(a.size for a in made.values() if a is not None) <= SMALL:
+            found.append(sample)
+    return tuple(found)
+
+
+def _row_example(subject: Subject, draws: Draws) -> tuple[Arrays, dict[str, Any], int,
+                                                          np.random.Generator]:
+    """(inputs, attributes, number of rows, numbers to choose rows by) from one of the op's samples,
+    with new values."""
+    op = subject.op
+    samples = _small(op, dtype_id(subject.dtypes), tuple(subject.dtypes.items()))
+    if not samples:
+        raise Refused(f"{op.name} has no sample with several rows")
+    sample = draws.choice(samples)
+    rng = np.random.default_rng(draws.integer(0, 2**32 - 1))
+    arrays = sample.make(Draw(rng))
+    rows = next(len(a) for p in op.sig.params if p.dims[:1] == (axis(op),)
+                and (a := arrays.get(p.name)) is not None)
+    taken = min(rows, draws.choice((rows, 2, 5)))  # some kernels are for a few rows
+    every = {p.name: arrays.get(p.name) for p in op.sig.params}
+    return _rows(op, every, np.arange(taken)), sample.attrs, taken, rng
+
+
+def permuting_rows(subject: Subject, draws: Draws) -> None:
+    arrays, attrs, rows, rng = _row_example(subject, draws)
+    order = rng.permutation(rows)
+    whole = subject.run(subject.case(arrays, attrs))
+    moved = subject.case(_rows(subject.op, arrays, order), attrs)
+    by_row, rest = _split_results(subject.op, whole)
+    wanted = {k: None if a is None else a[order] for k, a in by_row.items()}
+    subject.agree(moved, subject.run(moved), {**wanted, **rest},
+                  bits=subject.kernel.batch_invariant)
+
+
+def rows_alone(subject: Subject, draws: Draws) -> None:
+    arrays, attrs, rows, rng = _row_example(subject, draws)
+    taken = np.sort(rng.permutation(rows)[:draws.choice((1, 1, 2, max(1, rows // 2)))])
+    by_row, _ = _split_results(subject.op, subject.run(subject.case(arrays, attrs)))
+    alone = subject.case(_rows(subject.op, arrays, taken), attrs)
+    wanted = {k: None if a is None else a[taken] for k, a in by_row.items()}
+    subject.agree(alone, subject.run(alone), wanted, bits=subject.kernel.batch_invariant)
+
+
+def splitting_rows(subject: Subject, draws: Draws) -> None:
+    """Two steps, the second on the state that the first left, against one."""
+    arrays, attrs, rows, _ = _row_example(subject, draws)
+    cut = draws.integer(1, rows - 1)
+    case = subject.case(arrays, attrs)
+    whole = subject.run(case)
+    first = subject.run(subject.case(_rows(subject.op, arrays, np.arange(cut)), attrs))
+    rows_first, state = _split_results(subject.op, first)
+    second = subject.run(subject.case(
+        {**_rows(subject.op, arrays, np.arange(cut, rows)), **state}, attrs))
+    rows_second, state = _split_results(subject.op, second)
+    joined = {k: None if a is None or (b := rows_second[k]) is None else np.concatenate([a, b])
+              for k, a in rows_first.items()}
+    subject.agree(case, {**joined, **state}, whole, bits=subject.kernel.batch_invariant)

@@ -1,0 +1,70 @@
+"""Properties of single ops: rope, softmax, quantized_linear."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from core.conformance.properties.subject import Draws, Subject
+from core.dispatch import run_kernel, run_reference
+from core.errors import NoKernelError
+from core.op import OPS
+from core.ops.quantized import expand_weight
+from core.samples import Draw
+
+
+def relative_positions(subject: Subject, draws: Draws) -> None:
+    """rope(q, m)·rope(k, n) depends on m - n alone, up to what the angles' rounding allows."""
+    size, far = draws.choice((64, 8, 128)), draws.choice((0, 1, 300, 4000))
+    m, n = draws.integer(0, 100), draws.integer(0, 100)
+    q, k = np.random.default_rng(draws.integer(0, 2**32 - 1)).standard_normal((2, size))
+    freq = 10000.0 ** (-np.arange(0, size, 2) / size)
+    case = subject.case({
+        "x": np.stack([q, k, q, k])[:, None],
+        "positions": np.array([m, n, m + far, n + far], np.int32), "inv_freq": freq},
+        {"interleaved": draws.choice((False, True))})
+    x = case.arrays["x"]
+    out = subject.run(case)["out"]
+    assert x is not None and out is not None  # rope's are not optional
+    rows = out.astype(np.float64)[:, 0]
+    before, after = rows[0] @ rows[1], rows[2] @ rows[3]
+    length = float(np.prod([np.linalg.norm(v[0].astype(np.float64)) for v in x[:2]]))
+    bound = length * (4 * (max(m, n) + far + 4) * 2.0**-24 + 2 * subject.dtypes["A"].eps)
+    assert abs(before - after) <= bound, (
+        f"positions {m}, {n}: {before:.6g}; {far} further on: {after:.6g}, expected equal within "
+        f"{bound:.1e}, head size {size}")
+
+
+def shifting(subject: Subject, draws: Draws) -> None:
+    """Values in eighths, so that adding a whole number rounds nothing in any dtype."""
+    rows, width, shift = draws.integer(1, 5), draws.integer(1, 300), draws.integer(-7, 7)
+    rng = np.random.default_rng(draws.integer(0, 2**32 - 1))
+    x = rng.integers(-64, 65, (rows, width)) / 8
+    plain = subject.run(subject.case({"x": x}, {}))
+    case = subject.case({"x": x + shift}, {})
+    subject.agree(case, subject.run(case), plain)
+
+
+def expanding(subject: Subject, draws: Draws) -> None:
+    """Against the backend's own linear on the expanded weights, or the definition's."""
+    bits = 8 if subject.dtypes["Q"].short == "i8" else 4
+    t, n, k = draws.choice((1, 2, 5, 20)), draws.integer(1, 70), draws.integer(1, 300)
+    group = draws.choice((32, 64, 2, 48, 7))
+    r, groups = Draw(np.random.default_rng(draws.integer(0, 2**32 - 1))), -(-k // group)
+    zeros = r.ints(0, 16, n, groups).astype(np.float64) if draws.choice((False, True)) else None
+    case = subject.case({
+        "x": r.normal(t, k), "codes": r.codes(bits, n, k),
+        "scales": (0.5 + abs(r.normal(n, groups))) * k**-0.5 / (64 if bits == 8 else 4),
+        "zeros": zeros, "bias": r.normal(n) if draws.choice((False, True)) else None},
+        {"bits": bits, "group_size": group})
+    x, codes, scales, zeros, bias = case.arrays.values()
+    assert x is not None and codes is not None and scales is not None  # made above
+    arrays = {"x": x, "weight": expand_weight(codes, scales, zeros, bits, group, k),
+              "bias": None if bias is None else bias.astype(np.float32)}
+    linear, attrs = OPS["linear"], {"out_dtype": subject.dtypes["O"].short}
+    found = subject.run(case)
+    try:
+        (wanted,) = run_kernel(linear, arrays, attrs, backend=subject.kernel.backend,
+                               registry=subject.registry)
+    except NoKernelError:
+        (wanted,) = run_reference(linear, arrays, attrs)
+    subject.agree(case, found, {"out": wanted})
