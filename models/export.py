@@ -12,11 +12,12 @@ from pathlib import Path
 from core.errors import CheckError, KernelyardError, OptionError
 from core.registry import Registry, default_registry
 from core.weights import Progress, no_progress
-from models import report
-from models.checkpoint import read_checkpoint
+from models import loss_report, report
+from models.checkpoint import Checkpoint, read_checkpoint
 from models.formats.source import Source, without_rope_scaling
 from models.formats.targets import TARGETS, Target, choose_target
 from models.formats.verify import verify_written
+from models.losses import measure_losses, simulated
 from models.precision import add_arguments, parsed
 
 
@@ -24,9 +25,9 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser("python -m models.export",
                                 description="Write a model in another format.")
     p.add_argument("--model", required=True, metavar="PATH|NAME")
-    p.add_argument("--to", required=True, choices=TARGETS)
-    p.add_argument("--out", required=True, type=Path, metavar="PATH",
-                   help="a folder for hf, a file for the others")
+    p.add_argument("--to", choices=TARGETS, help="required, but with --dry-run")
+    p.add_argument("--out", type=Path, metavar="PATH",
+                   help="a folder for hf, a file for the others; required, but with --dry-run")
     p.add_argument("--dtype", choices=("f32", "f16", "bf16"),
                    help="of the weights (default: as they are stored; llama2c and kuiper: f32)")
     add_arguments(p)
@@ -34,6 +35,18 @@ def parser() -> argparse.ArgumentParser:
                    help="of llama2.c's format (default: 0, which run.c reads; int8: 2, for runq.c)")
     p.add_argument("--ignore-rope-scaling", action="store_true",
                    help="write the model that a program without rope scaling runs")
+    p.add_argument("--report", action="store_true",
+                   help="show what was lost: errors by tensor, KL divergence of the logits")
+    p.add_argument("--report-text", type=Path, metavar="FILE",
+                   help="compare logits on this text (default: one that the model draws itself)")
+    p.add_argument("--report-json", type=Path, metavar="FILE", help="the report as one object")
+    p.add_argument("--report-plot", type=Path, metavar="FILE.png",
+                   help="errors by layer (extra plot: matplotlib)")
+    p.add_argument("--no-leave-out", action="store_true",
+                   help="leave out the table that tries each tensor in full precision")
+    p.add_argument("--dry-run", action="store_true",
+                   help="write no model: report what --dtype or --quantize would do, as --to hf "
+                        "and models.run --quantize compute it")
     p.add_argument("--force", action="store_true", help="replace what is there")
     p.add_argument("--no-verify", action="store_true", help="do not reload and compare logits")
     return p
@@ -48,11 +61,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         checkpoint = read_checkpoint(args.model, registry)
         if args.ignore_rope_scaling:
             checkpoint = without_rope_scaling(checkpoint)
+        _check_report(args)
         source = Source(checkpoint, registry)
-        target = choose_target(args.to, source, args.dtype, parsed(args), args.version)
+        target = choose_target(args.to or "hf", source, args.dtype, parsed(args), args.version)
         with report.Loading() as loading:
-            said = export(source, target, args.out, registry, force=args.force,
-                          verify=not args.no_verify, progress=loading.progress)
+            if args.dry_run:
+                after = simulated(source, args.dtype, target.quantization, loading.progress)
+                said = "no model was written"
+            else:
+                said = export(source, target, args.out, registry, force=args.force,
+                              verify=not args.no_verify, progress=loading.progress)
+        for note in checkpoint.notes:
+            print(f"note: {note}", file=sys.stderr)
+        print(f"dry run ({target.name}, {target.precision}); {said}" if args.dry_run else
+              f"wrote {args.out} ({target.name}, {target.precision}); {said}")
+        if args.report:
+            _report(args, checkpoint, after if args.dry_run else
+                    read_checkpoint(target.named(args.out, source), registry), registry)
     except CheckError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -62,10 +87,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
-    for note in checkpoint.notes:
-        print(f"note: {note}", file=sys.stderr)
-    print(f"wrote {args.out} ({target.name}, {target.precision}); {said}")
     return 0
+
+
+def _check_report(args: argparse.Namespace) -> None:
+    """Before anything is computed. Raises OptionError for options that contradict each other."""
+    if args.dry_run and not args.report:
+        raise OptionError("--dry-run writes nothing: give --report with it")
+    if args.dry_run and (args.out or args.to not in (None, "hf")):
+        raise OptionError("--dry-run shows what --to hf would do: give no --out and no other --to")
+    if args.dry_run and not (args.quantize or args.dtype):
+        raise OptionError("--dry-run: give --quantize or --dtype, else nothing changes")
+    if not args.dry_run and (args.to is None or args.out is None):
+        raise OptionError("--to and --out say what to write and where: give both, or --dry-run")
+    wanted = [args.report_text, args.report_json, args.report_plot]
+    if any(wanted) and not args.report:
+        raise OptionError("--report-text, --report-json and --report-plot go with --report")
+    for path in wanted[1:]:
+        if path is not None and not path.absolute().parent.is_dir():
+            raise OptionError(f"{path}: folder {path.absolute().parent} does not exist")
+    if args.report_plot:
+        loss_report.check_plot(args.report_plot)
+    if args.report_text and not args.report_text.is_file():
+        raise OptionError(f"--report-text {args.report_text}: no such file")
+
+
+def _report(args: argparse.Namespace, before: Checkpoint, after: Checkpoint,
+            registry: Registry) -> None:
+    text = None if args.report_text is None else args.report_text.read_text(
+        encoding="utf-8", errors="surrogateescape")
+    with report.Loading() as loading:
+        losses = measure_losses(before, after, registry, text=text,
+                                leave_out=not args.no_leave_out, progress=loading.progress)
+    loss_report.show(losses)
+    if args.report_json:
+        loss_report.write_json(losses, args.report_json)
+    if args.report_plot:
+        loss_report.plot(losses, args.report_plot)
 
 
 def export(source: Source, target: Target, out: Path, registry: Registry, *, force: bool = False,

@@ -11,7 +11,7 @@ from core.errors import OptionError
 from core.weights import Progress
 from models.formats.gguf_writer import gguf_matrices, load_gguf, write_gguf
 from models.formats.hf_writer import huggingface_matrices, write_huggingface
-from models.formats.kuiper_writer import write_kuiper
+from models.formats.kuiper_writer import kuiper_family, write_kuiper
 from models.formats.llama2c_writer import write_llama2c
 from models.formats.slots import EMBEDDING
 from models.formats.source import Source
@@ -62,6 +62,12 @@ class Target:
             return "kuiper-llama2" if self.version == 0 else "llama2c"
         write_tokenizer_files(source.checkpoint, folder)
         return write_kuiper(source, folder / name, self.precision == "int8", progress).key
+
+    def named(self, path: Path, source: Source) -> str:
+        """What reads the written model, with the format's key where contents do not say it."""
+        if self.name == "kuiper":
+            return f"{kuiper_family(source).key}:{path}"
+        return f"kuiper-llama2:{path}" if self.name == "llama2c" and not self.version else str(path)
 
     def bytes_needed(self, source: Source) -> int:
         """An upper bound for the disk. Raises OptionError for a pattern that matches nothing."""
