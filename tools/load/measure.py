@@ -56,6 +56,7 @@ def measure(path: str, backend: str) -> dict[str, float]:
     watch = Watch()
     from models.loading import load
     imported = time.time()
+    libraries = _status("RssFile")
     with load(path, backend, max_context=512) as model:
         loaded = time.time()
         first = model.generate(PROMPT, max_new_tokens=1).run().tokens
@@ -66,7 +67,8 @@ def measure(path: str, backend: str) -> dict[str, float]:
                 "first_token_s": round(done - loaded, 2), "total_s": round(done - born, 2),
                 "peak_rss_mib": round(_status("VmHWM") / 1024),
                 "peak_anon_mib": round(watch.anon / 1024),
-                "peak_file_mib": round(watch.file / 1024), "pss_mib": round(_pss() / 1024),
+                "peak_file_mib": round(watch.file / 1024), "libraries_mib": round(libraries / 1024),
+                "pss_mib": round(_pss() / 1024),
                 "weights_mib": round(model.session.weights.nbytes / 2**20)}
 
 
