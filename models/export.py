@@ -98,8 +98,10 @@ def _check_report(args: argparse.Namespace) -> None:
         raise OptionError("--dry-run shows what --to hf would do: give no --out and no other --to")
     if args.dry_run and not (args.quantize or args.dtype):
         raise OptionError("--dry-run: give --quantize or --dtype, else nothing changes")
-    if not args.dry_run and (args.to is None or args.out is None):
-        raise OptionError("--to and --out say what to write and where: give both, or --dry-run")
+    missing = [f"--{name}" for name in ("to", "out") if getattr(args, name) is None]
+    if missing and not args.dry_run:
+        raise OptionError(f"the following arguments are required: {', '.join(missing)} (or "
+                          "--report --dry-run, which writes nothing)")
     wanted = [args.report_text, args.report_json, args.report_plot]
     if any(wanted) and not args.report:
         raise OptionError("--report-text, --report-json and --report-plot go with --report")
