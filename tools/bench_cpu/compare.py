@@ -7,7 +7,7 @@ Random weights at published shapes (speed does not depend on their values) are e
 our own writer: F32, BF16, Q8_0, Q4_0. llama.cpp and our backends each load that file in a process
 of their own, and take turns at a prompt and greedy decoding; medians count. Then our logits, step
 by step, are held to llama.cpp's for the same tokens, and every kernel of one layer and the head to
-its float64 definition.
+its float64 definition. A row that other programs disturbed is no result, and says so.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ BOUNDS = {"f32": 2e-5, "f16": 5e-3, "bf16": 3e-2, "int8": 5e-2, "int4": 5e-2}
 GOALS = {"cpu_numpy": {"f32": (1.0, 1.3)},
          "cpu_numba": {"f32": (1.2, 1.0), "bf16": (1.2, 1.0), "int8": (1.2, 1.0),
                        "int4": (1.0, 1.0)}}
+#: share of the processors that other programs may take in the median turn
+DISTURBED = 0.05
 CHECKED = 9  # tokens of the checked prompt: more than the kernels for a few tokens take
 
 
@@ -71,7 +73,7 @@ def compare(shape: str, kind: str, folder: Path, args: argparse.Namespace) -> li
     turns: dict[str, list[Any]] = {e.name: [] for e in engines}
     for _ in range(args.rounds + 1):
         for engine in engines:
-            turns[engine.name].append(engine.call("turn", ids, args.tokens))
+            turns[engine.name].append(engine.timed(ids, args.tokens))
     limit = max(e.call("bandwidth") for e in engines[1:])
     speeds = {n: [statistics.median(t[i] for t in ts[1:]) for i in (0, 1)]
               for n, ts in turns.items()}  # without the first turn, which reads the weights in
@@ -80,6 +82,11 @@ def compare(shape: str, kind: str, folder: Path, args: argparse.Namespace) -> li
         facts, goal = engine.call("facts"), GOALS[engine.name].get(kind)
         (prefill, step), (their_prefill, their_step) = speeds[engine.name], speeds[LLAMA]
         ok, verdict = agreement(engine, engines[0], turns, ids, kind)
+        others = max(statistics.median(t[3] for t in turns[n][1:])
+                     for n in (engine.name, LLAMA))
+        if others > DISTURBED:
+            ok = False
+            verdict = f"NOT VALID: other programs took {others:.0%} of the CPU; {verdict}"
         checked = check(shape, kind, folder, engine, args)
         rows.append({
             "shape": shape, "weights": kind, "layers": args.layers, "backend": engine.name,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,26 @@ class Engine:
             raise RuntimeError(f"{self.name}: {value}")
         return value
 
+    def timed(self, ids: list[int], count: int) -> tuple[float, float, list[int], float]:
+        """A turn, and the share of the processors that other programs took meanwhile."""
+        before, start = _busy(), time.perf_counter()
+        prefill, step, tokens, own = self.call("turn", ids, count)
+        wall, cores = time.perf_counter() - start, os.cpu_count() or 1
+        return prefill, step, tokens, max(0.0, _busy() - before - own) / (wall * cores)
+
     def close(self) -> None:
         self._pipe.close()
         self._process.join()
+
+
+def _busy() -> float:
+    """Seconds that all processors together have worked since the machine started, whoever for;
+    0 where the system does not say (https://docs.kernel.org/filesystems/proc.html)."""
+    stat = Path("/proc/stat")
+    if not stat.exists():
+        return 0.0
+    user, nice, system, _, _, irq, soft, steal = map(int, stat.read_text().split()[1:9])
+    return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def serve(pipe: Any, name: str, path: Path, threads: int, context: int) -> None:  # noqa: ANN401
@@ -85,15 +103,17 @@ class Ours:
     def ready(self) -> None:
         pass
 
-    def turn(self, ids: list[int], count: int) -> tuple[float, float, list[int]]:
-        """(seconds to the first token, seconds of each further one, the tokens), greedy."""
+    def turn(self, ids: list[int], count: int) -> tuple[float, float, list[int], float]:
+        """(seconds to the first token, seconds of each further one, the tokens, greedy; seconds of
+        processor time)."""
         self.session.truncate(0)
-        start = time.perf_counter()
+        own, start = time.process_time(), time.perf_counter()
         self.session.prefill(ids)
         tokens = [self.session.token]
         middle = time.perf_counter()
         tokens += [self.session.step() for _ in range(count - 1)]
-        return middle - start, (time.perf_counter() - middle) / (count - 1), tokens
+        seconds = (time.perf_counter() - middle) / (count - 1)
+        return middle - start, seconds, tokens, time.process_time() - own
 
     def logits(self, ids: list[int], tokens: list[int]) -> Array:
         """float32 [len(tokens), V]: what each of `tokens`, drawn after `ids`, was drawn from. The
@@ -186,15 +206,16 @@ class Llama:
     def forget(self, context: Any) -> None:  # noqa: ANN401 - as above
         self.lib.llama_memory_clear(self.lib.llama_get_memory(context), True)
 
-    def turn(self, ids: list[int], count: int) -> tuple[float, float, list[int]]:
+    def turn(self, ids: list[int], count: int) -> tuple[float, float, list[int], float]:
         """As `Ours.turn`."""
         self.forget(self.timed)
-        start = time.perf_counter()
+        own, start = time.process_time(), time.perf_counter()
         tokens = [int(self.feed(self.timed, ids).argmax())]
         middle = time.perf_counter()
         for _ in range(count - 1):
             tokens.append(int(self.feed(self.timed, tokens[-1:]).argmax()))
-        return middle - start, (time.perf_counter() - middle) / (count - 1), tokens
+        seconds = (time.perf_counter() - middle) / (count - 1)
+        return middle - start, seconds, tokens, time.process_time() - own
 
     def logits(self, ids: list[int], tokens: list[int]) -> Array:
         """float32 [len(tokens), V]: what is drawn after `ids`, and after each of `tokens`."""
