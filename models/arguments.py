@@ -6,6 +6,7 @@ import argparse
 import re
 
 from core.backend import BackendOptions
+from core.errors import OptionError
 from core.registry import Registry, default_registry
 
 
@@ -36,3 +37,16 @@ def chosen_registry(args: argparse.Namespace, *uses: str | None) -> Registry:
     if named:  # an unknown name is reported where it is used
         registry.check_options(named)
     return registry
+
+
+def given_ids(args: argparse.Namespace) -> list[int] | None:
+    """The tokens of --prompt-ids, None without it. Raises OptionError beside --prompt."""
+    if args.prompt_ids is None:
+        return None
+    if args.prompt is not None:
+        raise OptionError("--prompt and --prompt-ids cannot be used together")
+    try:
+        return [int(i) for i in args.prompt_ids.split(",") if i.strip()]
+    except ValueError:
+        raise OptionError(f"--prompt-ids {args.prompt_ids!r}: expected integers such as 1,2,3"
+                          ) from None

@@ -17,7 +17,7 @@ from core.registry import split_backends
 from core.verify.finite import FiniteCheck
 from core.verify.recorder import Capture, Recorder
 from models import report
-from models.arguments import add_backend_options, add_rule_options, chosen_registry
+from models.arguments import add_backend_options, add_rule_options, chosen_registry, given_ids
 from models.chat import chat
 from models.checkpoint import DEFAULT_MODEL, shipped_models
 from models.loading import KV_DTYPES, load
@@ -168,14 +168,9 @@ def _stream(model: Model, prompt: str | list[int], args: argparse.Namespace,
 
 
 def _prompt(args: argparse.Namespace) -> str | list[int]:
-    if args.prompt is not None and args.prompt_ids is not None:
-        raise OptionError("--prompt and --prompt-ids cannot be used together")
-    if args.prompt_ids is not None:
-        try:
-            return [int(i) for i in args.prompt_ids.split(",") if i.strip()]
-        except ValueError:
-            raise OptionError(f"--prompt-ids {args.prompt_ids!r}: expected integers such as 1,2,3"
-                              ) from None
+    ids = given_ids(args)
+    if ids is not None:
+        return ids
     if args.prompt is not None:
         if not args.prompt:
             raise PromptError("the prompt is empty: give some text, or leave --prompt out")

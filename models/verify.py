@@ -18,7 +18,7 @@ from core.verify.recorder import Recorder
 from core.verify.replay import replay
 from models import report, verify_report
 from models.against import compare_answers
-from models.arguments import add_backend_options, chosen_registry
+from models.arguments import add_backend_options, chosen_registry, given_ids
 from models.checkpoint import DEFAULT_MODEL
 from models.contest import hold
 from models.golden import Golden, ours, transformers_answers
@@ -171,15 +171,10 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _ids(args: argparse.Namespace, model: Model) -> list[int]:
-    if args.prompt is not None and args.prompt_ids is not None:
-        raise OptionError("--prompt and --prompt-ids cannot be used together")
-    if args.prompt_ids is None:
-        return model.encode(DEFAULT_PROMPT if args.prompt is None else args.prompt)
-    try:
-        return model.encode([int(i) for i in args.prompt_ids.split(",") if i.strip()])
-    except ValueError:
-        raise OptionError(f"--prompt-ids {args.prompt_ids!r}: expected integers such as 1,2,3"
-                          ) from None
+    ids = given_ids(args)
+    if ids is not None:
+        return model.encode(ids)
+    return model.encode(DEFAULT_PROMPT if args.prompt is None else args.prompt)
 
 
 if __name__ == "__main__":
