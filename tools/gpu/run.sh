@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# On a GPU host, from the repository root: build, test and time the CUDA backends. Logs go to $OUT.
-#   [BACKENDS="cuda_cupy cuda_pycuda"] tools/gpu/run.sh [votes] [mixed] [exits] [shapes] [context] [memory] [warm] [report] [conformance] [large] [parity] [sanitize] [bench ARGUMENTS... | tune ARGUMENTS...]
+# On a GPU host, from the repository root: build, test and time the CUDA backends. Logs go to
+# $OUT/logs.tgz, the report of a test run to $OUT/gpu_report.json.
+#   [BACKENDS="cuda_cupy cuda_pycuda"] tools/gpu/run.sh [votes] [mixed] [exits] [shapes] [context] [memory] [warm] [report] [conformance] [large] [parity] [sanitize] [profile] [bench ARGUMENTS... | tune ARGUMENTS...]
 # On a host without a network it installs what is missing from the wheels in .gpu/.
 set -uo pipefail
-out=${OUT:-/tmp/kernelyard-gpu}
+out=/tmp/kernelyard-gpu kept=${OUT:-/tmp/kernelyard-gpu}
 read -ra backends <<<"${BACKENDS:-cuda_cupy cuda_pycuda}"
 named=("${backends[@]/#/--backend=}")
-mkdir -p "$out"
+mkdir -p "$out" "$kept"
 start=$SECONDS
 if ! [ -d .gpu/site ]; then
     python3 -m pip install -q --no-index --no-deps --no-compile --target .gpu/site .gpu/*.whl
@@ -90,12 +91,21 @@ while [ $# -gt 0 ]; do
         done ;;
     exits)
         for backend in "${backends[@]}"; do ../tools/gpu/exits.sh "$backend"; done ;;
+    profile)  # what each kind of kernel costs
+        for backend in "${backends[@]}"; do for what in "tinyllama-1.1b" "tinyllama-1.1b --quantize int8" \
+            "llama3.2-1b --stored bf16" "qwen2.5-0.5b --stored bf16"; do
+            # shellcheck disable=SC2086  # the words of $what are separate arguments
+            COLUMNS=150 timeout 100 python3 -m models.bench --backend "$backend" --repeat 2 --profile \
+                --shape $what 2>&1 | tee -a "$out/profile.log" | grep -vE "^ *$"
+        done; done ;;
     bench)
         timeout 560 python3 -m models.bench --backend "${backends[0]}" "$@" 2>&1 | tee "$out/bench.log" | tail -90
-        break ;;
+        set -- ;;
     tune)
         timeout 560 python3 ../tools/gpu/tune.py "$@" 2>&1 | tee "$out/tune.log" | tail -60
-        break ;;
+        set -- ;;
     esac
     echo "== $stage $((SECONDS - start)) s"
+    tar -C "$out" -czf /tmp/logs.tgz . && mv /tmp/logs.tgz "$kept/"
+    cp "$out/gpu_report.json" "$kept/" 2>/dev/null
 done
