@@ -54,7 +54,8 @@ while [ $# -gt 0 ]; do
         for prompt in 100 4000; do
             timeout 200 python3 -m models.bench --backend "${backends[0]}" --shape llama3.2-1b --stored bf16 \
                 --prompt $prompt --tokens 100 --repeat 3 --json >"$out/context$prompt.json"
-            grep -E '"prompt"|decode_tokens|host_step|verdict' "$out/context$prompt.json"
+            grep -E '"prompt"|decode_tokens|host_step|verdict' "$out/context$prompt.json" \
+                | tee -a "$out/context.log"
         done ;;
     memory)  # against models.plan
         timeout 200 python3 ../tools/gpu/memory.py "${backends[0]}" random:llama3.2-1b:bf16 \
@@ -65,7 +66,7 @@ while [ $# -gt 0 ]; do
             python3 -m models.run --backend "${backends[0]}" --max-new-tokens 8 </dev/null 2>"$out/warm.log"
             echo "$start start: says compiling $(grep -c compiling "$out/warm.log") times;" \
                 "$(find "$XDG_CACHE_HOME" -name '*.cubin' | wc -l) kernels on disk"
-        done
+        done | tee "$out/warm-starts.log"
         unset XDG_CACHE_HOME ;;
     large)
         timeout 200 python3 -m pytest --pyargs core.conformance "${named[@]}" --large -q -n 3 \
@@ -90,7 +91,7 @@ while [ $# -gt 0 ]; do
             echo "$model: exit code $?"; tail -12 "$out/mixed-$model.log"
         done ;;
     exits)
-        for backend in "${backends[@]}"; do ../tools/gpu/exits.sh "$backend"; done ;;
+        for backend in "${backends[@]}"; do ../tools/gpu/exits.sh "$backend"; done 2>&1 | tee "$out/exits.log" ;;
     profile)  # what each kind of kernel costs
         for backend in "${backends[@]}"; do for what in "tinyllama-1.1b" "tinyllama-1.1b --quantize int8" \
             "llama3.2-1b --stored bf16" "qwen2.5-0.5b --stored bf16"; do
