@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from core.conformance.report import source_hashes, uncovered
+from core.conformance.plugin import GPU
+from core.conformance.report import CASE, SPEEDS, Report, source_hashes, uncovered
+from core.registry import default_registry
 
 ROOT = Path(__file__).parent.parent
 REPORT = ROOT / "tests/gpu_report.json"
+ELSEWHERE = {"backend": "other", "shape": "llama3.2-1b"}
 
 
 def cuda_sources(backend: Path) -> dict[str, Path]:
@@ -50,16 +53,46 @@ def test_a_changed_source_is_noticed(tmp_path):
 def test_the_report_counts_cells_and_keeps_other_backends(written):
     assert written["matrix"]["cpu_numpy"]["add"]["float32"]["passed"] >= 5
     assert written["matrix"]["cpu_numpy"]["add"]["float16"]["skipped"] == 1
-    assert written["failed"] == {"cpu_numpy": []} and written["speeds"] == [1]
+    assert written["failed"] == {"cpu_numpy": []} and written["speeds"] == [ELSEWHERE]
     assert "NumPy" in written["devices"]["cpu_numpy"]
     assert written["unverified"] == {"cpu_numpy": [], "other": ["x.cu"]}
+
+
+def test_speeds_are_replaced_and_those_of_other_sources_dropped(tmp_path):
+    path, registry = tmp_path / "report.json", default_registry()
+    slow, fast = ({"backend": "cpu_numpy", "shape": "a", "decode": n} for n in (1, 2))
+    old = {"backend": "cpu_numpy", "shape": "b"}
+    path.write_text(json.dumps({"speeds": [slow, old, ELSEWHERE]}))
+    report = Report()
+    report.add("test", "passed", {SPEEDS: [fast]})
+    report.write_json(path, registry)
+    assert json.loads(path.read_text())["speeds"] == [old, ELSEWHERE, fast]
+    report.add("test", "passed", {CASE: {"backend": "cpu_numpy", "op": "add", "dtypes": "float32",
+                                         "tolerances": {}, "kernels": {}}})
+    report.describe(registry)
+    path.write_text(json.dumps({"speeds": [slow, old, ELSEWHERE],
+                                "sources": {"cpu_numpy": {"gone.cu": "0"}}}))
+    report.write_json(path, registry)
+    assert json.loads(path.read_text())["speeds"] == [ELSEWHERE, fast]
+
+
+@pytest.mark.skipif(any(spec.device == GPU and default_registry().unavailable(name) is None
+                        for name, spec in default_registry().specs.items()),
+                    reason="this machine has a GPU")
+def test_a_gpu_report_needs_a_gpu(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "--pyargs", "core.conformance",
+                           "--gpu-report", "report.json"], cwd=tmp_path, capture_output=True,
+                          text=True, timeout=120, check=False)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "--gpu-report needs a backend that computes on a GPU" in done.stdout + done.stderr
+    assert not (tmp_path / "report.json").exists()
 
 
 @pytest.fixture
 def written(tmp_path):
     """What a real run of part of the matrix writes, keeping the speeds that were there."""
     path = tmp_path / "report.json"
-    path.write_text(json.dumps({"speeds": [1], "unverified": {"other": ["x.cu"],
+    path.write_text(json.dumps({"speeds": [ELSEWHERE], "unverified": {"other": ["x.cu"],
                                                               "cpu_numpy": ["y"]}}))
     subprocess.run([sys.executable, "-m", "pytest", "-q", "--pyargs", "core.conformance",
                     "--backend", "cpu_numpy", "-k", "add-", "--report", str(path)], check=True,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from core.conformance.cases import Subset
     from core.registry import Registry
 
+GPU = "cuda"  #: the device that GPU backends name in their BackendSpec
 SUITES = ("core.conformance.test_ops", "core.conformance.test_properties")
 
 
@@ -35,6 +36,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--time", action="store_true", help="also time the kernel that a plan chooses")
     group.addoption("--report", action="append", default=[], type=Path, metavar="FILE",
                     help="write what was found: .json, .md (support matrix) or .txt; may repeat")
+    group.addoption("--gpu-report", type=Path, metavar="FILE.json", help="as --report, for the "
+                    "backends that compute on a GPU: tests only those, and fails without one; "
+                    "where the tests measure speeds, these too")
     group.addoption("--include", action="append", default=[], type=Path, metavar="FILE.json",
                     help="put another run's report, of backends not tested here, into this one's")
     group.addoption("--expect", type=Path, metavar="FILE.md", help="fail if this run's support "
@@ -50,6 +54,8 @@ def pytest_configure(config: pytest.Config) -> None:
         if path.suffix not in (".json", ".md", ".txt"):
             raise pytest.UsageError(f"--report {path}: expected a name that ends with .json, "
                                     ".md or .txt")
+    if (path := config.getoption("--gpu-report")) is not None and path.suffix != ".json":
+        raise pytest.UsageError(f"--gpu-report {path}: expected a name that ends with .json")
     config.pluginmanager.register(Recorder(config), "kernelyard-report")
 
 
@@ -65,7 +71,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
     """Complain of options before anything is collected, in one line."""
-    if any(session.config.getoption(o) for o in ("--backend", "--op", "--dtype")):
+    if any(session.config.getoption(o) for o in ("--backend", "--op", "--dtype", "--gpu-report")):
         from core.errors import KernelyardError
         try:
             if not list(_tests("case", session.config)) and not session.config.getoption("--large"):
@@ -79,9 +85,8 @@ def _tests(kind: str, config: pytest.Config) -> Iterable[Any]:
     """Parameters with ids; known failures among them are expected to fail."""
     from core.conformance.cases import Subset
     from core.conformance.known import check_used, known_failures, reason_for
-    from core.errors import OptionError
     from core.op import OPS
-    from core.registry import default_registry, split_backends
+    from core.registry import default_registry
     registry = default_registry()
     subset = Subset(frozenset(_split(config, "--op")), frozenset(_split(config, "--dtype")))
     subset.check()
@@ -90,12 +95,8 @@ def _tests(kind: str, config: pytest.Config) -> Iterable[Any]:
             if not subset.ops or op.name in subset.ops:
                 yield pytest.param(op, id=op.name)
         return
-    named = config.getoption("--backend")
-    backends = (split_backends(",".join(named)) if named else
-                [b for b in sorted(registry.specs) if registry.unavailable(b) is None])
-    if not backends:
-        raise OptionError("no installed backend is available: pip install ./backends/cpu_numpy")
-    for backend in backends:
+    for backend in chosen_backends(registry, config.getoption("--backend"),
+                                   gpu=config.getoption("--gpu-report") is not None):
         known = known_failures(registry, backend)
         if known and kind == "case":
             check_used(known, [id for k in ("case", "kernel", "trial") for large in (False, True)
@@ -104,6 +105,25 @@ def _tests(kind: str, config: pytest.Config) -> Iterable[Any]:
             why = reason_for(id, known)
             marks = [] if why is None else [pytest.mark.xfail(reason=why, strict=True)]
             yield pytest.param(test, id=id, marks=marks)
+
+
+def chosen_backends(registry: Registry, named: list[str] | None, *, gpu: bool) -> list[str]:
+    """The backends to test: those named, else the available ones; with `gpu`, of those only what
+    computes on a GPU. Raises OptionError if that leaves none."""
+    from core.errors import OptionError
+    from core.registry import split_backends
+    if named:
+        backends = list(split_backends(",".join(named)))
+    else:
+        backends = [b for b in sorted(registry.specs) if registry.unavailable(b) is None]
+    if not backends:
+        raise OptionError("no installed backend is available: pip install ./backends/cpu_numpy")
+    if gpu and not (backends := [b for b in backends if registry.specs[b].device == GPU]):
+        reasons = [f"{b}: {registry.unavailable(b) or 'was not named'}"
+                   for b, spec in sorted(registry.specs.items()) if spec.device == GPU]
+        raise OptionError("--gpu-report needs a backend that computes on a GPU; "
+                          + ("; ".join(reasons) or "none is installed"))
+    return backends
 
 
 def _all(kind: str, registry: Registry, backend: str, subset: Subset, large: bool,

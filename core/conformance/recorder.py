@@ -17,7 +17,7 @@ class Recorder:
         self.config, self.results, self.deselected = config, [], False  # type: ignore[var-annotated]
         self.lines: list[str] = []
         self.asked = any(config.getoption(o) for o in (
-            "--report", "--include", "--expect", "--write-lock"))
+            "--report", "--gpu-report", "--include", "--expect", "--write-lock"))
 
     def pytest_deselected(self) -> None:
         self.deselected = True
@@ -27,7 +27,10 @@ class Recorder:
             self.results.append(report)
 
     @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+    def pytest_sessionfinish(self, session: pytest.Session,
+                             exitstatus: int | pytest.ExitCode) -> None:
+        if exitstatus == pytest.ExitCode.USAGE_ERROR:
+            return  # nothing ran that a report could tell of
         properties = [dict(r.user_properties) for r in self.results]
         if not self.asked and not any(k.startswith("kernelyard-") for p in properties for k in p):
             return
@@ -48,7 +51,7 @@ class Recorder:
             known = why is not None and result.outcome == "skipped"
             report.add(result.nodeid, "known" if known else result.outcome, found, why or "")
         report.describe(registry)
-        for path in option("--report"):
+        for path in filter(None, (*option("--report"), option("--gpu-report"))):
             if path.suffix == ".json":
                 report.write_json(path, registry)
         if option("--write-lock"):

@@ -20,6 +20,7 @@ from core.registry import Registry
 
 CASE = "kernelyard-case"  #: a test's property: what it found of one case of the matrix
 PROPERTY = "kernelyard-property"  #: the same, of a property of a kernel
+SPEEDS = "kernelyard-speeds"  #: rows as `models.bench --json` gives them
 
 
 @dataclass
@@ -88,6 +89,7 @@ class Report:
             by_name.setdefault(found["property"], Counts()).add(outcome, found)
             if outcome == "failed":
                 self._kernel(backend, found["op"], found["kernel"]).failed += 1
+        self.speeds += properties.get(SPEEDS, [])
         if outcome == "failed":
             self.failed.append((backend, test))
         if outcome == "known" and backend is not None:
@@ -124,11 +126,14 @@ class Report:
                              if b not in self.devices})
 
     def write_json(self, path: Path, registry: Registry) -> None:
-        """Put the tested backends into the report at `path`; it keeps others, and all speeds.
+        """Put the tested backends and the measured speeds into the report at `path`.
 
-        Sources of a tested backend are covered by this run, and no longer unverified.
+        It keeps other backends, and speeds that were not measured again unless they are of other
+        sources. Sources of a tested backend are covered by this run, and no longer unverified.
         """
         report = json.loads(path.read_text()) if path.exists() else {}
+        report["speeds"] = [r for r in report.get("speeds", []) if _what(r) not in
+                            {_what(row) for row in self.speeds}] + self.speeds
         for name in self.backends:
             new = {"devices": self.devices[name], "matrix": _plain(self.matrix[name]),
                    "kernels": _plain(self.kernels.get(name, {})),
@@ -138,10 +143,18 @@ class Report:
                    "tolerances": {op: str(OPS[op].tolerance) for op in self.matrix[name]},
                    "own_tolerances": self.own_tolerances.get(name, {}),
                    "sources": source_hashes(registry.backend(name).sources()), "unverified": []}
+            if report.get("sources", {}).get(name, new["sources"]) != new["sources"]:
+                report["speeds"] = [r for r in report["speeds"]
+                                    if r["backend"] != name or r in self.speeds]
             for section, value in new.items():
                 report.setdefault(section, {})[name] = value
-        report.setdefault("speeds", [])
         write_whole(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
+
+
+def _what(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a row of speeds measured."""
+    return tuple(row.get(k) for k in ("backend", "shape", "layers", "stored", "quantize", "prompt",
+                                      "tokens"))
 
 
 def finite(used: float) -> float | None:

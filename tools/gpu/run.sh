@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # On a GPU host, from the repository root: build, test and time the CUDA backends. Logs go to
 # $OUT/logs.tgz, the report of a test run to $OUT/gpu_report.json.
-#   [BACKENDS="cuda_cupy cuda_pycuda"] tools/gpu/run.sh [votes] [mixed] [exits] [shapes] [context] [memory] [warm] [report] [conformance] [large] [parity] [sanitize] [profile] [bench ARGUMENTS... | tune ARGUMENTS...]
+#   [BACKENDS="cuda_cupy cuda_pycuda"] tools/gpu/run.sh [votes] [mixed] [exits] [shapes] [context] [memory] [warm] [report] [speeds] [conformance] [large] [parity] [sanitize] [profile] [bench ARGUMENTS... | tune ARGUMENTS...]
 # On a host without a network it installs what is missing from the wheels in .gpu/.
 set -uo pipefail
 out=/tmp/kernelyard-gpu kept=${OUT:-/tmp/kernelyard-gpu}
@@ -27,23 +27,20 @@ while [ $# -gt 0 ]; do
             --maxfail 60 -p no:cacheprovider -p no:benchmark -rs >"$out/conformance.log" 2>&1
         grep -aE "^(FAILED|ERROR)" "$out/conformance.log" | cut -c1-220 | head -70
         tail -2 "$out/conformance.log" ;;
-    report)  # what CI goes by: tests/gpu_report.json, with the speeds of models.bench
+    report)  # what CI goes by: tests/gpu_report.json
         cp ../tests/gpu_report.json "$out/"  # backends that are not tested now keep their part
         timeout 400 python3 -m pytest --pyargs core.conformance "${named[@]}" -q -n 12 \
-            -p no:cacheprovider -p no:benchmark --report "$out/gpu_report.json" \
+            -p no:cacheprovider -p no:benchmark --gpu-report "$out/gpu_report.json" \
             >"$out/conformance.log" 2>&1
-        tail -2 "$out/conformance.log"
-        row=0
-        for backend in "${backends[@]}"; do for what in "qwen2.5-0.5b --stored bf16" "llama3.2-1b --stored bf16" "tinyllama-1.1b" \
-            "llama3.2-1b --stored bf16 --prompt 2048 --tokens 16" "tinyllama-1.1b --quantize int8" \
-            "llama2-7b --stored bf16" "llama2-7b --stored bf16 --quantize int8"; do
-            row=$((row + 1))
-            # shellcheck disable=SC2086  # the words of $what are separate arguments
-            timeout 100 python3 -m models.bench --backend "$backend" --repeat 3 --json --shape $what \
-                >"$out/speed$row.json" 2>"$out/speed$row.log" || tail -c 300 "$out/speed$row.log"
-            grep -E "shape|backend\"|tokens_per_s|verdict|share" "$out/speed$row.json"
-        done; done
-        python3 ../tools/gpu/speeds.py "$out/gpu_report.json" "$out"/speed*.json ;;
+        tail -2 "$out/conformance.log" ;;
+    speeds)  # into the report, each with its verdict and goal
+        [ -f "$out/gpu_report.json" ] || cp ../tests/gpu_report.json "$out/"
+        timeout 560 python3 -m pytest ../tests/test_gpu_speed.py "${named[@]}" -q -c ../pyproject.toml \
+            --rootdir .. -p no:cacheprovider -p no:benchmark --gpu-report "$out/gpu_report.json" \
+            >"$out/speeds.log" 2>&1
+        grep -aE "^(FAILED|ERROR)|assert .*>=" "$out/speeds.log" | cut -c1-200
+        tail -1 "$out/speeds.log"
+        python3 ../tools/gpu/speeds.py "$out/gpu_report.json" ;;
     shapes)  # logits and tokens at real shapes: freely, and node by node against float64
         for model in tinyllama-1.1b:f32:2 llama3.2-1b:bf16:2 qwen2.5-0.5b:bf16:2; do
             timeout 200 python3 -m models.verify "${backends[@]}" cpu_numpy reference --model "random:$model" \

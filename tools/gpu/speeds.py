@@ -1,18 +1,19 @@
-"""Put the rows of `models.bench --json` into a GPU report: speeds.py REPORT ROWS..."""
+"""The speeds that a GPU report holds, a line each: speeds.py REPORT"""
 
 import json
 import sys
 from pathlib import Path
 
 
-def main(report: Path, rows: list[Path]) -> None:
-    """Replace the report's speeds of the backends that the files hold any of."""
-    found = json.loads(report.read_text())
-    new = [row for path in rows if path.stat().st_size for row in json.loads(path.read_text())]
-    measured = {row["backend"] for row in new}
-    found["speeds"] = [r for r in found["speeds"] if r["backend"] not in measured] + new
-    report.write_text(json.dumps(found, indent=1) + "\n")
+def main(report: Path) -> None:
+    for row in json.loads(report.read_text())["speeds"]:
+        weights = row["quantize"] or row["stored"]
+        print(f"{row['backend']:12s} {row['shape']:15s} {weights:5s} prompt {row['prompt']:5d}: decode "
+              f"{row['decode_tokens_per_s']:7.1f}/s, {row['bandwidth_share']:4.0%} of "
+              f"{row['bandwidth_bytes_per_s'] / 1e12:.2f} TB/s, host {row['host_step_s'] * 1e6:.0f} µs; "
+              f"prefill {row['prefill_tokens_per_s']:8.0f}/s; {row['ledger']} {row['verdict']}; "
+              f"{row['device'].rsplit('NVIDIA ', 1)[-1]}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [Path(p) for p in sys.argv[2:]])
+    main(Path(sys.argv[1]))

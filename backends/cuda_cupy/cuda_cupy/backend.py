@@ -10,7 +10,7 @@ from core.backend import Backend, Launch
 from core.dtype import DType, bf16, f16
 from core.tensor import Array, Tensor
 from cuda_cupy import capture, compiler
-from cuda_cupy.device import open_device
+from cuda_cupy.device import driver_release, open_device
 
 
 class CupyBackend(Backend):
@@ -75,5 +75,5 @@ class CupyBackend(Backend):
     def describe(self) -> str:
         cp = self._cupy
         version = self.gpu.driver
-        return (f"CuPy {cp.__version__}, CUDA {version // 1000}.{version % 1000 // 10}, "
-                f"GPU {self.gpu.index}: {self.gpu.name} (sm_{self.gpu.arch})")
+        return (f"CuPy {cp.__version__}, CUDA {version // 1000}.{version % 1000 // 10}"
+                f"{driver_release()}, GPU {self.gpu.index}: {self.gpu.name} (sm_{self.gpu.arch})")

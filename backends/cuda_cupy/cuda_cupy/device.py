@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from core.errors import BackendError, OptionError
@@ -93,6 +94,14 @@ def _find(index: int) -> Device:
     cupy.cuda.Device(index).use()
     stream = cupy.cuda.Stream(non_blocking=True)
     return Device(index, name, arch, properties["multiProcessorCount"], stream, driver)
+
+
+def driver_release() -> str:
+    """The release of NVIDIA's kernel module, where the system says: ", driver 580.95"."""
+    try:
+        return f", driver {Path('/sys/module/nvidia/version').read_text().strip()}"
+    except OSError:
+        return ""
 
 
 def _unavailable(reason: str, fix: str) -> BackendError:

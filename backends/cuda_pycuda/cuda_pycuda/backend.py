@@ -9,7 +9,7 @@ from core.backend import Backend, Launch
 from core.dtype import DType, bf16, f16
 from core.tensor import Array, Tensor
 from cuda_pycuda import compiler
-from cuda_pycuda.device import open_device
+from cuda_pycuda.device import driver_release, open_device
 
 
 class PycudaBackend(Backend):
@@ -55,5 +55,5 @@ class PycudaBackend(Backend):
     def describe(self) -> str:
         import pycuda
         version = self.gpu.driver
-        return (f"PyCUDA {pycuda.VERSION_TEXT}, CUDA {version // 1000}.{version % 1000 // 10}, "
-                f"{self.gpu.name} (sm_{self.gpu.arch})")
+        return (f"PyCUDA {pycuda.VERSION_TEXT}, CUDA {version // 1000}.{version % 1000 // 10}"
+                f"{driver_release()}, GPU {self.gpu.index}: {self.gpu.name} (sm_{self.gpu.arch})")

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from core.errors import BackendError, OptionError
@@ -101,6 +102,14 @@ def _leave(cuda: Any, gpu: Device, thread: int) -> None:  # noqa: ANN401 - the m
         gpu.pool.stop_holding()
     with contextlib.suppress(cuda.Error):
         cuda.Context.pop()
+
+
+def driver_release() -> str:
+    """The release of NVIDIA's kernel module, where the system says: ", driver 580.95"."""
+    try:
+        return f", driver {Path('/sys/module/nvidia/version').read_text().strip()}"
+    except OSError:
+        return ""
 
 
 def _unavailable(reason: str, fix: str) -> BackendError:

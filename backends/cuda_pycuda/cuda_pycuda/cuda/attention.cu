@@ -12,7 +12,8 @@
 //
 //           Each team keeps a running maximum, sum and weighted sum of values (online softmax), so
 //           no score is stored. Teams are put together in shared memory, the runs by the block that
-//           comes last. A run has at least SPAN positions, whatever `splits` was planned for.
+//           comes last, which costs more than some more positions: a run has at least SPAN of them,
+//           whatever `splits` was planned for.
 // Source    core/ops/attention.py; Milakov and Gimelshein 2018, https://arxiv.org/abs/1805.02867;
 //           Flash-Decoding, https://crfm.stanford.edu/2023/10/12/flashdecoding.html.
 #include "numbers.cuh"
@@ -21,7 +22,7 @@
 
 #define PER 8              // numbers of a head in a lane
 #define AHEAD 2            // positions that a team loads before it uses the first
-#define SPAN 32
+#define SPAN 128
 #define TEAMS (32 / LANES) // in a warp
 #define STATES (WARPS * TEAMS)
 
@@ -65,10 +66,8 @@ attention(const A *q, const C *cache, const float *scales, const int *table, con
         top[h] = -INFINITE;
         total[h] = 0;
         load_part(queries + min(h, count - 1) * SIZE, part, query[h]);
-        for (int i = 0; i < PER; i++) {
-            query[h][i] *= scale;
+        for (int i = 0; i < PER; i++)
             sum[h][i] = 0;
-        }
     }
     for (int base = begin + warp * TEAMS * AHEAD; base < end; base += STATES * AHEAD) {
         float key[AHEAD][PER], value[AHEAD][PER];
@@ -101,8 +100,7 @@ attention(const A *q, const C *cache, const float *scales, const int *table, con
                     score[n] += query[h][i] * key[n][i];
                 for (int step = LANES / 2; step > 0; step /= 2)
                     score[n] += __shfl_xor_sync(EVERY_LANE, score[n], step);
-                if (base + n * TEAMS + team >= end)
-                    score[n] = -INFINITE;
+                score[n] = base + n * TEAMS + team < end ? score[n] * scale : -INFINITE;
                 highest = fmaxf(highest, score[n]);
             }
             float old = shrink(top[h], highest);

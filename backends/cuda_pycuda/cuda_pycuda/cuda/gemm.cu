@@ -6,12 +6,15 @@
 // Threads   a block a tile of 64 tokens x 64 outputs. It walks along K 16 columns at a time: both
 //           strips go to shared memory as float, turned, so that thread (i, j) finds its four tokens
 //           and its four outputs side by side and makes 16 products of each column.
+// Sums      of RUN columns each, then of these: in one sum over a row of 8,192 the rounding of every
+//           addition is that of the whole sum, and together they leave the op's error budget.
 // Source    core/ops/linear.py; the blocked product of any textbook (Volkov and Demmel 2008).
 #include "numbers.cuh"
 #include "weights.cuh"
 
 #define TILE 64
 #define STRIP 16
+#define RUN 256
 
 extern "C" __global__ void __launch_bounds__(256)
 gemm(const A *x, const stored *w, const float *scales, const float *zeros, const B *bias, O *y,
@@ -22,7 +25,7 @@ gemm(const A *x, const stored *w, const float *scales, const float *zeros, const
     int first_n = blockIdx.x * TILE, first_t = blockIdx.y * TILE;
     int column = threadIdx.x % 16 * 4, row = threadIdx.x / 16 * 4;  // of this thread's products
     int line = threadIdx.x % 128 / 2, part = threadIdx.x % 2 * 8;   // of what it loads
-    float sum[4][4] = {{0}};
+    float sum[4][4] = {{0}}, part[4][4] = {{0}};
     for (int k = 0; k < width; k += STRIP) {
         float loaded[8] = {0};
         if (threadIdx.x < 128) {
@@ -42,8 +45,14 @@ gemm(const A *x, const stored *w, const float *scales, const float *zeros, const
             load4(&ws[i][column], b);
             for (int t = 0; t < 4; t++)
                 for (int n = 0; n < 4; n++)
-                    sum[t][n] += a[t] * b[n];
+                    part[t][n] += a[t] * b[n];
         }
+        if (k % RUN == RUN - STRIP || k + STRIP >= width)
+            for (int t = 0; t < 4; t++)
+                for (int n = 0; n < 4; n++) {
+                    sum[t][n] += part[t][n];
+                    part[t][n] = 0;
+                }
     }
     for (int t = 0; t < 4; t++)
         for (int n = 0; n < 4; n++) {

@@ -8,13 +8,11 @@
 //
 //                 row n    |lane 0|lane 1| ... |lane 31|lane 0|lane 1| ... |lane 31| ...
 //                          |<-------- lap 0 ---------->|<-------- lap 1 ---------->|
-//                 x        |   the PER numbers below each piece, from the L1 cache |
+//                 x        |   the PER numbers below each piece: x.cuh               |
 //
 //           A lane's pieces go through a ring of its own in shared memory: DEPTH laps are on their way
 //           while the oldest is used, so that the memory always has work. No lane reads another's
 //           pieces, so there is no barrier. At the end the 32 sums of a row are added by shuffles.
-//           x is small and every warp of a multiprocessor reads it, so it stays in the L1 cache; the
-//           weights pass by it.
 // K is a compile-time number: the loops unroll, and no copy waits for a comparison.
 // Source    core/ops/linear.py, core/ops/fused.py.
 #include "numbers.cuh"
@@ -23,14 +21,7 @@
 
 #define PER (16 / (int)sizeof(W))
 #define LAPS ((K + 32 * PER - 1) / (32 * PER))
-
-__device__ inline void load_x(const A *at, float *out)
-{
-    if (PER == 8)
-        load8(at, out);
-    else
-        load4(at, out);
-}
+#include "x.cuh"
 
 // Start the copies of this lane's pieces of one lap.
 __device__ inline void start_lap(int lap, const W *const rows[ROWS], uint4 slots[ROWS][32])
@@ -50,15 +41,18 @@ __device__ void dot_rows(const A *x, const W *const rows[ROWS], float sum[ROWS])
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     for (int r = 0; r < ROWS; r++)
         sum[r] = 0;
+    start_x(x);
     for (int lap = 0; lap < DEPTH; lap++)
         start_lap(lap, rows, ring[warp][lap]);
+    WAIT_FOR_ALL_BUT(DEPTH - 1);
+    wait_x();
     #pragma unroll
     for (int lap = 0; lap < LAPS; lap++) {
         int k = (lap * 32 + lane) * PER;
         WAIT_FOR_ALL_BUT(DEPTH - 1);
         if (k < K) {
             float numbers[PER], weights[PER];
-            load_x(x + k, numbers);
+            load_x(x, lap, numbers);
             #pragma unroll
             for (int r = 0; r < ROWS; r++) {
                 unpack(ring[warp][lap % DEPTH][r][lane], weights, *rows[r]);
@@ -101,13 +95,11 @@ gemv(const A *x, const W *w0, const W *w1, const W *w2, const W *bias0, const W 
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
 gate_up(const A *x, const W *gate, const W *up, O *y, int count)
 {
-    int n = blockIdx.x * WARPS + threadIdx.x / 32;
-    if (n >= count)
-        return;
-    const W *rows[ROWS] = {gate + (long long)n * K, up + (long long)n * K};
+    int n = blockIdx.x * WARPS + threadIdx.x / 32, row = min(n, count - 1);
+    const W *rows[ROWS] = {gate + (long long)row * K, up + (long long)row * K};
     float sum[ROWS];
     dot_rows(x, rows, sum);
-    if (threadIdx.x % 32 == 0)
+    if (threadIdx.x % 32 == 0 && n < count)
         store(&y[n], silu(sum[0]) * sum[1]);
 }
 #endif

@@ -4,7 +4,7 @@
 // Moves     every code once, K bytes a row (K / 2 for 4 bits), and a scale (and a zero) a group.
 // Threads   as in gemv.cu: a warp takes ROWS rows, a lane 16 bytes of each at a time, which are PER =
 //           16 or 32 codes of one group. The codes of a lane meet PER numbers of x, four to eight
-//           times as many bytes as the codes have, from the L1 cache: ROWS rows share them.
+//           times as many bytes as the codes have (x.cuh): ROWS rows share them.
 // A lane scales its own PER products before it adds them, so no lane waits for another's group.
 // Source    core/ops/quantized.py.
 #include "numbers.cuh"
@@ -15,6 +15,8 @@
 #define LAPS ((K + 32 * PER - 1) / (32 * PER))
 #define GROUPS ((K + GROUP - 1) / GROUP)
 #define ROW_BYTES (K / 8 * BITS)
+#define SHIFTED (ZEROS || BITS == 4)  // whether a code's zero is another number than 0
+#include "x.cuh"
 
 // 16 bytes of codes as floats: int8 as they are, 4-bit codes low nibble first.
 __device__ inline void decode(uint4 v, float *out)
@@ -28,7 +30,7 @@ __device__ inline void decode(uint4 v, float *out)
 
 typedef struct {
     uint4 codes[32];
-    float scales[32], zeros[ZEROS ? 32 : 1];
+    float scales[1 + ZEROS][32];  // then the zeros, if there are any
 } slot;  // what a warp needs of a row for one lap
 
 __device__ inline void start_lap(int lap, const u8 *const codes[ROWS], const float *const scales[ROWS],
@@ -39,9 +41,9 @@ __device__ inline void start_lap(int lap, const u8 *const codes[ROWS], const flo
     for (int r = 0; r < ROWS; r++)
         if (k < K) {
             copy16(&slots[r].codes[lane], codes[r] + k / 8 * BITS);
-            copy4(&slots[r].scales[lane], scales[r] + k / GROUP);
+            copy4(&slots[r].scales[0][lane], scales[r] + k / GROUP);
             if (ZEROS)
-                copy4(&slots[r].zeros[lane], zeros[r] + k / GROUP);
+                copy4(&slots[r].scales[ZEROS][lane], zeros[r] + k / GROUP);
         }
     commit();
 }
@@ -53,27 +55,30 @@ __device__ void dot_rows(const A *x, const u8 *const codes[ROWS], const float *c
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     for (int r = 0; r < ROWS; r++)
         sum[r] = 0;
+    start_x(x);
     for (int lap = 0; lap < DEPTH; lap++)
         start_lap(lap, codes, scales, zeros, ring[warp][lap]);
+    WAIT_FOR_ALL_BUT(DEPTH - 1);
+    wait_x();
     #pragma unroll
     for (int lap = 0; lap < LAPS; lap++) {
         int k = (lap * 32 + lane) * PER;
         WAIT_FOR_ALL_BUT(DEPTH - 1);
         if (k < K) {
             float numbers[PER], total = 0;
-            #pragma unroll
-            for (int j = 0; j < PER; j += 8)
-                load8(x + k + j, numbers + j);
-            for (int j = 0; j < PER; j++)
+            load_x(x, lap, numbers);
+            for (int j = 0; j < (SHIFTED ? PER : 0); j++)
                 total += numbers[j];
             #pragma unroll
             for (int r = 0; r < ROWS; r++) {
                 const slot *s = &ring[warp][lap % DEPTH][r];
-                float weights[PER], dot = 0, zero = ZEROS ? s->zeros[lane] : BITS == 8 ? 0 : 8;
+                float weights[PER], dot = 0;
                 decode(s->codes[lane], weights);
                 for (int j = 0; j < PER; j++)
                     dot += weights[j] * numbers[j];
-                sum[r] += s->scales[lane] * (dot - zero * total);
+                if (SHIFTED)
+                    dot -= (ZEROS ? s->scales[ZEROS][lane] : 8) * total;
+                sum[r] += s->scales[0][lane] * dot;
             }
         }
         start_lap(lap + DEPTH, codes, scales, zeros, ring[warp][lap % DEPTH]);
@@ -117,15 +122,14 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
 quantized_gate_up(const A *x, const u8 *gate, const float *gate_scales, const float *gate_zeros,
                   const u8 *up, const float *up_scales, const float *up_zeros, O *y, int count)
 {
-    long long n = blockIdx.x * WARPS + threadIdx.x / 32;
-    if (n >= count)
-        return;
-    const u8 *codes[ROWS] = {gate + n * ROW_BYTES, up + n * ROW_BYTES};
-    const float *scales[ROWS] = {gate_scales + n * GROUPS, up_scales + n * GROUPS};
-    const float *zeros[ROWS] = {gate_zeros + n * GROUPS, up_zeros + n * GROUPS};
+    int n = blockIdx.x * WARPS + threadIdx.x / 32;
+    long long row = min(n, count - 1);
+    const u8 *codes[ROWS] = {gate + row * ROW_BYTES, up + row * ROW_BYTES};
+    const float *scales[ROWS] = {gate_scales + row * GROUPS, up_scales + row * GROUPS};
+    const float *zeros[ROWS] = {gate_zeros + row * GROUPS, up_zeros + row * GROUPS};
     float sum[ROWS];
     dot_rows(x, codes, scales, zeros, sum);
-    if (threadIdx.x % 32 == 0)
+    if (threadIdx.x % 32 == 0 && n < count)
         store(&y[n], silu(sum[0]) * sum[1]);
 }
 #endif

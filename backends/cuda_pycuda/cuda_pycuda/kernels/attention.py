@@ -8,9 +8,9 @@ from cuda_pycuda.kernels.declare import FLOATS, kernels
 from cuda_pycuda.kernels.rowwise import cache_defines, side
 from cuda_pycuda.launch import Counters, cover, launch
 
-_WARPS = 4         # of a block: small ones, as each thread holds some 136 registers
+_WARPS = 8         # of a block: 64 positions at a time for heads of 64
 _HEADS = 4         # query heads of a block: their sums live in registers
-_SPAN = 64         # positions for which another run of the context pays
+_SPAN = 128        # positions for which another run of the context pays, as in attention.cu
 _MOST_RUNS = 32
 _QUERIES = 64      # of a block of attention_mma.cu
 

@@ -31,14 +31,18 @@ def _defines(x, weight, out, how):
     return {**how, "K": x.shape[1], "A": c_type(x), "W": c_type(weight), "O": c_type(out)}
 
 
-def _laps(weight):
-    return cover(weight.shape[1] * weight.dtype.itemsize, 512)
+def _spread(x, weight, rows, *, pair=False):
+    """How gemv.cu takes `rows` rows. An x that is narrower than the weights comes from the cache:
+    a lane's share of it is less than a piece."""
+    a, w = x.dtype.itemsize, weight.dtype.itemsize
+    laps = cover(weight.shape[1] * w, 512)
+    return shapes.one_row(rows, laps, laps * 512 // w * a if a >= w else None, pair=pair)
 
 
 def gemv(x, weights, biases, outs):
     """Up to three products with one row of x, in one launch."""
     n = [w.shape[0] for w in weights]
-    how, fill = shapes.one_row(sum(n), _laps(weights[0])), [None] * (3 - len(n))
+    how, fill = _spread(x, weights[0], sum(n)), [None] * (3 - len(n))
     return launch("gemv.cu", "gemv", (shapes.blocks(sum(n), how),), 32 * how["WARPS"],
                   (x, *weights, *fill, *biases, *fill, *outs, *fill, *n, *(0 for _ in fill)),
                   defines=_defines(x, weights[0], outs[0], how))
@@ -51,7 +55,7 @@ def linear_one(x, weight, bias, out):
 
 def gate_up(x, gate, up, out):
     """swiglu of two products with one row of x, in one launch."""
-    how = shapes.one_row(gate.shape[0], _laps(gate), pair=True)
+    how = _spread(x, gate, gate.shape[0], pair=True)
     return launch("gemv.cu", "gate_up", (shapes.blocks(gate.shape[0], how, pair=True),),
                   32 * how["WARPS"], (x, gate, up, out, gate.shape[0]),
                   defines=_defines(x, gate, out, how))

@@ -30,15 +30,19 @@ def _defines(x, bias, out, bits, group_size, zeros, how):
             "ZEROS": int(zeros is not None)}
 
 
-def _laps(codes):
-    return cover(codes.shape[1], 512)
+def _spread(x, codes, zeros, rows, bits, *, pair=False):
+    """How quantized_gemv.cu takes `rows` rows: a lane holds 16 bytes of codes, a scale, and a zero
+    where there are any."""
+    laps = cover(codes.shape[1], 512)
+    return shapes.one_row(rows, laps, laps * 4096 // bits * x.dtype.itemsize,
+                          lap_bytes=32 * (20 if zeros is None else 24), pair=pair)
 
 
 def gemv(x, matrices, bits, group_size):
     """Up to three products with one row of x, in one launch: (codes, scales, zeros, bias, out)."""
     n = [m[0].shape[0] for m in matrices]
     codes, _, zeros, bias, out = matrices[0]
-    how, fill = shapes.one_row(sum(n), _laps(codes)), [None] * (3 - len(n))
+    how, fill = _spread(x, codes, zeros, sum(n), bits), [None] * (3 - len(n))
     arguments = [a for column in zip(*matrices, strict=True) for a in (*column, *fill)]
     return launch("quantized_gemv.cu", "quantized_gemv", (shapes.blocks(sum(n), how),),
                   32 * how["WARPS"], (x, *arguments, *n, *(0 for _ in fill)),
@@ -48,7 +52,7 @@ def gemv(x, matrices, bits, group_size):
 def gate_up(x, gate, up, out, bits, group_size):
     """swiglu of two products with one row of x, in one launch; (codes, scales, zeros) each."""
     rows = gate[0].shape[0]
-    how = shapes.one_row(rows, _laps(gate[0]), pair=True)
+    how = _spread(x, gate[0], gate[2], rows, bits, pair=True)
     return launch("quantized_gemv.cu", "quantized_gate_up",
                   (shapes.blocks(rows, how, pair=True),), 32 * how["WARPS"],
                   (x, *gate, *up, out, rows),
