@@ -12,11 +12,11 @@ NVRTC, NVCC = compiler.nvrtc(), compiler.nvcc()
 TARGETS = ("sm_80", "sm_89", "sm_90a", "sm_100")
 ALLOWED_SPILL = 0  # bytes of local memory that ptxas may store registers to, for any kernel
 B, H, F = "bf16", "f16", "float"
-ROW = {"ROWS": 1, "DEPTH": 8, "WARPS": 4}
-PAIR = {"ROWS": 2, "DEPTH": 8, "WARPS": 4}
+ROW = {"ROWS": 1, "DEPTH": 8, "WARPS": 4, "STAGED": 1, "NORM": 0}
+PAIR = {**ROW, "ROWS": 2}
 CODES = {"BITS": 8, "GROUP": 64, "ZEROS": 0}
 TILE = {"BITS": 0, "ZEROS": 0, "TILE_T": 64, "TILE_N": 128}
-ONE = {"CODES": 0, "WARPS": 4, "BLOCK": 16}
+ONE = {"CODES": 0, "WARPS": 8, "BLOCK": 16}
 
 # source, defines: the shapes of TinyLlama, Llama-3.2-1B and Qwen2.5-0.5B, and odd ones
 CASES = [
@@ -26,13 +26,21 @@ CASES = [
     ("rms_norm.cu", {"A": B, "W": B, "KEEP": 2}), ("rms_norm.cu", {"A": F, "W": H, "KEEP": 8}),
     ("rope.cu", {"A": F}), ("sample.cu", {"A": F}), ("softmax.cu", {"A": H}),
     ("gemv.cu", {**PAIR, "A": B, "W": B, "O": B, "K": 2048}),
-    ("gemv.cu", {**ROW, "A": F, "W": F, "O": F, "K": 5632, "DEPTH": 16}),
-    ("gemv.cu", {"ROWS": 4, "DEPTH": 4, "WARPS": 4, "A": H, "W": H, "O": F, "K": 896}),
+    ("gemv.cu", {**ROW, "A": F, "W": F, "O": F, "K": 5632, "DEPTH": 6, "WARPS": 8}),
+    ("gemv.cu", {**ROW, "A": F, "W": F, "O": F, "K": 11008, "DEPTH": 16, "STAGED": 0}),
+    ("gemv.cu", {**ROW, "A": B, "W": F, "O": F, "K": 896, "DEPTH": 7, "STAGED": 0}),
+    ("gemv.cu", {**ROW, "ROWS": 4, "DEPTH": 4, "A": H, "W": H, "O": F, "K": 896}),
+    *(("gemv.cu", {**PAIR, "A": a, "W": w, "G": w, "O": a, "K": k, "NORM": 1}) for a, w, k in (
+        (F, F, 2048), (B, B, 4096), (F, H, 896))),
+    ("quantized_gemv.cu", {**PAIR, **CODES, "A": F, "B": F, "O": F, "K": 2048, "DEPTH": 4,
+                           "NORM": 1, "G": B}),
+    ("quantized_gemv.cu", {**PAIR, **CODES, "A": B, "B": B, "O": B, "K": 4096, "DEPTH": 4,
+                           "BITS": 4, "ZEROS": 1, "NORM": 1, "G": B}),
     ("quantized_gemv.cu", {**PAIR, **CODES, "A": F, "B": F, "O": F, "K": 2048, "DEPTH": 4}),
     ("quantized_gemv.cu", {**ROW, **CODES, "A": B, "B": B, "O": B, "K": 8192, "BITS": 4,
                            "GROUP": 128, "ZEROS": 1}),
-    ("quantized_gemv.cu", {**ROW, **CODES, "A": F, "B": F, "O": F, "K": 11008, "DEPTH": 16,
-                           "ZEROS": 1}),
+    ("quantized_gemv.cu", {**ROW, **CODES, "A": F, "B": F, "O": F, "K": 11008, "DEPTH": 14,
+                           "ZEROS": 1, "STAGED": 0}),
     ("gemv_few.cu", {"A": F, "W": B, "B": B, "O": F, "BITS": 0, "ALIGNED": 1, "TOKENS": 16}),
     ("gemv_few.cu", {"A": B, "B": B, "O": B, "BITS": 4, "ALIGNED": 0, "TOKENS": 2}),
     ("gemm.cu", {"A": F, "W": F, "B": F, "O": F, "BITS": 0, "ALIGNED": 1}),
@@ -50,8 +58,9 @@ FIRST = list({file: (file, defines) for file, defines in reversed(CASES)}.values
 
 def _id(case):
     file, defines = case
-    return file.removesuffix(".cu") + "-" + "_".join(f"{k}{v}" for k, v in defines.items()
-                                                     if k in ("A", "W", "C", "K", "SIZE", "BITS"))
+    return file.removesuffix(".cu") + "-" + "_".join(
+        f"{k}{v}" for k, v in defines.items()
+        if k in ("A", "W", "C", "K", "SIZE", "BITS", "NORM"))
 
 
 def _spilled(report):

@@ -6,7 +6,9 @@ _WARPS = 4           # of a block of gemv.cu; small blocks even out the last wav
 _IN_FLIGHT = 16      # 16-byte pieces that a lane has on their way
 _FULL = 132 * 32     # warps that keep an H200 busy
 _SHARED = 48 * 1024  # bytes of shared memory that a block has without asking for more
-_STAGED = 24 * 1024  # bytes of x up to which x.cuh copies it there
+_STAGED = 24 * 1024  # bytes of x, in whole laps, up to which x.cuh copies it there
+_SUMS = 256          # bytes of shared memory by which a block adds up a norm
+NORM_BYTES = _STAGED - 4096  # of rows that it makes there: a lap is up to 4 KB
 _LONG = 16 * 1024    # bytes of x from which more warps should share a copy
 
 
@@ -24,7 +26,7 @@ def one_row(rows: int, laps: int, x_bytes: int | None, *, lap_bytes: int = 512, 
     each = 2 if pair else next(n for n in (4, 2, 1) if n == 1 or rows >= n * _FULL)
     staged = x_bytes if x_bytes is not None and x_bytes <= _STAGED else 0
     warps = 2 * _WARPS if staged > _LONG else _WARPS
-    room = (_SHARED - staged) // (warps * each * lap_bytes)
+    room = (_SHARED - staged - _SUMS * pair) // (warps * each * lap_bytes)
     return {"ROWS": each, "DEPTH": min(laps, _IN_FLIGHT // each, room), "WARPS": warps,
             "STAGED": int(staged > 0)}
 

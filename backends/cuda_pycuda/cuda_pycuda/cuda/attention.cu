@@ -21,7 +21,7 @@
 #include "teams.cuh"
 
 #define PER 8              // numbers of a head in a lane
-#define AHEAD 2            // positions that a team loads before it uses the first
+#define AHEAD 4            // positions that a team loads before it uses the first
 #define SPAN 128
 #define TEAMS (32 / LANES) // in a warp
 #define STATES (WARPS * TEAMS)

@@ -25,8 +25,7 @@ __device__ inline uint4 cached(const C *from, A kind)
 #if CODES
     float v[8];
     load8(from, v);
-    return make_uint4(pack(v[0], v[1], kind), pack(v[2], v[3], kind), pack(v[4], v[5], kind),
-                      pack(v[6], v[7], kind));
+    return packed(v, kind);
 #else
     return *(const uint4 *)from;
 #endif

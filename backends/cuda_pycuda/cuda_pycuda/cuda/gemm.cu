@@ -25,7 +25,7 @@ gemm(const A *x, const stored *w, const float *scales, const float *zeros, const
     int first_n = blockIdx.x * TILE, first_t = blockIdx.y * TILE;
     int column = threadIdx.x % 16 * 4, row = threadIdx.x / 16 * 4;  // of this thread's products
     int line = threadIdx.x % 128 / 2, part = threadIdx.x % 2 * 8;   // of what it loads
-    float sum[4][4] = {{0}}, part[4][4] = {{0}};
+    float sum[4][4] = {{0}}, run[4][4] = {{0}};
     for (int k = 0; k < width; k += STRIP) {
         float loaded[8] = {0};
         if (threadIdx.x < 128) {
@@ -45,13 +45,13 @@ gemm(const A *x, const stored *w, const float *scales, const float *zeros, const
             load4(&ws[i][column], b);
             for (int t = 0; t < 4; t++)
                 for (int n = 0; n < 4; n++)
-                    part[t][n] += a[t] * b[n];
+                    run[t][n] += a[t] * b[n];
         }
         if (k % RUN == RUN - STRIP || k + STRIP >= width)
             for (int t = 0; t < 4; t++)
                 for (int n = 0; n < 4; n++) {
-                    sum[t][n] += part[t][n];
-                    part[t][n] = 0;
+                    sum[t][n] += run[t][n];
+                    run[t][n] = 0;
                 }
     }
     for (int t = 0; t < 4; t++)

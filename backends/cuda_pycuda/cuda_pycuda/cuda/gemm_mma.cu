@@ -40,8 +40,7 @@ __device__ inline uint4 weights16(const stored *w, long long n, int k, int width
         for (int i = 0; i < 8; i++)
             v[i] = (float)(word >> 4 * i & 15) - (ZEROS ? 0 : 8);
     }
-    return make_uint4(pack(v[0], v[1], kind), pack(v[2], v[3], kind), pack(v[4], v[5], kind),
-                      pack(v[6], v[7], kind));
+    return packed(v, kind);
 #endif
 }
 

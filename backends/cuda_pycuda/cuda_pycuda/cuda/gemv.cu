@@ -1,5 +1,5 @@
-// linear with one row of x: y[n] = dot(w[n], x) + bias[n], for up to three matrices at once; and
-// gate_up: y[n] = silu(dot(gate[n], x)) * dot(up[n], x).
+// linear with one row of x: y[n] = dot(w[n], x) + bias[n], for up to three matrices at once;
+// gate_up: y[n] = silu(dot(gate[n], x)) * dot(up[n], x); and add_norm_gate_up, where x is a norm of a + b.
 //
 // Moves     every weight once: N * K * sizeof(W) bytes, and next to nothing else. This is where a
 //           decode step spends its time, and it can go no faster than the memory.
@@ -35,7 +35,7 @@ __device__ inline void start_lap(int lap, const W *const rows[ROWS], uint4 slots
 }
 
 // The dot products of ROWS rows with x, in every lane of the warp.
-__device__ void dot_rows(const A *x, const W *const rows[ROWS], float sum[ROWS])
+__device__ void dot_rows(source x, const W *const rows[ROWS], float sum[ROWS])
 {
     __shared__ uint4 ring[WARPS][DEPTH][ROWS][32];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -45,7 +45,7 @@ __device__ void dot_rows(const A *x, const W *const rows[ROWS], float sum[ROWS])
     for (int lap = 0; lap < DEPTH; lap++)
         start_lap(lap, rows, ring[warp][lap]);
     WAIT_FOR_ALL_BUT(DEPTH - 1);
-    wait_x();
+    finish_x(x);
     #pragma unroll
     for (int lap = 0; lap < LAPS; lap++) {
         int k = (lap * 32 + lane) * PER;
@@ -66,6 +66,7 @@ __device__ void dot_rows(const A *x, const W *const rows[ROWS], float sum[ROWS])
         sum[r] = warp_sum(sum[r]);
 }
 
+#if !NORM
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
 gemv(const A *x, const W *w0, const W *w1, const W *w2, const W *bias0, const W *bias1,
      const W *bias2, O *y0, O *y1, O *y2, int n0, int n1, int n2)
@@ -91,9 +92,10 @@ gemv(const A *x, const W *w0, const W *w1, const W *w2, const W *bias0, const W 
     }
 }
 
+#endif
+
 #if ROWS == 2
-extern "C" __global__ void __launch_bounds__(32 * WARPS)
-gate_up(const A *x, const W *gate, const W *up, O *y, int count)
+__device__ inline void gated_rows(source x, const W *gate, const W *up, A *y, int count)
 {
     int n = blockIdx.x * WARPS + threadIdx.x / 32, row = min(n, count - 1);
     const W *rows[ROWS] = {gate + (long long)row * K, up + (long long)row * K};
@@ -102,4 +104,20 @@ gate_up(const A *x, const W *gate, const W *up, O *y, int count)
     if (threadIdx.x % 32 == 0 && n < count)
         store(&y[n], silu(sum[0]) * sum[1]);
 }
+
+#if NORM
+extern "C" __global__ void __launch_bounds__(32 * WARPS)
+add_norm_gate_up(const A *a, const A *b, const G *norm, const W *gate, const W *up, A *sum, A *y,
+                 int count, float eps)
+{
+    source x = {a, b, norm, sum, eps};
+    gated_rows(x, gate, up, y, count);
+}
+#else
+extern "C" __global__ void __launch_bounds__(32 * WARPS)
+gate_up(const A *x, const W *gate, const W *up, A *y, int count)
+{
+    gated_rows(x, gate, up, y, count);
+}
+#endif
 #endif

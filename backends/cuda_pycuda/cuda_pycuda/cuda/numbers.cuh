@@ -59,6 +59,25 @@ __device__ inline void unpack(uint4 v, float *out, bf16 kind)
     halves(v.z, out + 4, kind), halves(v.w, out + 6, kind);
 }
 
+// The other way: 4 floats or 8 16-bit numbers, rounded, in 16 bytes.
+__device__ inline uint4 packed(const float *v, float)
+{
+    return make_uint4(__float_as_uint(v[0]), __float_as_uint(v[1]), __float_as_uint(v[2]),
+                      __float_as_uint(v[3]));
+}
+
+__device__ inline uint4 packed(const float *v, f16 kind)
+{
+    return make_uint4(pack(v[0], v[1], kind), pack(v[2], v[3], kind), pack(v[4], v[5], kind),
+                      pack(v[6], v[7], kind));
+}
+
+__device__ inline uint4 packed(const float *v, bf16 kind)
+{
+    return make_uint4(pack(v[0], v[1], kind), pack(v[2], v[3], kind), pack(v[4], v[5], kind),
+                      pack(v[6], v[7], kind));
+}
+
 // Four or eight neighbours, from an address that is a multiple of their size.
 __device__ inline void load4(const float *at, float *out) { unpack(*(const uint4 *)at, out, 0.f); }
 

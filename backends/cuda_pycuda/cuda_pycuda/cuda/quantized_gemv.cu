@@ -1,5 +1,5 @@
 // quantized_linear with one row of x: y[n] = sum over groups of scale * (dot(codes, x) - zero * sum(x))
-// + bias, for up to three matrices at once; and quantized_gate_up, as gate_up in gemv.cu.
+// + bias, for up to three matrices at once; and add_norm_gate_up, as in gemv.cu.
 //
 // Moves     every code once, K bytes a row (K / 2 for 4 bits), and a scale (and a zero) a group.
 // Threads   as in gemv.cu: a warp takes ROWS rows, a lane 16 bytes of each at a time, which are PER =
@@ -48,7 +48,7 @@ __device__ inline void start_lap(int lap, const u8 *const codes[ROWS], const flo
     commit();
 }
 
-__device__ void dot_rows(const A *x, const u8 *const codes[ROWS], const float *const scales[ROWS],
+__device__ void dot_rows(source x, const u8 *const codes[ROWS], const float *const scales[ROWS],
                          const float *const zeros[ROWS], float sum[ROWS])
 {
     __shared__ slot ring[WARPS][DEPTH][ROWS];
@@ -59,7 +59,7 @@ __device__ void dot_rows(const A *x, const u8 *const codes[ROWS], const float *c
     for (int lap = 0; lap < DEPTH; lap++)
         start_lap(lap, codes, scales, zeros, ring[warp][lap]);
     WAIT_FOR_ALL_BUT(DEPTH - 1);
-    wait_x();
+    finish_x(x);
     #pragma unroll
     for (int lap = 0; lap < LAPS; lap++) {
         int k = (lap * 32 + lane) * PER;
@@ -87,6 +87,7 @@ __device__ void dot_rows(const A *x, const u8 *const codes[ROWS], const float *c
         sum[r] = warp_sum(sum[r]);
 }
 
+#if !NORM
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
 quantized_gemv(const A *x, const u8 *w0, const u8 *w1, const u8 *w2, const float *s0,
                const float *s1, const float *s2, const float *z0, const float *z1, const float *z2,
@@ -117,19 +118,21 @@ quantized_gemv(const A *x, const u8 *w0, const u8 *w1, const u8 *w2, const float
     }
 }
 
-#if ROWS == 2
+#else
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
-quantized_gate_up(const A *x, const u8 *gate, const float *gate_scales, const float *gate_zeros,
-                  const u8 *up, const float *up_scales, const float *up_zeros, O *y, int count)
+add_norm_gate_up(const A *a, const A *b, const G *norm, const u8 *gate, const float *gate_scales,
+                 const float *gate_zeros, const u8 *up, const float *up_scales, const float *up_zeros,
+                 A *sum, A *y, int count, float eps)
 {
     int n = blockIdx.x * WARPS + threadIdx.x / 32;
     long long row = min(n, count - 1);
     const u8 *codes[ROWS] = {gate + row * ROW_BYTES, up + row * ROW_BYTES};
     const float *scales[ROWS] = {gate_scales + row * GROUPS, up_scales + row * GROUPS};
     const float *zeros[ROWS] = {gate_zeros + row * GROUPS, up_zeros + row * GROUPS};
-    float sum[ROWS];
-    dot_rows(x, codes, scales, zeros, sum);
+    source x = {a, b, norm, sum, eps};
+    float dots[ROWS];
+    dot_rows(x, codes, scales, zeros, dots);
     if (threadIdx.x % 32 == 0 && n < count)
-        store(&y[n], silu(sum[0]) * sum[1]);
+        store(&y[n], silu(dots[0]) * dots[1]);
 }
 #endif

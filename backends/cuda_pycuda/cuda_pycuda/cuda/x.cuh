@@ -8,6 +8,8 @@
 //               x         |lane 0: q0 q1 q2 q3|lane 1: q0 q1 q2 q3| ...
 //               shared    |q0 of lanes 0 .. 31|q1 of lanes 0 .. 31| ...
 //
+// NORM      x is rms_norm(a + b): each block makes it for itself, for the launch of a norm costs more than
+//           reading a and b from the L2 cache once a block. The first block stores a + b.
 // else      from the L1 cache. The warps of a multiprocessor walk along x together, so each lap of their
 //           first rows waits for the L2 cache: where a warp has only one row (a matrix of 2,048), that
 //           was a third of the time. It is for rows too long for shared memory.
@@ -18,27 +20,74 @@
 __shared__ uint4 staged[LAPS * X_PIECES * 32];
 #endif
 
+#if STAGED
+// Where piece i of x is.
+__device__ inline uint4 *place(int i)
+{
+    int lap = i / X_PIECES / 32, lane = i / X_PIECES % 32, q = i % X_PIECES;
+    return &staged[(lap * X_PIECES + q) * 32 + lane];
+}
+#endif
+
+#if NORM
+// x = (a + b) / sqrt(mean((a + b)^2) + eps) * weight; sum = a + b.
+typedef struct { const A *a, *b; const G *weight; A *sum; float eps; } source;
+
+__device__ inline void start_x(source) {}  // nothing to copy
+
+__device__ inline void make_x(source from)
+{
+    A kind = {0};
+    float squares = 0;
+    for (int i = threadIdx.x; i < K / X_PER; i += 32 * WARPS) {
+        float x[X_PER], more[X_PER];
+        unpack(((const uint4 *)from.a)[i], x, kind);
+        unpack(((const uint4 *)from.b)[i], more, kind);
+        for (int j = 0; j < X_PER; j++)
+            x[j] += more[j];
+        uint4 rounded = packed(x, kind);  // as later layers see it
+        unpack(rounded, x, kind);
+        for (int j = 0; j < X_PER; j++)
+            squares += x[j] * x[j];
+        *place(i) = rounded;
+        if (blockIdx.x == 0)
+            ((uint4 *)from.sum)[i] = rounded;
+    }
+    float scale = 1 / sqrtf(block_sum(squares) / K + from.eps);
+    for (int i = threadIdx.x; i < K / X_PER; i += 32 * WARPS) {  // each thread the pieces it wrote
+        float x[X_PER];
+        unpack(*place(i), x, kind);
+        for (int j = 0; j < X_PER; j++)
+            x[j] *= scale * to_float(from.weight[i * X_PER + j]);
+        *place(i) = packed(x, kind);
+    }
+}
+#else
+typedef const A *source;
+
 // Start the copies, which belong to the group that is committed next.
-__device__ inline void start_x(const A *x)
+__device__ inline void start_x(source x)
 {
 #if STAGED
-    for (int i = threadIdx.x; i < K / X_PER; i += 32 * WARPS) {
-        int lap = i / X_PIECES / 32, lane = i / X_PIECES % 32, q = i % X_PIECES;
-        copy16(&staged[(lap * X_PIECES + q) * 32 + lane], x + i * X_PER);
-    }
+    for (int i = threadIdx.x; i < K / X_PER; i += 32 * WARPS)
+        copy16(place(i), x + i * X_PER);
 #endif
 }
 
-// When each thread has waited for its copies: wait for the others.
-__device__ inline void wait_x(void)
+__device__ inline void make_x(source) {}  // it is there
+#endif
+
+// When each thread has waited for its copies: make x, and wait for the other threads.
+__device__ inline void finish_x(source from)
 {
+    make_x(from);
 #if STAGED
     __syncthreads();
 #endif
 }
 
 // This lane's numbers of a lap.
-__device__ inline void load_x(const A *x, int lap, float *out)
+__device__ inline void load_x(source x, int lap, float *out)
 {
     int lane = threadIdx.x % 32;
 #if STAGED

@@ -1,16 +1,35 @@
 """Fused kernels for decode steps; core/ops/fused*.py say what they stand for."""
 
+from core.backend import Call
 from core.tensor import TensorSpec
+from cuda_pycuda import shapes
 from cuda_pycuda.kernels import linear, quantized
 from cuda_pycuda.kernels.declare import FLOATS, kernels
-from cuda_pycuda.kernels.rowwise import add_rms_norm, swiglu
-from cuda_pycuda.launch import sequence
+from cuda_pycuda.kernels.rowwise import swiglu
+from cuda_pycuda.launch import c_type, sequence
 
 
 @kernels.implements("gate_up_swiglu", name="gate_up_one", supports=linear.one_row, priority=1,
                     dtypes={"A": FLOATS, "W": FLOATS})
 def gate_up_one(x, gate, up, out):
-    return linear.gate_up(x, gate, up, out)
+    return linear.gate_up("gate_up", x, gate, (x, gate, up, out, gate.shape[0]), {})
+
+
+def _staged(call: Call) -> str | None:
+    """Why x.cuh does not make the norm, or None."""
+    a, width = call.dtypes["A"], call.dims["K"]
+    if call.dtypes.get("W", a).itemsize > a.itemsize:
+        return f"takes weights that are no wider than {a}, got {call.dtypes['W']}"
+    return None if width * a.itemsize <= shapes.NORM_BYTES else (
+        f"takes rows of up to {shapes.NORM_BYTES} bytes, got {width} numbers in {a}")
+
+
+@kernels.implements("add_norm_gate_up", dtypes={"A": FLOATS, "W": FLOATS, "G": FLOATS},
+                    supports=lambda call: linear.one_row(call) or _staged(call))
+def add_norm_gate_up(a, b, norm, gate, up, sum, out, *, eps):
+    return linear.gate_up("add_norm_gate_up", a, gate,
+                          (a, b, norm, gate, up, sum, out, gate.shape[0], eps),
+                          {"NORM": 1, "G": c_type(norm)})
 
 
 def _product(x, weight, out):
@@ -47,12 +66,10 @@ def three_quantized(x, first, first_scales, first_zeros, second, second_scales, 
                           bits, group_size)
 
 
-@kernels.implements("add_norm_quantized_gate_up", supports=quantized.one_row,
-                    dtypes={"A": FLOATS, "G": FLOATS, "Q": "i8 i4x2"},
-                    workspace=lambda call: TensorSpec((call.dims["T"], call.dims["K"]),
-                                                      call.dtypes["A"]))
+@kernels.implements("add_norm_quantized_gate_up",
+                    supports=lambda call: quantized.one_row(call) or _staged(call),
+                    dtypes={"A": FLOATS, "G": FLOATS, "Q": "i8 i4x2"})
 def add_norm_quantized_gate_up(a, b, norm, gate, gate_scales, gate_zeros, up, up_scales, up_zeros,
-                               sum, out, *, eps, bits, group_size, workspace):
-    return sequence(add_rms_norm(a, b, norm, sum, workspace, eps=eps),
-                    quantized.gate_up(workspace, (gate, gate_scales, gate_zeros),
-                                      (up, up_scales, up_zeros), out, bits, group_size))
+                               sum, out, *, eps, bits, group_size):
+    return quantized.gate_up((a, b, norm), (gate, gate_scales, gate_zeros),
+                             (up, up_scales, up_zeros), (sum, out), eps, bits, group_size)

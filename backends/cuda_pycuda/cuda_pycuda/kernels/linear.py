@@ -28,7 +28,8 @@ def many(call: Call) -> str | None:
 
 
 def _defines(x, weight, out, how):
-    return {**how, "K": x.shape[1], "A": c_type(x), "W": c_type(weight), "O": c_type(out)}
+    return {**how, "K": x.shape[1], "A": c_type(x), "W": c_type(weight), "O": c_type(out),
+            "NORM": 0}
 
 
 def _spread(x, weight, rows, *, pair=False):
@@ -53,12 +54,11 @@ def linear_one(x, weight, bias, out):
     return gemv(x, [weight], [bias], [out])
 
 
-def gate_up(x, gate, up, out):
-    """swiglu of two products with one row of x, in one launch."""
+def gate_up(entry, x, gate, arguments, defines):
+    """swiglu of two products with one row, such as x, in one launch of gemv.cu."""
     how = _spread(x, gate, gate.shape[0], pair=True)
-    return launch("gemv.cu", "gate_up", (shapes.blocks(gate.shape[0], how, pair=True),),
-                  32 * how["WARPS"], (x, gate, up, out, gate.shape[0]),
-                  defines=_defines(x, gate, out, how))
+    return launch("gemv.cu", entry, (shapes.blocks(gate.shape[0], how, pair=True),),
+                  32 * how["WARPS"], arguments, defines={**_defines(x, gate, x, how), **defines})
 
 
 def token_bucket(tokens):

@@ -27,7 +27,7 @@ def _types(x, bias, out):
 
 def _defines(x, bias, out, bits, group_size, zeros, how):
     return {**_types(x, bias, out), **how, "K": x.shape[1], "BITS": bits, "GROUP": group_size,
-            "ZEROS": int(zeros is not None)}
+            "ZEROS": int(zeros is not None), "NORM": 0}
 
 
 def _spread(x, codes, zeros, rows, bits, *, pair=False):
@@ -49,14 +49,16 @@ def gemv(x, matrices, bits, group_size):
                   defines=_defines(x, bias, out, bits, group_size, zeros, how))
 
 
-def gate_up(x, gate, up, out, bits, group_size):
-    """swiglu of two products with one row of x, in one launch; (codes, scales, zeros) each."""
-    rows = gate[0].shape[0]
+def gate_up(normed, gate, up, outs, eps, bits, group_size):
+    """The norm of a sum, (a, b, weight), and swiglu of its two products, in one launch; gate and up
+    are (codes, scales, zeros), outs the sum and the result."""
+    x, rows = normed[0], gate[0].shape[0]
     how = _spread(x, gate[0], gate[2], rows, bits, pair=True)
-    return launch("quantized_gemv.cu", "quantized_gate_up",
+    return launch("quantized_gemv.cu", "add_norm_gate_up",
                   (shapes.blocks(rows, how, pair=True),), 32 * how["WARPS"],
-                  (x, *gate, *up, out, rows),
-                  defines=_defines(x, None, out, bits, group_size, gate[2], how))
+                  (*normed, *gate, *up, *outs, rows, eps),
+                  defines={**_defines(x, None, x, bits, group_size, gate[2], how), "NORM": 1,
+                           "G": c_type(normed[2])})
 
 
 @kernels.implements("quantized_linear", name="quantized_one", supports=one_row, priority=2,
