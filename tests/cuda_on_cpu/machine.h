@@ -240,6 +240,14 @@ template <class T> static T min(T a, T b) { return b < a ? b : a; }
 template <class T> static T max(T a, T b) { return a < b ? b : a; }
 static float __uint_as_float(unsigned v) { float f; memcpy(&f, &v, 4); return f; }
 static float __int_as_float(int v) { float f; memcpy(&f, &v, 4); return f; }
+static unsigned __byte_perm(unsigned a, unsigned b, unsigned selector)
+{
+    unsigned long long bytes = a | (unsigned long long)b << 32;
+    unsigned result = 0;
+    for (int i = 0; i < 4; i++)
+        result |= (unsigned)(bytes >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
+    return result;
+}
 static unsigned __float_as_uint(float v) { unsigned u; memcpy(&u, &v, 4); return u; }
 static unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uint64_t)a * b >> 32); }
 static int __popc(unsigned v) { return __builtin_popcount(v); }

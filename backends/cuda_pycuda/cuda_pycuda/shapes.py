@@ -28,7 +28,7 @@ def one_row(rows: int, laps: int, x_bytes: int | None, *, lap_bytes: int = 512, 
     warps = 2 * _WARPS if staged > _LONG else _WARPS
     room = (_SHARED - staged - _SUMS * pair) // (warps * each * lap_bytes)
     return {"ROWS": each, "DEPTH": min(laps, _IN_FLIGHT // each, room), "WARPS": warps,
-            "STAGED": int(staged > 0)}
+            "STAGED": int(staged > 0), "STEPS": 1}
 
 
 def blocks(rows: int, how: dict[str, int], *, pair: bool = False) -> int:

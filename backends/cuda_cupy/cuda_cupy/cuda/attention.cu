@@ -21,6 +21,7 @@ attention(const A* q, const C* cache, const float* scales, const int* table, con
           int heads, int kv_heads, long long side_step, float scale) {
     __shared__ float values[WARPS][HEADS][SIZE];
     __shared__ Partial parts[WARPS][HEADS];
+    __shared__ float shares[HEADS][32];  // of up to 32 parts
     __shared__ int last;
     pdl_launch();
     const int t = blockIdx.x, group_size = heads / kv_heads, chunks = (group_size + HEADS - 1) / HEADS;
@@ -53,13 +54,15 @@ attention(const A* q, const C* cache, const float* scales, const int* table, con
                      * (scale * 1.44269504088896f);
         }
     }
-    Place now(cache, scales, table, min(begin + tid / LANES, end - 1), lane, side_step, kv_heads, kv_head);
+    auto slot = [&](int base) { return slot_of(table, min(base + tid / LANES, end - 1)); };
+    Place now(cache, scales, slot(begin), lane, side_step, kv_heads, kv_head);
+    long long next = slot(begin + GROUPS);
     for (int base = begin; base < end; base += GROUPS) {
         const bool valid = base + tid / LANES < end;
         const Place here = now;
         if (base + GROUPS < end)  // the next position's loads overlap this one's arithmetic
-            now = Place(cache, scales, table, min(base + GROUPS + tid / LANES, end - 1), lane,
-                        side_step, kv_heads, kv_head);
+            now = Place(cache, scales, next, lane, side_step, kv_heads, kv_head);
+        next = slot(base + 2 * GROUPS);  // and the look-up of the one after it does not wait for them
 #pragma unroll
         for (int h = 0; h < HEADS; h++) {
             float score = 0.f;
@@ -137,17 +140,20 @@ attention(const A* q, const C* cache, const float* scales, const int* table, con
     __syncthreads();
     if (!last) return;
     __threadfence();
+    const float2* done = (const float2*)scratch + where;  // Partials; what a part weighs, a lane a part
+    for (int h = warp; h < mine; h += WARPS) {
+        const int p = tid % 32;
+        const float2 part = p < live ? __ldcg(done + h * splits + p) : make_float2(LOWEST, 0.f);
+        const float factor = exp2f(part.x - warp_max(part.x));
+        shares[h][p] = factor / warp_sum(factor * part.y);
+    }
+    __syncthreads();
     for (int i = tid; i < mine * SIZE; i += WARPS * 32) {  // merge the parts of the context
         const int h = i / SIZE, e = i % SIZE;
-        const volatile Partial* done = (volatile Partial*)scratch + where + h * splits;
-        float highest = LOWEST, sum = 0.f, weighted = 0.f;
-        for (int p = 0; p < live; p++) highest = fmaxf(highest, done[p].peak);
-        for (int p = 0; p < live; p++) {
-            const float factor = exp2f(done[p].peak - highest);
-            sum = fmaf(done[p].sum, factor, sum);
-            weighted = fmaf(((volatile float*)part_values)[(where + h * splits + p) * SIZE + e],
-                            factor, weighted);
-        }
-        target[i] = narrow<A>(weighted / sum);
+        const float* from = part_values + (where + h * splits) * SIZE + e;
+        float weighted = 0.f;
+#pragma unroll 8
+        for (int p = 0; p < live; p++) weighted = fmaf(__ldcg(from + p * SIZE), shares[h][p], weighted);
+        target[i] = narrow<A>(weighted);
     }
 }

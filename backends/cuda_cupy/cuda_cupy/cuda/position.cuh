@@ -49,10 +49,9 @@ __device__ __forceinline__ void load_row(const C* at, float (&out)[E]) {
 // What a lane holds of a position.
 struct Place {
     float key[E], value[E], key_scale = 1.f, value_scale = 1.f;
-    __device__ __forceinline__ Place(const C* cache, const float* scales, const int* table,
-                                     int position, int lane, long long side_step, int kv_heads,
-                                     int kv_head) {
-        const long long row = slot_of(table, position) * kv_heads + kv_head;
+    __device__ __forceinline__ Place(const C* cache, const float* scales, long long slot, int lane,
+                                     long long side_step, int kv_heads, int kv_head) {
+        const long long row = slot * kv_heads + kv_head;
         load_row(cache + row * SIZE + lane * E, key);
         load_row(cache + (side_step + row) * SIZE + lane * E, value);
 #if QUANTIZED

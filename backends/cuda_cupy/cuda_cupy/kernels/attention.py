@@ -10,6 +10,7 @@ from cuda_cupy.kernels.rowwise import cache_defines, side_step
 from cuda_cupy.launch import c_type, launch
 
 _SPAN = 256       # positions below which attention.cu does not split the context
+_MOST_PARTS = 32  # as attention.cu has lanes to merge them
 _REGISTERS = 16   # query elements that a lane of attention.cu holds
 _TILE = 64        # queries of a block of attention_tiled.cu
 
@@ -26,11 +27,11 @@ def _heads(group, size):
 
 
 def _grid(tokens, heads, kv_heads, size, context):
-    """Blocks by token, heads and part of the context; about two blocks a multiprocessor."""
+    """Blocks by token, heads and part of the context; a multiprocessor holds one at a time."""
     group = heads // kv_heads
     across = kv_heads * -(-group // _heads(group, size))
-    filling = 2 * device().multiprocessors // max(1, tokens * across)
-    return tokens, across, max(1, min(filling, -(-context // _SPAN)))
+    filling = device().multiprocessors // max(1, tokens * across)
+    return tokens, across, max(1, min(filling, -(-context // _SPAN), _MOST_PARTS))
 
 
 def _parts(call: Call) -> TensorSpec:

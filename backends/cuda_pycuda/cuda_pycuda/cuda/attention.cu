@@ -49,6 +49,7 @@ attention(const A *q, const C *cache, const float *scales, const int *table, con
           int kv_heads, long long side, float scale)
 {
     __shared__ float tops[STATES][HEADS], totals[STATES][HEADS], sums[STATES][HEADS][SIZE];
+    __shared__ float run_shares[HEADS][32];  // of up to 32 runs
     batch b = {table, starts, lens, sequences, width};
     int token = blockIdx.x, group = heads / kv_heads, shares = (group + HEADS - 1) / HEADS;
     int kv_head = blockIdx.y / shares, first = kv_head * group + blockIdx.y % shares * HEADS;
@@ -152,18 +153,23 @@ attention(const A *q, const C *cache, const float *scales, const int *table, con
     }
     if (runs == 1 || !last_block(&counters[token * gridDim.y + blockIdx.y], runs))
         return;
+    // a lane a run, for the run's share of each head; then a thread a number of the result
+    const float *all_runs = parts + ((long long)token * heads + first) * gridDim.z * (SIZE + 2);
+    for (int h = warp; h < count; h += WARPS) {
+        const float *state = all_runs + (h * gridDim.z + lane) * (SIZE + 2);
+        float highest = lane < runs ? load_fresh(&state[SIZE]) : -INFINITE;
+        float weight = shrink(highest, warp_max(highest));
+        float all = warp_sum(lane < runs ? weight * load_fresh(&state[SIZE + 1]) : 0);
+        run_shares[h][lane] = weight / all;
+    }
+    __syncthreads();
     for (int i = threadIdx.x; i < count * SIZE; i += 32 * WARPS) {
-        long long head = (long long)token * heads + first + i / SIZE;
-        const float *from = parts + head * gridDim.z * (SIZE + 2);
-        float highest = -INFINITE, all = 0, mixed = 0;
+        int h = i / SIZE;
+        const float *from = all_runs + h * gridDim.z * (SIZE + 2) + i % SIZE;
+        float mixed = 0;
+        #pragma unroll 8
         for (int n = 0; n < runs; n++)
-            highest = fmaxf(highest, load_fresh(&from[n * (SIZE + 2) + SIZE]));
-        for (int n = 0; n < runs; n++) {
-            const float *state = from + n * (SIZE + 2);
-            float weight = shrink(load_fresh(&state[SIZE]), highest);
-            all += weight * load_fresh(&state[SIZE + 1]);
-            mixed += weight * load_fresh(&state[i % SIZE]);
-        }
-        store(&out[head * SIZE + i % SIZE], mixed / all);
+            mixed += run_shares[h][n] * load_fresh(&from[n * (SIZE + 2)]);
+        store(&out[((long long)token * heads + first) * SIZE + i], mixed);
     }
 }

@@ -18,14 +18,27 @@
 #define SHIFTED (ZEROS || BITS == 4)  // whether a code's zero is another number than 0
 #include "x.cuh"
 
+// Byte i of a word, less `zero`, as a float: with the byte as its lowest bits, the float 2^23 is
+// 2^23 + the byte. (A conversion would do, but a multiprocessor has a quarter of the units for it.)
+__device__ inline float byte_of(unsigned word, int i, float zero)
+{
+    return __uint_as_float(__byte_perm(word, 0x4b000000, 0x7440 + i)) - (8388608 + zero);
+}
+
 // 16 bytes of codes as floats: int8 as they are, 4-bit codes low nibble first.
 __device__ inline void decode(uint4 v, float *out)
 {
     unsigned words[4] = {v.x, v.y, v.z, v.w};
     #pragma unroll
-    for (int i = 0; i < PER; i++)
-        out[i] = BITS == 8 ? (float)(i8)(words[i / 4] >> 8 * (i % 4))
-                           : (float)(words[i / 8] >> 4 * (i % 8) & 15);
+    for (int i = 0; i < 16; i++) {
+        unsigned word = words[i / 4];
+        if (BITS == 8) {
+            out[i] = byte_of(word ^ 0x80808080, i % 4, 128);  // moved up, out of the sign
+        } else {
+            out[2 * i] = byte_of(word & 0x0f0f0f0f, i % 4, 0);
+            out[2 * i + 1] = byte_of(word >> 4 & 0x0f0f0f0f, i % 4, 0);
+        }
+    }
 }
 
 typedef struct {
@@ -33,33 +46,49 @@ typedef struct {
     float scales[1 + ZEROS][32];  // then the zeros, if there are any
 } slot;  // what a warp needs of a row for one lap
 
-__device__ inline void start_lap(int lap, const u8 *const codes[ROWS], const float *const scales[ROWS],
-                                 const float *const zeros[ROWS], slot slots[ROWS])
+typedef struct { const u8 *codes; const float *scales, *zeros; } quantized;
+typedef struct { quantized row[ROWS]; } row_set;
+
+// Row n of a matrix.
+__device__ inline quantized row_of(quantized m, long long n)
+{
+    quantized row = {m.codes + n * ROW_BYTES, m.scales + n * GROUPS, m.zeros + n * GROUPS};
+    return row;
+}
+
+// Start the copies of this lane's pieces of one lap, if there are `more`.
+__device__ inline void start_lap(bool more, int lap, const row_set *rows, slot slots[ROWS])
 {
     int lane = threadIdx.x % 32, k = (lap * 32 + lane) * PER;
     #pragma unroll
     for (int r = 0; r < ROWS; r++)
-        if (k < K) {
-            copy16(&slots[r].codes[lane], codes[r] + k / 8 * BITS);
-            copy4(&slots[r].scales[0][lane], scales[r] + k / GROUP);
+        if (more && k < K) {
+            copy16(&slots[r].codes[lane], rows->row[r].codes + k / 8 * BITS);
+            copy4(&slots[r].scales[0][lane], rows->row[r].scales + k / GROUP);
             if (ZEROS)
-                copy4(&slots[r].scales[ZEROS][lane], zeros[r] + k / GROUP);
+                copy4(&slots[r].scales[ZEROS][lane], rows->row[r].zeros + k / GROUP);
         }
     commit();
 }
 
-__device__ void dot_rows(source x, const u8 *const codes[ROWS], const float *const scales[ROWS],
-                         const float *const zeros[ROWS], float sum[ROWS])
+__shared__ slot ring[WARPS][DEPTH][ROWS];
+
+// As in gemv.cu.
+__device__ inline void start_rows(source x, const row_set *rows)
 {
-    __shared__ slot ring[WARPS][DEPTH][ROWS];
+    start_x(x);
+    for (int lap = 0; lap < DEPTH; lap++)
+        start_lap(true, lap, rows, ring[threadIdx.x / 32][lap]);
+    WAIT_FOR_ALL_BUT(DEPTH - 1);
+    finish_x(x);
+}
+
+__device__ inline void dot_rows(source x, const row_set *rows, const row_set *next,
+                                bool more, float sum[ROWS])
+{
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     for (int r = 0; r < ROWS; r++)
         sum[r] = 0;
-    start_x(x);
-    for (int lap = 0; lap < DEPTH; lap++)
-        start_lap(lap, codes, scales, zeros, ring[warp][lap]);
-    WAIT_FOR_ALL_BUT(DEPTH - 1);
-    finish_x(x);
     #pragma unroll
     for (int lap = 0; lap < LAPS; lap++) {
         int k = (lap * 32 + lane) * PER;
@@ -81,7 +110,10 @@ __device__ void dot_rows(source x, const u8 *const codes[ROWS], const float *con
                 sum[r] += s->scales[0][lane] * dot;
             }
         }
-        start_lap(lap + DEPTH, codes, scales, zeros, ring[warp][lap % DEPTH]);
+        if (lap + DEPTH < LAPS)
+            start_lap(true, lap + DEPTH, rows, ring[warp][lap % DEPTH]);
+        else
+            start_lap(more, lap + DEPTH - LAPS, next, ring[warp][lap % DEPTH]);
     }
     for (int r = 0; r < ROWS; r++)
         sum[r] = warp_sum(sum[r]);
@@ -95,17 +127,16 @@ quantized_gemv(const A *x, const u8 *w0, const u8 *w1, const u8 *w2, const float
                int n2)
 {
     int first = (blockIdx.x * WARPS + threadIdx.x / 32) * ROWS, lane = threadIdx.x % 32;
-    const u8 *codes[ROWS];
-    const float *scales[ROWS], *zeros[ROWS];
+    quantized m0 = {w0, s0, z0}, m1 = {w1, s1, z1}, m2 = {w2, s2, z2};
+    row_set rows;
     for (int r = 0; r < ROWS; r++) {
-        int n = min(first + r, n0 + n1 + n2 - 1), m = n < n0 ? 0 : n < n0 + n1 ? 1 : 2;
-        long long local = n - (m == 0 ? 0 : m == 1 ? n0 : n0 + n1);
-        codes[r] = (m == 0 ? w0 : m == 1 ? w1 : w2) + local * ROW_BYTES;
-        scales[r] = (m == 0 ? s0 : m == 1 ? s1 : s2) + local * GROUPS;
-        zeros[r] = ZEROS ? (m == 0 ? z0 : m == 1 ? z1 : z2) + local * GROUPS : 0;
+        int n = min(first + r, n0 + n1 + n2 - 1);
+        rows.row[r] = n < n0 ? row_of(m0, n) : n < n0 + n1 ? row_of(m1, n - n0)
+            : row_of(m2, n - n0 - n1);
     }
     float sum[ROWS];
-    dot_rows(x, codes, scales, zeros, sum);
+    start_rows(x, &rows);
+    dot_rows(x, &rows, &rows, false, sum);
     #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         int n = first + r;
@@ -119,20 +150,29 @@ quantized_gemv(const A *x, const u8 *w0, const u8 *w1, const u8 *w2, const float
 }
 
 #else
+__device__ inline row_set pair(quantized gate, quantized up, long long n)
+{
+    row_set rows = {{row_of(gate, n), row_of(up, n)}};
+    return rows;
+}
+
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
 add_norm_gate_up(const A *a, const A *b, const G *norm, const u8 *gate, const float *gate_scales,
                  const float *gate_zeros, const u8 *up, const float *up_scales, const float *up_zeros,
                  A *sum, A *y, int count, float eps)
 {
-    int n = blockIdx.x * WARPS + threadIdx.x / 32;
-    long long row = min(n, count - 1);
-    const u8 *codes[ROWS] = {gate + row * ROW_BYTES, up + row * ROW_BYTES};
-    const float *scales[ROWS] = {gate_scales + row * GROUPS, up_scales + row * GROUPS};
-    const float *zeros[ROWS] = {gate_zeros + row * GROUPS, up_zeros + row * GROUPS};
+    int first = (blockIdx.x * WARPS + threadIdx.x / 32) * STEPS;
     source x = {a, b, norm, sum, eps};
-    float dots[ROWS];
-    dot_rows(x, codes, scales, zeros, dots);
-    if (threadIdx.x % 32 == 0 && n < count)
-        store(&y[n], silu(dots[0]) * dots[1]);
+    quantized m0 = {gate, gate_scales, gate_zeros}, m1 = {up, up_scales, up_zeros};
+    row_set rows, next = pair(m0, m1, min(first, count - 1));
+    start_rows(x, &next);
+    for (int step = 0; step < STEPS; step++) {
+        rows = next;
+        next = pair(m0, m1, min(first + step + 1, count - 1));
+        float dots[ROWS];
+        dot_rows(x, &rows, &next, step + 1 < STEPS, dots);
+        if (threadIdx.x % 32 == 0 && first + step < count)
+            store(&y[first + step], silu(dots[0]) * dots[1]);
+    }
 }
 #endif

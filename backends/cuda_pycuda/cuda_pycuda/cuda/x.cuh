@@ -2,11 +2,12 @@
 // l * PER into a lap of 32 * PER.
 //
 // STAGED    a block copies x to shared memory, once, while its first weights are on their way. X_PIECES
-//           pieces of 16 bytes make a lane's share; piece q of all lanes lie side by side, so that the
-//           loads of a warp touch every bank once:
+//           pieces of 16 bytes make a lane's share. Each run of eight pieces is turned by its number, so
+//           that eight neighbouring lanes, which shared memory serves at a time, read from all banks
+//           (with four pieces a lane: lane 0 reads piece 0, lane 1 piece 4, lane 2 piece 8, ...):
 //
-//               x         |lane 0: q0 q1 q2 q3|lane 1: q0 q1 q2 q3| ...
-//               shared    |q0 of lanes 0 .. 31|q1 of lanes 0 .. 31| ...
+//               x         | 0  1  2  3  4  5  6  7| 8  9 10 11 12 13 14 15|16 17 18 19 20 21 22 23| ...
+//               shared    | 0  1  2  3  4  5  6  7|15  8  9 10 11 12 13 14|22 23 16 17 18 19 20 21| ...
 //
 // NORM      x is rms_norm(a + b): each block makes it for itself, for the launch of a norm costs more than
 //           reading a and b from the L2 cache once a block. The first block stores a + b.
@@ -22,11 +23,7 @@ __shared__ uint4 staged[LAPS * X_PIECES * 32];
 
 #if STAGED
 // Where piece i of x is.
-__device__ inline uint4 *place(int i)
-{
-    int lap = i / X_PIECES / 32, lane = i / X_PIECES % 32, q = i % X_PIECES;
-    return &staged[(lap * X_PIECES + q) * 32 + lane];
-}
+__device__ inline uint4 *place(int i) { return &staged[(i & ~7) | ((i + (i >> 3)) & 7)]; }
 #endif
 
 #if NORM
@@ -94,7 +91,7 @@ __device__ inline void load_x(source x, int lap, float *out)
     A kind = {0};
     #pragma unroll
     for (int q = 0; q < X_PIECES; q++)
-        unpack(staged[(lap * X_PIECES + q) * 32 + lane], out + q * X_PER, kind);
+        unpack(*place((lap * 32 + lane) * X_PIECES + q), out + q * X_PER, kind);
 #else
     #pragma unroll
     for (int j = 0; j < PER; j += 4)
