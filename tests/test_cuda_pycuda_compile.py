@@ -48,8 +48,8 @@ CASES = [
     ("gemm_mma.cu", {**TILE, "A": B, "B": B, "O": B, "TILE_T": 128}),
     ("gemm_mma.cu", {**TILE, "A": H, "B": H, "O": F, "BITS": 4, "ZEROS": 1}),
     *(("attention.cu", {**ONE, "A": a, "C": c, "CODES": int(c == "i8"), "SIZE": d, "LANES": lanes,
-                        "HEADS": 4}) for a, c, d, lanes in (
-        (B, B, 64, 8), (F, F, 128, 16), (H, "i8", 80, 16), (F, B, 33, 8))),
+                        "HEADS": 2}) for a, c, d, lanes in (
+        (B, B, 64, 8), (F, F, 128, 16), (H, "i8", 80, 16), (F, B, 33, 8), (F, "i8", 128, 16))),
     *(("attention_mma.cu", {"A": a, "C": c, "CODES": int(c == "i8"), "SIZE": d, "BLOCK": 16})
       for a, c, d in ((B, B, 128), (H, "i8", 64))),
 ]

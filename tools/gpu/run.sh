@@ -71,11 +71,13 @@ while [ $# -gt 0 ]; do
         tail -2 "$out/large.log" ;;
     parity)
         timeout 300 python3 ../tools/gpu/parity.py "${backends[@]}" 2>&1 | tee "$out/parity.log" | tail -25 ;;
-    sanitize)  # accesses out of bounds, then races in shared memory
+    sanitize)  # accesses out of bounds, then races in shared memory; side by side, as each is slow
         for backend in "${backends[@]}"; do for tool in memcheck racecheck; do
-            timeout 280 ../tools/gpu/sanitize.sh "$backend" $tool 2>&1 \
-                | tee "$out/sanitize-$backend-$tool.log" | tail -5
-        done; done ;;
+            timeout 280 ../tools/gpu/sanitize.sh "$backend" $tool \
+                >"$out/sanitize-$backend-$tool.log" 2>&1 &
+        done; done
+        wait
+        tail -n 4 "$out"/sanitize-*.log ;;
     votes)  # every op and dtype: who agrees with the definition and with whom
         timeout 500 python3 ../tools/gpu/votes.py cpu_numpy "${backends[@]}" 2>&1 \
             | tee "$out/votes.log" | tail -60 ;;

@@ -10,7 +10,8 @@
 #include "position.cuh"
 
 constexpr int GROUPS = WARPS * 32 / LANES;
-constexpr int SPAN = 256;        // positions below which splitting the context does not pay
+constexpr int AHEAD = sizeof(Row) <= 64 ? 2 : 1;
+constexpr int SPAN = 512;        // positions below which splitting the context does not pay
 constexpr float LOWEST = -1e30f; // instead of -inf, whose difference with itself is NaN
 
 struct Partial { float peak, sum; };  // followed in scratch by SIZE weighted values
@@ -55,14 +56,19 @@ attention(const A* q, const C* cache, const float* scales, const int* table, con
         }
     }
     auto slot = [&](int base) { return slot_of(table, min(base + tid / LANES, end - 1)); };
-    Place now(cache, scales, slot(begin), lane, side_step, kv_heads, kv_head);
-    long long next = slot(begin + GROUPS);
+    Place next[AHEAD];  // on their way while one is computed, as is the look-up of the one after them
+    auto load = [&](int i, long long at) {
+        next[i].load(cache, scales, at, lane, side_step, kv_heads, kv_head);
+    };
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++) load(i, slot(begin + i * GROUPS));
+    long long after = slot(begin + AHEAD * GROUPS);
     for (int base = begin; base < end; base += GROUPS) {
         const bool valid = base + tid / LANES < end;
-        const Place here = now;
-        if (base + GROUPS < end)  // the next position's loads overlap this one's arithmetic
-            now = Place(cache, scales, next, lane, side_step, kv_heads, kv_head);
-        next = slot(base + 2 * GROUPS);  // and the look-up of the one after it does not wait for them
+        const Place here = next[0];
+        if (AHEAD > 1) next[0] = next[AHEAD - 1];
+        if (base + AHEAD * GROUPS < end) load(AHEAD - 1, after);
+        after = slot(base + (AHEAD + 1) * GROUPS);
 #pragma unroll
         for (int h = 0; h < HEADS; h++) {
             float score = 0.f;

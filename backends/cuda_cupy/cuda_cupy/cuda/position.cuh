@@ -17,43 +17,48 @@ __device__ __forceinline__ float element(const u32* words, int e, i8) {
     return (float)(i8)(words[e / 4] >> e % 4 * 8);
 }
 
-// The lane's elements of a row, by the widest loads that its alignment allows.
-__device__ __forceinline__ void load_row(const C* at, float (&out)[E]) {
-    if constexpr (BYTES % 4 == 0) {
-        u32 words[(BYTES + 3) / 4];
+// The lane's elements of a row, kept as they were loaded, by the widest loads that its alignment allows:
+// of 16-bit caches that is half the registers of floats, for rows that wait for their turn.
+struct Row {
+    static constexpr bool PACKED = BYTES % 4 == 0;
+    u32 held[PACKED ? BYTES / 4 : E];
+    __device__ __forceinline__ void load(const C* at) {
         if constexpr (BYTES % 16 == 0) {
 #pragma unroll
             for (int i = 0; i < BYTES / 16; i++) {
                 const uint4 v = ((const uint4*)at)[i];
-                words[4 * i] = v.x; words[4 * i + 1] = v.y; words[4 * i + 2] = v.z;
-                words[4 * i + 3] = v.w;
+                held[4 * i] = v.x; held[4 * i + 1] = v.y; held[4 * i + 2] = v.z;
+                held[4 * i + 3] = v.w;
             }
         } else if constexpr (BYTES % 8 == 0) {
 #pragma unroll
             for (int i = 0; i < BYTES / 8; i++) {
                 const uint2 v = ((const uint2*)at)[i];
-                words[2 * i] = v.x; words[2 * i + 1] = v.y;
+                held[2 * i] = v.x; held[2 * i + 1] = v.y;
             }
+        } else if constexpr (PACKED) {
+#pragma unroll
+            for (int i = 0; i < BYTES / 4; i++) held[i] = ((const u32*)at)[i];
         } else {
 #pragma unroll
-            for (int i = 0; i < BYTES / 4; i++) words[i] = ((const u32*)at)[i];
+            for (int e = 0; e < E; e++) held[e] = __float_as_uint(widen(at[e]));
         }
-#pragma unroll
-        for (int e = 0; e < E; e++) out[e] = element(words, e, C());
-    } else {
-#pragma unroll
-        for (int e = 0; e < E; e++) out[e] = widen(at[e]);
     }
-}
+    __device__ __forceinline__ float operator[](int e) const {
+        if constexpr (PACKED) return element(held, e, C());
+        else return __uint_as_float(held[e]);
+    }
+};
 
 // What a lane holds of a position.
 struct Place {
-    float key[E], value[E], key_scale = 1.f, value_scale = 1.f;
-    __device__ __forceinline__ Place(const C* cache, const float* scales, long long slot, int lane,
-                                     long long side_step, int kv_heads, int kv_head) {
+    Row key, value;
+    float key_scale = 1.f, value_scale = 1.f;
+    __device__ __forceinline__ void load(const C* cache, const float* scales, long long slot, int lane,
+                                         long long side_step, int kv_heads, int kv_head) {
         const long long row = slot * kv_heads + kv_head;
-        load_row(cache + row * SIZE + lane * E, key);
-        load_row(cache + (side_step + row) * SIZE + lane * E, value);
+        key.load(cache + row * SIZE + lane * E);
+        value.load(cache + (side_step + row) * SIZE + lane * E);
 #if QUANTIZED
         key_scale = scales[row];
         value_scale = scales[side_step + row];

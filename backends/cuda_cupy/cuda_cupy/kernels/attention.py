@@ -9,7 +9,7 @@ from cuda_cupy.kernels.declare import FLOATS, kernels
 from cuda_cupy.kernels.rowwise import cache_defines, side_step
 from cuda_cupy.launch import c_type, launch
 
-_SPAN = 256       # positions below which attention.cu does not split the context
+_SPAN = 512       # positions below which attention.cu does not split the context
 _MOST_PARTS = 32  # as attention.cu has lanes to merge them
 _REGISTERS = 16   # query elements that a lane of attention.cu holds
 _TILE = 64        # queries of a block of attention_tiled.cu
@@ -48,7 +48,9 @@ def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, 
     kv_heads, (sequences, width) = cache.shape[3], block_table.shape
     grid = _grid(tokens if sequences else 0, heads, kv_heads, size, width * cache.shape[2])
     heads_a_block = _heads(heads // kv_heads, size)
-    warps = 16 if heads_a_block * size // _lanes(size) <= _REGISTERS else 8
+    share = size // _lanes(size)  # of a head, in a lane: of three keys and values, queries and sums
+    held = 6 * -(-share * cache.itemsize // 4) + 2 * heads_a_block * share
+    warps = 16 if held <= 112 else 8
     return launch("attention.cu", "attention", grid, 32 * warps,
                   (q, cache, cache_scales, block_table, query_starts, seq_lens, out, workspace,
                    counters(tokens * grid[1]), sequences, width, heads, kv_heads,

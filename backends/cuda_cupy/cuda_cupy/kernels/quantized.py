@@ -4,9 +4,10 @@ from core.backend import Call
 from cuda_cupy import shapes
 from cuda_cupy.kernels.declare import FLOATS, kernels
 from cuda_cupy.kernels.linear import FEW, token_bucket
-from cuda_cupy.launch import c_type, launch
+from cuda_cupy.launch import c_type, launch, sequence
 
 _DTYPES = {"A": FLOATS, "Q": "i8 i4x2", "B": FLOATS, "O": FLOATS}
+_SOME = 64  # rows of float32 up to which some products of a few are faster than a tile
 _LARGEST = 200 * 1024  # bytes of x as float32 in shared memory
 
 
@@ -63,6 +64,19 @@ def quantized_few(x, codes, scales, zeros, bias, out, *, bits, group_size):
     return launch("qrows.cu", "qrows", (-(-columns // 8) if tokens else 0,), 256,
                   (x, codes, scales, zeros, bias, out, tokens, columns, width, group_size, groups),
                   defines={**_kinds(x, bias, out), "BITS": bits, "TOKENS": token_bucket(tokens)})
+
+
+def _some(call: Call) -> str | None:
+    return None if FEW < call.dims["T"] <= _SOME else (
+        f"takes {FEW + 1} to {_SOME} rows of x, got {call.dims['T']}")
+
+
+@kernels.implements("quantized_linear", name="quantized_chunks", supports=_some, priority=1,
+                    dtypes={**_DTYPES, "A": "f32"})
+def quantized_chunks(x, codes, scales, zeros, bias, out, *, bits, group_size):
+    return sequence(*(quantized_few(x[i:i + FEW], codes, scales, zeros, bias, out[i:i + FEW],
+                                    bits=bits, group_size=group_size)
+                      for i in range(0, len(x), FEW)))
 
 
 def _tensor_cores(call: Call) -> str | None:

@@ -21,7 +21,7 @@
 #include "teams.cuh"
 
 #define PER 8              // numbers of a head in a lane
-#define AHEAD 4            // positions that a team loads before it uses the first
+#define AHEAD (CODES || SIZE % 8 ? 2 : 4)  // positions that a team loads before it uses the first
 #define SPAN 128
 #define TEAMS (32 / LANES) // in a warp
 #define STATES (WARPS * TEAMS)
@@ -43,7 +43,7 @@ LOAD_PART(i8)
 
 __device__ inline float shrink(float from, float to) { return from == -INFINITE ? 0 : expf(from - to); }
 
-extern "C" __global__ void __launch_bounds__(32 * WARPS, 1)
+extern "C" __global__ void __launch_bounds__(32 * WARPS, 2)
 attention(const A *q, const C *cache, const float *scales, const int *table, const int *starts,
           const int *lens, A *out, float *parts, int *counters, int sequences, int width, int heads,
           int kv_heads, long long side, float scale)

@@ -23,38 +23,29 @@
 #define LAPS ((K + 32 * PER - 1) / (32 * PER))
 #include "x.cuh"
 
-typedef struct { const W *row[ROWS]; } row_set;
-__shared__ uint4 ring[WARPS][DEPTH][ROWS][32];
-
-// Start the copies of this lane's pieces of one lap, if there are `more`.
-__device__ inline void start_lap(bool more, int lap, const row_set *rows, uint4 slots[ROWS][32])
+// Start the copies of this lane's pieces of one lap.
+__device__ inline void start_lap(int lap, const W *const rows[ROWS], uint4 slots[ROWS][32])
 {
     int lane = threadIdx.x % 32, k = (lap * 32 + lane) * PER;
     #pragma unroll
     for (int r = 0; r < ROWS; r++)
-        if (more && k < K)
-            copy16(&slots[r][lane], rows->row[r] + k);
+        if (k < K)
+            copy16(&slots[r][lane], rows[r] + k);
     commit();
 }
 
-__device__ inline void start_rows(source x, const row_set *rows)
+// The dot products of ROWS rows with x, in every lane of the warp.
+__device__ inline void dot_rows(source x, const W *const rows[ROWS], float sum[ROWS])
 {
-    start_x(x);
-    for (int lap = 0; lap < DEPTH; lap++)
-        start_lap(true, lap, rows, ring[threadIdx.x / 32][lap]);
-    WAIT_FOR_ALL_BUT(DEPTH - 1);
-    finish_x(x);
-}
-
-// The dot products of ROWS rows with x, in every lane of the warp. As the last laps of these rows leave
-// the ring, the first ones of the `next` rows take their place, if there are `more`: so DEPTH must
-// then divide LAPS.
-__device__ inline void dot_rows(source x, const row_set *rows, const row_set *next, bool more,
-                                float sum[ROWS])
-{
+    __shared__ uint4 ring[WARPS][DEPTH][ROWS][32];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     for (int r = 0; r < ROWS; r++)
         sum[r] = 0;
+    start_x(x);
+    for (int lap = 0; lap < DEPTH; lap++)
+        start_lap(lap, rows, ring[warp][lap]);
+    WAIT_FOR_ALL_BUT(DEPTH - 1);
+    finish_x(x);
     #pragma unroll
     for (int lap = 0; lap < LAPS; lap++) {
         int k = (lap * 32 + lane) * PER;
@@ -64,15 +55,12 @@ __device__ inline void dot_rows(source x, const row_set *rows, const row_set *ne
             load_x(x, lap, numbers);
             #pragma unroll
             for (int r = 0; r < ROWS; r++) {
-                unpack(ring[warp][lap % DEPTH][r][lane], weights, *rows->row[r]);
+                unpack(ring[warp][lap % DEPTH][r][lane], weights, *rows[r]);
                 for (int j = 0; j < PER; j++)
                     sum[r] += weights[j] * numbers[j];
             }
         }
-        if (lap + DEPTH < LAPS)
-            start_lap(true, lap + DEPTH, rows, ring[warp][lap % DEPTH]);
-        else
-            start_lap(more, lap + DEPTH - LAPS, next, ring[warp][lap % DEPTH]);
+        start_lap(lap + DEPTH, rows, ring[warp][lap % DEPTH]);
     }
     for (int r = 0; r < ROWS; r++)
         sum[r] = warp_sum(sum[r]);
@@ -84,15 +72,14 @@ gemv(const A *x, const W *w0, const W *w1, const W *w2, const W *bias0, const W 
      const W *bias2, O *y0, O *y1, O *y2, int n0, int n1, int n2)
 {
     int first = (blockIdx.x * WARPS + threadIdx.x / 32) * ROWS, lane = threadIdx.x % 32;
-    row_set rows;
+    const W *rows[ROWS];
     for (int r = 0; r < ROWS; r++) {  // the matrices' rows are counted on
         int n = min(first + r, n0 + n1 + n2 - 1);
-        rows.row[r] = n < n0 ? w0 + (long long)n * K
+        rows[r] = n < n0 ? w0 + (long long)n * K
             : n < n0 + n1 ? w1 + (long long)(n - n0) * K : w2 + (long long)(n - n0 - n1) * K;
     }
     float sum[ROWS];
-    start_rows(x, &rows);
-    dot_rows(x, &rows, &rows, false, sum);
+    dot_rows(x, rows, sum);
     #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         int n = first + r;
@@ -108,26 +95,15 @@ gemv(const A *x, const W *w0, const W *w1, const W *w2, const W *bias0, const W 
 #endif
 
 #if ROWS == 2
-__device__ inline row_set pair(const W *gate, const W *up, long long n)
-{
-    row_set rows = {{gate + n * K, up + n * K}};
-    return rows;
-}
-
-// STEPS rows of both matrices, one after the other: x serves for all.
 __device__ inline void gated_rows(source x, const W *gate, const W *up, A *y, int count)
 {
-    int first = (blockIdx.x * WARPS + threadIdx.x / 32) * STEPS;
-    row_set rows, next = pair(gate, up, min(first, count - 1));
-    start_rows(x, &next);
-    for (int step = 0; step < STEPS; step++) {
-        rows = next;
-        next = pair(gate, up, min(first + step + 1, count - 1));
-        float sum[ROWS];
-        dot_rows(x, &rows, &next, step + 1 < STEPS, sum);
-        if (threadIdx.x % 32 == 0 && first + step < count)
-            store(&y[first + step], silu(sum[0]) * sum[1]);
-    }
+    int n = blockIdx.x * WARPS + threadIdx.x / 32;
+    long long row = min(n, count - 1);  // all warps of a block are needed for x
+    const W *rows[ROWS] = {gate + row * K, up + row * K};
+    float sum[ROWS];
+    dot_rows(x, rows, sum);
+    if (threadIdx.x % 32 == 0 && n < count)
+        store(&y[n], silu(sum[0]) * sum[1]);
 }
 
 #if NORM

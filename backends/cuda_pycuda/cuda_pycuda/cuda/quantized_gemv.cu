@@ -47,7 +47,6 @@ typedef struct {
 } slot;  // what a warp needs of a row for one lap
 
 typedef struct { const u8 *codes; const float *scales, *zeros; } quantized;
-typedef struct { quantized row[ROWS]; } row_set;
 
 // Row n of a matrix.
 __device__ inline quantized row_of(quantized m, long long n)
@@ -56,39 +55,31 @@ __device__ inline quantized row_of(quantized m, long long n)
     return row;
 }
 
-// Start the copies of this lane's pieces of one lap, if there are `more`.
-__device__ inline void start_lap(bool more, int lap, const row_set *rows, slot slots[ROWS])
+__device__ inline void start_lap(int lap, const quantized rows[ROWS], slot slots[ROWS])
 {
     int lane = threadIdx.x % 32, k = (lap * 32 + lane) * PER;
     #pragma unroll
     for (int r = 0; r < ROWS; r++)
-        if (more && k < K) {
-            copy16(&slots[r].codes[lane], rows->row[r].codes + k / 8 * BITS);
-            copy4(&slots[r].scales[0][lane], rows->row[r].scales + k / GROUP);
+        if (k < K) {
+            copy16(&slots[r].codes[lane], rows[r].codes + k / 8 * BITS);
+            copy4(&slots[r].scales[0][lane], rows[r].scales + k / GROUP);
             if (ZEROS)
-                copy4(&slots[r].scales[ZEROS][lane], rows->row[r].zeros + k / GROUP);
+                copy4(&slots[r].scales[ZEROS][lane], rows[r].zeros + k / GROUP);
         }
     commit();
 }
 
-__shared__ slot ring[WARPS][DEPTH][ROWS];
-
-// As in gemv.cu.
-__device__ inline void start_rows(source x, const row_set *rows)
+__device__ inline void dot_rows(source x, const quantized rows[ROWS], float sum[ROWS])
 {
-    start_x(x);
-    for (int lap = 0; lap < DEPTH; lap++)
-        start_lap(true, lap, rows, ring[threadIdx.x / 32][lap]);
-    WAIT_FOR_ALL_BUT(DEPTH - 1);
-    finish_x(x);
-}
-
-__device__ inline void dot_rows(source x, const row_set *rows, const row_set *next,
-                                bool more, float sum[ROWS])
-{
+    __shared__ slot ring[WARPS][DEPTH][ROWS];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     for (int r = 0; r < ROWS; r++)
         sum[r] = 0;
+    start_x(x);
+    for (int lap = 0; lap < DEPTH; lap++)
+        start_lap(lap, rows, ring[warp][lap]);
+    WAIT_FOR_ALL_BUT(DEPTH - 1);
+    finish_x(x);
     #pragma unroll
     for (int lap = 0; lap < LAPS; lap++) {
         int k = (lap * 32 + lane) * PER;
@@ -110,10 +101,7 @@ __device__ inline void dot_rows(source x, const row_set *rows, const row_set *ne
                 sum[r] += s->scales[0][lane] * dot;
             }
         }
-        if (lap + DEPTH < LAPS)
-            start_lap(true, lap + DEPTH, rows, ring[warp][lap % DEPTH]);
-        else
-            start_lap(more, lap + DEPTH - LAPS, next, ring[warp][lap % DEPTH]);
+        start_lap(lap + DEPTH, rows, ring[warp][lap % DEPTH]);
     }
     for (int r = 0; r < ROWS; r++)
         sum[r] = warp_sum(sum[r]);
@@ -128,15 +116,14 @@ quantized_gemv(const A *x, const u8 *w0, const u8 *w1, const u8 *w2, const float
 {
     int first = (blockIdx.x * WARPS + threadIdx.x / 32) * ROWS, lane = threadIdx.x % 32;
     quantized m0 = {w0, s0, z0}, m1 = {w1, s1, z1}, m2 = {w2, s2, z2};
-    row_set rows;
+    quantized rows[ROWS];
     for (int r = 0; r < ROWS; r++) {
         int n = min(first + r, n0 + n1 + n2 - 1);
-        rows.row[r] = n < n0 ? row_of(m0, n) : n < n0 + n1 ? row_of(m1, n - n0)
+        rows[r] = n < n0 ? row_of(m0, n) : n < n0 + n1 ? row_of(m1, n - n0)
             : row_of(m2, n - n0 - n1);
     }
     float sum[ROWS];
-    start_rows(x, &rows);
-    dot_rows(x, &rows, &rows, false, sum);
+    dot_rows(x, rows, sum);
     #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         int n = first + r;
@@ -150,29 +137,18 @@ quantized_gemv(const A *x, const u8 *w0, const u8 *w1, const u8 *w2, const float
 }
 
 #else
-__device__ inline row_set pair(quantized gate, quantized up, long long n)
-{
-    row_set rows = {{row_of(gate, n), row_of(up, n)}};
-    return rows;
-}
-
 extern "C" __global__ void __launch_bounds__(32 * WARPS)
 add_norm_gate_up(const A *a, const A *b, const G *norm, const u8 *gate, const float *gate_scales,
                  const float *gate_zeros, const u8 *up, const float *up_scales, const float *up_zeros,
                  A *sum, A *y, int count, float eps)
 {
-    int first = (blockIdx.x * WARPS + threadIdx.x / 32) * STEPS;
+    int n = blockIdx.x * WARPS + threadIdx.x / 32;
     source x = {a, b, norm, sum, eps};
     quantized m0 = {gate, gate_scales, gate_zeros}, m1 = {up, up_scales, up_zeros};
-    row_set rows, next = pair(m0, m1, min(first, count - 1));
-    start_rows(x, &next);
-    for (int step = 0; step < STEPS; step++) {
-        rows = next;
-        next = pair(m0, m1, min(first + step + 1, count - 1));
-        float dots[ROWS];
-        dot_rows(x, &rows, &next, step + 1 < STEPS, dots);
-        if (threadIdx.x % 32 == 0 && first + step < count)
-            store(&y[first + step], silu(dots[0]) * dots[1]);
-    }
+    quantized rows[ROWS] = {row_of(m0, min(n, count - 1)), row_of(m1, min(n, count - 1))};
+    float dots[ROWS];
+    dot_rows(x, rows, dots);
+    if (threadIdx.x % 32 == 0 && n < count)
+        store(&y[n], silu(dots[0]) * dots[1]);
 }
 #endif

@@ -9,7 +9,7 @@ from cuda_pycuda.kernels.rowwise import cache_defines, side
 from cuda_pycuda.launch import Counters, cover, launch
 
 _WARPS = 8         # of a block: 64 positions at a time for heads of 64
-_HEADS = 4         # query heads of a block: their sums live in registers
+_HEADS = 2         # query heads of a block: their sums live in registers
 _SPAN = 128        # positions for which another run of the context pays, as in attention.cu
 _MOST_RUNS = 32    # as attention.cu has lanes to put them together
 _QUERIES = 64      # of a block of attention_mma.cu
@@ -21,11 +21,10 @@ def _share(group):
 
 
 def _grid(tokens, heads, kv_heads, context):
-    """Blocks by token, heads and run of the context: as many as there are multiprocessors, which
-    hold one each."""
+    """Blocks by token, heads and run of the context: two a multiprocessor, as registers allow."""
     group = heads // kv_heads
     across = kv_heads * cover(group, _share(group))
-    filling = device().multiprocessors // max(1, tokens * across)
+    filling = 2 * device().multiprocessors // max(1, tokens * across)
     return tokens, across, max(1, min(filling, cover(context, _SPAN), _MOST_RUNS))
 
 

@@ -32,19 +32,19 @@ def _defines(x, weight, out, how):
             "NORM": 0}
 
 
-def _spread(x, weight, rows, *, pair=False):
-    """How gemv.cu takes `rows` rows. An x that is narrower than the weights comes from the cache:
-    a lane's share of it is less than a piece."""
+def _spread(x, weight, rows=1):
+    """How gemv.cu takes rows. An x that is narrower than the weights comes from the cache: a lane's
+    share of it is less than a piece."""
     a, w = x.dtype.itemsize, weight.dtype.itemsize
     laps = cover(weight.shape[1] * w, 512)
-    return shapes.one_row(rows, laps, laps * 512 // w * a if a >= w else None, pair=pair)
+    return shapes.one_row(laps, laps * 512 // w * a if a >= w else None, rows=rows)
 
 
 def gemv(x, weights, biases, outs):
     """Up to three products with one row of x, in one launch."""
     n = [w.shape[0] for w in weights]
-    how, fill = _spread(x, weights[0], sum(n)), [None] * (3 - len(n))
-    return launch("gemv.cu", "gemv", (shapes.blocks(sum(n), how),), 32 * how["WARPS"],
+    how, fill = _spread(x, weights[0]), [None] * (3 - len(n))
+    return launch("gemv.cu", "gemv", (cover(sum(n), shapes.WARPS),), 32 * shapes.WARPS,
                   (x, *weights, *fill, *biases, *fill, *outs, *fill, *n, *(0 for _ in fill)),
                   defines=_defines(x, weights[0], outs[0], how))
 
@@ -56,9 +56,9 @@ def linear_one(x, weight, bias, out):
 
 def gate_up(entry, x, gate, arguments, defines):
     """swiglu of two products with one row, such as x, in one launch of gemv.cu."""
-    how = _spread(x, gate, gate.shape[0], pair=True)
-    return launch("gemv.cu", entry, (shapes.blocks(gate.shape[0], how, pair=True),),
-                  32 * how["WARPS"], arguments, defines={**_defines(x, gate, x, how), **defines})
+    how = _spread(x, gate, rows=2)
+    return launch("gemv.cu", entry, (cover(gate.shape[0], shapes.WARPS),), 32 * shapes.WARPS,
+                  arguments, defines={**_defines(x, gate, x, how), **defines})
 
 
 def token_bucket(tokens):

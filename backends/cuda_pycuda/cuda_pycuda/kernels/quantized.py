@@ -30,22 +30,22 @@ def _defines(x, bias, out, bits, group_size, zeros, how):
             "ZEROS": int(zeros is not None), "NORM": 0}
 
 
-def _spread(x, codes, zeros, rows, bits, *, pair=False):
-    """How quantized_gemv.cu takes `rows` rows: a lane holds 16 bytes of codes, a scale, and a zero
-    where there are any."""
+def _spread(x, codes, zeros, bits, rows=1):
+    """How quantized_gemv.cu takes rows: a lane holds 16 bytes of codes, a scale, and a zero where
+    there are any."""
     laps = cover(codes.shape[1], 512)
-    return shapes.one_row(rows, laps, laps * 4096 // bits * x.dtype.itemsize,
-                          lap_bytes=32 * (20 if zeros is None else 24), pair=pair)
+    return shapes.one_row(laps, laps * 4096 // bits * x.dtype.itemsize,
+                          lap_bytes=32 * (20 if zeros is None else 24), rows=rows)
 
 
 def gemv(x, matrices, bits, group_size):
     """Up to three products with one row of x, in one launch: (codes, scales, zeros, bias, out)."""
     n = [m[0].shape[0] for m in matrices]
     codes, _, zeros, bias, out = matrices[0]
-    how, fill = _spread(x, codes, zeros, sum(n), bits), [None] * (3 - len(n))
+    how, fill = _spread(x, codes, zeros, bits), [None] * (3 - len(n))
     arguments = [a for column in zip(*matrices, strict=True) for a in (*column, *fill)]
-    return launch("quantized_gemv.cu", "quantized_gemv", (shapes.blocks(sum(n), how),),
-                  32 * how["WARPS"], (x, *arguments, *n, *(0 for _ in fill)),
+    return launch("quantized_gemv.cu", "quantized_gemv", (cover(sum(n), shapes.WARPS),),
+                  32 * shapes.WARPS, (x, *arguments, *n, *(0 for _ in fill)),
                   defines=_defines(x, bias, out, bits, group_size, zeros, how))
 
 
@@ -53,9 +53,9 @@ def gate_up(normed, gate, up, outs, eps, bits, group_size):
     """The norm of a sum, (a, b, weight), and swiglu of its two products, in one launch; gate and up
     are (codes, scales, zeros), outs the sum and the result."""
     x, rows = normed[0], gate[0].shape[0]
-    how = _spread(x, gate[0], gate[2], rows, bits, pair=True)
+    how = _spread(x, gate[0], gate[2], bits, rows=2)
     return launch("quantized_gemv.cu", "add_norm_gate_up",
-                  (shapes.blocks(rows, how, pair=True),), 32 * how["WARPS"],
+                  (cover(rows, shapes.WARPS),), 32 * shapes.WARPS,
                   (*normed, *gate, *up, *outs, rows, eps),
                   defines={**_defines(x, None, x, bits, group_size, gate[2], how), "NORM": 1,
                            "G": c_type(normed[2])})
