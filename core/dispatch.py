@@ -125,11 +125,10 @@ def expectations(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str,
         exact, single = (op.reference_in(compute, arrays, env, full)
                          for compute in (np.float64, np.float32))
         halves = any(d.is_float and d.itemsize == 2 for d in dtypes.values())
-        stored = (op.reference_in(np.float32, arrays, env, full, rounding=True) if halves
-                  else single)
-        wide = {k: a.astype(np.float64) if a is not None and a.dtype.kind not in "iu" else a
-                for k, a in arrays.items()}
-        condition = op.condition(wide, full)
+        stored = (op.reference_in(np.float32, arrays, env, full, rounding=True)
+                  if halves and isinstance(op, FusedOp) else single)  # others have no intermediates
+        condition = (op.condition(op.inputs_in(np.float64, arrays), full)
+                     if type(op).condition is not Op.condition else 1.0)
         return {name: Expected(e, f, s.astype(dtypes[name].numpy), dtypes[name], condition)
                 for name, e, f, s in zip(op.result_names, exact, single, stored, strict=True)
                 if e is not None}

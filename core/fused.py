@@ -52,8 +52,7 @@ class FusedOp(Op):
 
     def reference_in(self, compute: type[np.floating[Any]], inputs: Mapping[str, Any], env: Env,
                      attrs: Attrs, *, rounding: bool = False) -> tuple[Any, ...]:
-        arrays = {k: None if a is None else a.copy() if a.dtype.kind in "iu" else a.astype(compute)
-                  for k, a in inputs.items()}
+        arrays = self.inputs_in(compute, inputs)
         dtype = env.dtypes.get("A") if rounding else None
         result = self.compose(Reference(dtype), *arrays.values(), **attrs)
         return result if isinstance(result, tuple) else (result,)

@@ -155,11 +155,22 @@ class Op(ABC):
         With float64 this is the oracle; with float32 it shows what arithmetic alone may do. With
         `rounding`, a composed op also rounds its intermediates to the activations' dtype.
         """
-        arrays = {k: None if a is None else a.astype(compute) if _is_float(a) else a.copy()
-                  for k, a in inputs.items()}
         given = {k: v for k, v in attrs.items() if not self.attributes[k].structural}
-        result = self.reference(*arrays.values(), **given)
+        result = self.reference(*self.inputs_in(compute, inputs).values(), **given)
         return result if isinstance(result, tuple) else (result,)
+
+    def inputs_in(self, compute: type[np.floating[Any]], inputs: Mapping[str, Any],
+                  ) -> dict[str, Any]:
+        """The inputs with every float one converted to `compute`. Those that the op updates are
+        copies; the others may be the caller's own, and cannot be written to."""
+        arrays: dict[str, Any] = {}
+        for key, array in inputs.items():
+            if array is not None:
+                kind = compute if _is_float(array) else array.dtype
+                array = array.astype(kind, copy=key in self.sig.mutated).view()
+                array.flags.writeable = key in self.sig.mutated
+            arrays[key] = array
+        return arrays
 
     @property
     def weight_params(self) -> frozenset[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,9 +69,18 @@ def random_checkpoint(shape: str, stored: str, *, layers: int | None = None,
     block = np.random.default_rng(seed).standard_normal(1 << 24, np.float32)
     dtype = as_dtype(stored).numpy
 
+    @cache
+    def scaled(columns: int) -> Array:
+        return (block / np.float32(math.sqrt(columns))).astype(dtype)
+
     def matrix(rows: int, columns: int, offset: int) -> Array:
-        scaled = (np.roll(block, offset) / np.float32(math.sqrt(columns))).astype(dtype)
-        return np.resize(scaled, rows * columns).reshape(rows, columns)
+        values, filled = np.empty(rows * columns, dtype), 0
+        source, start = scaled(columns), -offset % block.size
+        while filled < values.size:  # the block, again and again from `start`
+            part = source[start:start + values.size - filled]
+            values[filled:filled + part.size] = part
+            filled, start = filled + part.size, 0
+        return values.reshape(rows, columns)
 
     arrays = {}
     for i, (name, sizes) in enumerate(_tensors(config).items()):
