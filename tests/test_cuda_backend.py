@@ -64,15 +64,17 @@ def test_spreads_give_every_row_to_a_team_of_warps(rows, row_bytes):
 
 def test_cubins_are_cached_and_the_key_covers_flags_and_target(tmp_path, monkeypatch):
     pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs cupy-cuda13x[ctk]")
+    from core.compiled import CodeCache
     from cuda_cupy import compiler
-    monkeypatch.setattr(compiler, "cache_folder", lambda: tmp_path)
-    before = (compiler.stats.hits, compiler.stats.misses)
+    kept = CodeCache("cuda_cupy")
+    monkeypatch.setattr(compiler, "kept", kept)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = compiler.cubin("step.cu", {}, "sm_90a")
     assert compiler.cubin("step.cu", {}, "sm_90a") == first
     assert compiler.cubin("step.cu", {"OTHER": 1}, "sm_90a")
     compiler.cubin("step.cu", {}, "sm_80")
-    assert (compiler.stats.hits, compiler.stats.misses) == (before[0] + 1, before[1] + 3)
-    assert len(list(tmp_path.iterdir())) == 3
+    assert (kept.hits, kept.misses) == (1, 3)
+    assert [len(list(folder.iterdir())) for folder in kept.folders()] == [3]
 
 
 def test_a_source_that_does_not_compile_is_named():

@@ -6,6 +6,8 @@ import subprocess
 
 import pytest
 
+from core.compiled import CodeCache
+
 compiler = pytest.importorskip("cuda_pycuda.compiler", reason="needs ./backends/cuda_pycuda")
 NVRTC, NVCC = compiler.nvrtc(), compiler.nvcc()
 
@@ -102,13 +104,15 @@ def test_machine_code_is_cached_and_the_key_covers_flags_and_target(tmp_path, mo
         calls.append(args)
         return NVRTC.compile(*args)
     tool = compiler.Toolchain(NVRTC.version, count)
-    monkeypatch.setattr(compiler, "cache_folder", lambda: tmp_path)
+    kept = CodeCache("cuda_pycuda")
+    monkeypatch.setattr(compiler, "kept", kept)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(compiler, "toolchain", lambda: tool)
     first = compiler.cubin("advance.cu", {}, "sm_90a")
     assert compiler.cubin("advance.cu", {}, "sm_90a") == first
     assert compiler.cubin("advance.cu", {"OTHER": 1}, "sm_90a")
     compiler.cubin("advance.cu", {}, "sm_80")
-    assert len(calls) == len(list(tmp_path.iterdir())) == 3
+    assert len(calls) == len(list(kept.folder.iterdir())) == kept.misses == 3 and kept.hits == 1
 
 
 @pytest.mark.parametrize("tool", [t for t in (NVRTC, NVCC) if t] or [None])

@@ -271,4 +271,4 @@ def use(folder: Path) -> None:
     from cuda_pycuda import compiler
     tool = toolchain(folder)
     compiler.toolchain = lambda: tool  # type: ignore[assignment]
-    compiler.cache_folder = lambda: folder / "cache"
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")

@@ -8,7 +8,8 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from cuda_pycuda.compiler import SOURCES, CompileError, Toolchain, read
+from core.compiled import source
+from cuda_pycuda.compiler import SOURCES, CompileError, Toolchain
 
 HERE = Path(__file__).parent
 OPTIONS = ("-std=c++17", "-O1", "-march=native", "-ffp-contract=off", "-shared", "-fPIC", "-w",
@@ -35,7 +36,7 @@ def toolchain(folder: Path) -> Toolchain:
                             str(compiled_header)], check=True)
         defines = [flag.replace("-D", "#define ").replace("=", " ") for flag in flags]
         # with these defines the file may have only some of its kernels
-        text = _gcc("-E", "-P", source="\n".join([*defines, read(file)]), folder=folder)
+        text = _gcc("-E", "-P", source="\n".join([*defines, source(SOURCES / file)]), folder=folder)
         entries = re.findall(r"__global__ void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\(", text)
         out = folder / "kernel.so"
         report = _gcc(*OPTIONS, "-o", str(out), folder=folder, source="\n".join([

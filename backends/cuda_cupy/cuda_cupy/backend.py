@@ -69,8 +69,7 @@ class CupyBackend(Backend):
 
     @classmethod
     def cache_folders(cls) -> list[Path]:
-        folder = compiler.cache_folder()
-        return [folder] if folder.is_dir() else []
+        return compiler.kept.folders()
 
     def describe(self) -> str:
         cp = self._cupy

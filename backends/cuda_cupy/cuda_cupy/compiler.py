@@ -6,69 +6,36 @@ target and NVRTC's version. It needs no GPU, so tests compile every kernel on an
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-import sys
-import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from core.compiled import CodeCache, headers, source
 from core.errors import BackendError
 
 SOURCES = Path(__file__).parent / "cuda"
 Defines = Mapping[str, object]
-
-
-@dataclass
-class CompileStats:
-    """What compiling cost in this process."""
-
-    hits: int = 0
-    misses: int = 0
-    announced: bool = field(default=False, repr=False)
-
-
-stats = CompileStats()
-
-
-def cache_folder() -> Path:
-    """Where machine code is kept: below XDG_CACHE_HOME or ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "kernelyard" / "cuda_cupy"
+kept = CodeCache("cuda_cupy")
 
 
 def cubin(file: str, defines: Defines, target: str) -> bytes:
     """Machine code of `cuda/<file>` for `target` (such as sm_90a), from the cache if there."""
     from cupy.cuda import nvrtc
-    flags = _flags(defines, target)
-    text = [_read(file), *(f"{n}\n{_read(n)}" for n in _headers(file)), *flags,
-            str(nvrtc.getVersion())]
-    key = hashlib.sha256("\0".join(text).encode()).hexdigest()[:32]
-    path = cache_folder() / f"{Path(file).stem}-{target}-{key}.cubin"
-    try:
-        code = path.read_bytes()
-        stats.hits += 1
-    except OSError:
-        code, _ = compile_source(file, defines, target)
-        stats.misses += 1
-        _store(path, code)
-    return code
+    path = SOURCES / file
+    made_of = [source(path), *(f"{h.name}\n{source(h)}" for h in headers(path)),
+               *_flags(defines, target), str(nvrtc.getVersion())]
+    return kept.get(f"{path.stem}-{target}", made_of,
+                    lambda: compile_source(file, defines, target)[0])
 
 
 def compile_source(file: str, defines: Defines, target: str) -> tuple[bytes, str]:
-    """(machine code, ptxas's report). Raises BackendError with the compiler's log."""
+    """(machine code, ptxas's report), past the cache. Raises BackendError with the log."""
     from cupy.cuda import nvrtc
-    if not stats.announced:
-        stats.announced = True
-        print("cuda_cupy: compiling kernels for this GPU, once; they are kept in "
-              f"{cache_folder()}", file=sys.stderr)
-    names = _headers(file)
-    program = nvrtc.createProgram(_read(file), file, [_read(n).encode() for n in names],
-                                  [n.encode() for n in names])
+    included = headers(SOURCES / file)
+    program = nvrtc.createProgram(source(SOURCES / file), file,
+                                  [source(h).encode() for h in included],
+                                  [h.name.encode() for h in included])
     try:
         nvrtc.compileProgram(program, [*_flags(defines, target), "--ptxas-options=-v"])
         return nvrtc.getCUBIN(program), nvrtc.getProgramLog(program)
@@ -82,31 +49,6 @@ def compile_source(file: str, defines: Defines, target: str) -> tuple[bytes, str
 def _flags(defines: Defines, target: str) -> list[str]:
     return [f"--gpu-architecture={target}", "-std=c++17",
             *(f"-D{k}={v}" for k, v in sorted(defines.items()))]
-
-
-@cache
-def _read(file: str) -> str:
-    return (SOURCES / file).read_text(encoding="utf-8")
-
-
-@cache
-def _headers(file: str) -> list[str]:
-    """The headers that a source includes, directly or through others."""
-    found: list[str] = []
-    for name in re.findall(r'#include "([^"]+)"', _read(file)):
-        found += [n for n in (name, *_headers(name)) if n not in found]
-    return found
-
-
-def _store(path: Path, code: bytes) -> None:
-    """Write beside the target, then rename: a reader sees all of it or nothing."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
-            part.write(code)
-        os.replace(part.name, path)
-    except OSError:
-        return  # a cache that cannot be written only costs the next start its compile time
 
 
 @cache

@@ -52,6 +52,10 @@ class PycudaBackend(Backend):
     def sources(self) -> Mapping[str, Path]:
         return {p.name: p for p in sorted(compiler.SOURCES.glob("*.cu*"))}
 
+    @classmethod
+    def cache_folders(cls) -> list[Path]:
+        return compiler.kept.folders()
+
     def describe(self) -> str:
         import pycuda
         version = self.gpu.driver

@@ -6,22 +6,20 @@ target and the compiler's version. It needs no GPU, so tests compile every kerne
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from core.compiled import CodeCache, headers, source
 from core.errors import BackendError
 
 SOURCES = Path(__file__).parent / "cuda"
 Defines = Mapping[str, object]
+kept = CodeCache("cuda_pycuda")
 
 
 @dataclass(frozen=True)
@@ -67,10 +65,10 @@ def nvrtc() -> Toolchain | None:
         return None
 
     def run(file: str, flags: list[str], target: str) -> tuple[bytes, str]:
-        names = headers(file)
+        included = headers(SOURCES / file)
         _, program = rtc.nvrtcCreateProgram(
-            read(file).encode(), file.encode(), len(names), [read(n).encode() for n in names],
-            [n.encode() for n in names])
+            source(SOURCES / file).encode(), file.encode(), len(included),
+            [source(h).encode() for h in included], [h.name.encode() for h in included])
         options = [f"--gpu-architecture={target}", "-std=c++17", *flags, "--ptxas-options=-v"]
         status, = rtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
         log = bytearray(rtc.nvrtcGetProgramLogSize(program)[1])
@@ -95,28 +93,16 @@ def toolchain() -> Toolchain:
     return found
 
 
-def cache_folder() -> Path:
-    """Where machine code is kept: below XDG_CACHE_HOME or ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "kernelyard" / "cuda_pycuda"
-
-
 def cubin(file: str, defines: Defines, target: str) -> bytes:
     """Machine code of `cuda/<file>` for `target` (such as sm_90a), from the cache if there.
 
     Raises BackendError with the compiler's log.
     """
-    flags, tool = _flags(defines), toolchain()
-    text = [read(file), *(f"{n}\n{read(n)}" for n in headers(file)), *flags, target, tool.version]
-    key = hashlib.sha256("\0".join(text).encode()).hexdigest()[:32]
-    path = cache_folder() / f"{Path(file).stem}-{target}-{key}.cubin"
-    try:
-        return path.read_bytes()
-    except OSError:
-        _announce()
-        code, _ = compile_source(file, defines, target, tool)
-        _store(path, code)
-        return code
+    path, tool = SOURCES / file, toolchain()
+    made_of = [source(path), *(f"{h.name}\n{source(h)}" for h in headers(path)),
+               *_flags(defines), target, tool.version]
+    return kept.get(f"{path.stem}-{target}", made_of,
+                    lambda: compile_source(file, defines, target, tool)[0])
 
 
 def compile_source(file: str, defines: Defines, target: str, tool: Toolchain) -> tuple[bytes, str]:
@@ -130,35 +116,3 @@ def compile_source(file: str, defines: Defines, target: str, tool: Toolchain) ->
 
 def _flags(defines: Defines) -> list[str]:
     return [f"-D{k}={v}" for k, v in sorted(defines.items())]
-
-
-@cache
-def _announce() -> None:
-    print(f"cuda_pycuda: compiling kernels for this GPU, once; they are kept in {cache_folder()}",
-          file=sys.stderr)
-
-
-@cache
-def read(file: str) -> str:
-    """The text of a source or a header."""
-    return (SOURCES / file).read_text(encoding="utf-8")
-
-
-@cache
-def headers(file: str) -> list[str]:
-    """The headers that a source includes, directly or through others."""
-    found: list[str] = []
-    for name in re.findall(r'#include "([^"]+)"', read(file)):
-        found += [n for n in (name, *headers(name)) if n not in found]
-    return found
-
-
-def _store(path: Path, code: bytes) -> None:
-    """Write beside the target, then rename: a reader sees all of it or nothing."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as part:
-            part.write(code)
-        os.replace(part.name, path)
-    except OSError:
-        return  # a cache that cannot be written only costs the next start its compile time
