@@ -11,7 +11,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -34,10 +35,11 @@ class CodeCache:
         return [self.folder] if self.folder.is_dir() else []
 
     def get(self, name: str, made_of: Sequence[str], make: Callable[[], bytes]) -> bytes:
-        """The entry `name` made of these texts; `make` compiles it, the first time of a process
-        with a line on standard error.
+        """The entry `name` made of these texts; `make` compiles it where there is none yet.
 
-        A folder that cannot be written only costs the next start its compile time.
+        The first time of a process that is told on standard error, and on a terminal each time what
+        is being compiled. A folder that cannot be written only costs the next start its compile
+        time.
         """
         key = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:32]
         path = self.folder / f"{name}-{key}.cubin"
@@ -45,13 +47,26 @@ class CodeCache:
             code = path.read_bytes()
             self.hits += 1
         except OSError:
-            if not self.misses:
-                print(f"{self.backend}: compiling kernels for this GPU, once; they are kept in "
-                      f"{self.folder}", file=sys.stderr)
             self.misses += 1
-            code = make()
+            with self._told(name):
+                code = make()
             _store(path, code)
         return code
+
+    @contextmanager
+    def _told(self, name: str) -> Iterator[None]:
+        err = sys.stderr
+        if self.misses == 1:
+            print(f"{self.backend}: compiling kernels for this GPU, once; they are kept in "
+                  f"{self.folder}", file=err)
+        if not err.isatty():
+            yield
+            return
+        print(f"\r  kernel {self.misses}: {name}", end="", file=err, flush=True)
+        try:
+            yield
+        finally:
+            print("\r\x1b[K", end="", file=err, flush=True)  # clears the line
 
 
 @cache

@@ -77,6 +77,21 @@ def test_cubins_are_cached_and_the_key_covers_flags_and_target(tmp_path, monkeyp
     assert [len(list(folder.iterdir())) for folder in kept.folders()] == [3]
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_compiling_is_told_once_and_on_a_terminal_kernel_by_kernel(terminal, tmp_path, monkeypatch,
+                                                                    capsys):
+    from core.compiled import CodeCache
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    kept = CodeCache("some_backend")
+    for text in ("one", "two", "one"):
+        assert kept.get("kernel-sm_90", [text], text.encode) == text.encode()
+    said = capsys.readouterr().err
+    assert said.count("compiling kernels for this GPU, once") == 1
+    assert said.count("kernel-sm_90") == said.count("\x1b[K") == (2 if terminal else 0)
+    assert (kept.hits, kept.misses) == (1, 2)
+
+
 def test_a_source_that_does_not_compile_is_named():
     pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs cupy-cuda13x[ctk]")
     from core.errors import BackendError
