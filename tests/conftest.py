@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 import models
+from core.conformance.plugin import chosen_backends
+from core.conformance.report import CHECK
+from core.registry import default_registry
 from models.checkpoint import SHIPPED
 
 
@@ -39,3 +42,20 @@ def model_copy(tmp_path):
     def copy(name: str = "stories-llama2") -> Path:
         return Path(shutil.copytree(SHIPPED / name, tmp_path / name))
     return copy
+
+
+@pytest.fixture
+def on_gpu(request, record_property):
+    """`on_gpu(backend)` skips the test unless --gpu-report asks for that backend; what it returns
+    notes a text for the report, beside the test's outcome."""
+    def ask(backend: str):
+        config = request.config
+        if config.getoption("--gpu-report") is None:
+            pytest.skip("needs a GPU: runs where --gpu-report asks for it")
+        if backend not in chosen_backends(default_registry(), config.getoption("--backend"),
+                                          gpu=True):
+            pytest.skip(f"{backend} was not asked for, or is not available")
+        found = {"backend": backend, "said": ""}
+        record_property(CHECK, found)
+        return lambda text: found.update(said=text)
+    return ask

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.conformance.plugin import GPU
-from core.conformance.report import CASE, SPEEDS, Report, source_hashes, uncovered
+from core.conformance.report import CASE, CHECK, SPEEDS, Report, source_hashes, uncovered
 from core.registry import default_registry
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +32,8 @@ def test_every_cuda_source_was_tested_on_a_gpu(backend):
         "run the GPU tests again, or list the files as unverified in tests/gpu_report.json"
     assert set(unverified) <= set(sources), "the report lists files that are no more"
     assert report["failed"].get(backend, []) == []
+    checks = report.get("checks", {}).get(backend, {})
+    assert [test for test, found in checks.items() if found["outcome"] != "passed"] == []
     if set(unverified) == set(sources):
         pytest.skip(f"{backend}: none of its {len(sources)} sources has run on a GPU yet")
     cells = [c for ops in report["matrix"].get(backend, {}).values() for c in ops.values()]
@@ -74,6 +76,24 @@ def test_speeds_are_replaced_and_those_of_other_sources_dropped(tmp_path):
                                 "sources": {"cpu_numpy": {"gone.cu": "0"}}}))
     report.write_json(path, registry)
     assert json.loads(path.read_text())["speeds"] == [ELSEWHERE, fast]
+
+
+def test_checks_are_kept_until_the_sources_change(tmp_path):
+    path, registry = tmp_path / "report.json", default_registry()
+    report = Report()
+    report.add("tests/test_a.py::b", "passed", {CHECK: {"backend": "cpu_numpy", "said": "fine"}})
+    report.add("tests/test_a.py::c", "skipped", {CHECK: {"backend": "cpu_numpy", "said": ""}})
+    report.write_json(path, registry)
+    stored = json.loads(path.read_text())
+    assert stored["checks"] == {"cpu_numpy": {"test_a.py::b": {"outcome": "passed",
+                                                               "said": "fine"}}}
+    path.write_text(json.dumps({**stored, "sources": {"cpu_numpy": {"gone.cu": "0"}}}))
+    again = Report()
+    again.add("test", "passed", {CASE: {"backend": "cpu_numpy", "op": "add", "dtypes": "float32",
+                                        "tolerances": {}, "kernels": {}}})
+    again.describe(registry)
+    again.write_json(path, registry)
+    assert json.loads(path.read_text())["checks"] == {}
 
 
 @pytest.mark.skipif(any(spec.device == GPU and default_registry().unavailable(name) is None

@@ -1,6 +1,6 @@
 """Speeds at published shapes on a GPU, by the command that anybody runs, each with its verdict.
 
-They are measured only where `--gpu-report` asks for them; on a machine that does nothing else then.
+They are measured only where `--gpu-report` asks for them, by a machine that does nothing else then.
 Goals hold for the device that they were set for.
 """
 
@@ -10,9 +10,7 @@ import sys
 
 import pytest
 
-from core.conformance.plugin import chosen_backends
 from core.conformance.report import SPEEDS
-from core.registry import default_registry
 
 GOALS_FOR = "NVIDIA H200"
 LLAMA = "--shape llama3.2-1b --stored bf16"
@@ -35,17 +33,13 @@ LONG, SHORT, KEPT = 4000, 100, 0.85  # decode at a long context keeps this share
 
 
 @pytest.fixture
-def bench(request, record_property):
+def bench(on_gpu, record_property):
     """Run models.bench on a backend, and put its row into the report."""
-    if request.config.getoption("--gpu-report") is None:
-        pytest.skip("speeds are measured where --gpu-report asks for them")
     rows: list[dict] = []
     record_property(SPEEDS, rows)
 
     def run(backend: str, options: str) -> dict:
-        if backend not in chosen_backends(default_registry(),
-                                          request.config.getoption("--backend"), gpu=True):
-            pytest.skip(f"{backend} was not asked for, or is not available")
+        on_gpu(backend)
         done = subprocess.run([sys.executable, "-m", "models.bench", "--backend", backend,
                                "--repeat", "3", "--json", *options.split()], capture_output=True,
                               text=True, timeout=200, check=False)

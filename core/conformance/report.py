@@ -20,6 +20,7 @@ from core.registry import Registry
 
 CASE = "kernelyard-case"  #: a test's property: what it found of one case of the matrix
 PROPERTY = "kernelyard-property"  #: the same, of a property of a kernel
+CHECK = "kernelyard-check"  #: what else a test found of a backend: {"backend": name, "said": text}
 SPEEDS = "kernelyard-speeds"  #: rows as `models.bench --json` gives them
 
 
@@ -71,6 +72,7 @@ class Report:
         self.unverified: dict[str, list[str]] = {}  #: sources changed since the included run
         self.devices: dict[str, str] = {}
         self.speeds: list[dict[str, Any]] = []
+        self.checks: dict[str, dict[str, dict[str, str]]] = {}  #: by backend and test
 
     def add(self, test: str, outcome: str, properties: Mapping[str, Any], reason: str = "") -> None:
         """Count one test. `outcome` is passed, failed, skipped or known, the last with a reason."""
@@ -90,6 +92,9 @@ class Report:
             if outcome == "failed":
                 self._kernel(backend, found["op"], found["kernel"]).failed += 1
         self.speeds += properties.get(SPEEDS, [])
+        if (found := properties.get(CHECK)) is not None and outcome in ("passed", "failed"):
+            self.checks.setdefault(found["backend"], {})[test.rsplit("/", 1)[-1]] = {
+                "outcome": outcome, "said": found["said"]}
         if outcome == "failed":
             self.failed.append((backend, test))
         if outcome == "known" and backend is not None:
@@ -126,14 +131,16 @@ class Report:
                              if b not in self.devices})
 
     def write_json(self, path: Path, registry: Registry) -> None:
-        """Put the tested backends and the measured speeds into the report at `path`.
+        """Put the tested backends, the measured speeds and other checks into the report at `path`.
 
-        It keeps other backends, and speeds that were not measured again unless they are of other
-        sources. Sources of a tested backend are covered by this run, and no longer unverified.
+        It keeps other backends, and the speeds and checks that were not made again, unless they are
+        of other sources. Sources of a tested backend are covered by this run, and no longer
+        unverified.
         """
         report = json.loads(path.read_text()) if path.exists() else {}
         report["speeds"] = [r for r in report.get("speeds", []) if _what(r) not in
                             {_what(row) for row in self.speeds}] + self.speeds
+        checks = report.setdefault("checks", {})
         for name in self.backends:
             new = {"devices": self.devices[name], "matrix": _plain(self.matrix[name]),
                    "kernels": _plain(self.kernels.get(name, {})),
@@ -146,8 +153,11 @@ class Report:
             if report.get("sources", {}).get(name, new["sources"]) != new["sources"]:
                 report["speeds"] = [r for r in report["speeds"]
                                     if r["backend"] != name or r in self.speeds]
+                checks.pop(name, None)
             for section, value in new.items():
                 report.setdefault(section, {})[name] = value
+        for name, made in self.checks.items():
+            checks.setdefault(name, {}).update(made)
         write_whole(path, json.dumps(report, indent=1, allow_nan=False) + "\n")
 
 
