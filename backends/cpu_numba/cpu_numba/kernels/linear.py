@@ -5,7 +5,7 @@ from cpu_numba.compiling import bound
 from cpu_numba.kernels.compiled import dot
 from cpu_numba.kernels.declare import FLOATS, kernels
 from cpu_numba.kernels.flat import flat, wide
-from cpu_numba.kernels.threads import alone
+from cpu_numba.kernels.threads import sharing
 
 DTYPES = {"A": FLOATS, "W": FLOATS, "O": FLOATS}
 FEW = 8  # tokens up to which dot products are faster than blocks
@@ -26,11 +26,11 @@ def narrow(call: Call) -> str | None:
                     priority=1, batch_invariant=True)
 def linear_dot(x, weight, bias, out):
     return bound(dot.product, flat(x), flat(weight), wide(bias), flat(out), len(x), *weight.shape,
-                 alone(len(x) * weight.size))
+                 *sharing(len(x) * weight.size))
 
 
 @kernels.implements("gate_up_swiglu", dtypes={k: DTYPES[k] for k in ("A", "W")},
                     supports=lambda call: few(call) or narrow(call), batch_invariant=True)
 def gate_up_swiglu(x, gate, up, out):
     return bound(dot.gated_product, flat(x), flat(gate), flat(up), flat(out), len(x), *gate.shape,
-                 alone(2 * len(x) * gate.size))
+                 *sharing(2 * len(x) * gate.size))

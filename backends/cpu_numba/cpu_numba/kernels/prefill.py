@@ -43,7 +43,7 @@ def _product(x, weights, scales, zeros, bias, out, workspace, each, group, middl
                  np.float32(middle), wide(bias), flat(out), turned.view(kind), panels.view(kind),
                  totals, factors, sums, tokens, len(weights), columns,
                  -(-columns // 32) * 32 // unit, each, unit, group,
-                 numba.get_num_threads())
+                 numba.get_num_threads(), np.zeros(1, np.int64))
 
 
 @kernels.implements("linear", dtypes=linear.DTYPES, supports=linear.narrow, workspace=_scratch)

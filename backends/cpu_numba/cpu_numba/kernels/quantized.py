@@ -10,7 +10,7 @@ from cpu_numba.kernels.compiled import groups, pairs, words
 from cpu_numba.kernels.declare import FLOATS, kernels
 from cpu_numba.kernels.flat import flat, wide
 from cpu_numba.kernels.linear import few
-from cpu_numba.kernels.threads import alone
+from cpu_numba.kernels.threads import alone, sharing
 
 DTYPES = {"A": FLOATS, "B": FLOATS, "O": FLOATS}
 
@@ -25,7 +25,7 @@ def int8_dot(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace)
     split = scales.shape[1] * len(x)
     return bound(groups.product8, flat(x), flat(codes), flat(scales), flat(zeros), wide(bias),
                  flat(out), workspace[:split], workspace[split:], len(x), *codes.shape, group_size,
-                 alone(x.size * len(codes)))
+                 *sharing(x.size * len(codes)))
 
 
 def whole_bytes(call: Call) -> str | None:
@@ -65,4 +65,4 @@ def int4_words(x, codes, scales, zeros, bias, out, *, bits, group_size, workspac
     turned = workspace[split:].view(np.uint16 if paired else np.float32)
     return bound(words.product, flat(x), flat(codes), flat(scales), flat(zeros), wide(bias),
                  flat(out), workspace[:split], turned, len(codes), x.shape[1], group_size, paired,
-                 alone(x.size * len(codes)))
+                 *sharing(x.size * len(codes)))

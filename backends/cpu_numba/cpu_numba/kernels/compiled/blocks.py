@@ -11,6 +11,7 @@ from numba import njit, prange
 
 from cpu_numba.kernels.compiled.groups import group_sums
 from cpu_numba.kernels.compiled.lanes import fma, load, load_some, splat, store, store_some
+from cpu_numba.kernels.compiled.share import claim
 from cpu_numba.kernels.compiled.tile import ROWS, by_four, by_six
 from cpu_numba.kernels.compiled.turn import turn
 
@@ -97,29 +98,39 @@ def turn_weights(weights, start, packed, count, column, depth, each, unit, panel
                  panel, i // unit * ROWS + n, ROWS, 16)
 
 
+@njit
+def share(weights, scales, zeros, middle, bias, out, turned, panel, totals, scale, offset, sums,
+          tokens, rows, size, units, each, unit, group, counter):
+    """32 rows after another, as long as there are unclaimed ones."""
+    groups, packed, span = -(-size // group), -(-size // each), DEPTH * unit
+    first = claim(counter, ROWS)
+    while first < rows:
+        count = min(ROWS, rows - first)
+        turn_scales(scales, zeros, middle, first, count, groups, scale, offset)
+        begin(bias, first, count, tokens, sums, groups, offset, totals)
+        for column in range(0, size, span):
+            depth = min(span, size - column)
+            turn_weights(weights, first * packed, packed, count, column, depth, each, unit, panel)
+            multiply(turned, units, panel, column, depth, unit, group, tokens, scale, totals)
+        finish(totals, out, first, count, tokens, rows)
+        first = claim(counter, ROWS)
+
+
 @njit(parallel=True, cache=True)
 def product(x, weights, scales, zeros, middle, bias, out, turned, panels, totals, factors, sums,
-            tokens, rows, size, units, each, unit, group, workers):
+            tokens, rows, size, units, each, unit, group, threads, counter):
     """out[t,n] = x[t] · w[n] + bias[n]; an element of weights is `each` columns, a unit of the
     panels `unit` of them, and `turned` has room for `units`. The scratch: `turned` for x, a piece
-    for each worker of `panels`, `totals` and `factors`, and `sums` of x's groups for zeros."""
-    groups, packed, span = -(-size // group), -(-size // each), DEPTH * unit
+    for each thread of `panels`, `totals` and `factors`, and `sums` of x's groups for zeros."""
+    counter[0] = 0
     if sums.size:
         group_sums(x, sums, tokens, size, group)
     for b in prange(-(-tokens // TOKENS)):
         turn_tokens(x, turned, b * TOKENS, tokens, size, unit, units)
-    for worker in prange(workers):
-        panel = panels[worker * DEPTH * ROWS:(worker + 1) * DEPTH * ROWS]
-        mine = totals[worker * totals.size // workers:(worker + 1) * totals.size // workers]
-        scale = factors[2 * worker * groups * ROWS:(2 * worker + 1) * groups * ROWS]
-        offset = factors[(2 * worker + 1) * groups * ROWS:2 * (worker + 1) * groups * ROWS]
-        for first in range(worker * ROWS, rows, workers * ROWS):
-            count = min(ROWS, rows - first)
-            turn_scales(scales, zeros, middle, first, count, groups, scale, offset)
-            begin(bias, first, count, tokens, sums, groups, offset, mine)
-            for column in range(0, size, span):
-                depth = min(span, size - column)
-                turn_weights(weights, first * packed, packed, count, column, depth, each, unit,
-                             panel)
-                multiply(turned, units, panel, column, depth, unit, group, tokens, scale, mine)
-            finish(mine, out, first, count, tokens, rows)
+    panel, total = panels.size // threads, totals.size // threads
+    factor = factors.size // threads
+    for i in prange(threads):
+        mine = factors[i * factor:(i + 1) * factor]
+        share(weights, scales, zeros, middle, bias, out, turned, panels[i * panel:(i + 1) * panel],
+              totals[i * total:(i + 1) * total], mine[:factor // 2], mine[factor // 2:], sums,
+              tokens, rows, size, units, each, unit, group, counter)

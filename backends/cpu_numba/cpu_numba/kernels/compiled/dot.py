@@ -10,6 +10,9 @@ import numpy as np
 from numba import njit, prange
 
 from cpu_numba.kernels.compiled.lanes import fma, load_some, put, splat, times, total
+from cpu_numba.kernels.compiled.share import claim
+
+PAIRS = 16  # of rows that a thread takes at once: some microseconds
 
 
 @njit
@@ -42,15 +45,24 @@ def product_rows(x, weight, bias, out, tokens, rows, size, n):
             put(out, t * rows + m, z + bias[m] if bias.size else z)
 
 
+@njit
+def product_share(x, weight, bias, out, tokens, rows, size, counter):
+    half, n = (rows + 1) // 2, claim(counter, PAIRS)
+    while n < half:
+        for i in range(n, min(half, n + PAIRS)):
+            product_rows(x, weight, bias, out, tokens, rows, size, i)
+        n = claim(counter, PAIRS)
+
+
 @njit(parallel=True, cache=True)
-def product(x, weight, bias, out, tokens, rows, size, alone):
-    """out[t,n] = x[t] · weight[n] + bias[n]; on one thread if `alone`."""
-    if alone:
-        for n in range((rows + 1) // 2):
-            product_rows(x, weight, bias, out, tokens, rows, size, n)
+def product(x, weight, bias, out, tokens, rows, size, threads, counter):
+    """out[t,n] = x[t] · weight[n] + bias[n], shared by `threads`."""
+    counter[0] = 0
+    if threads == 1:
+        product_share(x, weight, bias, out, tokens, rows, size, counter)
     else:
-        for n in prange((rows + 1) // 2):
-            product_rows(x, weight, bias, out, tokens, rows, size, n)
+        for _ in prange(threads):
+            product_share(x, weight, bias, out, tokens, rows, size, counter)
 
 
 @njit
@@ -65,12 +77,21 @@ def gated_row(x, gate, up, out, tokens, rows, size, n):
         put(out, t * rows + n, silu(g) * u)
 
 
+@njit
+def gated_share(x, gate, up, out, tokens, rows, size, counter):
+    n = claim(counter, PAIRS)
+    while n < rows:
+        for i in range(n, min(rows, n + PAIRS)):
+            gated_row(x, gate, up, out, tokens, rows, size, i)
+        n = claim(counter, PAIRS)
+
+
 @njit(parallel=True, cache=True)
-def gated_product(x, gate, up, out, tokens, rows, size, alone):
-    """out[t,n] = silu(x[t] · gate[n]) * (x[t] · up[n]); on one thread if `alone`."""
-    if alone:
-        for n in range(rows):
-            gated_row(x, gate, up, out, tokens, rows, size, n)
+def gated_product(x, gate, up, out, tokens, rows, size, threads, counter):
+    """out[t,n] = silu(x[t] · gate[n]) * (x[t] · up[n]), shared by `threads`."""
+    counter[0] = 0
+    if threads == 1:
+        gated_share(x, gate, up, out, tokens, rows, size, counter)
     else:
-        for n in prange(rows):
-            gated_row(x, gate, up, out, tokens, rows, size, n)
+        for _ in prange(threads):
+            gated_share(x, gate, up, out, tokens, rows, size, counter)

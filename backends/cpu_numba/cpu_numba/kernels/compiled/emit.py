@@ -77,11 +77,14 @@ def write(context, builder, kind, array, index, value, count=None):
             value, target, I32(kind.dtype.bitwidth // 8), mask(builder, count)])
 
 
-def write_words(context, builder, kind, array, index, value, count):
-    """Store the first `count` of sixteen words as they are."""
+def write_words(context, builder, kind, array, index, value, count=None):
+    """Store sixteen words as they are, or the first `count`."""
     target = pointer(context, builder, kind, array, index, WORDS)
-    call(builder, "llvm.masked.store.v16i32.p0", ir.VoidType(), [
-        value, target, I32(4), mask(builder, count)])
+    if count is None:
+        builder.store(value, target).align = 4
+    else:
+        call(builder, "llvm.masked.store.v16i32.p0", ir.VoidType(), [
+            value, target, I32(4), mask(builder, count)])
 
 
 def load(context, builder, kind, array, index, count=None):

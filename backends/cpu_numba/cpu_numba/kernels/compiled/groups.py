@@ -10,6 +10,9 @@ from numba import njit, prange
 from cpu_numba.kernels.compiled.lanes import ahead, fma, get, load, load_some, put, splat, total
 from cpu_numba.kernels.compiled.nibbles import high, high_some, low, low_some
 from cpu_numba.kernels.compiled.rows import convert_row
+from cpu_numba.kernels.compiled.share import claim
+
+PAIRS = 16  # as in `dot`
 
 
 @njit
@@ -153,19 +156,29 @@ def leave(y, scales, zeros, bias, out, sums, rows, groups, middle, t, n):
     put(out, t * rows + n, y + bias[n] if bias.size else y)
 
 
+@njit
+def share8(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter):
+    half, n = (rows + 1) // 2, claim(counter, PAIRS)
+    while n < half:
+        for i in range(n, min(half, n + PAIRS)):
+            rows8(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, i)
+        n = claim(counter, PAIRS)
+
+
 @njit(parallel=True, cache=True)
-def product8(x, codes, scales, zeros, bias, out, sums, wide, tokens, rows, size, group, alone):
-    """out[t,n] = x[t] · w[n] + bias[n] over bytes; on one thread if `alone`. `wide` is scratch for
-    x as float32."""
+def product8(x, codes, scales, zeros, bias, out, sums, wide, tokens, rows, size, group, threads,
+             counter):
+    """out[t,n] = x[t] · w[n] + bias[n] over bytes, shared by `threads`. `wide` is scratch for x as
+    float32."""
+    counter[0] = 0
     if zeros.size:
         group_sums(x, sums, tokens, size, group)
     convert_row(x, 0, wide, 0, tokens * size)
-    if alone:
-        for n in range((rows + 1) // 2):
-            rows8(wide, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, n)
+    if threads == 1:
+        share8(wide, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter)
     else:
-        for n in prange((rows + 1) // 2):
-            rows8(wide, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, n)
+        for _ in prange(threads):
+            share8(wide, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter)
 
 
 @njit

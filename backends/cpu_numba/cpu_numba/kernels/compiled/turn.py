@@ -16,7 +16,8 @@ def turn(typing_context, source, start, skip, rows, count, target, at, step, lan
     """target[at + step * u : ...][:lanes] = unit u of 16 rows, which begin `skip` apart.
 
     A unit is a float32 or, in a target of words, two bf16. Only `rows` rows and `count` elements of
-    each are read; the others are 0, or in nibbles whatever a byte of 0 stands for. `start` and
+    each are read; the others are 0, or in nibbles what a byte of 0 stands for. Sixteen rows fill
+    sixteen lanes. `start` and
     `skip` count the source's own elements, of which one holds two codes of 4 bits.
     """
     def code(context, builder, signature, args):
@@ -32,7 +33,8 @@ def turn(typing_context, source, start, skip, rows, count, target, at, step, lan
                 here = builder.add(here, apart)
             there = to
             for vector in _transposed(builder, rows):
-                emit.write_words(context, builder, target, out, there, vector, width)
+                emit.write_words(context, builder, target, out, there, vector,
+                                 None if limits[0] is None else width)
                 there = builder.add(there, stride)
 
         with builder.if_else(whole) as (then, otherwise):
@@ -78,16 +80,25 @@ def _nibbles(context, builder, kind, array, index, several, count):
 
 
 def _transposed(builder, rows):
-    """Sixteen vectors of sixteen words, lane for vector: four rounds in which vectors a distance
-    apart swap halves of ever smaller pieces."""
-    for distance in (8, 4, 2, 1):
-        lows = [lane if not lane & distance else lane - distance + emit.WIDTH
-                for lane in range(emit.WIDTH)]
-        highs = [lane + distance if not lane & distance else lane + emit.WIDTH
-                 for lane in range(emit.WIDTH)]
-        order_low, order_high = (ir.Constant(emit.WORDS, o) for o in (lows, highs))
-        rows = [builder.shuffle_vector(rows[i], rows[i + distance], order_low)
-                if not i & distance else
-                builder.shuffle_vector(rows[i - distance], rows[i], order_high)
-                for i in range(emit.WIDTH)]
-    return rows
+    """Sixteen vectors of sixteen words, lane for vector: words, then pairs of words, change places
+    within quarters of a vector, then the quarters."""
+    def taken(a, b, lanes):
+        return builder.shuffle_vector(a, b, ir.Constant(emit.WORDS, lanes))
+
+    quarters = range(0, emit.WIDTH, 4)
+    words = [[q + lane + emit.WIDTH * side for q in quarters for lane in part for side in (0, 1)]
+             for part in ((0, 1), (2, 3))]
+    twos = [[q + lane + emit.WIDTH * side for q in quarters for side in (0, 1) for lane in part]
+            for part in ((0, 1), (2, 3))]
+    fours = [[emit.WIDTH * side + q + lane for side in (0, 1) for q in part for lane in range(4)]
+             for part in ((0, 8), (4, 12))]
+    rows = [taken(rows[i], rows[i + 1], order) for i in range(0, emit.WIDTH, 2) for order in words]
+    rows = [taken(rows[q + half], rows[q + half + 2], order)
+            for q in quarters for half in (0, 1) for order in twos]
+    turned = [None] * emit.WIDTH
+    for c in range(4):
+        for parity, order in enumerate(fours):
+            low, high = taken(rows[c], rows[c + 4], order), taken(rows[c + 8], rows[c + 12], order)
+            for half, order_of_half in enumerate(fours):
+                turned[4 * (parity + 2 * half) + c] = taken(low, high, order_of_half)
+    return turned

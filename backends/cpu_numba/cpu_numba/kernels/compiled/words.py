@@ -11,8 +11,10 @@ from numba import njit, prange
 from cpu_numba.kernels.compiled.groups import group_sums, leave
 from cpu_numba.kernels.compiled.lanes import fma, get, put, splat, spread, total
 from cpu_numba.kernels.compiled.nibbles import words_times
+from cpu_numba.kernels.compiled.share import claim
 
 CODES = 128  # of 64 bytes
+PAIRS = 32  # of rows that a thread takes at once, as in `dot`
 
 
 @njit
@@ -64,16 +66,26 @@ def rows_words(codes, scales, zeros, bias, out, sums, turned, rows, size, group,
         leave(z, scales, zeros, bias, out, sums, rows, groups, np.float32(8), 0, m)
 
 
+@njit
+def share(codes, scales, zeros, bias, out, sums, turned, rows, size, group, counter):
+    half, n = (rows + 1) // 2, claim(counter, PAIRS)
+    while n < half:
+        for i in range(n, min(half, n + PAIRS)):
+            rows_words(codes, scales, zeros, bias, out, sums, turned, rows, size, group, i)
+        n = claim(counter, PAIRS)
+
+
 @njit(parallel=True, cache=True)
-def product(x, codes, scales, zeros, bias, out, sums, turned, rows, size, group, pairs, alone):
-    """out[n] = x · w[n] + bias[n]; on one thread if `alone`. `turned` is scratch for x, in bf16 if
+def product(x, codes, scales, zeros, bias, out, sums, turned, rows, size, group, pairs, threads,
+            counter):
+    """out[n] = x · w[n] + bias[n], shared by `threads`. `turned` is scratch for x, in bf16 if
     `pairs`."""
+    counter[0] = 0
     if zeros.size:
         group_sums(x, sums, 1, size, group)
     turn(x, turned, size, pairs)
-    if alone:
-        for n in range((rows + 1) // 2):
-            rows_words(codes, scales, zeros, bias, out, sums, turned, rows, size, group, n)
+    if threads == 1:
+        share(codes, scales, zeros, bias, out, sums, turned, rows, size, group, counter)
     else:
-        for n in prange((rows + 1) // 2):
-            rows_words(codes, scales, zeros, bias, out, sums, turned, rows, size, group, n)
+        for _ in prange(threads):
+            share(codes, scales, zeros, bias, out, sums, turned, rows, size, group, counter)
