@@ -26,11 +26,11 @@ def narrow(call: Call) -> str | None:
                     priority=1, batch_invariant=True)
 def linear_dot(x, weight, bias, out):
     return bound(dot.product, flat(x), flat(weight), wide(bias), flat(out), len(x), *weight.shape,
-                 *sharing(len(x) * weight.size))
+                 *sharing(len(x) * weight.size, (len(weight) + 1) // 2, weight.nbytes))
 
 
 @kernels.implements("gate_up_swiglu", dtypes={k: DTYPES[k] for k in ("A", "W")},
                     supports=lambda call: few(call) or narrow(call), batch_invariant=True)
 def gate_up_swiglu(x, gate, up, out):
     return bound(dot.gated_product, flat(x), flat(gate), flat(up), flat(out), len(x), *gate.shape,
-                 *sharing(2 * len(x) * gate.size))
+                 *sharing(2 * len(x) * gate.size, len(gate), 2 * gate.nbytes))

@@ -25,7 +25,7 @@ def int8_dot(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace)
     split = scales.shape[1] * len(x)
     return bound(groups.product8, flat(x), flat(codes), flat(scales), flat(zeros), wide(bias),
                  flat(out), workspace[:split], workspace[split:], len(x), *codes.shape, group_size,
-                 *sharing(x.size * len(codes)))
+                 *sharing(x.size * len(codes), (len(codes) + 1) // 2, codes.nbytes))
 
 
 def whole_bytes(call: Call) -> str | None:
@@ -65,4 +65,4 @@ def int4_words(x, codes, scales, zeros, bias, out, *, bits, group_size, workspac
     turned = workspace[split:].view(np.uint16 if paired else np.float32)
     return bound(words.product, flat(x), flat(codes), flat(scales), flat(zeros), wide(bias),
                  flat(out), workspace[:split], turned, len(codes), x.shape[1], group_size, paired,
-                 *sharing(x.size * len(codes)))
+                 *sharing(x.size * len(codes), (len(codes) + 1) // 2, codes.nbytes))

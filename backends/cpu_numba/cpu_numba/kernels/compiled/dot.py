@@ -12,8 +12,6 @@ from numba import njit, prange
 from cpu_numba.kernels.compiled.lanes import fma, load_some, put, splat, times, total
 from cpu_numba.kernels.compiled.share import claim
 
-PAIRS = 16  # of rows that a thread takes at once: some microseconds
-
 
 @njit
 def dots(a, i, b, j, x, first, size):
@@ -46,23 +44,23 @@ def product_rows(x, weight, bias, out, tokens, rows, size, n):
 
 
 @njit
-def product_share(x, weight, bias, out, tokens, rows, size, counter):
-    half, n = (rows + 1) // 2, claim(counter, PAIRS)
+def product_share(x, weight, bias, out, tokens, rows, size, counter, piece):
+    half, n = (rows + 1) // 2, claim(counter, piece)
     while n < half:
-        for i in range(n, min(half, n + PAIRS)):
+        for i in range(n, min(half, n + piece)):
             product_rows(x, weight, bias, out, tokens, rows, size, i)
-        n = claim(counter, PAIRS)
+        n = claim(counter, piece)
 
 
 @njit(parallel=True, cache=True)
-def product(x, weight, bias, out, tokens, rows, size, threads, counter):
+def product(x, weight, bias, out, tokens, rows, size, threads, counter, piece):
     """out[t,n] = x[t] · weight[n] + bias[n], shared by `threads`."""
     counter[0] = 0
     if threads == 1:
-        product_share(x, weight, bias, out, tokens, rows, size, counter)
+        product_share(x, weight, bias, out, tokens, rows, size, counter, piece)
     else:
         for _ in prange(threads):
-            product_share(x, weight, bias, out, tokens, rows, size, counter)
+            product_share(x, weight, bias, out, tokens, rows, size, counter, piece)
 
 
 @njit
@@ -78,20 +76,20 @@ def gated_row(x, gate, up, out, tokens, rows, size, n):
 
 
 @njit
-def gated_share(x, gate, up, out, tokens, rows, size, counter):
-    n = claim(counter, PAIRS)
+def gated_share(x, gate, up, out, tokens, rows, size, counter, piece):
+    n = claim(counter, piece)
     while n < rows:
-        for i in range(n, min(rows, n + PAIRS)):
+        for i in range(n, min(rows, n + piece)):
             gated_row(x, gate, up, out, tokens, rows, size, i)
-        n = claim(counter, PAIRS)
+        n = claim(counter, piece)
 
 
 @njit(parallel=True, cache=True)
-def gated_product(x, gate, up, out, tokens, rows, size, threads, counter):
+def gated_product(x, gate, up, out, tokens, rows, size, threads, counter, piece):
     """out[t,n] = silu(x[t] · gate[n]) * (x[t] · up[n]), shared by `threads`."""
     counter[0] = 0
     if threads == 1:
-        gated_share(x, gate, up, out, tokens, rows, size, counter)
+        gated_share(x, gate, up, out, tokens, rows, size, counter, piece)
     else:
         for _ in prange(threads):
-            gated_share(x, gate, up, out, tokens, rows, size, counter)
+            gated_share(x, gate, up, out, tokens, rows, size, counter, piece)

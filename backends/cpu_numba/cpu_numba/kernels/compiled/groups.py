@@ -12,8 +12,6 @@ from cpu_numba.kernels.compiled.nibbles import high, high_some, low, low_some
 from cpu_numba.kernels.compiled.rows import convert_row
 from cpu_numba.kernels.compiled.share import claim
 
-PAIRS = 16  # as in `dot`
-
 
 @njit
 def group_sums(x, sums, tokens, size, group):
@@ -157,17 +155,17 @@ def leave(y, scales, zeros, bias, out, sums, rows, groups, middle, t, n):
 
 
 @njit
-def share8(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter):
-    half, n = (rows + 1) // 2, claim(counter, PAIRS)
+def share8(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter, piece):
+    half, n = (rows + 1) // 2, claim(counter, piece)
     while n < half:
-        for i in range(n, min(half, n + PAIRS)):
+        for i in range(n, min(half, n + piece)):
             rows8(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, i)
-        n = claim(counter, PAIRS)
+        n = claim(counter, piece)
 
 
 @njit(parallel=True, cache=True)
 def product8(x, codes, scales, zeros, bias, out, sums, wide, tokens, rows, size, group, threads,
-             counter):
+             counter, piece):
     """out[t,n] = x[t] · w[n] + bias[n] over bytes, shared by `threads`. `wide` is scratch for x as
     float32."""
     counter[0] = 0
@@ -175,10 +173,12 @@ def product8(x, codes, scales, zeros, bias, out, sums, wide, tokens, rows, size,
         group_sums(x, sums, tokens, size, group)
     convert_row(x, 0, wide, 0, tokens * size)
     if threads == 1:
-        share8(wide, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter)
+        share8(wide, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter,
+               piece)
     else:
         for _ in prange(threads):
-            share8(wide, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter)
+            share8(wide, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter,
+                   piece)
 
 
 @njit

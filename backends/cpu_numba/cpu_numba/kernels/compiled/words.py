@@ -14,7 +14,6 @@ from cpu_numba.kernels.compiled.nibbles import words_times
 from cpu_numba.kernels.compiled.share import claim
 
 CODES = 128  # of 64 bytes
-PAIRS = 32  # of rows that a thread takes at once, as in `dot`
 
 
 @njit
@@ -67,17 +66,17 @@ def rows_words(codes, scales, zeros, bias, out, sums, turned, rows, size, group,
 
 
 @njit
-def share(codes, scales, zeros, bias, out, sums, turned, rows, size, group, counter):
-    half, n = (rows + 1) // 2, claim(counter, PAIRS)
+def share(codes, scales, zeros, bias, out, sums, turned, rows, size, group, counter, piece):
+    half, n = (rows + 1) // 2, claim(counter, piece)
     while n < half:
-        for i in range(n, min(half, n + PAIRS)):
+        for i in range(n, min(half, n + piece)):
             rows_words(codes, scales, zeros, bias, out, sums, turned, rows, size, group, i)
-        n = claim(counter, PAIRS)
+        n = claim(counter, piece)
 
 
 @njit(parallel=True, cache=True)
 def product(x, codes, scales, zeros, bias, out, sums, turned, rows, size, group, pairs, threads,
-            counter):
+            counter, piece):
     """out[n] = x · w[n] + bias[n], shared by `threads`. `turned` is scratch for x, in bf16 if
     `pairs`."""
     counter[0] = 0
@@ -85,7 +84,7 @@ def product(x, codes, scales, zeros, bias, out, sums, turned, rows, size, group,
         group_sums(x, sums, 1, size, group)
     turn(x, turned, size, pairs)
     if threads == 1:
-        share(codes, scales, zeros, bias, out, sums, turned, rows, size, group, counter)
+        share(codes, scales, zeros, bias, out, sums, turned, rows, size, group, counter, piece)
     else:
         for _ in prange(threads):
-            share(codes, scales, zeros, bias, out, sums, turned, rows, size, group, counter)
+            share(codes, scales, zeros, bias, out, sums, turned, rows, size, group, counter, piece)
