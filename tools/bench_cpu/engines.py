@@ -23,12 +23,13 @@ LLAMA = "llama.cpp"
 class Engine:
     """The other end of a process: call methods of its `Llama` or `Ours` by name."""
 
-    def __init__(self, name: str, path: Path, threads: int, context: int) -> None:
+    def __init__(self, name: str, path: Path, threads: int, context: int,
+                 dtype: str | None = None) -> None:
         spawn = multiprocessing.get_context("spawn")
         self.name = name
         self._pipe, child = spawn.Pipe()
-        self._process = spawn.Process(target=serve, args=(child, name, path, threads, context),
-                                      daemon=True)
+        self._process = spawn.Process(target=serve, daemon=True, args=(
+            child, name, path, threads, context, dtype))
         self._process.start()
         self.call("ready")
 
@@ -67,7 +68,8 @@ def _busy() -> float:
     return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def serve(pipe: Any, name: str, path: Path, threads: int, context: int) -> None:  # noqa: ANN401
+def serve(pipe: Any, name: str, path: Path, threads: int, context: int,  # noqa: ANN401
+          dtype: str | None) -> None:
     """Answer calls until the other end closes."""
     model: Any = None
     while True:
@@ -77,7 +79,7 @@ def serve(pipe: Any, name: str, path: Path, threads: int, context: int) -> None:
             return
         try:
             model = model or (Llama(path, threads, context) if name == LLAMA
-                              else Ours(name, path, threads, context))
+                              else Ours(name, path, threads, context, dtype))
             pipe.send((False, getattr(model, method)(*args)))
         except Exception as error:  # told to the one who asked
             pipe.send((True, f"{type(error).__name__}: {error}"))
@@ -86,7 +88,8 @@ def serve(pipe: Any, name: str, path: Path, threads: int, context: int) -> None:
 class Ours:
     """A session on one of our backends."""
 
-    def __init__(self, backend: str, path: Path, threads: int, context: int) -> None:
+    def __init__(self, backend: str, path: Path, threads: int, context: int,
+                 dtype: str | None) -> None:
         from core.backend import BackendOptions
         from core.registry import default_registry
         from models.checkpoint import read_checkpoint
@@ -95,7 +98,7 @@ class Ours:
         self.registry = default_registry(BackendOptions(threads=threads))
         chain = backend if backend == "cpu_numpy" else f"{backend},cpu_numpy"
         self.model = open_checkpoint(read_checkpoint(path, self.registry),
-                                     Options(chain, max_context=context),
+                                     Options(chain, dtype=dtype, max_context=context),
                                      self.registry)
         self.session = self.model.session
         self.backend = self.registry.backend(backend)
@@ -146,8 +149,11 @@ class Ours:
         """For a prefill and for a decode step, a list of core.profile.KernelTime."""
         from core.profile import profile
         self.turn(ids, 2)
-        plans = [p for p in self.session.plans if p.steps[0].call.dims["T"] in (1, len(ids))]
-        return {e.ledger.entries[0].phase: profile(e) for e in plans}
+        plans = {p.steps[0].call.dims["T"]: p for p in self.session.plans}
+        decode = profile(plans[1])
+        self.session.truncate(0)
+        self.session.prefill(ids, "none")  # plans share inputs: a prompt's have to be in place
+        return {"prefill": profile(plans[len(ids)]), "decode": decode}
 
     def facts(self) -> dict[str, Any]:
         """Version, ledger, and the bytes of matrices that a decode step multiplies by."""

@@ -36,8 +36,9 @@ class NumbaBackend(Backend):
                                "for no more, or set NUMBA_NUM_THREADS")
         self.threads = threads or most
         # GNU's OpenMP waits for work in a busy loop of 300,000 turns: on a machine that others use
-        # too that costs up to 16 ms a loop, and in 2,000 turns the next kernel usually begins
-        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+        # too that costs up to 16 ms a loop. After 2,000 turns a thread often sleeps before the
+        # other has done its share, and waking took a virtual machine a quarter of a decode step
+        os.environ.setdefault("GOMP_SPINCOUNT", "50000")
         numba.set_num_threads(self.threads)  # starts them, once the variable is set
 
     def native(self, tensor: Tensor) -> Any:  # noqa: ANN401 - the ABC's signature
@@ -50,7 +51,8 @@ class NumbaBackend(Backend):
         from cpu_numba.kernels.compiled import dot
         matrix, vector = np.ones((32768, 2048), np.float32), np.ones(2048, np.float32)
         none, out = np.empty(0, np.float32), np.empty(32768, np.float32)
-        launch = bound(dot.product, vector, matrix.reshape(-1), none, out, 1, *matrix.shape, False)
+        launch = bound(dot.product, vector, matrix.reshape(-1), none, out, 1, *matrix.shape,
+                       self.threads, np.zeros(1, np.int64), 64)
         times = []
         for _ in range(5):
             start = time.perf_counter()

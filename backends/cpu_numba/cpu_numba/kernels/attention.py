@@ -10,12 +10,12 @@ from cpu_numba.compiling import bound
 from cpu_numba.kernels.compiled import attention as single
 from cpu_numba.kernels.compiled import cache as paged
 from cpu_numba.kernels.compiled import flash
-from cpu_numba.kernels.declare import kernels
+from cpu_numba.kernels.declare import FLOATS, kernels
 from cpu_numba.kernels.flat import flat
 from cpu_numba.kernels.linear import few
 from cpu_numba.kernels.threads import alone
 
-_DTYPES = {"A": "f32", "C": "f32 f16 bf16 i8"}
+_DTYPES = {"A": FLOATS, "C": "f32 f16 bf16 i8"}
 
 
 @kernels.implements("kv_cache_write", dtypes=_DTYPES, batch_invariant=True)
@@ -54,10 +54,10 @@ def _narrow_group(call: Call) -> str | None:
 
 
 def _blocks(call: Call) -> TensorSpec:
-    """For each thread a block of keys and values, a row of scores and one of keys, and two numbers
-    for each query."""
+    """For each thread a block of keys and values, a row of scores and one of keys, and for each
+    query what is mixed so far and two numbers."""
     size = call.dims["d"]
-    piece = (2 * flash.KEYS + 1) * size + flash.KEYS + 2 * flash.QUERIES
+    piece = (2 * flash.KEYS + 1) * size + flash.KEYS + (2 + size) * flash.QUERIES
     return TensorSpec((numba.get_num_threads(), piece), f32)
 
 

@@ -3,3 +3,5 @@
 from core.backend import KernelSet
 
 kernels = KernelSet("cpu_numba")
+#: what loads and stores widen and round
+FLOATS = "f32 f16 bf16"

@@ -3,10 +3,11 @@
 from core.backend import Call
 from cpu_numba.compiling import bound
 from cpu_numba.kernels.compiled import dot
-from cpu_numba.kernels.declare import kernels
+from cpu_numba.kernels.declare import FLOATS, kernels
 from cpu_numba.kernels.flat import flat, wide
-from cpu_numba.kernels.threads import alone
+from cpu_numba.kernels.threads import sharing
 
+DTYPES = {"A": FLOATS, "W": FLOATS, "O": FLOATS}
 FEW = 8  # tokens up to which dot products are faster than blocks
 
 
@@ -15,15 +16,21 @@ def few(call: Call) -> str | None:
     return None if tokens <= FEW else f"is for up to {FEW} tokens, got {tokens}"
 
 
-@kernels.implements("linear", dtypes={"A": "f32", "W": "f32 f16 bf16", "O": "f32"}, supports=few,
+def narrow(call: Call) -> str | None:
+    """Refuses wide weights beside 16-bit activations, which no model has."""
+    a, w = call.dtypes["A"], call.dtypes["W"]
+    return None if a.itemsize >= w.itemsize else f"takes no {w} weights with {a} activations"
+
+
+@kernels.implements("linear", dtypes=DTYPES, supports=lambda call: few(call) or narrow(call),
                     priority=1, batch_invariant=True)
 def linear_dot(x, weight, bias, out):
     return bound(dot.product, flat(x), flat(weight), wide(bias), flat(out), len(x), *weight.shape,
-                 alone(len(x) * weight.size))
+                 *sharing(len(x) * weight.size, (len(weight) + 1) // 2, weight.nbytes))
 
 
-@kernels.implements("gate_up_swiglu", dtypes={"A": "f32", "W": "f32 f16 bf16"}, supports=few,
-                    batch_invariant=True)
+@kernels.implements("gate_up_swiglu", dtypes={k: DTYPES[k] for k in ("A", "W")},
+                    supports=lambda call: few(call) or narrow(call), batch_invariant=True)
 def gate_up_swiglu(x, gate, up, out):
     return bound(dot.gated_product, flat(x), flat(gate), flat(up), flat(out), len(x), *gate.shape,
-                 alone(2 * len(x) * gate.size))
+                 *sharing(2 * len(x) * gate.size, len(gate), 2 * gate.nbytes))

@@ -1,37 +1,63 @@
 """Products with weight matrices for many tokens."""
 
 import numba
+import numpy as np
 
 from core.backend import Call
 from core.dtype import f32
 from core.tensor import TensorSpec
 from cpu_numba.compiling import bound
-from cpu_numba.kernels.compiled import blocks
+from cpu_numba.kernels import linear
+from cpu_numba.kernels.compiled import blocks, pairs
 from cpu_numba.kernels.declare import kernels
 from cpu_numba.kernels.flat import flat, wide
 from cpu_numba.kernels.quantized import DTYPES, whole_bytes
 
 
-def _panels(call: Call) -> TensorSpec:
-    return TensorSpec((numba.get_num_threads(), blocks.PANEL * blocks.DEPTH), f32)
+def _pieces(tokens, columns, groups, zeros):
+    """Sizes of the scratch: turned tokens; panels, totals and factors; sums of groups."""
+    workers, padded = numba.get_num_threads(), -(-tokens // 4) * 4
+    return (padded * (-(-columns // 32) * 32), workers * blocks.ROWS * blocks.DEPTH,
+            workers * padded * blocks.ROWS, workers * 2 * groups * blocks.ROWS,
+            tokens * groups if zeros else 0)
 
 
-@kernels.implements("linear", dtypes={"A": "f32", "W": "f32 f16 bf16", "O": "f32"},
-                    workspace=_panels)
+def _scratch(call: Call) -> TensorSpec:
+    zeros = call.inputs.get("zeros") is not None
+    return TensorSpec((sum(_pieces(call.dims["T"], call.dims["K"], call.dims.get("G", 1), zeros)),),
+                      f32)
+
+
+def _product(x, weights, scales, zeros, bias, out, workspace, each, group, middle=0):
+    """Pairs of bf16 are multiplied where x has them, the weights fit in them, and the machine can;
+    everything else as float32."""
+    tokens, columns = x.shape
+    paired = (pairs.PAIRED and x.dtype == np.uint16 and group % 2 == 0
+              and weights.dtype not in (np.float32, np.int16))
+    unit = 2 if paired else 1
+    kind = pairs.PAIR if paired else pairs.FLOAT
+    sizes = _pieces(tokens, columns, -(-columns // group), zeros is not None)
+    turned, panels, totals, factors, sums = np.split(workspace, np.cumsum(sizes)[:-1])
+    turned = turned[:turned.size // unit]
+    return bound(blocks.product, flat(x), flat(weights), flat(scales), flat(zeros),
+                 np.float32(middle), wide(bias), flat(out), turned.view(kind), panels.view(kind),
+                 totals, factors, sums, tokens, len(weights), columns,
+                 -(-columns // 32) * 32 // unit, each, unit, group,
+                 numba.get_num_threads(), np.zeros(1, np.int64))
+
+
+@kernels.implements("linear", dtypes=linear.DTYPES, supports=linear.narrow, workspace=_scratch)
 def linear_blocks(x, weight, bias, out, *, workspace):
-    return bound(blocks.product, flat(x), flat(weight), wide(bias), flat(out), flat(workspace),
-                 len(x), *weight.shape, len(workspace))
+    columns = x.shape[1]
+    return _product(x, weight, None, None, bias, out, workspace, 1, columns + columns % 2)
 
 
-@kernels.implements("quantized_linear", dtypes={**DTYPES, "Q": "i8"}, workspace=_panels)
+@kernels.implements("quantized_linear", dtypes={**DTYPES, "Q": "i8"}, workspace=_scratch)
 def int8_blocks(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
-    return bound(blocks.product8, flat(x), flat(codes), flat(scales), flat(zeros), wide(bias),
-                 flat(out), flat(workspace), len(x), *codes.shape, group_size, len(workspace))
+    return _product(x, codes, scales, zeros, bias, out, workspace, 1, group_size)
 
 
 @kernels.implements("quantized_linear", dtypes={**DTYPES, "Q": "i4x2"}, supports=whole_bytes,
-                    workspace=_panels)
+                    workspace=_scratch)
 def int4_blocks(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
-    return bound(blocks.product4, flat(x), flat(codes), flat(scales), flat(zeros), wide(bias),
-                 flat(out), flat(workspace), len(x), len(codes), x.shape[1], group_size,
-                 len(workspace))
+    return _product(x, codes, scales, zeros, bias, out, workspace, 2, group_size, 8)

@@ -1,28 +1,31 @@
 """Products with matrices of integer codes, for a few tokens."""
 
+import numpy as np
+
 from core.backend import Call
 from core.dtype import f32
 from core.tensor import TensorSpec
 from cpu_numba.compiling import bound
-from cpu_numba.kernels.compiled import groups, words
-from cpu_numba.kernels.declare import kernels
+from cpu_numba.kernels.compiled import groups, pairs, words
+from cpu_numba.kernels.declare import FLOATS, kernels
 from cpu_numba.kernels.flat import flat, wide
 from cpu_numba.kernels.linear import few
-from cpu_numba.kernels.threads import alone
+from cpu_numba.kernels.threads import alone, sharing
 
-DTYPES = {"A": "f32", "B": "f32 f16 bf16", "O": "f32"}
+DTYPES = {"A": FLOATS, "B": FLOATS, "O": FLOATS}
 
 
-def _sums(call: Call) -> TensorSpec:
-    return TensorSpec((call.dims["T"], call.dims["G"]), f32)
+def _sums_and_tokens(call: Call) -> TensorSpec:
+    return TensorSpec((call.dims["T"] * (call.dims["G"] + call.dims["K"]),), f32)
 
 
 @kernels.implements("quantized_linear", dtypes={**DTYPES, "Q": "i8"}, supports=few, priority=1,
-                    workspace=_sums, batch_invariant=True)
+                    workspace=_sums_and_tokens, batch_invariant=True)
 def int8_dot(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
+    split = scales.shape[1] * len(x)
     return bound(groups.product8, flat(x), flat(codes), flat(scales), flat(zeros), wide(bias),
-                 flat(out), flat(workspace), len(x), *codes.shape, group_size,
-                 alone(x.size * len(codes)))
+                 flat(out), workspace[:split], workspace[split:], len(x), *codes.shape, group_size,
+                 *sharing(x.size * len(codes), (len(codes) + 1) // 2, codes.nbytes))
 
 
 def whole_bytes(call: Call) -> str | None:
@@ -58,7 +61,8 @@ def _whole_words(call: Call) -> str | None:
                     supports=_whole_words, batch_invariant=True,
                     workspace=lambda call: TensorSpec((call.dims["G"] + call.dims["K"],), f32))
 def int4_words(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
-    split = scales.shape[1]
+    split, paired = scales.shape[1], pairs.PAIRED and x.dtype == np.uint16
+    turned = workspace[split:].view(np.uint16 if paired else np.float32)
     return bound(words.product, flat(x), flat(codes), flat(scales), flat(zeros), wide(bias),
-                 flat(out), workspace[:split], workspace[split:], len(codes), x.shape[1],
-                 group_size, alone(x.size * len(codes)))
+                 flat(out), workspace[:split], turned, len(codes), x.shape[1], group_size, paired,
+                 *sharing(x.size * len(codes), (len(codes) + 1) // 2, codes.nbytes))

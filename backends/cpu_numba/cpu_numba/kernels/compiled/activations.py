@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit, prange
 
 from cpu_numba.kernels.compiled.exponential import exp
-from cpu_numba.kernels.compiled.lanes import load, load_some, splat, store, store_some
+from cpu_numba.kernels.compiled.lanes import get, load, load_some, put, splat, store, store_some
 
 
 @njit
@@ -18,9 +18,9 @@ def rotate_token(x, position, frequencies, out, start, heads, half, interleaved)
         c, s = math.cos(angle), math.sin(angle)
         for h in range(heads):
             at = start + 2 * h * half + step * i
-            a, b = x[at], x[at + apart]
-            out[at] = a * c - b * s
-            out[at + apart] = b * c + a * s
+            a, b = get(x, at), get(x, at + apart)
+            put(out, at, a * c - b * s)
+            put(out, at + apart, b * c + a * s)
 
 
 @njit(cache=True)

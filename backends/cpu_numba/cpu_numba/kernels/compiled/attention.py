@@ -11,7 +11,8 @@ import numpy as np
 from numba import njit, prange
 
 from cpu_numba.kernels.compiled.lanes import fma, load, load_some, splat, store, store_some, total
-from cpu_numba.kernels.compiled.softmax import scale_row, softmax_row
+from cpu_numba.kernels.compiled.rows import fill
+from cpu_numba.kernels.compiled.softmax import softmax_row
 
 STRETCH = 128  # positions; their keys or values for one head stay in the first cache
 
@@ -94,14 +95,16 @@ def join(mixed, record, step, count, out, at, size):
     for c in range(count):
         peak = max(peak, mixed[record + c * step])
     weight = np.float32(0)
-    out[at:at + size] = np.float32(0)
     for c in range(count):
         part = record + c * step
-        factor = math.exp(mixed[part] - peak)
-        weight += factor * mixed[part + 1]
-        for i in range(size):
-            out[at + i] += factor * mixed[part + 2 + i]
-    scale_row(out, at, size, np.float32(1) / weight)
+        mixed[part] = math.exp(mixed[part] - peak)
+        weight += mixed[part] * mixed[part + 1]
+    for i in range(0, size, 16):
+        n, value = min(16, size - i), splat(np.float32(0))
+        for c in range(count):
+            part = record + c * step
+            value = fma(splat(mixed[part]), load_some(mixed, part + 2 + i, n), value)
+        store_some(out, at + i, value * splat(np.float32(1) / weight), n)
 
 
 @njit
@@ -138,7 +141,7 @@ def attend(q, cache, scales, table, starts, lens, out, mixed, scores, places, to
         for h in range(heads):
             at = (t * heads + h) * size
             if seen <= 0:
-                out[at:at + size] = np.float32(0)
+                fill(out, at, size)
             else:
                 unit = (t * kv_heads + h // group) * stretches
                 join(mixed, (unit * group + h % group) * (size + 2), group * (size + 2),

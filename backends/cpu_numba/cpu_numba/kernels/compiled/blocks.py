@@ -1,93 +1,136 @@
-"""Products of many tokens: panels of 64 rows of weights, expanded 1024 columns at a time into a
-scratch that stays in the second cache, are multiplied by six tokens at a time from the first.
+"""Products of many tokens: 32 rows of weights at a time, turned and widened a stretch of columns at
+a time into a scratch that stays in the second cache, by twelve tokens at a time, turned once.
 
-On the machine this was measured on that is faster than expanding for BLAS, whose threads also fight
-for the cores with Numba's: each waits for work in a busy loop.
+Codes are multiplied as they are, and a group's sums by its scale: a matrix of floats is one group
+with the scale 1. On the machine this was measured on that is faster than expanding for BLAS, whose
+threads also fight for the cores with Numba's: each waits for work in a busy loop.
 """
 
 import numpy as np
 from numba import njit, prange
 
-from cpu_numba.kernels.compiled.dot import dot
-from cpu_numba.kernels.compiled.expand import codes_row, nibbles_row
-from cpu_numba.kernels.compiled.rows import convert_row
-from cpu_numba.kernels.compiled.tile import ROWS, by_one, by_six, by_two
+from cpu_numba.kernels.compiled.groups import group_sums
+from cpu_numba.kernels.compiled.lanes import fma, load, load_some, splat, store, store_some
+from cpu_numba.kernels.compiled.share import claim
+from cpu_numba.kernels.compiled.tile import ROWS, by_four, by_six
+from cpu_numba.kernels.compiled.turn import turn
 
-PANEL, DEPTH = 64, 1024  # rows and columns of weights expanded at a time: 256 KiB
-
-
-@njit
-def begin(out, bias, first, count, tokens, rows):
-    """The panel's part of `out` before any product is added."""
-    for t in range(tokens):
-        for n in range(first, first + count):
-            out[t * rows + n] = bias[n] if bias.size else np.float32(0)
+DEPTH = 512  # units of weights turned at a time: 64 KiB
+TOKENS = 12
 
 
 @njit
-def multiply(x, panel, out, tokens, rows, first, count, size, column, depth):
-    """out[:, first:first + count] += x[:, column:column + depth] times the panel."""
-    tiled = count // ROWS * ROWS
-    t = 0
-    while t < tokens:
-        at, here = t * size + column, t * rows + first
-        for n in range(0, tiled, ROWS):
-            if tokens - t >= 6:
-                by_six(x, at, size, panel, n * DEPTH, DEPTH, depth, out, here + n, rows)
-            elif tokens - t >= 2:
-                by_two(x, at, size, panel, n * DEPTH, DEPTH, depth, out, here + n, rows)
-            else:
-                by_one(x, at, size, panel, n * DEPTH, DEPTH, depth, out, here + n, rows)
-        t += 6 if tokens - t >= 6 else 2 if tokens - t >= 2 else 1
-    for n in range(tiled, count):
+def block_of(first, tokens):
+    """How many tokens are multiplied together from `first` on: 12, or 4 or 8 if that is enough."""
+    return min(TOKENS, (tokens - first + 3) // 4 * 4)
+
+
+@njit
+def turn_tokens(x, turned, first, tokens, size, unit, units):
+    """A block of tokens as [units, tokens of the block]; tokens beyond the last are 0."""
+    many = block_of(first, tokens)
+    for column in range(0, size, 16 * unit):
+        turn(x, first * size + column, size, min(many, tokens - first), size - column, turned,
+             first * units + column // unit * many, many, many)
+
+
+@njit
+def turn_scales(scales, zeros, middle, first, count, groups, turned, offsets):
+    """Of 32 rows, group by group; offsets are scale * (zero - middle)."""
+    for n in range(ROWS):
+        for g in range(groups):
+            at, place = g * ROWS + n, (first + n) * groups + g
+            turned[at] = scales[place] if n < count and scales.size else np.float32(1)
+            if zeros.size:
+                offsets[at] = turned[at] * (zeros[place] - middle) if n < count else np.float32(0)
+
+
+@njit
+def begin(bias, first, count, tokens, sums, groups, offsets, totals):
+    """The totals before any product is added."""
+    for n in range(0, ROWS, 16):
+        some = max(0, min(16, count - n))
+        start = load_some(bias, first + n, some) if bias.size else splat(np.float32(0))
         for t in range(tokens):
-            out[t * rows + first + n] += dot(panel, n * DEPTH, x, t * size + column, depth)
+            value = start
+            if sums.size:
+                for g in range(groups):
+                    away = splat(np.float32(0)) - load(offsets, g * ROWS + n)
+                    value = fma(away, splat(sums[t * groups + g]), value)
+            store(totals, t * ROWS + n, value)
+
+
+@njit
+def multiply(turned, units, panel, column, depth, unit, group, tokens, scales, totals):
+    """totals += columns column .. column + depth - 1 of every token times the panel, by groups."""
+    now, begun = -(-depth // unit), ((column // group + 1) * group - column) // unit
+    scale = scales[column // group * ROWS:]
+    for first in range(0, tokens, TOKENS):
+        many = block_of(first, tokens)
+        x_at = first * units + column // unit * many
+        for part in range(0, many, 6 if many == TOKENS else 4):
+            at = (first + part) * ROWS
+            if many == TOKENS:
+                by_six(turned, x_at + part, many, panel, now, begun, -(-group // unit), scale,
+                       totals, at)
+            else:
+                by_four(turned, x_at + part, many, panel, now, begun, -(-group // unit), scale,
+                        totals, at)
+
+
+@njit
+def finish(totals, out, first, count, tokens, rows):
+    for t in range(tokens):
+        for n in range(0, count, 16):
+            value = load(totals, t * ROWS + n)
+            if count - n >= 16:
+                store(out, t * rows + first + n, value)
+            else:
+                store_some(out, t * rows + first + n, value, count - n)
+
+
+@njit
+def turn_weights(weights, start, packed, count, column, depth, each, unit, panel):
+    """Columns column .. column + depth - 1 of 32 rows as [units, rows]."""
+    for n in range(0, count, 16):
+        for i in range(0, depth, 16 * unit):
+            turn(weights, start + n * packed + (column + i) // each, packed, count - n, depth - i,
+                 panel, i // unit * ROWS + n, ROWS, 16)
+
+
+@njit
+def share(weights, scales, zeros, middle, bias, out, turned, panel, totals, scale, offset, sums,
+          tokens, rows, size, units, each, unit, group, counter):
+    """32 rows after another, as long as there are unclaimed ones."""
+    groups, packed, span = -(-size // group), -(-size // each), DEPTH * unit
+    first = claim(counter, ROWS)
+    while first < rows:
+        count = min(ROWS, rows - first)
+        turn_scales(scales, zeros, middle, first, count, groups, scale, offset)
+        begin(bias, first, count, tokens, sums, groups, offset, totals)
+        for column in range(0, size, span):
+            depth = min(span, size - column)
+            turn_weights(weights, first * packed, packed, count, column, depth, each, unit, panel)
+            multiply(turned, units, panel, column, depth, unit, group, tokens, scale, totals)
+        finish(totals, out, first, count, tokens, rows)
+        first = claim(counter, ROWS)
 
 
 @njit(parallel=True, cache=True)
-def product(x, weight, bias, out, panels, tokens, rows, size, workers):
-    """out[t,n] = x[t] · weight[n] + bias[n]."""
-    for worker in prange(workers):
-        panel = panels[worker * PANEL * DEPTH:(worker + 1) * PANEL * DEPTH]
-        for first in range(worker * PANEL, rows, workers * PANEL):
-            count = min(PANEL, rows - first)
-            begin(out, bias, first, count, tokens, rows)
-            for column in range(0, size, DEPTH):
-                depth = min(DEPTH, size - column)
-                for n in range(count):
-                    convert_row(weight, (first + n) * size + column, panel, n * DEPTH, depth)
-                multiply(x, panel, out, tokens, rows, first, count, size, column, depth)
-
-
-@njit(parallel=True, cache=True)
-def product8(x, codes, scales, zeros, bias, out, panels, tokens, rows, size, group, workers):
-    """The same over bytes."""
-    groups = -(-size // group)
-    for worker in prange(workers):
-        panel = panels[worker * PANEL * DEPTH:(worker + 1) * PANEL * DEPTH]
-        for first in range(worker * PANEL, rows, workers * PANEL):
-            count = min(PANEL, rows - first)
-            begin(out, bias, first, count, tokens, rows)
-            for column in range(0, size, DEPTH):
-                depth = min(DEPTH, size - column)
-                for n in range(count):
-                    codes_row(codes, (first + n) * size, scales, zeros, (first + n) * groups, group,
-                              column, depth, panel, n * DEPTH)
-                multiply(x, panel, out, tokens, rows, first, count, size, column, depth)
-
-
-@njit(parallel=True, cache=True)
-def product4(x, codes, scales, zeros, bias, out, panels, tokens, rows, size, group, workers):
-    """The same over nibbles."""
-    groups, packed = -(-size // group), (size + 1) // 2
-    for worker in prange(workers):
-        panel = panels[worker * PANEL * DEPTH:(worker + 1) * PANEL * DEPTH]
-        for first in range(worker * PANEL, rows, workers * PANEL):
-            count = min(PANEL, rows - first)
-            begin(out, bias, first, count, tokens, rows)
-            for column in range(0, size, DEPTH):
-                depth = min(DEPTH, size - column)
-                for n in range(count):
-                    nibbles_row(codes, (first + n) * packed, scales, zeros, (first + n) * groups,
-                                group, column, depth, panel, n * DEPTH)
-                multiply(x, panel, out, tokens, rows, first, count, size, column, depth)
+def product(x, weights, scales, zeros, middle, bias, out, turned, panels, totals, factors, sums,
+            tokens, rows, size, units, each, unit, group, threads, counter):
+    """out[t,n] = x[t] · w[n] + bias[n]; an element of weights is `each` columns, a unit of the
+    panels `unit` of them, and `turned` has room for `units`. The scratch: `turned` for x, a piece
+    for each thread of `panels`, `totals` and `factors`, and `sums` of x's groups for zeros."""
+    counter[0] = 0
+    if sums.size:
+        group_sums(x, sums, tokens, size, group)
+    for b in prange(-(-tokens // TOKENS)):
+        turn_tokens(x, turned, b * TOKENS, tokens, size, unit, units)
+    panel, total = panels.size // threads, totals.size // threads
+    factor = factors.size // threads
+    for i in prange(threads):
+        mine = factors[i * factor:(i + 1) * factor]
+        share(weights, scales, zeros, middle, bias, out, turned, panels[i * panel:(i + 1) * panel],
+              totals[i * total:(i + 1) * total], mine[:factor // 2], mine[factor // 2:], sums,
+              tokens, rows, size, units, each, unit, group, counter)

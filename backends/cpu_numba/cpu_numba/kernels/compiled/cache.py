@@ -4,6 +4,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from cpu_numba.kernels.compiled.lanes import get
 from cpu_numba.kernels.compiled.rows import convert_row
 
 
@@ -23,11 +24,11 @@ def _put_floats(row, start, cache, at, scales, place, size):
 def _put_codes(row, start, cache, at, scales, place, size):
     peak = np.float32(0)
     for i in range(start, start + size):
-        peak = max(peak, abs(row[i]))
+        peak = max(peak, abs(get(row, i)))
     scale = peak / np.float32(127) if peak > 0 else np.float32(1)
     scales[place] = scale
     for i in range(size):
-        code = np.rint(row[start + i] / scale)
+        code = np.rint(get(row, start + i) / scale)
         cache[at + i] = np.int8(min(max(code, np.float32(-127)), np.float32(127)))
 
 

@@ -33,10 +33,10 @@ def pointer(context, builder, kind, array, index, target):
     return builder.bitcast(builder.gep(data, [index]), target.as_pointer())
 
 
-def vector(kind):
-    """The LLVM type of sixteen elements of the array type `kind`."""
-    return FLOATS if kind.dtype == types.float32 else ir.VectorType(
-        ir.IntType(kind.dtype.bitwidth), WIDTH)
+def vector(kind, width=WIDTH):
+    """The LLVM type of so many elements of the array type `kind`."""
+    return ir.VectorType(F32 if kind.dtype == types.float32 else ir.IntType(kind.dtype.bitwidth),
+                         width)
 
 
 def splat(builder, value, result=FLOATS):
@@ -44,22 +44,26 @@ def splat(builder, value, result=FLOATS):
     return builder.shuffle_vector(first, first, words(0))
 
 
-def mask(builder, count):
-    """The first `count` lanes."""
-    order = ir.Constant(WORDS, list(range(WIDTH)))
-    return builder.icmp_unsigned("<", order, splat(builder, builder.trunc(count, I32), WORDS))
+def mask(builder, count, width=WIDTH):
+    """The first `count` of so many lanes."""
+    kind = ir.VectorType(I32, width)
+    limit = builder.insert_element(ir.Constant(kind, ir.Undefined), builder.trunc(count, I32),
+                                   I32(0))
+    limit = builder.shuffle_vector(limit, limit, ir.Constant(kind, [0] * width))
+    return builder.icmp_unsigned("<", ir.Constant(kind, list(range(width))), limit)
 
 
-def read(context, builder, kind, array, index, count=None):
-    """Sixteen elements as they are stored; beyond `count` zeros, which memory is not read for."""
-    source = pointer(context, builder, kind, array, index, vector(kind))
+def read(context, builder, kind, array, index, count=None, width=WIDTH):
+    """So many elements as they are stored; beyond `count` zeros, which memory is not read for."""
+    result = vector(kind, width)
+    source = pointer(context, builder, kind, array, index, result)
     if count is None:
         value = builder.load(source)
         value.align = kind.dtype.bitwidth // 8
         return value
-    return call(builder, f"llvm.masked.load.v16{_suffix(kind)}.p0", vector(kind), [
-        source, I32(kind.dtype.bitwidth // 8), mask(builder, count),
-        ir.Constant(vector(kind), None)])
+    return call(builder, f"llvm.masked.load.v{width}{_suffix(kind)}.p0", result, [
+        source, I32(kind.dtype.bitwidth // 8), mask(builder, count, width),
+        ir.Constant(result, None)])
 
 
 def write(context, builder, kind, array, index, value, count=None):
@@ -73,14 +77,43 @@ def write(context, builder, kind, array, index, value, count=None):
             value, target, I32(kind.dtype.bitwidth // 8), mask(builder, count)])
 
 
+def write_words(context, builder, kind, array, index, value, count=None):
+    """Store sixteen words as they are, or the first `count`."""
+    target = pointer(context, builder, kind, array, index, WORDS)
+    if count is None:
+        builder.store(value, target).align = 4
+    else:
+        call(builder, "llvm.masked.store.v16i32.p0", ir.VoidType(), [
+            value, target, I32(4), mask(builder, count)])
+
+
 def load(context, builder, kind, array, index, count=None):
     """`read`, as float32."""
-    value = read(context, builder, kind, array, index, count)
-    if kind.dtype == types.float32:
+    return _widened(builder, read(context, builder, kind, array, index, count), kind.dtype)
+
+
+def load_one(context, builder, kind, array, index):
+    """An element as float32."""
+    few = vector(kind)
+    value = builder.load(pointer(context, builder, kind, array, index, few.element))
+    value = builder.insert_element(ir.Constant(few, None), value, I32(0))
+    return builder.extract_element(_widened(builder, value, kind.dtype), I32(0))
+
+
+def write_one(context, builder, kind, array, index, number):
+    """Store a float32 number, rounded to the array's type."""
+    value = builder.insert_element(ir.Constant(FLOATS, None), number, I32(0))
+    value = builder.extract_element(_narrowed(builder, value, kind.dtype), I32(0))
+    builder.store(value, pointer(context, builder, kind, array, index, value.type))
+
+
+def _widened(builder, value, element):
+    """Lanes of `element`s as float32."""
+    if element == types.float32:
         return value
-    if kind.dtype == types.uint16:  # bf16 is the upper half of a float32
+    if element == types.uint16:  # bf16 is the upper half of a float32
         return builder.bitcast(builder.shl(builder.zext(value, WORDS), words(16)), FLOATS)
-    if kind.dtype == types.int16:
+    if element == types.int16:
         return builder.fpext(builder.bitcast(value, _HALVES), FLOATS)
     return builder.sitofp(builder.sext(value, WORDS), FLOATS)
 

@@ -11,8 +11,8 @@ import numpy as np
 from numba import njit, prange
 
 from cpu_numba.kernels.compiled.attention import seen_by
-from cpu_numba.kernels.compiled.lanes import fma, load, load_some, splat, store, store_some
-from cpu_numba.kernels.compiled.rows import convert_row
+from cpu_numba.kernels.compiled.lanes import fma, get, load, load_some, splat, store, store_some
+from cpu_numba.kernels.compiled.rows import convert_row, fill
 from cpu_numba.kernels.compiled.softmax import scale_row, softmax_row
 
 KEYS = 64  # a block: four vectors of scores
@@ -46,7 +46,7 @@ def score_block(q, query, keys, size, scores):
     a = splat(np.float32(0))
     b, c, d = a, a, a
     for i in range(size):
-        x, at = splat(q[query + i]), i * KEYS
+        x, at = splat(get(q, query + i)), i * KEYS
         a = fma(x, load(keys, at), a)
         b = fma(x, load(keys, at + 16), b)
         c = fma(x, load(keys, at + 32), c)
@@ -94,9 +94,8 @@ def tile(q, cache, scales, table, sequence, width, block, heads, kv_heads, head,
     sums = rest[KEYS + size + QUERIES:KEYS + size + 2 * QUERIES]
     peaks[:] = -np.inf
     sums[:] = np.float32(0)
-    for t in range(tokens):
-        at = ((first + t) * heads + head * group) * size
-        out[at:at + group * size] = np.float32(0)
+    mixed = rest[KEYS + size + 2 * QUERIES:KEYS + size + (2 + size) * QUERIES]
+    mixed[:] = np.float32(0)
     for k in range(0, seen + tokens - 1, KEYS):
         fetch(cache, scales, table, sequence, width, block, kv_heads, head, size, k,
               min(KEYS, seen + tokens - 1 - k), keys, values, row)
@@ -113,10 +112,11 @@ def tile(q, cache, scales, table, sequence, width, block, heads, kv_heads, head,
             scale_row(scores, 0, visible, new)
             sums[r] = sums[r] * old + weight * new
             peaks[r] = top
-            mix_block(scores, visible, values, size, old, out, at)
+            mix_block(scores, visible, values, size, old, mixed, r * size)
     for r in range(tokens * group):
         at = ((first + r // group) * heads + head * group + r % group) * size
-        scale_row(out, at, size, np.float32(1) / sums[r])
+        scale_row(mixed, r * size, size, np.float32(1) / sums[r])
+        convert_row(mixed, r * size, out, at, size)
 
 
 @njit(parallel=True, cache=True)
@@ -139,5 +139,5 @@ def attend(q, cache, scales, table, starts, lens, out, scratch, workers, tokens,
                     group = heads // kv_heads
                     for t in range(first, last):
                         at = (t * heads + head * group) * size
-                        out[at:at + group * size] = np.float32(0)
+                        fill(out, at, group * size)
                 first = last

@@ -7,8 +7,10 @@ sums of x are made once a call.
 import numpy as np
 from numba import njit, prange
 
-from cpu_numba.kernels.compiled.lanes import ahead, fma, load, load_some, splat, total
+from cpu_numba.kernels.compiled.lanes import ahead, fma, get, load, load_some, put, splat, total
 from cpu_numba.kernels.compiled.nibbles import high, high_some, low, low_some
+from cpu_numba.kernels.compiled.rows import convert_row
+from cpu_numba.kernels.compiled.share import claim
 
 
 @njit
@@ -28,36 +30,31 @@ def group_sums(x, sums, tokens, size, group):
 
 
 @njit
-def dot8(codes, start, scales, place, x, first, size, group):
-    """sum(scale * code * x) over a row of bytes; a group's scale multiplies its sum of lanes. Two
-    groups at a time hide the latency of the sums."""
-    row = splat(np.float32(0))
-    other, done = row, 0
-    if group % 32 == 0:
-        for begin in range(0, size - size % (2 * group), 2 * group):
-            low, high = splat(scales[place]), splat(scales[place + 1])
-            for i in range(begin, begin + group, 32):
-                j = i + group
-                ahead(codes, start + begin + 2 * (i - begin))
-                p = load(codes, start + i) * load(x, first + i)
-                q = load(codes, start + j) * load(x, first + j)
-                p = fma(load(codes, start + i + 16), load(x, first + i + 16), p)
-                q = fma(load(codes, start + j + 16), load(x, first + j + 16), q)
-                row, other = fma(p, low, row), fma(q, high, other)
-            place += 2
-        done = size - size % (2 * group)
-    for begin in range(done, size, group):
+def dots8(codes, i, j, scales, place, other, x, first, size, group):
+    """sum(scale * code * x) over two rows of bytes, which begin at i and j and their scales at
+    `place` and `other`; a group's scale multiplies its sum of lanes."""
+    p = splat(np.float32(0))
+    q = p
+    for begin in range(0, size, group):
         end = min(size, begin + group)
-        p = splat(np.float32(0))
-        i = begin
-        while i + 16 <= end:
-            p = fma(load(codes, start + i), load(x, first + i), p)
-            i += 16
-        if i < end:
-            p = fma(load_some(codes, start + i, end - i), load_some(x, first + i, end - i), p)
-        row = fma(p, splat(scales[place]), row)
-        place += 1
-    return total(row + other)
+        a = splat(np.float32(0))
+        b, k = a, begin
+        while k + 32 <= end:
+            value, more = load(x, first + k), load(x, first + k + 16)
+            a = fma(load(codes, i + k), value, a)
+            b = fma(load(codes, j + k), value, b)
+            a = fma(load(codes, i + k + 16), more, a)
+            b = fma(load(codes, j + k + 16), more, b)
+            k += 32
+        while k < end:
+            some = min(16, end - k)
+            value = load_some(x, first + k, some)
+            a = fma(load_some(codes, i + k, some), value, a)
+            b = fma(load_some(codes, j + k, some), value, b)
+            k += 16
+        p, q = fma(a, splat(scales[place]), p), fma(b, splat(scales[other]), q)
+        place, other = place + 1, other + 1
+    return total(p), total(q)
 
 
 @njit
@@ -66,10 +63,10 @@ def split(x, halves, tokens, size):
     half = (size + 1) // 2
     for t in range(tokens):
         for i in range(size // 2):
-            halves[2 * t * half + i] = x[t * size + 2 * i]
-            halves[(2 * t + 1) * half + i] = x[t * size + 2 * i + 1] * np.float32(1 / 16)
+            halves[2 * t * half + i] = get(x, t * size + 2 * i)
+            halves[(2 * t + 1) * half + i] = get(x, t * size + 2 * i + 1) * np.float32(1 / 16)
         if size % 2:
-            halves[2 * t * half + half - 1] = x[t * size + size - 1]
+            halves[2 * t * half + half - 1] = get(x, t * size + size - 1)
             halves[(2 * t + 1) * half + half - 1] = np.float32(0)
 
 
@@ -137,27 +134,51 @@ def offset(scales, zeros, middle, place, sums, first, groups):
 
 
 @njit
-def row8(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, n):
-    """out[:, n]."""
-    groups = -(-size // group)
+def rows8(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, n):
+    """out[:, n] and, half the rows on, out[:, m]: see `dot`."""
+    groups, m = -(-size // group), n + (rows + 1) // 2
+    last = min(m, rows - 1)
     for t in range(tokens):
-        y = dot8(codes, n * size, scales, n * groups, x, t * size, size, group)
-        if zeros.size:
-            y -= offset(scales, zeros, np.float32(0), n * groups, sums, t * groups, groups)
-        out[t * rows + n] = y + bias[n] if bias.size else y
+        y, z = dots8(codes, n * size, last * size, scales, n * groups, last * groups, x, t * size,
+                     size, group)
+        leave(y, scales, zeros, bias, out, sums, rows, groups, np.float32(0), t, n)
+        if m < rows:
+            leave(z, scales, zeros, bias, out, sums, rows, groups, np.float32(0), t, m)
+
+
+@njit
+def leave(y, scales, zeros, bias, out, sums, rows, groups, middle, t, n):
+    """out[t, n] = y, less what the zeros take off, plus the bias."""
+    if zeros.size:
+        y -= offset(scales, zeros, middle, n * groups, sums, t * groups, groups)
+    put(out, t * rows + n, y + bias[n] if bias.size else y)
+
+
+@njit
+def share8(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter, piece):
+    half, n = (rows + 1) // 2, claim(counter, piece)
+    while n < half:
+        for i in range(n, min(half, n + piece)):
+            rows8(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, i)
+        n = claim(counter, piece)
 
 
 @njit(parallel=True, cache=True)
-def product8(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, alone):
-    """out[t,n] = x[t] · w[n] + bias[n] over bytes; on one thread if `alone`."""
+def product8(x, codes, scales, zeros, bias, out, sums, wide, tokens, rows, size, group, threads,
+             counter, piece):
+    """out[t,n] = x[t] · w[n] + bias[n] over bytes, shared by `threads`. `wide` is scratch for x as
+    float32."""
+    counter[0] = 0
     if zeros.size:
         group_sums(x, sums, tokens, size, group)
-    if alone:
-        for n in range(rows):
-            row8(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, n)
+    convert_row(x, 0, wide, 0, tokens * size)
+    if threads == 1:
+        share8(wide, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter,
+               piece)
     else:
-        for n in prange(rows):
-            row8(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, n)
+        for _ in prange(threads):
+            share8(wide, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter,
+                   piece)
 
 
 @njit
@@ -167,9 +188,7 @@ def row4(halves, codes, scales, zeros, bias, out, sums, tokens, rows, size, grou
     for t in range(tokens):
         y = dot4(codes, n * half, scales, n * groups, halves, 2 * t * half, (2 * t + 1) * half,
                  half, group // 2)
-        if zeros.size:
-            y -= offset(scales, zeros, np.float32(8), n * groups, sums, t * groups, groups)
-        out[t * rows + n] = y + bias[n] if bias.size else y
+        leave(y, scales, zeros, bias, out, sums, rows, groups, np.float32(8), t, n)
 
 
 @njit(parallel=True, cache=True)

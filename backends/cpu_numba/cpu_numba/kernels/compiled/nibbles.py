@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from cpu_numba.kernels.compiled import emit
+from cpu_numba.kernels.compiled import emit, pairs
 from cpu_numba.kernels.compiled.lanes import lanes
 
 _TWO_23 = 0x4B000000  # the bits of 2^23, whose last place is worth 1
@@ -54,16 +54,18 @@ high, high_some = _taking(0xF0)
 
 @intrinsic
 def words_times(typing_context, codes, index, x, first):
-    """Lanes whose total is the product of 64 bytes of codes with 128 elements of x.
+    """Lanes whose total is the product of 64 bytes of codes with 128 elements of x, which come in
+    the order of `words.turn`: float32, or pairs of bf16.
 
     A lane takes the eight codes of a 32-bit word, one after another: nothing moves between lanes.
-    Element 8 * lane + j of x is expected at first + 16 * j + lane.
     """
     def code(context, builder, signature, args):
-        pairs, at, factors, place = args
-        source = emit.pointer(context, builder, codes, pairs, at, emit.WORDS)
+        array, at, factors, place = args
+        source = emit.pointer(context, builder, codes, array, at, emit.WORDS)
         word = builder.load(source)
         word.align = 1
+        if x.dtype == types.uint16:
+            return _pairs_of(context, builder, word, x, factors, place)
         sums = [None, None]  # two, to hide the latency of an addition
         for j in range(8):
             value = _value(builder, builder.lshr(word, emit.words(4 * j)) if j else word)
@@ -76,6 +78,19 @@ def words_times(typing_context, codes, index, x, first):
     return lanes(codes, types.intp, x, types.intp), code
 
 
+def _pairs_of(context, builder, word, x, factors, place):
+    """The same by pairs: one look-up for a code of each half of a word."""
+    halves = ir.VectorType(ir.IntType(16), 2 * emit.WIDTH)
+    shorts, sums = builder.bitcast(word, halves), ir.Constant(emit.FLOATS, None)
+    for j in range(4):
+        shifted = builder.lshr(shorts, ir.Constant(halves, [4 * j] * halves.count)) if j else shorts
+        factor = emit.read(context, builder, x, factors, builder.add(place, emit.I64(32 * j)), None,
+                           halves.count)
+        sums = pairs.dot(builder, pairs.of_codes(builder, shifted),
+                         builder.bitcast(factor, emit.WORDS), sums)
+    return sums
+
+
 def _value(builder, word):
     """What the low four bits of each lane stand for."""
     if _LOOKS_UP:
@@ -84,16 +99,3 @@ def _value(builder, word):
     kept = builder.or_(builder.and_(word, emit.words(15)), emit.words(_TWO_23))
     middle = ir.Constant(emit.FLOATS, [float(2**23 + 8)] * emit.WIDTH)
     return builder.fsub(builder.bitcast(kept, emit.FLOATS), middle)
-
-
-@intrinsic
-def store_pairs(typing_context, array, index, even, odd):
-    """array[index : index + 32] = even and odd lanes in turn; the array is float32."""
-    def code(context, builder, signature, args):
-        turns = [lane + emit.WIDTH * side for lane in range(emit.WIDTH) for side in (0, 1)]
-        order = ir.Constant(ir.VectorType(emit.I32, 2 * emit.WIDTH), turns)
-        both = builder.shuffle_vector(args[2], args[3], order)
-        target = emit.pointer(context, builder, array, *args[:2], both.type)
-        builder.store(both, target).align = 4
-        return context.get_dummy_value()
-    return types.void(array, types.intp, lanes, lanes), code

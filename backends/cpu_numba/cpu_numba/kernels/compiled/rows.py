@@ -19,6 +19,13 @@ def convert_row(source, start, target, first, size):
         store_some(target, first + whole, load_some(source, start + whole, rest), rest)
 
 
+@njit
+def fill(target, first, size):
+    """target[first:first + size] = 0."""
+    for i in range(first, first + size):
+        target[i] = 0
+
+
 @njit(cache=True)
 def convert(source, target, size):
     convert_row(source, 0, target, 0, size)

@@ -1,38 +1,42 @@
-"""A tile of sums in registers: a few tokens by four rows of weights, the heart of a product.
+"""A tile of sums in registers: some tokens by 32 rows of weights, the heart of a product.
 
-Six by four is 24 vectors of sums, one of x and four of weights at a time: what the 32 registers of
-AVX-512 hold, and 24 multiplications for ten loads.
+Both come turned (`turn`): a lane is a row of weights, and the tokens' units of one place lie side
+by side, so that each is spread over a vector while it is read. Six tokens by two vectors of rows
+are 12 sums of a group and 12 totals over groups: with what is read, the 32 registers of AVX-512.
 """
 
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from cpu_numba.kernels.compiled import emit
+from cpu_numba.kernels.compiled import emit, pairs
 from cpu_numba.kernels.compiled.lanes import lanes
 
-ROWS = 4
+ROWS = 32
+_VECTORS = ROWS // emit.WIDTH
 
 
-def _advance(context, builder, tokens, arrays, args, count=None):
-    """The sums after sixteen more columns, or `count`."""
-    sums, x, x_at, x_step, w, w_at, w_step = args
-    rows = []
-    for _ in range(ROWS):
-        rows.append(emit.load(context, builder, arrays[1], w, w_at, count))
-        w_at = builder.add(w_at, w_step)
+def _advance(context, builder, tokens, arrays, args):
+    """The sums after one more unit."""
+    sums, x, x_at, w, w_at = args
+    weights = [emit.read(context, builder, arrays[1], w,
+                         builder.add(w_at, emit.I64(emit.WIDTH * v))) for v in range(_VECTORS)]
+    element = emit.I32 if arrays[0].dtype == types.uint32 else emit.F32
     for t in range(tokens):
-        token = emit.load(context, builder, arrays[0], x, x_at, count)
-        x_at = builder.add(x_at, x_step)
-        for place, row in enumerate(rows, t * ROWS):
-            new = emit.fma(builder, token, row, builder.extract_value(sums, place))
+        token = emit.splat(builder, builder.load(emit.pointer(
+            context, builder, arrays[0], x, builder.add(x_at, emit.I64(t)), element)),
+            ir.VectorType(element, emit.WIDTH))
+        multiply = pairs.dot if element is emit.I32 else emit.fma
+        for place, weight in enumerate(weights, t * _VECTORS):
+            new = multiply(builder, weight, token, builder.extract_value(sums, place))
             sums = builder.insert_value(sums, new, place)
     return sums
 
 
 def _make(tokens):
-    """multiply(...): the product of `tokens` rows of x and four of weights, added to `out`."""
-    kind = types.UniTuple(lanes, tokens * ROWS)
+    """multiply(...): totals += the product of `tokens` tokens and 32 rows, by groups."""
+    count = tokens * _VECTORS
+    kind = types.UniTuple(lanes, count)
 
     @intrinsic
     def blank(typing_context):
@@ -41,41 +45,59 @@ def _make(tokens):
         return kind(), code
 
     @intrinsic
-    def step(typing_context, sums, x, x_at, x_step, w, w_at, w_step):
+    def step(typing_context, sums, x, x_at, w, w_at):
         def code(context, builder, signature, args):
             return _advance(context, builder, tokens, (x, w), args)
-        return kind(kind, x, types.intp, types.intp, w, types.intp, types.intp), code
+        return kind(kind, x, types.intp, w, types.intp), code
 
     @intrinsic
-    def step_some(typing_context, sums, x, x_at, x_step, w, w_at, w_step, count):
+    def add(typing_context, sums, scales, scale_at, totals):
         def code(context, builder, signature, args):
-            return _advance(context, builder, tokens, (x, w), args[:-1], args[-1])
-        return kind(kind, x, types.intp, types.intp, w, types.intp, types.intp, types.intp), code
+            values, factors, place, result = args
+            rows = [emit.load(context, builder, scales, factors,
+                              builder.add(place, emit.I64(emit.WIDTH * v)))
+                    for v in range(_VECTORS)]
+            for i in range(count):
+                new = emit.fma(builder, builder.extract_value(values, i), rows[i % _VECTORS],
+                               builder.extract_value(result, i))
+                result = builder.insert_value(result, new, i)
+            return result
+        return kind(kind, scales, types.intp, kind), code
 
     @intrinsic
-    def add(typing_context, sums, out, at, step_out):
+    def take(typing_context, array, at):
         def code(context, builder, signature, args):
-            values, array, place, skip = args
-            for i in range(tokens * ROWS):
-                target = emit.pointer(context, builder, out, array,
-                                      builder.add(place, emit.I64(i % ROWS)), emit.F32)
-                new = emit.total(builder, builder.extract_value(values, i))
-                builder.store(builder.fadd(builder.load(target), new), target)
-                if i % ROWS == ROWS - 1:
-                    place = builder.add(place, skip)
+            result = ir.Constant(context.get_value_type(kind), None)
+            for i in range(count):
+                here = builder.add(args[1], emit.I64(emit.WIDTH * i))
+                value = emit.load(context, builder, array, args[0], here)
+                result = builder.insert_value(result, value, i)
+            return result
+        return kind(array, types.intp), code
+
+    @intrinsic
+    def leave(typing_context, array, at, values):
+        def code(context, builder, signature, args):
+            for i in range(count):
+                here = builder.add(args[1], emit.I64(emit.WIDTH * i))
+                emit.write(context, builder, array, args[0], here,
+                           builder.extract_value(args[2], i))
             return context.get_dummy_value()
-        return types.void(kind, out, types.intp, types.intp), code
+        return types.void(array, types.intp, kind), code
 
     @njit
-    def multiply(x, x_at, x_step, w, w_at, w_step, size, out, at, step_out):
-        sums = blank()
-        whole = size // 16 * 16
-        for i in range(0, whole, 16):
-            sums = step(sums, x, x_at + i, x_step, w, w_at + i, w_step)
-        if whole < size:
-            sums = step_some(sums, x, x_at + whole, x_step, w, w_at + whole, w_step, size - whole)
-        add(sums, out, at, step_out)
+    def multiply(x, x_at, x_step, w, units, first, group, scales, totals, at):
+        """A group is `group` units, the first one `first`."""
+        result = take(totals, at)
+        u, end, scale_at = 0, min(units, first), 0
+        while u < units:
+            sums = blank()
+            for i in range(u, end):
+                sums = step(sums, x, x_at + i * x_step, w, i * ROWS)
+            result = add(sums, scales, scale_at, result)
+            u, end, scale_at = end, min(units, end + group), scale_at + ROWS
+        leave(totals, at, result)
     return multiply
 
 
-by_six, by_two, by_one = _make(6), _make(2), _make(1)
+by_six, by_four = _make(6), _make(4)
