@@ -17,8 +17,8 @@ def turn(typing_context, source, start, skip, rows, count, target, at, step, lan
 
     A unit is a float32 or, in a target of words, two bf16. Only `rows` rows and `count` elements of
     each are read; the others are 0, or in nibbles what a byte of 0 stands for. Sixteen rows fill
-    sixteen lanes. `start` and
-    `skip` count the source's own elements, of which one holds two codes of 4 bits.
+    sixteen lanes. `start` and `skip` count the source's own elements, of which one holds two codes
+    of 4 bits.
     """
     def code(context, builder, signature, args):
         array, place, apart, most, columns, out, to, stride, width = args
