@@ -85,6 +85,11 @@ def headers(path: Path) -> tuple[Path, ...]:
     return tuple(found)
 
 
+def texts(path: Path) -> list[str]:
+    """What the machine code of a source is made of: its text, and its headers' with their names."""
+    return [source(path), *(f"{h.name}\n{source(h)}" for h in headers(path))]
+
+
 def _store(path: Path, code: bytes) -> None:
     """Write beside the target, then rename: a reader sees all of it or nothing."""
     try:

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from core.compiled import CodeCache, headers, source
+from core.compiled import CodeCache, headers, source, texts
 from core.errors import BackendError
 
 SOURCES = Path(__file__).parent / "cuda"
@@ -23,8 +23,7 @@ def cubin(file: str, defines: Defines, target: str) -> bytes:
     """Machine code of `cuda/<file>` for `target` (such as sm_90a), from the cache if there."""
     from cupy.cuda import nvrtc
     path = SOURCES / file
-    made_of = [source(path), *(f"{h.name}\n{source(h)}" for h in headers(path)),
-               *_flags(defines, target), str(nvrtc.getVersion())]
+    made_of = [*texts(path), *_flags(defines, target), str(nvrtc.getVersion())]
     return kept.get(f"{path.stem}-{target}", made_of,
                     lambda: compile_source(file, defines, target)[0])
 

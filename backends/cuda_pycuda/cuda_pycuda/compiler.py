@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from core.compiled import CodeCache, headers, source
+from core.compiled import CodeCache, headers, source, texts
 from core.errors import BackendError
 
 SOURCES = Path(__file__).parent / "cuda"
@@ -99,8 +99,7 @@ def cubin(file: str, defines: Defines, target: str) -> bytes:
     Raises BackendError with the compiler's log.
     """
     path, tool = SOURCES / file, toolchain()
-    made_of = [source(path), *(f"{h.name}\n{source(h)}" for h in headers(path)),
-               *_flags(defines), target, tool.version]
+    made_of = [*texts(path), *_flags(defines), target, tool.version]
     return kept.get(f"{path.stem}-{target}", made_of,
                     lambda: compile_source(file, defines, target, tool)[0])
 
