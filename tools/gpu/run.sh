@@ -5,6 +5,7 @@
 #       [profile] [bench ARGUMENTS... | tune ARGUMENTS...]
 # The first four together are what `pytest --gpu-report tests/gpu_report.json` does, in parallel
 # where that disturbs nothing. LIMIT is the most seconds of a stage; what it has done by then is kept.
+# ONLY is pytest's -k for the tests of a stage.
 # On a host without a network it installs what is missing from the wheels in .gpu/.
 set -uo pipefail
 out=/tmp/kernelyard-gpu kept=${OUT:-/tmp/kernelyard-gpu}
@@ -26,7 +27,8 @@ python3 -m models.run --list-backends
 
 report() {  # NAME ARGUMENTS...: pytest into the report; an interrupted run reports what it has done
     timeout -s INT "$limit" python3 -m pytest "${named[@]}" -q -p no:cacheprovider \
-        -p no:benchmark --gpu-report "$out/gpu_report.json" "${@:2}" >"$out/$1.log" 2>&1
+        -p no:benchmark --gpu-report "$out/gpu_report.json" ${ONLY:+-k "$ONLY"} "${@:2}" \
+        >"$out/$1.log" 2>&1
     grep -aE "^(FAILED|ERROR)|^E  .*(assert|Error)" "$out/$1.log" | cut -c1-220 | head -40
     tail -n 1 "$out/$1.log"
 }

@@ -10,6 +10,7 @@ from cupy.cuda import runtime
 
 from core.allocator import Buffer, Bytes, DeviceAllocator
 from core.errors import AllocationError
+from core.slabs import Slabs
 from cuda_cupy.device import Device
 
 _STAGED = 1 << 16  # bytes; smaller reads go through page-locked memory, which is faster for them
@@ -22,10 +23,14 @@ class CudaAllocator(DeviceAllocator):
         super().__init__()
         self.device = f"cuda:{gpu.index}"
         self._stream = gpu.stream
+        self._slabs = Slabs(self._take, lambda memory: None)  # dropped, it goes back to the pool
         self._pinned = cupy.cuda.alloc_pinned_memory(_STAGED)
         self._staging = np.frombuffer(self._pinned, np.uint8, _STAGED)
 
     def _allocate(self, nbytes: int) -> tuple[Any, int]:
+        return self._slabs.allocate(nbytes)
+
+    def _take(self, nbytes: int) -> tuple[Any, int]:
         try:
             with self._stream:
                 memory = cupy.cuda.alloc(nbytes)
@@ -36,7 +41,7 @@ class CudaAllocator(DeviceAllocator):
         return memory, memory.ptr
 
     def _free(self, handle: Any) -> None:  # noqa: ANN401 - the ABC's signature
-        del handle  # the pool takes it back; later uses come later on the same stream
+        self._slabs.free(handle)  # later uses come later on the same stream
 
     def _copy_from_host(self, dst: Buffer, offset: int, src: Bytes) -> None:
         # from pageable memory the call returns once the bytes are staged, so `src` may change

@@ -9,6 +9,7 @@ import pycuda.driver as cuda
 
 from core.allocator import Buffer, Bytes, DeviceAllocator
 from core.errors import AllocationError
+from core.slabs import MOST, SLAB, Slabs
 from cuda_pycuda.device import Device
 
 _STAGED = 1 << 16  # bytes; smaller reads go through page-locked memory, which is faster for them
@@ -21,11 +22,17 @@ class PycudaAllocator(DeviceAllocator):
         super().__init__()
         self.device = f"cuda:{gpu.index}"
         self._stream, self._pool = gpu.stream, gpu.pool
+        self._slabs = Slabs(self._take, lambda memory: memory.free())
         self._staging = cuda.pagelocked_empty(_STAGED, np.uint8)
 
     def _allocate(self, nbytes: int) -> tuple[Any, int]:
+        return self._slabs.allocate(nbytes)
+
+    def _take(self, nbytes: int) -> tuple[Any, int]:
+        # the pool rounds sizes up by as much as a sixteenth, though not a slab's
+        take = cuda.mem_alloc if MOST < nbytes != SLAB else self._pool.allocate
         try:
-            memory = self._pool.allocate(max(1, nbytes))
+            memory = take(max(1, nbytes))
         except cuda.MemoryError as error:
             raise AllocationError(
                 f"{self.device}: {nbytes:,} bytes were asked for, {self.available():,} are free; "
@@ -33,7 +40,7 @@ class PycudaAllocator(DeviceAllocator):
         return memory, int(memory)
 
     def _free(self, handle: Any) -> None:  # noqa: ANN401 - the ABC's signature
-        handle.free()  # back to the pool; later uses come later on the same stream
+        self._slabs.free(handle)  # the pool's later uses come later on the same stream
 
     def _copy_from_host(self, dst: Buffer, offset: int, src: Bytes) -> None:
         # from pageable memory the call returns once the bytes are staged, so `src` may change
