@@ -91,10 +91,10 @@ def test_three_votes_on_every_op_and_dtype(on_gpu):
     assert not wrong and three > 100
 
 
-#: In a fresh process: what a model takes of the device at its full context, beside the plan. A
-#: small model ran before, so that libraries and the kernels' code are there.
+#: In a fresh process: what a model takes of the device at its full context, beside the plan. One
+#: of a single layer ran before, so that libraries and the kernels' code are there.
 MEMORY_OF = """
-import json, sys
+import gc, json, sys
 import models
 from core.registry import default_registry
 from models.checkpoint import read_checkpoint
@@ -103,18 +103,20 @@ from models.setting import Options
 shape, backend = sys.argv[1:]
 registry = default_registry()
 device = registry.backend(backend).allocator
+def used(name):
+    with models.load(f"random:{name}", backend) as model:
+        model.session.prefill([1] * (model.session.max_context - 2))
+        model.session.step()
+        device.synchronize()
+        return device.stats.allocated, device.available()
 whole = device.available()
-with models.load("stories-llama2", backend) as model:
-    model.generate("Once", max_new_tokens=4).run()
+used(f"{shape}:1")
+gc.collect()
 free, held = device.available(), device.stats.allocated
 planned = make_plan(read_checkpoint(f"random:{shape}", registry), Options(backend), registry)
-with models.load(f"random:{shape}", backend) as model:
-    session = model.session
-    session.prefill([1] * (session.max_context - 2))
-    session.step()
-    device.synchronize()
-    print(json.dumps({"planned": planned["at_context"]["total"], "code": whole - free,
-                      "taken": device.stats.allocated - held, "gone": free - device.available()}))
+taken, left = used(shape)
+print(json.dumps({"planned": planned["at_context"]["total"], "code": whole - free,
+                  "taken": taken - held, "gone": free - left}))
 """
 
 
