@@ -50,7 +50,8 @@ def int4_dot(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace)
 def _in_integers(call: Call) -> str | None:
     columns, group = call.dims["K"], call.attrs["group_size"]
     if group not in rounding.GROUPS or columns % group:
-        return f"needs whole groups of {rounding.GROUPS}, got {columns} columns in groups of {group}"
+        return (f"needs whole groups of {rounding.GROUPS}, got {columns} columns in groups of "
+                f"{group}")
     return few(call)
 
 

@@ -77,7 +77,7 @@ def _make(group):
     return dot
 
 
-by_32, by_64, by_128, by_256 = (_make(group) for group in GROUPS)
+by_32, by_64, by_128 = (_make(group) for group in GROUPS)
 
 
 @njit(_nrt=False)
@@ -89,10 +89,8 @@ def row(first, begins, second, second_begins, x_scales, codes, scales, zeros, bi
             y = by_32(first, begins, second, second_begins, x_scales, t, codes, scales, n, size)
         elif group == 64:
             y = by_64(first, begins, second, second_begins, x_scales, t, codes, scales, n, size)
-        elif group == 128:
-            y = by_128(first, begins, second, second_begins, x_scales, t, codes, scales, n, size)
         else:
-            y = by_256(first, begins, second, second_begins, x_scales, t, codes, scales, n, size)
+            y = by_128(first, begins, second, second_begins, x_scales, t, codes, scales, n, size)
         leave(y, scales, zeros, bias, out, sums, rows, groups, np.float32(8), t, n)
 
 

@@ -13,6 +13,7 @@ from cpu_numba.kernels.compiled.lanes import ahead, fma, splat, total
 from cpu_numba.kernels.compiled.rounding import FINER, GROUPS, round_row
 from cpu_numba.kernels.compiled.share import claim
 
+
 def _make(group):
     """dots(...) for that size of groups: a loop whose length is known when it is compiled."""
     @njit(_nrt=False)
@@ -40,7 +41,7 @@ def _make(group):
     return dots
 
 
-by_32, by_64, by_128, by_256 = (_make(group) for group in GROUPS)
+by_32, by_64, by_128 = (_make(group) for group in GROUPS)
 
 
 @njit(_nrt=False)
@@ -53,10 +54,8 @@ def two_rows(first, second, x_scales, codes, scales, zeros, bias, out, sums, tok
             y, z = by_32(first, second, x_scales, t, codes, scales, n, last, size)
         elif group == 64:
             y, z = by_64(first, second, x_scales, t, codes, scales, n, last, size)
-        elif group == 128:
-            y, z = by_128(first, second, x_scales, t, codes, scales, n, last, size)
         else:
-            y, z = by_256(first, second, x_scales, t, codes, scales, n, last, size)
+            y, z = by_128(first, second, x_scales, t, codes, scales, n, last, size)
         leave(y, scales, zeros, bias, out, sums, rows, groups, np.float32(0), t, n)
         if m < rows:
             leave(z, scales, zeros, bias, out, sums, rows, groups, np.float32(0), t, m)

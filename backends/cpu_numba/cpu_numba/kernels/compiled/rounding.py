@@ -15,8 +15,8 @@ from cpu_numba.kernels.compiled.lanes import fma, larger, largest, load, splat, 
 
 MOST = np.float32(32767)
 FINER = np.float32(65000)  # what is left of an element is half a unit at most: 32,500 of these
-#: Columns of a group: of 256, 8-bit codes times `first` still sum to less than 2^31.
-GROUPS = (32, 64, 128, 256)
+#: Columns of a group: of 128, 8-bit codes times `first` sum to less than 2^30.
+GROUPS = (32, 64, 128)
 _TINY = np.float32(1e-30)  # MOST by less would be infinite
 
 

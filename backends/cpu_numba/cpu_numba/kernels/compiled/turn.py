@@ -15,10 +15,11 @@ from cpu_numba.kernels.compiled import emit, pairs
 def turn(typing_context, source, start, skip, rows, count, target, at, step, lanes):
     """target[at + step * u : ...][:lanes] = unit u of 16 rows, which begin `skip` apart.
 
-    A unit is a float32 or, in a target of words, two bf16 or, if they are signed, two int16. Only `rows` rows and `count` elements of
-    each are read; the others are 0, or in nibbles what a byte of 0 stands for. Sixteen rows fill
-    sixteen lanes. `start` and `skip` count the source's own elements, of which one holds two codes
-    of 4 bits.
+    A unit is a float32 or, in a target of words, two bf16 or, if they are signed, two int16. Only
+    `rows` rows and `count` elements of each are read; the others are 0, or in nibbles what a byte
+    of 0 stands for. Rows of int16 have whole units, and lanes beyond the last repeat it. Sixteen
+    rows fill sixteen lanes. `start` and `skip` count the source's own elements, of which one holds
+    two codes of 4 bits.
     """
     def code(context, builder, signature, args):
         array, place, apart, most, columns, out, to, stride, width = args
@@ -26,23 +27,27 @@ def turn(typing_context, source, start, skip, rows, count, target, at, step, lan
         whole = builder.and_(builder.icmp_signed(">=", most, emit.I64(emit.WIDTH)),
                              builder.icmp_signed(">=", columns, emit.I64(several)))
 
-        def block(limits):
-            rows, here = [], place
-            for limit in limits:
+        def block(limits, some):
+            rows, here, last = [], place, builder.sub(most, emit.I64(1))
+            for number, limit in enumerate(limits):
                 rows.append(_row(context, builder, source, array, here, target, limit))
-                here = builder.add(here, apart)
+                more = builder.icmp_signed("<", emit.I64(number), last)
+                here = builder.add(here, apart if limit is not None else builder.select(
+                    more, apart, emit.I64(0)))
             there = to
             for vector in _transposed(builder, rows):
-                emit.write_words(context, builder, target, out, there, vector,
-                                 None if limits[0] is None else width)
+                emit.write_words(context, builder, target, out, there, vector, some)
                 there = builder.add(there, stride)
 
+        if target.dtype == types.int32:
+            block([None] * emit.WIDTH, width)
+            return context.get_dummy_value()
         with builder.if_else(whole) as (then, otherwise):
             with then:
-                block([None] * emit.WIDTH)
+                block([None] * emit.WIDTH, None)
             with otherwise:
                 block([builder.select(builder.icmp_signed("<", emit.I64(r), most), columns,
-                                      emit.I64(0)) for r in range(emit.WIDTH)])
+                                      emit.I64(0)) for r in range(emit.WIDTH)], width)
         return context.get_dummy_value()
     return types.void(source, types.intp, types.intp, types.intp, types.intp, target, types.intp,
                       types.intp, types.intp), code
