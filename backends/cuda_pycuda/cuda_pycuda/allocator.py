@@ -30,7 +30,8 @@ class PycudaAllocator(DeviceAllocator):
 
     def _take(self, nbytes: int) -> tuple[Any, int]:
         # the pool rounds sizes up by as much as a sixteenth, though not a slab's
-        take = cuda.mem_alloc if MOST < nbytes != SLAB else self._pool.allocate
+        alone = nbytes > MOST and nbytes != SLAB
+        take = cuda.mem_alloc if alone else self._pool.allocate
         try:
             memory = take(max(1, nbytes))
         except cuda.MemoryError as error:
