@@ -97,7 +97,7 @@ def markdown(report: Report, command: str) -> str:
             "varies by machine.", ""]
     table = _table(["op", "dtypes", *backends],
                    [[op, dtypes, *(s for s, _ in row)] for op, dtypes, row in rows(report)])
-    names = list(dict.fromkeys(n for b in backends for n in report.properties.get(b, {})))
+    names = sorted({n for b in backends for n in report.properties.get(b, {})})
     by_backend = [[report.properties.get(b, {}).get(n) for b in backends] for n in names]
     properties = _table(["property", *backends], [
         [name, *(status(c, None) if c else "not yet run" for c in row)]
@@ -126,7 +126,10 @@ def _used(cell: Counts) -> str:
 
 
 def _remarks(report: Report) -> list[str]:
-    """What must not be overlooked: tolerances of their own, known failures, refusals."""
+    """What must not be overlooked: tolerances of their own, known failures, refusals.
+
+    Sorted, so that the order in which tests ran does not show.
+    """
     lines = [f"own tolerance of {kernel}: {t}" for b in report.backends
              for kernel, t in sorted(report.own_tolerances.get(b, {}).items())]
     lines += [f"known failure {test}: {why}" for b in report.backends
@@ -134,10 +137,12 @@ def _remarks(report: Report) -> list[str]:
     lines += [f"{b}: not run since these sources changed: {', '.join(files)}"
               for b, files in sorted(report.unverified.items()) if files and report.matrix[b]]
     lines += [f"{b} {op} {dtypes} refused: {reason}" for b in report.backends
-              for op, found in report.matrix[b].items() for dtypes, cell in found.items()
-              if cell.offered for reason in cell.reasons]
+              for op, found in sorted(report.matrix[b].items())
+              for dtypes, cell in sorted(found.items())
+              if cell.offered for reason in sorted(cell.reasons)]
     lines += [f"property {name} refused: {reason}" for b in report.backends
-              for name, cell in report.properties.get(b, {}).items() for reason in cell.reasons]
+              for name, cell in sorted(report.properties.get(b, {}).items())
+              for reason in sorted(cell.reasons)]
     return lines
 
 

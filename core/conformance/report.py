@@ -206,9 +206,9 @@ def uncovered(report: Mapping[str, Any], backend: str, sources: Mapping[str, Pat
 
 
 def _plain(found: Any) -> Any:  # noqa: ANN401 - nested tables of Counts
-    """Counts as dicts, without the fields that say nothing."""
+    """Counts as dicts, without the fields that say nothing, sorted: tests may run in any order."""
     if isinstance(found, Counts):
         always = {"passed", "failed", "skipped", "budget_used"}
         return {k: v for k, v in asdict(found).items()
                 if k in always or v != getattr(Counts(), k)}
-    return {k: _plain(v) for k, v in found.items()}
+    return {k: _plain(v) for k, v in sorted(found.items())}
