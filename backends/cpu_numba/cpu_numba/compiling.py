@@ -30,6 +30,8 @@ def bound(function: Any, *args: Any) -> Launch:  # noqa: ANN401 - a Numba dispat
 
 
 def _type(value: Any) -> types.Type:  # noqa: ANN401
+    if isinstance(value, tuple):  # a NamedTuple of arrays, or None for an absent one
+        return types.NamedTuple([_type(v) for v in value], type(value))
     if not isinstance(value, np.ndarray):
         return typeof(value)
     if not value.flags.c_contiguous:

@@ -8,18 +8,21 @@ from core.dtype import f32
 from core.tensor import TensorSpec
 from cpu_numba.compiling import bound
 from cpu_numba.kernels import linear
-from cpu_numba.kernels.compiled import blocks, pairs
+from cpu_numba.kernels.compiled import blocks, integers, pairs, rounding
 from cpu_numba.kernels.declare import kernels
 from cpu_numba.kernels.flat import flat, wide
 from cpu_numba.kernels.quantized import DTYPES, whole_bytes
 
+INTEGERS = np.dtype(np.int32)
+
 
 def _pieces(tokens, columns, groups, zeros):
-    """Sizes of the scratch: turned tokens; panels, totals and factors; sums of groups."""
+    """Sizes of the scratch: turned tokens; panels, totals and factors; sums of groups, their scales
+    and tokens in integers."""
     workers, padded = numba.get_num_threads(), -(-tokens // 4) * 4
     return (padded * (-(-columns // 32) * 32), workers * blocks.ROWS * blocks.DEPTH,
             workers * padded * blocks.ROWS, workers * 2 * groups * blocks.ROWS,
-            tokens * groups if zeros else 0)
+            tokens * groups if zeros else 0, tokens * groups, -(-tokens * columns // 2))
 
 
 def _scratch(call: Call) -> TensorSpec:
@@ -28,20 +31,33 @@ def _scratch(call: Call) -> TensorSpec:
                       f32)
 
 
+def _unit(x, weights, out, group):
+    """What panels hold: pairs of bf16 where x has them, the weights fit in them and the machine
+    multiplies them; else codes in pairs of integers where it does that, no rounding of a result to
+    16 bits is lost, and groups are such that no sum overflows; else float32."""
+    if (pairs.PAIRED and x.dtype == np.uint16 and group % 2 == 0
+            and weights.dtype not in (np.float32, np.int16)):
+        return pairs.PAIR
+    codes = weights.dtype in (np.int8, np.uint8)
+    if (integers.FAST and codes and x.itemsize == out.itemsize == 2 and group in rounding.GROUPS
+            and x.shape[1] % group == 0):
+        return INTEGERS
+    return pairs.FLOAT
+
+
 def _product(x, weights, scales, zeros, bias, out, workspace, each, group, middle=0):
-    """Pairs of bf16 are multiplied where x has them, the weights fit in them, and the machine can;
-    everything else as float32."""
     tokens, columns = x.shape
-    paired = (pairs.PAIRED and x.dtype == np.uint16 and group % 2 == 0
-              and weights.dtype not in (np.float32, np.int16))
-    unit = 2 if paired else 1
-    kind = pairs.PAIR if paired else pairs.FLOAT
+    kind = _unit(x, weights, out, group)
+    unit = 1 if kind == pairs.FLOAT else 2
     sizes = _pieces(tokens, columns, -(-columns // group), zeros is not None)
-    turned, panels, totals, factors, sums = np.split(workspace, np.cumsum(sizes)[:-1])
+    turned, panels, totals, factors, sums, x_scales, shorts = np.split(workspace,
+                                                                       np.cumsum(sizes)[:-1])
     turned = turned[:turned.size // unit]
+    rounded = rounding.Rounded(shorts.view(np.int16), None,
+                               x_scales if kind == INTEGERS else x_scales[:0])
     return bound(blocks.product, flat(x), flat(weights), flat(scales), flat(zeros),
                  np.float32(middle), wide(bias), flat(out), turned.view(kind), panels.view(kind),
-                 totals, factors, sums, tokens, len(weights), columns,
+                 totals, factors, sums, rounded, tokens, len(weights), columns,
                  -(-columns // 32) * 32 // unit, each, unit, group,
                  numba.get_num_threads(), np.zeros(1, np.int64))
 

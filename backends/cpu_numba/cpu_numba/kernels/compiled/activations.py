@@ -10,7 +10,7 @@ from cpu_numba.kernels.compiled.exponential import exp
 from cpu_numba.kernels.compiled.lanes import get, load, load_some, put, splat, store, store_some
 
 
-@njit
+@njit(_nrt=False)
 def rotate_token(x, position, frequencies, out, start, heads, half, interleaved):
     apart, step = (1, 2) if interleaved else (half, 1)
     for i in range(half):
@@ -38,13 +38,13 @@ def rotate_many(x, positions, frequencies, out, tokens, heads, half, interleaved
                      interleaved)
 
 
-@njit
+@njit(_nrt=False)
 def silu_lanes(gate, up):
     one = splat(np.float32(1))
     return gate / (one + exp(splat(np.float32(0)) - gate)) * up
 
 
-@njit
+@njit(_nrt=False)
 def gated(gate, up, out, start, size):
     whole = start + size // 16 * 16
     for i in range(start, whole, 16):

@@ -17,7 +17,7 @@ from cpu_numba.kernels.compiled.softmax import softmax_row
 STRETCH = 128  # positions; their keys or values for one head stay in the first cache
 
 
-@njit
+@njit(_nrt=False)
 def seen_by(token, starts, lens):
     """(sequence of a token, positions that it may see)."""
     s = 0
@@ -26,7 +26,7 @@ def seen_by(token, starts, lens):
     return s, lens[s] - (starts[s + 1] - token) + 1 if lens[s] else 0
 
 
-@njit
+@njit(_nrt=False)
 def score(q, first, cache, at, size):
     """The product of a query and a key of the cache."""
     sums = splat(np.float32(0))
@@ -39,7 +39,7 @@ def score(q, first, cache, at, size):
     return total(sums)
 
 
-@njit
+@njit(_nrt=False)
 def mix(weights, first, cache, places, stride, base, count, out, at, size):
     """out[at:at + size] = the sum of weights[first + j] * the value at places[j]."""
     for i in range(0, size - size % 64, 64):
@@ -64,7 +64,7 @@ def mix(weights, first, cache, places, stride, base, count, out, at, size):
         store_some(out, at + i, p, n)
 
 
-@njit
+@njit(_nrt=False)
 def stretch(q, cache, scales, table, sequence, width, block, kv_heads, head, group, size, first,
             count, query, scale, scores, places, mixed, record):
     """One key/value head over positions first .. first + count - 1. From `record` on in `mixed`,
@@ -88,7 +88,7 @@ def stretch(q, cache, scales, table, sequence, width, block, kv_heads, head, gro
             at + 2, size)
 
 
-@njit
+@njit(_nrt=False)
 def join(mixed, record, step, count, out, at, size):
     """out = what `count` stretches mixed, weighed by their sums relative to the largest score."""
     peak = np.float32(-np.inf)
@@ -107,7 +107,7 @@ def join(mixed, record, step, count, out, at, size):
         store_some(out, at + i, value * splat(np.float32(1) / weight), n)
 
 
-@njit
+@njit(_nrt=False)
 def work(q, cache, scales, table, starts, lens, mixed, scores, places, heads, kv_heads, size, width,
          block, scale, unit):
     """One stretch of one key/value head for one token, unless the token sees nothing of it."""

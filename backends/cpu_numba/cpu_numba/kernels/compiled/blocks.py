@@ -1,5 +1,5 @@
-"""Products of many tokens: 32 rows of weights at a time, turned and widened a stretch of columns at
-a time into a scratch that stays in the second cache, by twelve tokens at a time, turned once.
+"""Products of many tokens: ROWS rows of weights at a time, turned and widened a stretch of columns
+at a time into a scratch that stays in the second cache, by twelve tokens at a time, turned once.
 
 Codes are multiplied as they are, and a group's sums by its scale: a matrix of floats is one group
 with the scale 1. On the machine this was measured on that is faster than expanding for BLAS, whose
@@ -11,21 +11,22 @@ from numba import njit, prange
 
 from cpu_numba.kernels.compiled.groups import group_sums
 from cpu_numba.kernels.compiled.lanes import fma, load, load_some, splat, store, store_some
+from cpu_numba.kernels.compiled.rounding import round_row
 from cpu_numba.kernels.compiled.share import claim
 from cpu_numba.kernels.compiled.tile import ROWS, by_four, by_six
 from cpu_numba.kernels.compiled.turn import turn
 
-DEPTH = 512  # units of weights turned at a time: 64 KiB
+DEPTH = 512  # units of weights turned at a time: 32 or 64 KiB
 TOKENS = 12
 
 
-@njit
+@njit(_nrt=False)
 def block_of(first, tokens):
     """How many tokens are multiplied together from `first` on: 12, or 4 or 8 if that is enough."""
     return min(TOKENS, (tokens - first + 3) // 4 * 4)
 
 
-@njit
+@njit(_nrt=False)
 def turn_tokens(x, turned, first, tokens, size, unit, units):
     """A block of tokens as [units, tokens of the block]; tokens beyond the last are 0."""
     many = block_of(first, tokens)
@@ -34,7 +35,7 @@ def turn_tokens(x, turned, first, tokens, size, unit, units):
              first * units + column // unit * many, many, many)
 
 
-@njit
+@njit(_nrt=False)
 def turn_scales(scales, zeros, middle, first, count, groups, turned, offsets):
     """Of 32 rows, group by group; offsets are scale * (zero - middle)."""
     for n in range(ROWS):
@@ -45,7 +46,7 @@ def turn_scales(scales, zeros, middle, first, count, groups, turned, offsets):
                 offsets[at] = turned[at] * (zeros[place] - middle) if n < count else np.float32(0)
 
 
-@njit
+@njit(_nrt=False)
 def begin(bias, first, count, tokens, sums, groups, offsets, totals):
     """The totals before any product is added."""
     for n in range(0, ROWS, 16):
@@ -60,25 +61,25 @@ def begin(bias, first, count, tokens, sums, groups, offsets, totals):
             store(totals, t * ROWS + n, value)
 
 
-@njit
-def multiply(turned, units, panel, column, depth, unit, group, tokens, scales, totals):
+@njit(_nrt=False)
+def multiply(turned, units, panel, column, depth, unit, group, tokens, scales, x_scales, totals):
     """totals += columns column .. column + depth - 1 of every token times the panel, by groups."""
     now, begun = -(-depth // unit), ((column // group + 1) * group - column) // unit
-    scale = scales[column // group * ROWS:]
+    scale, skip = scales[column // group * ROWS:], x_scales.size // max(1, tokens)
     for first in range(0, tokens, TOKENS):
         many = block_of(first, tokens)
         x_at = first * units + column // unit * many
         for part in range(0, many, 6 if many == TOKENS else 4):
-            at = (first + part) * ROWS
+            at, x_scale = (first + part) * ROWS, (first + part) * skip + column // group
             if many == TOKENS:
                 by_six(turned, x_at + part, many, panel, now, begun, -(-group // unit), scale,
-                       totals, at)
+                       x_scales, x_scale, skip, totals, at)
             else:
                 by_four(turned, x_at + part, many, panel, now, begun, -(-group // unit), scale,
-                        totals, at)
+                        x_scales, x_scale, skip, totals, at)
 
 
-@njit
+@njit(_nrt=False)
 def finish(totals, out, first, count, tokens, rows):
     for t in range(tokens):
         for n in range(0, count, 16):
@@ -89,7 +90,7 @@ def finish(totals, out, first, count, tokens, rows):
                 store_some(out, t * rows + first + n, value, count - n)
 
 
-@njit
+@njit(_nrt=False)
 def turn_weights(weights, start, packed, count, column, depth, each, unit, panel):
     """Columns column .. column + depth - 1 of 32 rows as [units, rows]."""
     for n in range(0, count, 16):
@@ -98,10 +99,10 @@ def turn_weights(weights, start, packed, count, column, depth, each, unit, panel
                  panel, i // unit * ROWS + n, ROWS, 16)
 
 
-@njit
-def share(weights, scales, zeros, middle, bias, out, turned, panel, totals, scale, offset, sums,
-          tokens, rows, size, units, each, unit, group, counter):
-    """32 rows after another, as long as there are unclaimed ones."""
+@njit(_nrt=False)
+def share(weights, scales, zeros, middle, bias, out, turned, x_scales, panel, totals, scale, offset,
+          sums, tokens, rows, size, units, each, unit, group, counter):
+    """ROWS rows after another, as long as there are unclaimed ones."""
     groups, packed, span = -(-size // group), -(-size // each), DEPTH * unit
     first = claim(counter, ROWS)
     while first < rows:
@@ -111,26 +112,34 @@ def share(weights, scales, zeros, middle, bias, out, turned, panel, totals, scal
         for column in range(0, size, span):
             depth = min(span, size - column)
             turn_weights(weights, first * packed, packed, count, column, depth, each, unit, panel)
-            multiply(turned, units, panel, column, depth, unit, group, tokens, scale, totals)
+            multiply(turned, units, panel, column, depth, unit, group, tokens, scale, x_scales,
+                     totals)
         finish(totals, out, first, count, tokens, rows)
         first = claim(counter, ROWS)
 
 
 @njit(parallel=True, cache=True)
 def product(x, weights, scales, zeros, middle, bias, out, turned, panels, totals, factors, sums,
-            tokens, rows, size, units, each, unit, group, threads, counter):
+            rounded, tokens, rows, size, units, each, unit, group, threads, counter):
     """out[t,n] = x[t] · w[n] + bias[n]; an element of weights is `each` columns, a unit of the
     panels `unit` of them, and `turned` has room for `units`. The scratch: `turned` for x, a piece
-    for each thread of `panels`, `totals` and `factors`, and `sums` of x's groups for zeros."""
+    for each thread of `panels`, `totals` and `factors`, `sums` of x's groups for zeros, and
+    `rounded` for x in integers, where panels hold those."""
     counter[0] = 0
     if sums.size:
         group_sums(x, sums, tokens, size, group)
     for b in prange(-(-tokens // TOKENS)):
-        turn_tokens(x, turned, b * TOKENS, tokens, size, unit, units)
+        if rounded.scales.size:
+            for t in range(b * TOKENS, min(tokens, (b + 1) * TOKENS)):
+                round_row(x, t, size, group, rounded)
+            turn_tokens(rounded.first, turned, b * TOKENS, tokens, size, unit, units)
+        else:
+            turn_tokens(x, turned, b * TOKENS, tokens, size, unit, units)
     panel, total = panels.size // threads, totals.size // threads
     factor = factors.size // threads
     for i in prange(threads):
         mine = factors[i * factor:(i + 1) * factor]
-        share(weights, scales, zeros, middle, bias, out, turned, panels[i * panel:(i + 1) * panel],
-              totals[i * total:(i + 1) * total], mine[:factor // 2], mine[factor // 2:], sums,
-              tokens, rows, size, units, each, unit, group, counter)
+        share(weights, scales, zeros, middle, bias, out, turned, rounded.scales,
+              panels[i * panel:(i + 1) * panel], totals[i * total:(i + 1) * total],
+              mine[:factor // 2], mine[factor // 2:], sums, tokens, rows, size, units, each, unit,
+              group, counter)

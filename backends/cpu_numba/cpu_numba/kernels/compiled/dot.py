@@ -9,17 +9,19 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from cpu_numba.kernels.compiled.lanes import fma, load_some, put, splat, times, total
+from cpu_numba.kernels.compiled.lanes import ahead, fma, load_some, put, splat, times, total
 from cpu_numba.kernels.compiled.share import claim
 
 
-@njit
+@njit(_nrt=False)
 def dots(a, i, b, j, x, first, size):
     """The products of `size` elements of x with those of a from i on, and of b from j on."""
     p = splat(np.float32(0))
     q, r, s = p, p, p  # four sums hide the latency of an addition
     whole = size // 64 * 64
     for k in range(0, whole, 64):
+        ahead(a, i + k, 64, 1024)
+        ahead(b, j + k, 64, 1024)
         p = times(a, i + k, x, first + k, p)
         q = times(b, j + k, x, first + k, q)
         r = times(a, i + k + 32, x, first + k + 32, r)
@@ -32,7 +34,7 @@ def dots(a, i, b, j, x, first, size):
     return total(p + r), total(q + s)
 
 
-@njit
+@njit(_nrt=False)
 def product_rows(x, weight, bias, out, tokens, rows, size, n):
     """out[:, n] and, half the rows on, out[:, m]. They stay in the first cache for all tokens."""
     m = n + (rows + 1) // 2
@@ -43,7 +45,7 @@ def product_rows(x, weight, bias, out, tokens, rows, size, n):
             put(out, t * rows + m, z + bias[m] if bias.size else z)
 
 
-@njit
+@njit(_nrt=False)
 def product_share(x, weight, bias, out, tokens, rows, size, counter, piece):
     half, n = (rows + 1) // 2, claim(counter, piece)
     while n < half:
@@ -63,19 +65,19 @@ def product(x, weight, bias, out, tokens, rows, size, threads, counter, piece):
             product_share(x, weight, bias, out, tokens, rows, size, counter, piece)
 
 
-@njit
+@njit(_nrt=False)
 def silu(x):
     return x / (np.float32(1) + math.exp(-x))
 
 
-@njit
+@njit(_nrt=False)
 def gated_row(x, gate, up, out, tokens, rows, size, n):
     for t in range(tokens):
         g, u = dots(gate, n * size, up, n * size, x, t * size, size)
         put(out, t * rows + n, silu(g) * u)
 
 
-@njit
+@njit(_nrt=False)
 def gated_share(x, gate, up, out, tokens, rows, size, counter, piece):
     n = claim(counter, piece)
     while n < rows:

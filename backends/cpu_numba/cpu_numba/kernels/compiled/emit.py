@@ -9,7 +9,10 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
+from cpu_numba.kernels.compiled import machine
+
 WIDTH = 16
+_MASKS_ALL = machine.has("avx512bw")
 F32, I32, I64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 FLOATS, WORDS = ir.VectorType(F32, WIDTH), ir.VectorType(I32, WIDTH)
 _HALVES, _SHORTS = ir.VectorType(ir.HalfType(), WIDTH), ir.VectorType(ir.IntType(16), WIDTH)
@@ -61,9 +64,22 @@ def read(context, builder, kind, array, index, count=None, width=WIDTH):
         value = builder.load(source)
         value.align = kind.dtype.bitwidth // 8
         return value
+    if kind.dtype.bitwidth < 32 and not _MASKS_ALL:
+        return _copied(builder, source, result, count)
     return call(builder, f"llvm.masked.load.v{width}{_suffix(kind)}.p0", result, [
         source, I32(kind.dtype.bitwidth // 8), mask(builder, count, width),
         ir.Constant(result, None)])
+
+
+def _copied(builder, source, result, count):
+    """The first `count` elements by way of memory: AVX2 masks no elements under 32 bits, and LLVM
+    would make a branch of each, which took most of the time that a product took to compile."""
+    most = I64(result.count)
+    count = builder.select(builder.icmp_signed("<", count, most), count, most)
+    room = cgutils.alloca_once(builder, result)
+    builder.store(ir.Constant(result, None), room)
+    cgutils.raw_memcpy(builder, room, source, count, result.element.width // 8)
+    return builder.load(room)
 
 
 def write(context, builder, kind, array, index, value, count=None):

@@ -11,7 +11,7 @@ _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _HIGHEST, _LOWEST = np.float32(88.7), np.float32(-87.3)
 
 
-@njit
+@njit(_nrt=False)
 def exp(x):
     """Within 2 ULP: exp(x) = 2^n * p(x - n ln 2), p of degree 6 (the coefficients of Cephes' expf).
     0 below -87.3, infinity above 88.7."""

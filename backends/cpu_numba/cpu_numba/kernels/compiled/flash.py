@@ -19,7 +19,7 @@ KEYS = 64  # a block: four vectors of scores
 QUERIES = 128  # rows of a tile, over all query heads of a group
 
 
-@njit
+@njit(_nrt=False)
 def fetch(cache, scales, table, sequence, width, block, kv_heads, head, size, first, count, keys,
           values, row):
     """keys[i, j] and values[j, i] = dimension i at position first + j; 0 in keys past `count`."""
@@ -40,7 +40,7 @@ def fetch(cache, scales, table, sequence, width, block, kv_heads, head, size, fi
             keys[i * KEYS + j] = np.float32(0)
 
 
-@njit
+@njit(_nrt=False)
 def score_block(q, query, keys, size, scores):
     """scores[j] = the query times key j of the block."""
     a = splat(np.float32(0))
@@ -57,7 +57,7 @@ def score_block(q, query, keys, size, scores):
     store(scores, 48, d)
 
 
-@njit
+@njit(_nrt=False)
 def mix_block(scores, count, values, size, keep, out, at):
     """out[at:at + size] = keep * itself + the sum of scores[j] * value j."""
     old = splat(keep)
@@ -82,7 +82,7 @@ def mix_block(scores, count, values, size, keep, out, at):
         store_some(out, at + i, a, n)
 
 
-@njit
+@njit(_nrt=False)
 def tile(q, cache, scales, table, sequence, width, block, heads, kv_heads, head, size, first,
          tokens, seen, scale, out, scratch):
     """Tokens first .. first + tokens - 1 of a sequence, the first of which sees `seen` keys."""

@@ -7,13 +7,13 @@ sums of x are made once a call.
 import numpy as np
 from numba import njit, prange
 
-from cpu_numba.kernels.compiled.lanes import ahead, fma, get, load, load_some, put, splat, total
+from cpu_numba.kernels.compiled.lanes import fma, get, load, load_some, put, splat, total
 from cpu_numba.kernels.compiled.nibbles import high, high_some, low, low_some
 from cpu_numba.kernels.compiled.rows import convert_row
 from cpu_numba.kernels.compiled.share import claim
 
 
-@njit
+@njit(_nrt=False)
 def group_sums(x, sums, tokens, size, group):
     """sums[t,g] = the sum of group g of x[t]."""
     groups = -(-size // group)
@@ -29,7 +29,7 @@ def group_sums(x, sums, tokens, size, group):
             sums[t * groups + g] = total(s)
 
 
-@njit
+@njit(_nrt=False)
 def dots8(codes, i, j, scales, place, other, x, first, size, group):
     """sum(scale * code * x) over two rows of bytes, which begin at i and j and their scales at
     `place` and `other`; a group's scale multiplies its sum of lanes."""
@@ -57,7 +57,7 @@ def dots8(codes, i, j, scales, place, other, x, first, size, group):
     return total(p), total(q)
 
 
-@njit
+@njit(_nrt=False)
 def split(x, halves, tokens, size):
     """halves[t] = x[t] at even places, then a sixteenth of it at odd ones: as nibbles unpack."""
     half = (size + 1) // 2
@@ -70,44 +70,18 @@ def split(x, halves, tokens, size):
             halves[(2 * t + 1) * half + half - 1] = np.float32(0)
 
 
-@njit
+@njit(_nrt=False)
 def piece4(codes, start, halves, even, odd):
     """Lanes whose total is the product of 16 bytes of codes with x."""
     return fma(high(codes, start), load(halves, odd), low(codes, start) * load(halves, even))
 
 
-@njit
+@njit(_nrt=False)
 def dot4(codes, start, scales, place, halves, even, odd, size, group):
     """As dot8 over `size` bytes of two codes, `group` bytes a group; `even` and `odd` are where the
     two halves of x begin."""
     row = splat(np.float32(0))
-    other, done = row, 0
-    if group == 16:  # GGUF's
-        for begin in range(0, size - size % 64, 64):
-            i, e, o = start + begin, even + begin, odd + begin
-            ahead(codes, i)
-            row = fma(piece4(codes, i, halves, e, o), splat(scales[place]), row)
-            other = fma(piece4(codes, i + 16, halves, e + 16, o + 16), splat(scales[place + 1]),
-                        other)
-            row = fma(piece4(codes, i + 32, halves, e + 32, o + 32), splat(scales[place + 2]), row)
-            other = fma(piece4(codes, i + 48, halves, e + 48, o + 48), splat(scales[place + 3]),
-                        other)
-            place += 4
-        done = size - size % 64
-    elif group % 64 == 0:
-        for begin in range(0, size - size % group, group):
-            p, q = splat(np.float32(0)), splat(np.float32(0))
-            for j in range(begin, begin + group, 64):
-                i, e, o = start + j, even + j, odd + j
-                ahead(codes, i)
-                p = p + piece4(codes, i, halves, e, o)
-                q = q + piece4(codes, i + 16, halves, e + 16, o + 16)
-                p = p + piece4(codes, i + 32, halves, e + 32, o + 32)
-                q = q + piece4(codes, i + 48, halves, e + 48, o + 48)
-            row = fma(p + q, splat(scales[place]), row)
-            place += 1
-        done = size - size % group
-    for begin in range(done, size, group):
+    for begin in range(0, size, group):
         end = min(size, begin + group)
         p = splat(np.float32(0))
         i = begin
@@ -119,10 +93,10 @@ def dot4(codes, start, scales, place, halves, even, odd, size, group):
             p = fma(high_some(codes, start + i, end - i), load_some(halves, odd + i, end - i), p)
         row = fma(p, splat(scales[place]), row)
         place += 1
-    return total(row + other)
+    return total(row)
 
 
-@njit
+@njit(_nrt=False)
 def offset(scales, zeros, middle, place, sums, first, groups):
     """sum(scale * (zero - middle) * sum of x) over a row's groups."""
     row = splat(np.float32(0))
@@ -133,7 +107,7 @@ def offset(scales, zeros, middle, place, sums, first, groups):
     return total(row)
 
 
-@njit
+@njit(_nrt=False)
 def rows8(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, n):
     """out[:, n] and, half the rows on, out[:, m]: see `dot`."""
     groups, m = -(-size // group), n + (rows + 1) // 2
@@ -146,7 +120,7 @@ def rows8(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, n
             leave(z, scales, zeros, bias, out, sums, rows, groups, np.float32(0), t, m)
 
 
-@njit
+@njit(_nrt=False)
 def leave(y, scales, zeros, bias, out, sums, rows, groups, middle, t, n):
     """out[t, n] = y, less what the zeros take off, plus the bias."""
     if zeros.size:
@@ -154,7 +128,7 @@ def leave(y, scales, zeros, bias, out, sums, rows, groups, middle, t, n):
     put(out, t * rows + n, y + bias[n] if bias.size else y)
 
 
-@njit
+@njit(_nrt=False)
 def share8(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter, piece):
     half, n = (rows + 1) // 2, claim(counter, piece)
     while n < half:
@@ -181,7 +155,7 @@ def product8(x, codes, scales, zeros, bias, out, sums, wide, tokens, rows, size,
                    piece)
 
 
-@njit
+@njit(_nrt=False)
 def row4(halves, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, n):
     """out[:, n]."""
     groups, half = -(-size // group), (size + 1) // 2

@@ -6,14 +6,13 @@ Instruction Set Reference, "VDPBF16PS"). Products of bf16 elements are exact in 
 of 8 bits or fewer are exact in bf16.
 """
 
-import llvmlite.binding
 import numpy as np
 from llvmlite import ir
 
-from cpu_numba.kernels.compiled import emit
+from cpu_numba.kernels.compiled import emit, machine
 
 #: Whether this machine has the instruction.
-PAIRED = bool(llvmlite.binding.get_host_cpu_features().get("avx512bf16", False))
+PAIRED = machine.has("avx512bf16")
 #: The elements of scratch memory that holds pairs, and of scratch that holds float32.
 PAIR, FLOAT = np.dtype(np.uint32), np.dtype(np.float32)
 

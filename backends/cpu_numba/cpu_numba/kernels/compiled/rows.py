@@ -8,7 +8,7 @@ from numba import njit
 from cpu_numba.kernels.compiled.lanes import fma, load, load_some, splat, store, store_some, total
 
 
-@njit
+@njit(_nrt=False)
 def convert_row(source, start, target, first, size):
     """target[first + i] = source[start + i] in the target's type."""
     whole = size // 16 * 16
@@ -19,7 +19,7 @@ def convert_row(source, start, target, first, size):
         store_some(target, first + whole, load_some(source, start + whole, rest), rest)
 
 
-@njit
+@njit(_nrt=False)
 def fill(target, first, size):
     """target[first:first + size] = 0."""
     for i in range(first, first + size):
@@ -38,7 +38,7 @@ def gather(ids, table, out, tokens, size):
         convert_row(table, ids[t] * size, out, t * size, size)
 
 
-@njit
+@njit(_nrt=False)
 def add_row(a, b, out, start, size):
     whole = start + size // 16 * 16
     for i in range(start, whole, 16):
@@ -53,7 +53,7 @@ def add(a, b, out, size):
     add_row(a, b, out, 0, size)
 
 
-@njit
+@njit(_nrt=False)
 def norm_row(x, weight, out, start, size, eps):
     squares = splat(np.float32(0))
     whole = size // 16 * 16

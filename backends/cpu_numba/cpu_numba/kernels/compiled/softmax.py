@@ -9,7 +9,7 @@ from cpu_numba.kernels.compiled.exponential import exp
 from cpu_numba.kernels.compiled.lanes import fma, larger, largest, load, splat, store, total
 
 
-@njit
+@njit(_nrt=False)
 def softmax_row(x, out, start, size, scale):
     """out = exp(scale * x - m) over x[start:], m the largest scale * x. Returns (m, the sum)."""
     peak = np.float32(-np.inf)
@@ -37,7 +37,7 @@ def softmax_row(x, out, start, size, scale):
     return peak, total(sums) + last
 
 
-@njit
+@njit(_nrt=False)
 def scale_row(x, start, size, factor):
     whole = start + size // 16 * 16
     for i in range(start, whole, 16):

@@ -1,18 +1,19 @@
-"""A tile of sums in registers: some tokens by 32 rows of weights, the heart of a product.
+"""A tile of sums in registers: some tokens by 32 or 16 rows of weights, the heart of a product.
 
 Both come turned (`turn`): a lane is a row of weights, and the tokens' units of one place lie side
-by side, so that each is spread over a vector while it is read. Six tokens by two vectors of rows
-are 12 sums of a group and 12 totals over groups: with what is read, the 32 registers of AVX-512.
+by side, so that each is spread over a vector while it is read. Six tokens by 32 rows are 12 of
+AVX-512's 32 registers of sums, and 12 of totals over groups; by 16 rows, 12 of AVX2's 16 of sums.
 """
 
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from cpu_numba.kernels.compiled import emit, pairs
+from cpu_numba.kernels.compiled import emit, integers, machine, pairs
+from cpu_numba.kernels.compiled.integers import int_lanes
 from cpu_numba.kernels.compiled.lanes import lanes
 
-ROWS = 32
+ROWS = 32 if machine.has("avx512f") else 16
 _VECTORS = ROWS // emit.WIDTH
 
 
@@ -21,12 +22,13 @@ def _advance(context, builder, tokens, arrays, args):
     sums, x, x_at, w, w_at = args
     weights = [emit.read(context, builder, arrays[1], w,
                          builder.add(w_at, emit.I64(emit.WIDTH * v))) for v in range(_VECTORS)]
-    element = emit.I32 if arrays[0].dtype == types.uint32 else emit.F32
+    element = emit.F32 if arrays[0].dtype == types.float32 else emit.I32
+    multiply = {types.float32: emit.fma, types.uint32: pairs.dot,
+                types.int32: integers.add_products}[arrays[0].dtype]
     for t in range(tokens):
         token = emit.splat(builder, builder.load(emit.pointer(
             context, builder, arrays[0], x, builder.add(x_at, emit.I64(t)), element)),
             ir.VectorType(element, emit.WIDTH))
-        multiply = pairs.dot if element is emit.I32 else emit.fma
         for place, weight in enumerate(weights, t * _VECTORS):
             new = multiply(builder, weight, token, builder.extract_value(sums, place))
             sums = builder.insert_value(sums, new, place)
@@ -36,33 +38,41 @@ def _advance(context, builder, tokens, arrays, args):
 def _make(tokens):
     """multiply(...): totals += the product of `tokens` tokens and 32 rows, by groups."""
     count = tokens * _VECTORS
-    kind = types.UniTuple(lanes, count)
+    kind, ints = types.UniTuple(lanes, count), types.UniTuple(int_lanes, count)
 
     @intrinsic
-    def blank(typing_context):
+    def blank(typing_context, x):
+        result = ints if x.dtype == types.int32 else kind
+
         def code(context, builder, signature, args):
-            return ir.Constant(context.get_value_type(kind), None)
-        return kind(), code
+            return ir.Constant(context.get_value_type(result), None)
+        return result(x), code
 
     @intrinsic
     def step(typing_context, sums, x, x_at, w, w_at):
         def code(context, builder, signature, args):
             return _advance(context, builder, tokens, (x, w), args)
-        return kind(kind, x, types.intp, w, types.intp), code
+        return sums(sums, x, types.intp, w, types.intp), code
 
     @intrinsic
-    def add(typing_context, sums, scales, scale_at, totals):
+    def add(typing_context, sums, scales, scale_at, x_scales, x_scale_at, skip, totals):
+        """totals + sums times the rows' scales and, of integers, the tokens', `skip` apart."""
         def code(context, builder, signature, args):
-            values, factors, place, result = args
+            values, factors, place, own, here, apart, result = args
             rows = [emit.load(context, builder, scales, factors,
                               builder.add(place, emit.I64(emit.WIDTH * v)))
                     for v in range(_VECTORS)]
             for i in range(count):
-                new = emit.fma(builder, builder.extract_value(values, i), rows[i % _VECTORS],
-                               builder.extract_value(result, i))
+                value, scale = builder.extract_value(values, i), rows[i % _VECTORS]
+                if sums == ints:
+                    value = builder.sitofp(value, emit.FLOATS)
+                    one = emit.load_one(context, builder, x_scales, own, builder.add(
+                        here, builder.mul(apart, emit.I64(i // _VECTORS))))
+                    scale = builder.fmul(scale, emit.splat(builder, one))
+                new = emit.fma(builder, value, scale, builder.extract_value(result, i))
                 result = builder.insert_value(result, new, i)
             return result
-        return kind(kind, scales, types.intp, kind), code
+        return kind(sums, scales, types.intp, x_scales, types.intp, types.intp, kind), code
 
     @intrinsic
     def take(typing_context, array, at):
@@ -85,17 +95,20 @@ def _make(tokens):
             return context.get_dummy_value()
         return types.void(array, types.intp, kind), code
 
-    @njit
-    def multiply(x, x_at, x_step, w, units, first, group, scales, totals, at):
-        """A group is `group` units, the first one `first`."""
+    @njit(_nrt=False)
+    def multiply(x, x_at, x_step, w, units, first, group, scales, x_scales, x_scale_at, skip,
+                 totals, at):
+        """A group is `group` units, the first one `first`. x_scales, for integers, begin at
+        x_scale_at for the first token and group, `skip` apart for tokens."""
         result = take(totals, at)
         u, end, scale_at = 0, min(units, first), 0
         while u < units:
-            sums = blank()
+            sums = blank(x)
             for i in range(u, end):
                 sums = step(sums, x, x_at + i * x_step, w, i * ROWS)
-            result = add(sums, scales, scale_at, result)
+            result = add(sums, scales, scale_at, x_scales, x_scale_at, skip, result)
             u, end, scale_at = end, min(units, end + group), scale_at + ROWS
+            x_scale_at += 1
         leave(totals, at, result)
     return multiply
 

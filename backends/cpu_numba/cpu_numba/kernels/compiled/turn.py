@@ -15,53 +15,63 @@ from cpu_numba.kernels.compiled import emit, pairs
 def turn(typing_context, source, start, skip, rows, count, target, at, step, lanes):
     """target[at + step * u : ...][:lanes] = unit u of 16 rows, which begin `skip` apart.
 
-    A unit is a float32 or, in a target of words, two bf16. Only `rows` rows and `count` elements of
-    each are read; the others are 0, or in nibbles what a byte of 0 stands for. Sixteen rows fill
-    sixteen lanes. `start` and `skip` count the source's own elements, of which one holds two codes
-    of 4 bits.
+    A unit is a float32 or, in a target of words, two bf16 or, if they are signed, two int16. Only
+    `rows` rows and `count` elements of each are read; the others are 0, or in nibbles what a byte
+    of 0 stands for. Rows of int16 have whole units, and lanes beyond the last repeat it. Sixteen
+    rows fill sixteen lanes. `start` and `skip` count the source's own elements, of which one holds
+    two codes of 4 bits.
     """
     def code(context, builder, signature, args):
         array, place, apart, most, columns, out, to, stride, width = args
-        several = 2 * emit.WIDTH if target.dtype == types.uint32 else emit.WIDTH
+        several = emit.WIDTH if target.dtype == types.float32 else 2 * emit.WIDTH
         whole = builder.and_(builder.icmp_signed(">=", most, emit.I64(emit.WIDTH)),
                              builder.icmp_signed(">=", columns, emit.I64(several)))
 
-        def block(limits):
-            rows, here = [], place
-            for limit in limits:
-                rows.append(_row(context, builder, source, array, here, several, limit))
-                here = builder.add(here, apart)
+        def block(limits, some):
+            rows, here, last = [], place, builder.sub(most, emit.I64(1))
+            for number, limit in enumerate(limits):
+                rows.append(_row(context, builder, source, array, here, target, limit))
+                more = builder.icmp_signed("<", emit.I64(number), last)
+                here = builder.add(here, apart if limit is not None else builder.select(
+                    more, apart, emit.I64(0)))
             there = to
             for vector in _transposed(builder, rows):
-                emit.write_words(context, builder, target, out, there, vector,
-                                 None if limits[0] is None else width)
+                emit.write_words(context, builder, target, out, there, vector, some)
                 there = builder.add(there, stride)
 
+        if target.dtype == types.int32:
+            block([None] * emit.WIDTH, width)
+            return context.get_dummy_value()
         with builder.if_else(whole) as (then, otherwise):
             with then:
-                block([None] * emit.WIDTH)
+                block([None] * emit.WIDTH, None)
             with otherwise:
                 block([builder.select(builder.icmp_signed("<", emit.I64(r), most), columns,
-                                      emit.I64(0)) for r in range(emit.WIDTH)])
+                                      emit.I64(0)) for r in range(emit.WIDTH)], width)
         return context.get_dummy_value()
     return types.void(source, types.intp, types.intp, types.intp, types.intp, target, types.intp,
                       types.intp, types.intp), code
 
 
-def _row(context, builder, kind, array, index, several, count):
-    """`several` elements of a row as words: float32, or pairs."""
+def _row(context, builder, kind, array, index, target, count):
+    """The elements of a row that fill sixteen words of the target: float32, or pairs."""
     if kind.dtype == types.uint8:
-        return _nibbles(context, builder, kind, array, index, several, count)
-    if several == emit.WIDTH:
+        return _nibbles(context, builder, kind, array, index, target, count)
+    if target.dtype == types.float32:
         return builder.bitcast(emit.load(context, builder, kind, array, index, count), emit.WORDS)
+    several = 2 * emit.WIDTH
     value = emit.read(context, builder, kind, array, index, count, several)
-    if kind.dtype == types.uint16:
+    if kind.dtype != types.int8:  # bf16 for pairs of bf16, int16 for pairs of int16
         return builder.bitcast(value, emit.WORDS)
+    if target.dtype == types.int32:
+        return builder.bitcast(builder.sext(value, ir.VectorType(ir.IntType(16), several)),
+                               emit.WORDS)
     return pairs.rounded(builder, builder.sitofp(value, ir.VectorType(emit.F32, several)))
 
 
-def _nibbles(context, builder, kind, array, index, several, count):
+def _nibbles(context, builder, kind, array, index, target, count):
     """Codes from 8, the middle; a byte holds the one of an even place, then of an odd one."""
+    several = emit.WIDTH if target.dtype == types.float32 else 2 * emit.WIDTH
     if count is not None:
         count = builder.lshr(builder.add(count, emit.I64(1)), emit.I64(1))
     value = emit.read(context, builder, kind, array, index, count, several // 2)
@@ -69,6 +79,9 @@ def _nibbles(context, builder, kind, array, index, several, count):
         word = builder.zext(value, emit.WORDS)
         both = builder.or_(word, builder.shl(word, emit.words(12)))
         halves = ir.VectorType(ir.IntType(16), several)
+        if target.dtype == types.int32:
+            low = builder.and_(builder.bitcast(both, halves), ir.Constant(halves, [15] * several))
+            return builder.bitcast(builder.sub(low, ir.Constant(halves, [8] * several)), emit.WORDS)
         return pairs.of_codes(builder, builder.bitcast(both, halves))
     four = ir.Constant(value.type, [4] * (several // 2))
     low, high = builder.and_(value, ir.Constant(value.type, [15] * (several // 2))), builder.lshr(

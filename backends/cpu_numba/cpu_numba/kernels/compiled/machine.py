@@ -1,0 +1,15 @@
+"""What the machine that is compiled for can do."""
+
+import llvmlite.binding
+from numba import config
+
+
+def has(feature):
+    """Whether it has an instruction set, by LLVM's name for it, such as "avx512f".
+
+    NUMBA_CPU_FEATURES counts here as it does for Numba itself, so that the kernels of a lesser
+    machine can be tested on this one.
+    """
+    if config.CPU_FEATURES is not None:
+        return f"+{feature}" in config.CPU_FEATURES.split(",")
+    return bool(llvmlite.binding.get_host_cpu_features().get(feature, False))
