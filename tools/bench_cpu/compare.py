@@ -197,6 +197,7 @@ def main() -> int:
           f"{args.tokens} tokens; tokens/s: ours, llama.cpp, ratio", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         rows = [row for s in args.shapes for w in args.weights
                 for row in compare(s, w, folder, args)]
     print("\n".join(sorted({r["version"] for r in rows} | {r["llama"] for r in rows})))

@@ -32,10 +32,10 @@ def _scratch(call: Call) -> TensorSpec:
 
 
 def _unit(x, weights, out, group):
-    """What panels hold: pairs of bf16 where x has them, the weights fit in them and the machine
-    multiplies them; else codes in pairs of integers where it does that, no rounding of a result to
+    """What panels hold: pairs of bf16 where x has them, the weights fit in them and the machine is
+    faster with them; else codes in pairs of integers where it does that, no rounding of a result to
     16 bits is lost, and groups are such that no sum overflows; else float32."""
-    if (pairs.PAIRED and x.dtype == np.uint16 and group % 2 == 0
+    if (pairs.FASTER and x.dtype == np.uint16 and group % 2 == 0
             and weights.dtype not in (np.float32, np.int16)):
         return pairs.PAIR
     codes = weights.dtype in (np.int8, np.uint8)
@@ -55,8 +55,8 @@ def _product(x, weights, scales, zeros, bias, out, workspace, each, group, middl
     turned = turned[:turned.size // unit]
     rounded = rounding.Rounded(shorts.view(np.int16), None,
                                x_scales if kind == INTEGERS else x_scales[:0])
-    return bound(blocks.product, flat(x), flat(weights), flat(scales), flat(zeros),
-                 np.float32(middle), wide(bias), flat(out), turned.view(kind), panels.view(kind),
+    return bound(blocks.product, flat(x), flat(weights), None if scales is None else flat(scales),
+                 flat(zeros),                 np.float32(middle), wide(bias), flat(out), turned.view(kind), panels.view(kind),
                  totals, factors, sums, rounded, tokens, len(weights), columns,
                  -(-columns // 32) * 32 // unit, each, unit, group,
                  numba.get_num_threads(), np.zeros(1, np.int64))

@@ -1,5 +1,5 @@
 """Products of many tokens: ROWS rows of weights at a time, turned and widened a stretch of columns
-at a time into a scratch that stays in the second cache, by twelve tokens at a time, turned once.
+at a time into a scratch that stays in the first cache, by twelve tokens at a time, turned once.
 
 Codes are multiplied as they are, and a group's sums by its scale: a matrix of floats is one group
 with the scale 1. On the machine this was measured on that is faster than expanding for BLAS, whose
@@ -13,10 +13,10 @@ from cpu_numba.kernels.compiled.groups import group_sums
 from cpu_numba.kernels.compiled.lanes import fma, load, load_some, splat, store, store_some
 from cpu_numba.kernels.compiled.rounding import round_row
 from cpu_numba.kernels.compiled.share import claim
-from cpu_numba.kernels.compiled.tile import ROWS, by_four, by_six
+from cpu_numba.kernels.compiled.tile import GROUPED, ROWS, WHOLE
 from cpu_numba.kernels.compiled.turn import turn
 
-DEPTH = 512  # units of weights turned at a time: 32 or 64 KiB
+DEPTH = 8192 // ROWS  # units of weights turned at a time: 32 KiB
 TOKENS = 12
 
 
@@ -37,11 +37,13 @@ def turn_tokens(x, turned, first, tokens, size, unit, units):
 
 @njit(_nrt=False)
 def turn_scales(scales, zeros, middle, first, count, groups, turned, offsets):
-    """Of 32 rows, group by group; offsets are scale * (zero - middle)."""
+    """Of ROWS rows, group by group; offsets are scale * (zero - middle)."""
     for n in range(ROWS):
         for g in range(groups):
             at, place = g * ROWS + n, (first + n) * groups + g
-            turned[at] = scales[place] if n < count and scales.size else np.float32(1)
+            turned[at] = np.float32(1)
+            if scales is not None and n < count:
+                turned[at] = scales[place]
             if zeros.size:
                 offsets[at] = turned[at] * (zeros[place] - middle) if n < count else np.float32(0)
 
@@ -61,22 +63,31 @@ def begin(bias, first, count, tokens, sums, groups, offsets, totals):
             store(totals, t * ROWS + n, value)
 
 
-@njit(_nrt=False)
-def multiply(turned, units, panel, column, depth, unit, group, tokens, scales, x_scales, totals):
-    """totals += columns column .. column + depth - 1 of every token times the panel, by groups."""
-    now, begun = -(-depth // unit), ((column // group + 1) * group - column) // unit
-    scale, skip = scales[column // group * ROWS:], x_scales.size // max(1, tokens)
-    for first in range(0, tokens, TOKENS):
-        many = block_of(first, tokens)
-        x_at = first * units + column // unit * many
-        for part in range(0, many, 6 if many == TOKENS else 4):
-            at, x_scale = (first + part) * ROWS, (first + part) * skip + column // group
-            if many == TOKENS:
-                by_six(turned, x_at + part, many, panel, now, begun, -(-group // unit), scale,
-                       x_scales, x_scale, skip, totals, at)
-            else:
-                by_four(turned, x_at + part, many, panel, now, begun, -(-group // unit), scale,
-                        x_scales, x_scale, skip, totals, at)
+def _multiplier(tiles):
+    (most, of_twelve), (fewer, of_fewer) = tiles
+
+    @njit(_nrt=False)
+    def multiply(turned, units, panel, column, depth, unit, group, tokens, scales, x_scales,
+                 totals):
+        """totals += columns column .. column + depth - 1 of every token times the panel, by groups.
+        """
+        now, begun = -(-depth // unit), ((column // group + 1) * group - column) // unit
+        scale, skip = scales[column // group * ROWS:], x_scales.size // max(1, tokens)
+        for first in range(0, tokens, TOKENS):
+            many = block_of(first, tokens)
+            x_at = first * units + column // unit * many
+            for part in range(0, many, most if many == TOKENS else fewer):
+                at, x_scale = (first + part) * ROWS, (first + part) * skip + column // group
+                if many == TOKENS:
+                    of_twelve(turned, x_at + part, many, panel, now, begun, -(-group // unit),
+                              scale, x_scales, x_scale, skip, totals, at)
+                else:
+                    of_fewer(turned, x_at + part, many, panel, now, begun, -(-group // unit),
+                             scale, x_scales, x_scale, skip, totals, at)
+    return multiply
+
+
+multiply_whole, multiply_grouped = _multiplier(WHOLE), _multiplier(GROUPED)
 
 
 @njit(_nrt=False)
@@ -92,7 +103,7 @@ def finish(totals, out, first, count, tokens, rows):
 
 @njit(_nrt=False)
 def turn_weights(weights, start, packed, count, column, depth, each, unit, panel):
-    """Columns column .. column + depth - 1 of 32 rows as [units, rows]."""
+    """Columns column .. column + depth - 1 of ROWS rows as [units, rows]."""
     for n in range(0, count, 16):
         for i in range(0, depth, 16 * unit):
             turn(weights, start + n * packed + (column + i) // each, packed, count - n, depth - i,
@@ -112,8 +123,12 @@ def share(weights, scales, zeros, middle, bias, out, turned, x_scales, panel, to
         for column in range(0, size, span):
             depth = min(span, size - column)
             turn_weights(weights, first * packed, packed, count, column, depth, each, unit, panel)
-            multiply(turned, units, panel, column, depth, unit, group, tokens, scale, x_scales,
-                     totals)
+            if scales is None:
+                multiply_whole(turned, units, panel, column, depth, unit, group, tokens, scale,
+                               x_scales, totals)
+            else:
+                multiply_grouped(turned, units, panel, column, depth, unit, group, tokens, scale,
+                                 x_scales, totals)
         finish(totals, out, first, count, tokens, rows)
         first = claim(counter, ROWS)
 

@@ -105,11 +105,11 @@ def ahead(typing_context, array, index, count, distance):
     """Ask for the lines that lie `distance` bytes after array[index : index + count], literals.
 
     Two threads of Zen 3 read rows of bf16 1.2 times as fast for it, of 8-bit codes 1.2 and of 4-bit
-    codes 1.25 times; rows of float32 no faster, so that nothing is asked for there.
+    codes 1.25 times; rows of float32 no faster there, but 1.1 times on Sapphire Rapids.
     """
     if not (isinstance(count, types.IntegerLiteral) and isinstance(distance, types.IntegerLiteral)):
         raise RequireLiteralValue("count and distance")
-    nbytes = 0 if array.dtype == types.float32 else count.literal_value * array.dtype.bitwidth // 8
+    nbytes = count.literal_value * array.dtype.bitwidth // 8
 
     def code(context, builder, signature, args):
         start = emit.pointer(context, builder, array, *args[:2], ir.IntType(8))

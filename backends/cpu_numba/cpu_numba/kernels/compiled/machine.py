@@ -4,6 +4,11 @@ import llvmlite.binding
 from numba import config
 
 
+def name():
+    """LLVM's name of the processor, such as "znver4"."""
+    return config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
+
+
 def has(feature):
     """Whether it has an instruction set, by LLVM's name for it, such as "avx512f".
 

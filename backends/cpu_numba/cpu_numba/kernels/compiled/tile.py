@@ -1,8 +1,9 @@
-"""A tile of sums in registers: some tokens by 32 or 16 rows of weights, the heart of a product.
+"""A tile of sums in registers: some tokens by 64 or 16 rows of weights, the heart of a product.
 
 Both come turned (`turn`): a lane is a row of weights, and the tokens' units of one place lie side
-by side, so that each is spread over a vector while it is read. Six tokens by 32 rows are 12 of
-AVX-512's 32 registers of sums, and 12 of totals over groups; by 16 rows, 12 of AVX2's 16 of sums.
+by side, so that each is spread over a vector while it is read. Six tokens by 64 rows are 24 of
+AVX-512's 32 registers of sums; three are 12, and 12 of totals over groups. Six tokens by 16 rows
+are 12 of AVX2's 16 registers, and totals stay in memory.
 """
 
 from llvmlite import ir
@@ -13,7 +14,8 @@ from cpu_numba.kernels.compiled import emit, integers, machine, pairs
 from cpu_numba.kernels.compiled.integers import int_lanes
 from cpu_numba.kernels.compiled.lanes import lanes
 
-ROWS = 32 if machine.has("avx512f") else 16
+_WIDE = machine.has("avx512f")
+ROWS = 64 if _WIDE else 16
 _VECTORS = ROWS // emit.WIDTH
 
 
@@ -36,7 +38,7 @@ def _advance(context, builder, tokens, arrays, args):
 
 
 def _make(tokens):
-    """multiply(...): totals += the product of `tokens` tokens and 32 rows, by groups."""
+    """multiply(...): totals += the product of `tokens` tokens and ROWS rows, by groups."""
     count = tokens * _VECTORS
     kind, ints = types.UniTuple(lanes, count), types.UniTuple(int_lanes, count)
 
@@ -113,4 +115,7 @@ def _make(tokens):
     return multiply
 
 
-by_six, by_four = _make(6), _make(4)
+#: Of twelve tokens, and of fewer: tokens that a tile takes where a row is one group, and the tile.
+WHOLE = (6, _make(6)), (4, _make(4))
+#: The same where totals need registers, too.
+GROUPED = ((3, _make(3)), (2, _make(2))) if _WIDE else WHOLE
