@@ -56,10 +56,10 @@ def _product(x, weights, scales, zeros, bias, out, workspace, each, group, middl
     rounded = rounding.Rounded(shorts.view(np.int16), None,
                                x_scales if kind == INTEGERS else x_scales[:0])
     return bound(blocks.product, flat(x), flat(weights), None if scales is None else flat(scales),
-                 flat(zeros),                 np.float32(middle), wide(bias), flat(out), turned.view(kind), panels.view(kind),
-                 totals, factors, sums, rounded, tokens, len(weights), columns,
-                 -(-columns // 32) * 32 // unit, each, unit, group,
-                 numba.get_num_threads(), np.zeros(1, np.int64))
+                 flat(zeros), np.float32(middle), wide(bias), flat(out), turned.view(kind),
+                 panels.view(kind), totals, factors, sums, rounded, tokens, len(weights), columns,
+                 -(-columns // 32) * 32 // unit, each, unit, group, numba.get_num_threads(),
+                 np.zeros(1, np.int64))
 
 
 @kernels.implements("linear", dtypes=linear.DTYPES, supports=linear.narrow, workspace=_scratch)
