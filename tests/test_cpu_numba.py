@@ -1,6 +1,7 @@
 """cpu_numba beyond the conformance suite: light to list, nothing compiled on the token path."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -82,7 +83,7 @@ def test_nothing_compiles_on_the_token_path(compilations):
 @pytest.mark.parametrize("tokens", [1, 3, 8, 9, 15])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_every_remainder_of_a_product(tokens, dtype):
-    """Tokens in sixes, twos and ones; rows in fours and beyond a panel; columns past a chunk."""
+    """Tokens in twelves, eights and fours; rows in sixteens and beyond a panel; columns past it."""
     rng = np.random.default_rng(0)
     import ml_dtypes
     kind = np.dtype(getattr(ml_dtypes, dtype, None) or dtype)
@@ -98,12 +99,12 @@ def test_every_remainder_of_a_product(tokens, dtype):
 @pytest.mark.parametrize(("tokens", "paired"), [
     (1, True), (8, True), (9, True), (14, True), (25, True), (9, False), (25, False)])
 def test_sixteen_bit_activations(tokens, paired, monkeypatch):
-    """Pairs of bf16, and for blocks of 12, 8 and 4 tokens what a machine without their instruction
-    does: few tokens would leave the slower code in the cache on disk, under the same types."""
+    """Blocks of 12, 8 and 4 tokens in pairs of bf16, where the machine has the instruction, and in
+    float32, whichever of them is faster here."""
     import ml_dtypes
 
     from cpu_numba.kernels.compiled import pairs
-    monkeypatch.setattr(pairs, "PAIRED", paired and pairs.PAIRED)
+    monkeypatch.setattr(pairs, "FASTER", paired and pairs.PAIRED)
     rng = np.random.default_rng(4)
     for kind in (ml_dtypes.bfloat16, np.float16):
         for rows, columns in ((1, 1), (67, 17), (130, 1043)):
@@ -131,6 +132,25 @@ def test_codes_with_bf16_activations(tokens, bits, group, columns):
                               bits=bits, group_size=group, out_dtype="f32")
                        for b in ("cpu_numba", "reference"))
         np.testing.assert_allclose(ours, exact, rtol=0, atol=2e-6 * np.abs(exact).max())
+
+
+def test_as_on_a_machine_with_avx2():
+    """Its tile, its masks by way of memory and its integer products, compiled for it here."""
+    import llvmlite.binding
+    wide = ("avx512", "avx10", "amx", "avxvnni", "evex512")
+    has = [f for f, there in llvmlite.binding.get_host_cpu_features().items()
+           if there and not f.startswith(wide)]
+    if "avx2" not in has:
+        pytest.skip("this machine has no AVX2")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--pyargs",
+         "core.conformance", "--backend", "cpu_numba", "--op", "linear,quantized_linear",
+         "--dtype", "float32.W=bf16,bfloat16.Q=i8,bfloat16.Q=i4x2", "-k", "matches"],
+        env=os.environ | {"NUMBA_CPU_NAME": "haswell",
+                          "NUMBA_CPU_FEATURES": ",".join(f"+{f}" for f in has)},
+        capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "3 cells pass, 0 have no kernel, 0 other" in done.stdout
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])

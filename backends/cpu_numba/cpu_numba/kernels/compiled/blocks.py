@@ -10,13 +10,13 @@ import numpy as np
 from numba import njit, prange
 
 from cpu_numba.kernels.compiled.groups import group_sums
-from cpu_numba.kernels.compiled.lanes import fma, load, load_some, splat, store, store_some
+from cpu_numba.kernels.compiled.lanes import ahead, fma, load, load_some, splat, store, store_some
 from cpu_numba.kernels.compiled.rounding import round_row
 from cpu_numba.kernels.compiled.share import claim
 from cpu_numba.kernels.compiled.tile import GROUPED, ROWS, WHOLE
 from cpu_numba.kernels.compiled.turn import turn
 
-DEPTH = 8192 // ROWS  # units of weights turned at a time: 32 KiB
+DEPTH = 128 if ROWS == 64 else 256  # units of weights turned at a time: 32 or 16 KiB
 TOKENS = 12
 
 
@@ -106,8 +106,11 @@ def turn_weights(weights, start, packed, count, column, depth, each, unit, panel
     """Columns column .. column + depth - 1 of ROWS rows as [units, rows]."""
     for n in range(0, count, 16):
         for i in range(0, depth, 16 * unit):
-            turn(weights, start + n * packed + (column + i) // each, packed, count - n, depth - i,
-                 panel, i // unit * ROWS + n, ROWS, 16)
+            place = start + n * packed + (column + i) // each
+            for r in range(16):  # what the next panel holds there
+                ahead(weights, place + r * packed + DEPTH * unit // each, 1, 0)
+            turn(weights, place, packed, count - n, depth - i, panel, i // unit * ROWS + n, ROWS,
+                 16)
 
 
 @njit(_nrt=False)
