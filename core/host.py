@@ -9,23 +9,26 @@ import numpy as np
 
 from core.allocator import Buffer, Bytes, DeviceAllocator
 from core.errors import AllocationError
+from core.memory import ALIGNMENT
 from core.tensor import Array
 
 
 class HostAllocator(DeviceAllocator):
-    """Host memory as NumPy allocates it. Every CPU backend uses it, so that they share tensors."""
+    """Host memory as NumPy allocates it, aligned as a plan lays it out. Every CPU backend uses it,
+    so that they share tensors."""
 
     device = "cpu"
     allocates_zeros = True
 
     def _allocate(self, nbytes: int) -> tuple[Bytes, int]:
         try:
-            memory = np.zeros(nbytes, np.uint8)
+            memory = np.zeros(nbytes + ALIGNMENT, np.uint8)
         except (MemoryError, ValueError) as error:
             raise AllocationError(f"cpu: {nbytes:,} bytes were asked for, "
                                   f"{self.available() or 0:,} are free; lower --max-context, or "
                                   "use --quantize") from error
-        return memory, memory.ctypes.data
+        start = -memory.ctypes.data % ALIGNMENT  # malloc gives 16 bytes: each vector in two lines
+        return memory[start:start + nbytes], memory.ctypes.data + start
 
     def _free(self, handle: Bytes) -> None:
         del handle  # the array's last reference
