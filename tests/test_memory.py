@@ -9,7 +9,7 @@ import pytest
 import models
 from core.dtype import bf16, f32, i8
 from core.errors import AllocationError, BoundsError, DtypeError, LifetimeError, ShapeError
-from core.memory import Lifetime, lay_out
+from core.memory import ALIGNMENT, Lifetime, lay_out
 from core.registry import default_registry
 from core.tensor import QuantizedTensor, Tensor
 
@@ -28,6 +28,13 @@ def test_statistics(allocator):
     del b
     gc.collect()
     assert (stats.allocated, stats.live) == (0, 0)
+
+
+@pytest.mark.parametrize("nbytes", [1, 1000, 1 << 22])
+def test_host_memory_is_aligned_as_plans_lay_it_out(allocator, nbytes):
+    buffers = [allocator.allocate(nbytes) for _ in range(3)]
+    assert [b.pointer % ALIGNMENT for b in buffers] == [0, 0, 0]
+    assert [b.nbytes for b in buffers] == [nbytes] * 3
 
 
 def test_borrowed_memory_is_not_counted(allocator):

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import llvmlite.binding
 import numba
 import numpy as np
 
@@ -16,7 +15,7 @@ from core.dtype import bf16, f16
 from core.errors import BackendError
 from core.host import HostAllocator
 from core.tensor import Tensor
-from cpu_numba import caching
+from cpu_numba import caching, machine
 
 #: Numba computes with neither 16-bit float, and here the integer type says which one the bits are.
 WORDS = {f16: np.dtype(np.int16), bf16: np.dtype(np.uint16)}
@@ -65,5 +64,5 @@ class NumbaBackend(Backend):
         return caching.cache_folders()
 
     def describe(self) -> str:
-        return (f"Numba {numba.__version__} for {llvmlite.binding.get_host_cpu_name()}, "
+        return (f"Numba {numba.__version__} for {machine.name()}, "
                 f"{self.threads} threads")

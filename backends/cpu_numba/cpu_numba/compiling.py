@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import llvmlite.binding
 import numpy as np
 from numba import from_dtype, typeof, types
 from numba.core import event
 from rich.console import Console
 
 from core.backend import Launch
+from cpu_numba import machine
 
 
 def bound(function: Any, *args: Any) -> Launch:  # noqa: ANN401 - a Numba dispatcher, what it takes
@@ -63,7 +63,7 @@ class _Listener(event.Listener):
         if not _Listener.announced:
             _Listener.announced = True
             self.console.print(f"cpu_numba: compiling kernels for "
-                               f"{llvmlite.binding.get_host_cpu_name()}, once: Numba keeps them on "
+                               f"{machine.name()}, once: Numba keeps them on "
                                "disk", style="dim", highlight=False)
         if self.console.is_terminal:
             self.status.start()

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from cpu_numba.kernels.compiled import machine
+from cpu_numba import machine
 
 WIDTH = 16
 _MASKS_ALL = machine.has("avx512bw")

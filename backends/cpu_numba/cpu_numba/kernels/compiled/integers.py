@@ -9,7 +9,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, models, register_model
 
-from cpu_numba.kernels.compiled import emit, machine
+from cpu_numba import machine
+from cpu_numba.kernels.compiled import emit
 from cpu_numba.kernels.compiled.lanes import lanes
 
 #: Whether the machine has the instruction for whole vectors.

@@ -9,7 +9,8 @@ of 8 bits or fewer are exact in bf16.
 import numpy as np
 from llvmlite import ir
 
-from cpu_numba.kernels.compiled import emit, machine
+from cpu_numba import machine
+from cpu_numba.kernels.compiled import emit
 
 #: Whether this machine has the instruction.
 PAIRED = machine.has("avx512bf16")

@@ -10,7 +10,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from cpu_numba.kernels.compiled import emit, integers, machine, pairs
+from cpu_numba import machine
+from cpu_numba.kernels.compiled import emit, integers, pairs
 from cpu_numba.kernels.compiled.integers import int_lanes
 from cpu_numba.kernels.compiled.lanes import lanes
 

@@ -1,15 +1,17 @@
 """What the machine that is compiled for can do."""
 
+from __future__ import annotations
+
 import llvmlite.binding
 from numba import config
 
 
-def name():
+def name() -> str:
     """LLVM's name of the processor, such as "znver4"."""
     return config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
 
 
-def has(feature):
+def has(feature: str) -> bool:
     """Whether it has an instruction set, by LLVM's name for it, such as "avx512f".
 
     NUMBA_CPU_FEATURES counts here as it does for Numba itself, so that the kernels of a lesser
