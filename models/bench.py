@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from core.crosscheck import REFERENCE, CrossCheck
-from core.errors import KernelyardError, OptionError
+from core.errors import OptionError
 from models import report
 from models.arguments import add_backend_options, add_rule_options, chosen_registry
+from models.command import command
 from models.loading import KV_DTYPES, open_checkpoint
 from models.model import Model
 from models.precision import add_arguments
@@ -49,16 +50,13 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 1 the checked run disagreed with the reference, 2 bad input."""
     args = parser().parse_args(argv)
-    try:
-        if min(args.prompt, args.tokens, args.repeat, args.layers or 1) < 1 or args.tokens < 2:
-            raise OptionError("--prompt, --repeat and --layers must be at least 1, --tokens 2")
-        rows = [measure(shape, args) for shape in args.shape or SHAPES]
-    except KernelyardError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if min(args.prompt, args.tokens, args.repeat, args.layers or 1) < 1 or args.tokens < 2:
+        raise OptionError("--prompt, --repeat and --layers must be at least 1, --tokens 2")
+    rows = [measure(shape, args) for shape in args.shape or SHAPES]
     if args.json:
         print(json.dumps(rows, indent=1))
     else:

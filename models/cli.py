@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from models import bench, doctor, export, plan, run, verify
+from models.command import command
 
 COMMANDS = {"run": (run.main, "generate text with a model"),
             "plan": (plan.main, "say what a model will need in memory, before loading it"),
@@ -15,6 +16,7 @@ COMMANDS = {"run": (run.main, "generate text with a model"),
             "verify": (verify.main, "hold backends to each other, or to saved answers")}
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """`kernelyard COMMAND ...` is `python -m models.COMMAND ...`."""
     arguments = list(sys.argv[1:] if argv is None else argv)

@@ -18,6 +18,7 @@ from core.registry import Registry
 from models import report
 from models.arguments import add_backend_options, chosen_registry
 from models.budget import megabytes
+from models.command import command
 
 #: module -> what needs it
 MODULES = {"numpy": "core", "ml_dtypes": "core", "pluggy": "core", "rich": "command line",
@@ -34,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 some backend works, 1 none does or a plugin is broken."""
     args = parser().parse_args(argv)

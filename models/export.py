@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.errors import CheckError, KernelyardError, OptionError
+from core.errors import CheckError, OptionError
 from core.registry import Registry, default_registry
 from core.weights import Progress, no_progress
 from models import loss_report, report
 from models.checkpoint import Checkpoint, read_checkpoint
+from models.command import command
 from models.formats.source import Source, without_rope_scaling
 from models.formats.targets import TARGETS, Target, choose_target
 from models.formats.verify import verify_written
@@ -52,18 +53,19 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 written, 1 the written model differs, 2 the input cannot be used."""
     args = parser().parse_args(argv)
     registry = default_registry()
+    report.broken_plugins(registry)
+    checkpoint = read_checkpoint(args.model, registry)
+    if args.ignore_rope_scaling:
+        checkpoint = without_rope_scaling(checkpoint)
+    _check_report(args)
+    source = Source(checkpoint, registry)
+    target = choose_target(args.to or "hf", source, args.dtype, parsed(args), args.version)
     try:
-        report.broken_plugins(registry)
-        checkpoint = read_checkpoint(args.model, registry)
-        if args.ignore_rope_scaling:
-            checkpoint = without_rope_scaling(checkpoint)
-        _check_report(args)
-        source = Source(checkpoint, registry)
-        target = choose_target(args.to or "hf", source, args.dtype, parsed(args), args.version)
         with report.Loading() as loading:
             if args.dry_run:
                 after = simulated(source, args.dtype, target.quantization, loading.progress)
@@ -71,22 +73,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 said = export(source, target, args.out, registry, force=args.force,
                               verify=not args.no_verify, progress=loading.progress)
-        for note in checkpoint.notes:
-            print(f"note: {note}", file=sys.stderr)
-        print(f"dry run ({target.name}, {target.precision}); {said}" if args.dry_run else
-              f"wrote {args.out} ({target.name}, {target.precision}); {said}")
-        if args.report:
-            _report(args, checkpoint, after if args.dry_run else
-                    read_checkpoint(target.named(args.out, source), registry), registry)
     except CheckError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except (KernelyardError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print("interrupted; nothing was written", file=sys.stderr)
         return 130
+    for note in checkpoint.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"dry run ({target.name}, {target.precision}); {said}" if args.dry_run else
+          f"wrote {args.out} ({target.name}, {target.precision}); {said}")
+    if args.report:
+        _report(args, checkpoint, after if args.dry_run else
+                read_checkpoint(target.named(args.out, source), registry), registry)
     return 0
 
 

@@ -13,12 +13,13 @@ from rich.table import Table
 
 from core.backend import Backend
 from core.dtype import DType, as_dtype, f32
-from core.errors import BackendError, KernelyardError, OptionError
+from core.errors import BackendError, OptionError
 from core.registry import Registry, split_backends
 from models import precision, report
 from models.arguments import add_backend_options, chosen_registry
 from models.budget import cache_bytes, footprint, longest, made_names, megabytes, nbytes
 from models.checkpoint import DEFAULT_MODEL, Checkpoint, read_checkpoint
+from models.command import command
 from models.lazy import hollow_arrays
 from models.loading import KV_DTYPES, settle
 from models.setting import Options, Setting
@@ -45,23 +46,20 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 it fits or that is unknown, 1 it does not fit, 2 the input cannot be used."""
     args = parser().parse_args(argv)
-    try:
-        if args.stored and not args.shape:
-            raise OptionError("--stored goes with --shape: a file says itself what it stores")
-        registry = chosen_registry(args, args.backend)
-        report.broken_plugins(registry)
-        checkpoint = (hollow_checkpoint(args.shape, args.stored or "bf16") if args.shape else
-                      read_checkpoint(args.model or DEFAULT_MODEL, registry))
-        options = Options(args.backend, args.dtype, args.quantize, args.kv_dtype, args.max_context,
-                          fusion=not args.no_fusion, group_size=args.group_size, keep=args.keep,
-                          quantize_only=args.quantize_only)
-        plan = make_plan(checkpoint, options, registry)
-    except (KernelyardError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.stored and not args.shape:
+        raise OptionError("--stored goes with --shape: a file says itself what it stores")
+    registry = chosen_registry(args, args.backend)
+    report.broken_plugins(registry)
+    checkpoint = (hollow_checkpoint(args.shape, args.stored or "bf16") if args.shape else
+                  read_checkpoint(args.model or DEFAULT_MODEL, registry))
+    options = Options(args.backend, args.dtype, args.quantize, args.kv_dtype, args.max_context,
+                      fusion=not args.no_fusion, group_size=args.group_size, keep=args.keep,
+                      quantize_only=args.quantize_only)
+    plan = make_plan(checkpoint, options, registry)
     if args.json:
         print(json.dumps(plan, indent=1))
     else:

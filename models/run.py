@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.crosscheck import CrossCheck
-from core.errors import KernelyardError, OptionError, PromptError
+from core.errors import OptionError, PromptError
 from core.registry import split_backends
 from core.verify.finite import FiniteCheck
 from core.verify.recorder import Capture, Recorder
@@ -20,6 +20,7 @@ from models import report
 from models.arguments import add_backend_options, add_rule_options, chosen_registry, given_ids
 from models.chat import chat
 from models.checkpoint import DEFAULT_MODEL, shipped_models
+from models.command import command
 from models.loading import KV_DTYPES, load
 from models.model import Model
 from models.precision import add_arguments
@@ -77,29 +78,13 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 done, 1 a check failed, 2 the input cannot be used, 130 interrupted."""
     args = parser().parse_args(argv)
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without some character shows `?`
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdin else "replace")
-    try:
-        return _run(args)
-    except KernelyardError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:  # before the generation started
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output has gone, as in `| head`
-        sys.stderr.close()
-        return 0
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
-
-def _run(args: argparse.Namespace) -> int:
     if args.list_backends:
         report.backends(chosen_registry(args))
         return 0

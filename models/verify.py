@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from core.decoding import Sampling
-from core.errors import KernelyardError, OptionError
+from core.errors import OptionError
 from core.registry import Registry
 from core.verify.capsule import Capsule
 from core.verify.opinion import REFERENCE, Opinion
@@ -20,6 +20,7 @@ from models import report, verify_report
 from models.against import compare_answers
 from models.arguments import add_backend_options, chosen_registry, given_ids
 from models.checkpoint import DEFAULT_MODEL
+from models.command import command
 from models.contest import hold
 from models.golden import Golden, ours, transformers_answers
 from models.loading import KV_DTYPES
@@ -65,24 +66,15 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 all agree, 1 something is wrong, 2 the input cannot be used."""
     args = parser().parse_args(argv)
-    try:
-        if args.replay is not None:
-            return _replay(args)
-        if args.against is not None or args.save is not None:
-            return _against(args)
-        return _contest(args)
-    except KernelyardError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    if args.replay is not None:
+        return _replay(args)
+    if args.against is not None or args.save is not None:
+        return _against(args)
+    return _contest(args)
 
 
 def _contest(args: argparse.Namespace) -> int:

@@ -219,10 +219,22 @@ def test_prompts_that_are_not_utf8(tmp_path):
             assert done.returncode == 2 and b"not valid UTF-8" in done.stderr, done.stderr
 
 
-def test_output_that_cannot_be_written(tmp_path):
-    command = f"{sys.executable} -m models.run --max-new-tokens 3 < /dev/null"
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", ["run --max-new-tokens 3", "run --json", "plan --json",
+                                       "doctor"])
+def test_output_that_cannot_be_written(arguments, unbuffered):
+    """To a full disk, and to a reader that goes away."""
+    command = f"PYTHONUNBUFFERED={unbuffered} {sys.executable} -m models.{arguments} < /dev/null"
     full = subprocess.run(f"{command} > /dev/full", shell=True, capture_output=True, text=True)
-    assert full.returncode == 2 and "Traceback" not in full.stderr
+    assert full.returncode == 2 and "No space left on device" in full.stderr
+    assert "Traceback" not in full.stderr and "ignored" not in full.stderr
+    gone = subprocess.run(["bash", "-c", f"{command} | true; exit ${{PIPESTATUS[0]}}"],
+                          capture_output=True, text=True, check=False)
+    assert gone.returncode == 0 and "pipe" not in gone.stderr.lower()
+
+
+def test_output_in_another_encoding():
+    command = f"{sys.executable} -m models.run --max-new-tokens 3 < /dev/null"
     plain = subprocess.run(f"PYTHONIOENCODING=ascii {command} --prompt é", shell=True,
                            capture_output=True, text=True)
     assert plain.returncode == 2 or plain.stdout.startswith("?")

@@ -1,0 +1,53 @@
+"""How every command ends: one message and an exit code, whatever stood in the way."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
+
+from core.errors import KernelyardError
+
+P = ParamSpec("P")
+
+
+def command(main: Callable[P, int]) -> Callable[P, int]:
+    """`main`, but with exit code 2 for input or output that cannot be used, 130 when interrupted, 0
+    when the reader of the output has gone, as in `| head`; without a traceback."""
+    @functools.wraps(main)
+    def ending(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            try:
+                code = main(*args, **kwargs)
+            except SystemExit as stop:
+                if isinstance(stop.__context__, BrokenPipeError):  # rich's way to end then, with 1
+                    return 0
+                sys.stdout.flush()  # argparse has said something
+                raise
+            sys.stdout.flush()  # while it can still be said that it cannot be written
+            return code
+        except BrokenPipeError:
+            code = 0
+        except KeyboardInterrupt:
+            code = _say("interrupted", 130)
+        except (KernelyardError, OSError) as error:
+            code = _say(f"error: {error}", 2)
+        _let_go()
+        return code
+    return ending
+
+
+def _say(what: str, code: int) -> int:
+    print(what, file=sys.stderr)
+    return code
+
+
+def _let_go() -> None:
+    """Python writes at exit what is still buffered; where that fails the exit code would be 120
+    (https://docs.python.org/3/library/signal.html#note-on-sigpipe)."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
