@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -60,11 +62,21 @@ class HostAllocator(DeviceAllocator):
         return min(found, default=None)
 
 
-def beyond_caches() -> Array:
-    """float32 [N, 2048] of ones to measure memory by: 1 GiB, since a server's last cache has held
-    256 MiB, or a quarter of what is free."""
+def read_bandwidth(bind: Callable[[Array, Array, Array], Callable[[], object]]) -> float:
+    """Bytes a second that matrix @ vector reads, the best of five.
+
+    `bind(matrix, vector, out)` gives the product as a launch. The float32 matrix [N, 2048] takes
+    1 GiB, since a server's last cache has held 256 MiB, or a quarter of what is free.
+    """
     free = HostAllocator().available() or 1 << 30
-    return np.ones((min(1 << 30, free // 4) // 8192, 2048), np.float32)
+    matrix = np.ones((min(1 << 30, free // 4) // 8192, 2048), np.float32)
+    launch = bind(matrix, np.ones(2048, np.float32), np.empty(len(matrix), np.float32))
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        launch()
+        times.append(time.perf_counter() - start)
+    return matrix.nbytes / min(times)
 
 
 def _machine_available() -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 from core.backend import Backend
 from core.dtype import bf16, f16
 from core.errors import BackendError
-from core.host import HostAllocator, beyond_caches
+from core.host import HostAllocator, read_bandwidth
 from core.tensor import Tensor
 from cpu_numba import caching, machine
 
@@ -45,24 +44,13 @@ class NumbaBackend(Backend):
         return array.view(WORDS[tensor.dtype]) if tensor.dtype in WORDS else array
 
     def read_bandwidth(self) -> float:
-        """By a matrix-vector product over 1 GiB: the best of five."""
-        from cpu_numba.compiling import bound
-        from cpu_numba.kernels.compiled import dot
-        matrix, vector = beyond_caches(), np.ones(2048, np.float32)
-        none, out = np.empty(0, np.float32), np.empty(len(matrix), np.float32)
-        launch = bound(dot.product, vector, matrix.reshape(-1), none, out, 1, *matrix.shape,
-                       self.threads, np.zeros(1, np.int64), 64)
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            launch()
-            times.append(time.perf_counter() - start)
-        return matrix.nbytes / min(times)
+        from cpu_numba.kernels.linear import linear_dot
+        return read_bandwidth(lambda matrix, vector, out: linear_dot(vector[None], matrix, None,
+                                                                     out[None]))
 
     @classmethod
     def cache_folders(cls) -> list[Path]:
         return caching.cache_folders()
 
     def describe(self) -> str:
-        return (f"Numba {numba.__version__} for {machine.name()}, "
-                f"{self.threads} threads")
+        return f"Numba {numba.__version__} for {machine.name()}, {self.threads} threads"

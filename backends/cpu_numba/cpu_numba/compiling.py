@@ -62,9 +62,8 @@ class _Listener(event.Listener):
     def on_start(self, event: event.Event) -> None:
         if not _Listener.announced:
             _Listener.announced = True
-            self.console.print(f"cpu_numba: compiling kernels for "
-                               f"{machine.name()}, once: Numba keeps them on "
-                               "disk", style="dim", highlight=False)
+            self.console.print(f"cpu_numba: compiling kernels for {machine.name()}, once: Numba "
+                               "keeps them on disk", style="dim", highlight=False)
         if self.console.is_terminal:
             self.status.start()
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import time
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from core.backend import Backend
 from core.errors import BackendError
-from core.host import HostAllocator, beyond_caches
+from core.host import HostAllocator, read_bandwidth
 from core.tensor import Tensor
 
 
@@ -35,15 +35,7 @@ class NumpyBackend(Backend):
         return tensor.numpy()
 
     def read_bandwidth(self) -> float:
-        """By a matrix-vector product over 1 GiB: the best of five."""
-        matrix = beyond_caches()
-        vector, out = np.ones(2048, np.float32), np.empty(len(matrix), np.float32)
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            np.dot(matrix, vector, out=out)
-            times.append(time.perf_counter() - start)
-        return matrix.nbytes / min(times)
+        return read_bandwidth(lambda matrix, vector, out: partial(np.dot, matrix, vector, out))
 
     def describe(self) -> str:
         """With threadpoolctl, also the processor that the BLAS chose its kernels for."""
