@@ -80,6 +80,21 @@ def test_nothing_compiles_on_the_token_path(compilations):
         assert compilations == []
 
 
+def test_machine_code_has_names_of_its_own():
+    """Two functions of one name and type, cached by two processes, would be linked for each other
+    in a third: a product in int8 was wrong by 12 times its size."""
+    import gc
+
+    from numba.core.dispatcher import Dispatcher
+
+    import cpu_numba.kernels  # noqa: F401 - declares them all
+    functions = [d.py_func for d in gc.get_objects() if isinstance(d, Dispatcher)
+                 and d.py_func.__module__.startswith("cpu_numba.")]
+    names = [f"{f.__module__}.{f.__qualname__}" for f in functions]
+    assert len(names) > 80
+    assert sorted(names) == sorted(set(names))
+
+
 @pytest.mark.parametrize("tokens", [1, 3, 8, 9, 15])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_every_remainder_of_a_product(tokens, dtype):

@@ -32,7 +32,8 @@ class AddNormGateUp(FusedOp):
         return [Sample(f"T{t}_N{n}_K{k}", lambda r, t=t, n=n, k=k: {  # type: ignore[misc]
             "a": r.normal(t, k), "b": r.normal(t, k), "norm": 1 + r.normal(k),
             "gate": r.normal(n, k, scale=k**-0.5), "up": r.normal(n, k, scale=k**-0.5)},
-            {"eps": 1e-5}) for t, n, k in ((1, 5632, 2048), (1, 352, 896), (1, 33, 264))]
+            {"eps": 1e-5}) for t, n, k in ((1, 5632, 2048), (1, 352, 896), (1, 33, 264),
+                                                  (5, 33, 264))]
 
     def error_samples(self) -> list[ErrorSample]:
         a, w = spec("f32[1,4]"), spec("f32[3,4]")
@@ -57,17 +58,19 @@ class ThreeLinear(FusedOp):
                 g.add("linear", x, third, third_bias))
 
     def samples(self) -> list[Sample]:
-        def make(r: Any, n: tuple[int, ...], k: int, bias: bool) -> Any:  # noqa: ANN401
+        def make(r: Any, t: int, n: tuple[int, ...], k: int, bias: bool) -> Any:  # noqa: ANN401
             names = ("first", "second", "third")
-            return {"x": r.normal(1, k),
+            return {"x": r.normal(t, k),
                     **{m: r.normal(rows, k, scale=k**-0.5)
                        for m, rows in zip(names, n, strict=True)},
                     **{f"{m}_bias": r.normal(rows) if bias else None
                        for m, rows in zip(names, n, strict=True)}}
-        return [Sample(f"K{k}_N{'_'.join(map(str, n))}" + ("_bias" if bias else ""),
-                       lambda r, n=n, k=k, b=bias: make(r, n, k, b), {})  # type: ignore[misc]
-                for n, k, bias in (((2048, 256, 256), 2048, False), ((896, 128, 128), 896, True),
-                                   ((33, 7, 5), 264, True))]
+        return [Sample(f"T{t}_K{k}_N{'_'.join(map(str, n))}" + ("_bias" if bias else ""),
+                       lambda r, t=t, n=n, k=k, b=bias: make(r, t, n, k, b),  # type: ignore[misc]
+                       {})
+                for t, n, k, bias in ((1, (2048, 256, 256), 2048, False),
+                                      (1, (896, 128, 128), 896, True), (1, (33, 7, 5), 264, True),
+                                      (5, (33, 7, 5), 264, True))]
 
     def error_samples(self) -> list[ErrorSample]:
         w = spec("f32[3,4]")

@@ -41,19 +41,21 @@ class ThreeQuantized(FusedOp):
         return frozenset(p.name for p in self.sig.params) - {"x"}
 
     def samples(self) -> list[Sample]:
-        def make(r: Any, n: tuple[int, ...], k: int, bits: int, extra: bool) -> Any:  # noqa: ANN401
-            made: dict[str, Any] = {"x": r.normal(1, k)}
+        def make(r: Any, t: int, n: tuple[int, ...], k: int, bits: int,
+                 extra: bool) -> Any:  # noqa: ANN401
+            made: dict[str, Any] = {"x": r.normal(t, k)}
             for name, rows in zip(("first", "second", "third"), n, strict=True):
                 made |= {f"{name}{part}": a for part, a in
                          random_codes(r, rows, k, bits, zeros=extra).items()}
                 made[f"{name}_bias"] = r.normal(rows) if extra else None
             return made
-        return [Sample(f"K{k}_N{n[0]}" + ("_zeros_bias" if extra else ""),
-                       lambda r, n=n, k=k, b=bits, e=extra: make(r, n, k, b, e),  # type: ignore[misc]
-                       {"bits": bits, "group_size": 64},
+        return [Sample(f"T{t}_K{k}_N{n[0]}" + ("_zeros_bias" if extra else ""),
+                       lambda r, t=t, n=n, k=k, b=bits, e=extra:  # type: ignore[misc]
+                       make(r, t, n, k, b, e), {"bits": bits, "group_size": 64},
                        only={"Q": "i8" if bits == 8 else "i4x2"})
-                for bits in (8, 4) for n, k, extra in (((2048, 256, 256), 2048, False),
-                                                       ((33, 7, 5), 320, True))]
+                for bits in (8, 4)
+                for t, n, k, extra in ((1, (2048, 256, 256), 2048, False),
+                                       (1, (33, 7, 5), 320, True), (5, (33, 7, 5), 384, True))]
 
     def error_samples(self) -> list[ErrorSample]:
         codes, scales = spec("i8[3,64]"), spec("f32[3,1]")
@@ -89,17 +91,19 @@ class AddNormQuantizedGateUp(FusedOp):
         return frozenset(p.name for p in self.sig.params) - {"a", "b"}
 
     def samples(self) -> list[Sample]:
-        def make(r: Any, n: int, k: int, bits: int, zeros: bool) -> Any:  # noqa: ANN401
-            made = {"a": r.normal(1, k), "b": r.normal(1, k), "norm": 1 + r.normal(k)}
+        def make(r: Any, t: int, n: int, k: int, bits: int, zeros: bool) -> Any:  # noqa: ANN401
+            made = {"a": r.normal(t, k), "b": r.normal(t, k), "norm": 1 + r.normal(k)}
             for name in ("gate", "up"):
                 made |= {f"{name}{part}": x for part, x in
                          random_codes(r, n, k, bits, zeros=zeros).items()}
             return made
-        return [Sample(f"N{n}_K{k}" + ("_zeros" if zeros else ""),
-                       lambda r, n=n, k=k, b=bits, z=zeros: make(r, n, k, b, z),  # type: ignore[misc]
-                       {"eps": 1e-5, "bits": bits, "group_size": 64},
+        return [Sample(f"T{t}_N{n}_K{k}" + ("_zeros" if zeros else ""),
+                       lambda r, t=t, n=n, k=k, b=bits, z=zeros:  # type: ignore[misc]
+                       make(r, t, n, k, b, z), {"eps": 1e-5, "bits": bits, "group_size": 64},
                        only={"Q": "i8" if bits == 8 else "i4x2"})
-                for bits in (8, 4) for n, k, zeros in ((5632, 2048, False), (33, 320, True))]
+                for bits in (8, 4)
+                for t, n, k, zeros in ((1, 5632, 2048, False), (1, 33, 320, True),
+                                       (5, 33, 384, True))]
 
     def error_samples(self) -> list[ErrorSample]:
         a, codes, scales = spec("f32[1,64]"), spec("i8[3,64]"), spec("f32[3,1]")

@@ -30,8 +30,9 @@ def bound(function: Any, *args: Any) -> Launch:  # noqa: ANN401 - a Numba dispat
 
 
 def _type(value: Any) -> types.Type:  # noqa: ANN401
-    if isinstance(value, tuple):  # a NamedTuple of arrays, or None for an absent one
-        return types.NamedTuple([_type(v) for v in value], type(value))
+    if isinstance(value, tuple):  # of arrays, numbers, or None for what is absent
+        return types.BaseTuple.from_types([_type(v) for v in value],
+                                          type(value) if hasattr(value, "_fields") else None)
     if not isinstance(value, np.ndarray):
         return typeof(value)
     if not value.flags.c_contiguous:

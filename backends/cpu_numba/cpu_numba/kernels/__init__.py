@@ -6,6 +6,13 @@ from cpu_numba.caching import cache_of
 from cpu_numba.kernels.declare import kernels
 
 with cache_of(Path(__file__).parent / "compiled"):
-    from cpu_numba.kernels import attention, basic, linear, prefill, quantized  # noqa: F401 - they declare
+    from cpu_numba.kernels import (  # noqa: F401 - they declare
+        attention,
+        basic,
+        fused,
+        linear,
+        prefill,
+        quantized,
+    )
 
 __all__ = ["kernels"]

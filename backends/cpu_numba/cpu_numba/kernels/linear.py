@@ -22,15 +22,34 @@ def narrow(call: Call) -> str | None:
     return None if a.itemsize >= w.itemsize else f"takes no {w} weights with {a} activations"
 
 
+def matrix_of(weight, bias, out):
+    """For `dot.products`, which reads two rows at once."""
+    return dot.Matrix(flat(weight), wide(bias), flat(out), len(weight), (len(weight) + 1) // 2)
+
+
+def products(x, *matrices):
+    """`dot.products` of one to three (weight, bias, out), shared by threads."""
+    made = [matrix_of(*m) for m in matrices]
+    how = sharing(x.shape[0] * sum(m.weight.size for m in made), sum(m.pieces for m in made),
+                  sum(m.weight.nbytes for m in made))
+    made += [made[0]._replace(rows=0, pieces=0)] * (3 - len(made))
+    return bound(dot.products, how, flat(x), *made, x.shape)
+
+
 @kernels.implements("linear", dtypes=DTYPES, supports=lambda call: few(call) or narrow(call),
                     priority=1, batch_invariant=True)
 def linear_dot(x, weight, bias, out):
-    return bound(dot.product, flat(x), flat(weight), wide(bias), flat(out), len(x), *weight.shape,
-                 *sharing(len(x) * weight.size, (len(weight) + 1) // 2, weight.nbytes))
+    return products(x, (weight, bias, out))
+
+
+def gated(x, gate, up, out):
+    """How threads share the rows of both, and the two of them."""
+    how = sharing(2 * len(x) * gate.size, len(gate), 2 * gate.nbytes)
+    return how, matrix_of(gate, None, out), matrix_of(up, None, out)
 
 
 @kernels.implements("gate_up_swiglu", dtypes={k: DTYPES[k] for k in ("A", "W")},
                     supports=lambda call: few(call) or narrow(call), batch_invariant=True)
 def gate_up_swiglu(x, gate, up, out):
-    return bound(dot.gated_product, flat(x), flat(gate), flat(up), flat(out), len(x), *gate.shape,
-                 *sharing(2 * len(x) * gate.size, len(gate), 2 * gate.nbytes))
+    how, *both = gated(x, gate, up, out)
+    return bound(dot.gated_product, how, flat(x), *both, x.shape)

@@ -54,7 +54,7 @@ def _product(x, weights, scales, zeros, bias, out, workspace, each, group, middl
                                                                        np.cumsum(sizes)[:-1])
     turned = turned[:turned.size // unit]
     rounded = rounding.Rounded(shorts.view(np.int16), None,
-                               x_scales if kind == INTEGERS else x_scales[:0])
+                               x_scales if kind == INTEGERS else x_scales[:0], sums)
     return bound(blocks.product, flat(x), flat(weights), None if scales is None else flat(scales),
                  flat(zeros), np.float32(middle), wide(bias), flat(out), turned.view(kind),
                  panels.view(kind), totals, factors, sums, rounded, tokens, len(weights), columns,

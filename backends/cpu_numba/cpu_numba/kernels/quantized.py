@@ -3,16 +3,29 @@
 import numpy as np
 
 from core.backend import Call
-from core.dtype import f32
+from core.dtype import f32, i4x2
 from core.tensor import TensorSpec
 from cpu_numba.compiling import bound
 from cpu_numba.kernels.compiled import groups, int4, int8, rounding
 from cpu_numba.kernels.declare import FLOATS, kernels
 from cpu_numba.kernels.flat import flat, wide
 from cpu_numba.kernels.linear import few
-from cpu_numba.kernels.threads import alone, sharing
+from cpu_numba.kernels.threads import sharing
 
 DTYPES = {"A": FLOATS, "B": FLOATS, "O": FLOATS}
+
+
+def matrix_of(codes, scales, zeros, bias, out):
+    """Products read two rows of bytes at once, and one of nibbles."""
+    pieces = (len(codes) + 1) // 2 if codes.dtype == np.int8 else len(codes)
+    return groups.Matrix(flat(codes), flat(scales), flat(zeros), wide(bias), flat(out), len(codes),
+                         pieces)
+
+
+def _shared(x, matrices):
+    """How threads share the rows of `matrices`."""
+    return sharing(x.size * sum(m.rows for m in matrices), sum(m.pieces for m in matrices),
+                   sum(m.codes.nbytes for m in matrices))
 
 
 def _sums_and_tokens(call: Call) -> TensorSpec:
@@ -22,10 +35,10 @@ def _sums_and_tokens(call: Call) -> TensorSpec:
 @kernels.implements("quantized_linear", dtypes={**DTYPES, "Q": "i8"}, supports=few, priority=1,
                     workspace=_sums_and_tokens, batch_invariant=True)
 def int8_dot(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
-    split = scales.shape[1] * len(x)
-    return bound(groups.product8, flat(x), flat(codes), flat(scales), flat(zeros), wide(bias),
-                 flat(out), workspace[:split], workspace[split:], len(x), *codes.shape, group_size,
-                 *sharing(x.size * len(codes), (len(codes) + 1) // 2, codes.nbytes))
+    sums, wide_x = np.split(workspace, [len(x) * scales.shape[1]])
+    matrix = matrix_of(codes, scales, zeros, bias, out)
+    return bound(groups.product8, _shared(x, [matrix]), flat(x), (wide_x, sums), matrix,
+                 (*x.shape, group_size))
 
 
 def whole_bytes(call: Call) -> str | None:
@@ -41,24 +54,20 @@ def _sums_and_halves(call: Call) -> TensorSpec:
                     supports=lambda call: few(call) or whole_bytes(call),
                     workspace=_sums_and_halves, batch_invariant=True)
 def int4_dot(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
-    split = scales.shape[1] * len(x)
-    return bound(groups.product4, flat(x), flat(codes), flat(scales), flat(zeros), wide(bias),
-                 flat(out), workspace[:split], workspace[split:], len(x), len(codes), x.shape[1],
-                 group_size, alone(x.size * len(codes)))
+    sums, halves = np.split(workspace, [len(x) * scales.shape[1]])
+    matrix = matrix_of(codes, scales, zeros, bias, out)
+    return bound(groups.product4, _shared(x, [matrix]), flat(x), (halves, sums), matrix,
+                 (*x.shape, group_size))
 
 
-def _in_integers(call: Call) -> str | None:
+def in_integers(call: Call) -> str | None:
     columns, group = call.dims["K"], call.attrs["group_size"]
     if group not in rounding.GROUPS or columns % group:
         return (f"needs whole groups of {rounding.GROUPS}, got {columns} columns in groups of "
                 f"{group}")
+    if call.dtypes["Q"] is i4x2 and columns % int4.CODES:
+        return f"needs a multiple of {int4.CODES} columns, got {columns}"
     return few(call)
-
-
-def _whole_words(call: Call) -> str | None:
-    columns = call.dims["K"]
-    return _in_integers(call) if columns % int4.CODES == 0 else (
-        f"needs a multiple of {int4.CODES} columns, got {columns}")
 
 
 def _terms(x_itemsize: int, out_itemsize: int) -> int:
@@ -66,49 +75,46 @@ def _terms(x_itemsize: int, out_itemsize: int) -> int:
     return 1 if x_itemsize == out_itemsize == 2 else 2
 
 
-def _rounded(call: Call) -> TensorSpec:
-    """Sums and scales of x's groups, and x in integers."""
-    d, terms = call.dims, _terms(*(call.dtypes[k].itemsize for k in "AO"))
-    return TensorSpec((d["T"] * (2 * d["G"] + terms * d["K"] // 2),), f32)
+def _sizes(tokens: int, columns: int, group: int, terms: int, nibbles: bool) -> list[int]:
+    """float32 numbers of each part of the scratch: sums and scales of x's groups; its integers;
+    beside nibbles its scales, integers and where sums begin as lanes meet them."""
+    elements = tokens * columns
+    sizes = [elements // group] * 2 + [elements // 2] * terms
+    return sizes + ([elements // 8] + [elements // 2, elements // 8] * terms if nibbles else [])
 
 
-def _pieces(workspace, x, out, groups):
-    """The sums, x in integers, and what is left of the workspace."""
-    terms, split = _terms(x.itemsize, out.itemsize), len(x) * groups
-    sums, scales, rest = np.split(workspace, [split, 2 * split])
-    shorts = rest.view(np.int16)
-    first, second, _ = np.split(shorts, [x.size, terms * x.size])
-    return sums, rounding.Rounded(first, second if terms > 1 else None, scales), rest[
-        terms * x.size // 2:]
+def integers_of_x(call: Call) -> TensorSpec:
+    """Scratch of the products in integers."""
+    a, terms = call.dtypes["A"], _terms(*(call.dtypes.get(k, call.dtypes["A"]).itemsize
+                                          for k in "AO"))
+    return TensorSpec((sum(_sizes(call.dims["T"], call.dims["K"], call.attrs["group_size"], terms,
+                                  call.dtypes["Q"] is i4x2)),), f32)
 
 
-@kernels.implements("quantized_linear", dtypes={**DTYPES, "Q": "i8"}, supports=_in_integers,
-                    priority=2, workspace=_rounded, batch_invariant=True)
-def int8_integers(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
-    sums, rounded, _ = _pieces(workspace, x, out, scales.shape[1])
-    return bound(int8.product, flat(x), flat(codes), flat(scales), flat(zeros), wide(bias),
-                 flat(out), sums, rounded, len(x), *codes.shape, group_size,
-                 *sharing(x.size * len(codes), (len(codes) + 1) // 2, codes.nbytes))
+def scratch(workspace, x, out, group, codes):
+    """The module whose products multiply such codes, and what they take for x."""
+    terms, nibbles = _terms(x.itemsize, out.itemsize), codes.dtype == np.uint8
+    sizes = _sizes(*x.shape, group, terms, nibbles)
+    sums, scales, *rest = np.split(workspace, np.cumsum(sizes))[:len(sizes)]
+    whole = [r.view(np.int16) for r in rest[:terms]] + [None] * (2 - terms)
+    rounded = rounding.Rounded(*whole, scales, sums)
+    if not nibbles:
+        return int8, rounded
+    lane_scales, *met = rest[terms:]
+    met = [m.view(np.int32 if i % 2 else np.int16) for i, m in enumerate(met)]
+    return int4, rounded, int4.Turned(*met, *[None] * (4 - len(met)), lane_scales, sums)
 
 
-def _turned(call: Call) -> TensorSpec:
-    """The same, and x once more as lanes meet it."""
-    d, terms = call.dims, _terms(*(call.dtypes[k].itemsize for k in "AO"))
-    lanes = d["T"] * d["K"] // 8
-    return TensorSpec((_rounded(call).shape[0] + lanes * (5 * terms + 1),), f32)
+def products(x, group_size, workspace, *matrices):
+    """Of one to three (codes, scales, zeros, bias, out), shared by threads."""
+    module, *made_of_x = scratch(workspace, x, matrices[0][-1], group_size, matrices[0][0])
+    made = [matrix_of(*m) for m in matrices]
+    how = _shared(x, made)
+    made += [made[0]._replace(rows=0, pieces=0)] * (3 - len(made))
+    return bound(module.products, how, flat(x), *made_of_x, *made, (*x.shape, group_size))
 
 
-@kernels.implements("quantized_linear", dtypes={**DTYPES, "Q": "i4x2"}, supports=_whole_words,
-                    priority=2, workspace=_turned, batch_invariant=True)
-def int4_integers(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
-    sums, rounded, rest = _pieces(workspace, x, out, scales.shape[1])
-    lanes, halves = x.size // 8, x.size // 2
-    first, begins, x_scales, second, more, _ = np.split(rest, np.cumsum(
-        [halves, lanes, lanes, halves, lanes]))
-    both = rounded.second is not None
-    turned = int4.Turned(first.view(np.int16), begins.view(np.int32),
-                         second.view(np.int16) if both else None,
-                         more.view(np.int32) if both else None, x_scales)
-    return bound(int4.product, flat(x), flat(codes), flat(scales), flat(zeros), wide(bias),
-                 flat(out), sums, rounded, turned, len(x), len(codes), x.shape[1], group_size,
-                 *sharing(x.size * len(codes), len(codes), codes.nbytes))
+@kernels.implements("quantized_linear", dtypes={**DTYPES, "Q": "i8 i4x2"}, supports=in_integers,
+                    priority=2, workspace=integers_of_x, batch_invariant=True)
+def integer_dot(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
+    return products(x, group_size, workspace, (codes, scales, zeros, bias, out))

@@ -1,9 +1,12 @@
-"""How many threads a kernel uses, decided when it binds."""
+"""How many threads a kernel uses and how they divide its work, decided when it binds."""
 
 import numba
 import numpy as np
 
-_RUN = 1 << 20  # bytes; with a quarter of that, products took up to 1.1 times as long
+from cpu_numba.kernels.compiled.share import Shared
+
+_LONG = 1 << 20  # bytes; with a quarter of that, products took up to 1.1 times as long
+_SHORT = 1 << 16  # bytes; near the end, so that threads end together
 _LITTLE = 1 << 16  # multiplications that take less time than another thread takes to begin
 
 
@@ -12,10 +15,14 @@ def alone(multiplications):
     return multiplications < _LITTLE
 
 
-def sharing(multiplications, pieces, nbytes):
-    """(how many threads share a product, the counter of the pieces that they have claimed, how many
-    they claim at once): enough that memory is read in long runs, and an eighth of two threads' work
-    at most."""
+def sharing(multiplications, count, nbytes):
+    """How threads share `count` pieces of work that read `nbytes`: in long runs, then shorter ones,
+    half of a thread's share of what is left (guided self-scheduling, Polychronopoulos and Kuck
+    1987)."""
     threads = 1 if alone(multiplications) else numba.get_num_threads()
-    most = max(1, pieces // (4 * threads))
-    return threads, np.zeros(1, np.int64), min(most, max(1, _RUN * pieces // max(1, nbytes)))
+    most, least = (max(1, size * count // max(1, nbytes)) for size in (_LONG, _SHORT))
+    starts = [0]
+    while starts[-1] < count:
+        left = count - starts[-1]
+        starts.append(starts[-1] + min(left, most, max(least, left // (2 * threads))))
+    return Shared(threads, np.zeros(1, np.int64), np.array(starts))

@@ -11,6 +11,7 @@ from numba import njit, prange
 
 from cpu_numba.kernels.compiled.groups import group_sums
 from cpu_numba.kernels.compiled.lanes import ahead, fma, load, load_some, splat, store, store_some
+from cpu_numba.kernels.compiled.naming import named
 from cpu_numba.kernels.compiled.rounding import round_row
 from cpu_numba.kernels.compiled.share import claim
 from cpu_numba.kernels.compiled.tile import GROUPED, ROWS, WHOLE
@@ -63,10 +64,11 @@ def begin(bias, first, count, tokens, sums, groups, offsets, totals):
             store(totals, t * ROWS + n, value)
 
 
-def _multiplier(tiles):
+def _multiplier(name, tiles):
     (most, of_twelve), (fewer, of_fewer) = tiles
 
     @njit(_nrt=False)
+    @named(name)
     def multiply(turned, units, panel, column, depth, unit, group, tokens, scales, x_scales,
                  totals):
         """totals += columns column .. column + depth - 1 of every token times the panel, by groups.
@@ -87,7 +89,8 @@ def _multiplier(tiles):
     return multiply
 
 
-multiply_whole, multiply_grouped = _multiplier(WHOLE), _multiplier(GROUPED)
+multiply_whole = _multiplier("multiply_whole", WHOLE)
+multiply_grouped = _multiplier("multiply_grouped", GROUPED)
 
 
 @njit(_nrt=False)

@@ -5,12 +5,25 @@ one, prefetched or not (medians of 32.0 and 27.5 GB/s on two cores of Zen 4).
 """
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from cpu_numba.kernels.compiled.lanes import ahead, fma, load_some, put, splat, times, total
-from cpu_numba.kernels.compiled.share import claim
+from cpu_numba.kernels.compiled.rows import add_norm
+from cpu_numba.kernels.compiled.share import shared, shared_rows
+
+
+class Matrix(NamedTuple):
+    """What a product takes beside x: weight [N,K], bias [N] or empty, out [T,N], N, and how many
+    pieces of work it is."""
+
+    weight: Any
+    bias: Any
+    out: Any
+    rows: int
+    pieces: int
 
 
 @njit(_nrt=False)
@@ -35,9 +48,10 @@ def dots(a, i, b, j, x, first, size):
 
 
 @njit(_nrt=False)
-def product_rows(x, weight, bias, out, tokens, rows, size, n):
+def two_rows(n, x, matrix, tokens, size):
     """out[:, n] and, half the rows on, out[:, m]. They stay in the first cache for all tokens."""
-    m = n + (rows + 1) // 2
+    weight, bias, out, rows, half = matrix
+    m = n + half
     for t in range(tokens):
         y, z = dots(weight, n * size, weight, min(m, rows - 1) * size, x, t * size, size)
         put(out, t * rows + n, y + bias[n] if bias.size else y)
@@ -46,52 +60,35 @@ def product_rows(x, weight, bias, out, tokens, rows, size, n):
 
 
 @njit(_nrt=False)
-def product_share(x, weight, bias, out, tokens, rows, size, counter, piece):
-    half, n = (rows + 1) // 2, claim(counter, piece)
-    while n < half:
-        for i in range(n, min(half, n + piece)):
-            product_rows(x, weight, bias, out, tokens, rows, size, i)
-        n = claim(counter, piece)
-
-
-@njit(parallel=True, cache=True)
-def product(x, weight, bias, out, tokens, rows, size, threads, counter, piece):
-    """out[t,n] = x[t] · weight[n] + bias[n], shared by `threads`."""
-    counter[0] = 0
-    if threads == 1:
-        product_share(x, weight, bias, out, tokens, rows, size, counter, piece)
-    else:
-        for _ in prange(threads):
-            product_share(x, weight, bias, out, tokens, rows, size, counter, piece)
-
-
-@njit(_nrt=False)
 def silu(x):
     return x / (np.float32(1) + math.exp(-x))
 
 
 @njit(_nrt=False)
-def gated_row(x, gate, up, out, tokens, rows, size, n):
+def gated_row(n, x, gate, up, _, tokens, size):
     for t in range(tokens):
-        g, u = dots(gate, n * size, up, n * size, x, t * size, size)
-        put(out, t * rows + n, silu(g) * u)
+        g, u = dots(gate.weight, n * size, up.weight, n * size, x, t * size, size)
+        put(gate.out, t * gate.rows + n, silu(g) * u)
 
 
-@njit(_nrt=False)
-def gated_share(x, gate, up, out, tokens, rows, size, counter, piece):
-    n = claim(counter, piece)
-    while n < rows:
-        for i in range(n, min(rows, n + piece)):
-            gated_row(x, gate, up, out, tokens, rows, size, i)
-        n = claim(counter, piece)
+_products, _gated = shared_rows(two_rows), shared(gated_row)
 
 
-@njit(parallel=True, cache=True)
-def gated_product(x, gate, up, out, tokens, rows, size, threads, counter, piece):
-    """out[t,n] = silu(x[t] · gate[n]) * (x[t] · up[n]), shared by `threads`."""
-    counter[0] = 0
-    if threads == 1:
-        gated_share(x, gate, up, out, tokens, rows, size, counter, piece)
-    else:
-        for _ in prange(threads):
-            gated_share(x, gate, up, out, tokens, rows, size, counter, piece)
+@njit(cache=True)
+def products(how, x, first, second, third, sizes):
+    """out[t,n] = x[t] · weight[n] + bias[n], of one to three matrices. `sizes` are T and K."""
+    _products(how, x, first, second, third, sizes)
+
+
+@njit(cache=True)
+def gated_product(how, x, gate, up, sizes):
+    """gate.out[t,n] = silu(x[t] · gate[n]) * (x[t] · up[n])."""
+    _gated(how, x, gate, up, up, sizes)
+
+
+@njit(cache=True)
+def normed_gated_product(how, a, b, norm, added, h, eps, gate, up, sizes):
+    """The same with x = h = norm(added), added = a + b."""
+    tokens, size = sizes
+    add_norm(a, b, norm, added, h, tokens, size, eps)
+    _gated(how, h, gate, up, up, sizes)

@@ -4,13 +4,28 @@ w = scale * (code - zero), so a group's part of a row is scale * (codes · x - z
 sums of x are made once a call.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from cpu_numba.kernels.compiled.lanes import fma, get, load, load_some, put, splat, total
 from cpu_numba.kernels.compiled.nibbles import high, high_some, low, low_some
 from cpu_numba.kernels.compiled.rows import convert_row
-from cpu_numba.kernels.compiled.share import claim
+from cpu_numba.kernels.compiled.share import shared_rows
+
+
+class Matrix(NamedTuple):
+    """What a product takes beside x: codes [N,K] or [N,K/2], scales [N,G], zeros [N,G] or empty,
+    bias [N] or empty, out [T,N], N, and how many pieces of work it is."""
+
+    codes: Any
+    scales: Any
+    zeros: Any
+    bias: Any
+    out: Any
+    rows: int
+    pieces: int
 
 
 @njit(_nrt=False)
@@ -108,72 +123,65 @@ def offset(scales, zeros, middle, place, sums, first, groups):
 
 
 @njit(_nrt=False)
-def rows8(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, n):
+def settle(y, scales, zeros, sums, groups, middle, t, n):
+    """The product y of row n with token t, less what the zeros take off."""
+    return y - offset(scales, zeros, middle, n * groups, sums, t * groups, groups) if (
+        zeros.size) else y
+
+
+@njit(_nrt=False)
+def leave(y, n, t, sums, groups, middle, matrix):
+    """out[t,n] = y settled, plus the bias."""
+    y = settle(y, matrix.scales, matrix.zeros, sums, groups, middle, t, n)
+    put(matrix.out, t * matrix.rows + n, y + matrix.bias[n] if matrix.bias.size else y)
+
+
+@njit(_nrt=False)
+def rows8(n, x, matrix, tokens, size, group):
     """out[:, n] and, half the rows on, out[:, m]: see `dot`."""
-    groups, m = -(-size // group), n + (rows + 1) // 2
-    last = min(m, rows - 1)
+    wide, sums = x
+    groups, m = -(-size // group), n + matrix.pieces
+    last = min(m, matrix.rows - 1)
     for t in range(tokens):
-        y, z = dots8(codes, n * size, last * size, scales, n * groups, last * groups, x, t * size,
-                     size, group)
-        leave(y, scales, zeros, bias, out, sums, rows, groups, np.float32(0), t, n)
-        if m < rows:
-            leave(z, scales, zeros, bias, out, sums, rows, groups, np.float32(0), t, m)
+        y, z = dots8(matrix.codes, n * size, last * size, matrix.scales, n * groups, last * groups,
+                     wide, t * size, size, group)
+        leave(y, n, t, sums, groups, np.float32(0), matrix)
+        if m < matrix.rows:
+            leave(z, m, t, sums, groups, np.float32(0), matrix)
 
 
 @njit(_nrt=False)
-def leave(y, scales, zeros, bias, out, sums, rows, groups, middle, t, n):
-    """out[t, n] = y, less what the zeros take off, plus the bias."""
-    if zeros.size:
-        y -= offset(scales, zeros, middle, n * groups, sums, t * groups, groups)
-    put(out, t * rows + n, y + bias[n] if bias.size else y)
-
-
-@njit(_nrt=False)
-def share8(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter, piece):
-    half, n = (rows + 1) // 2, claim(counter, piece)
-    while n < half:
-        for i in range(n, min(half, n + piece)):
-            rows8(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, i)
-        n = claim(counter, piece)
-
-
-@njit(parallel=True, cache=True)
-def product8(x, codes, scales, zeros, bias, out, sums, wide, tokens, rows, size, group, threads,
-             counter, piece):
-    """out[t,n] = x[t] · w[n] + bias[n] over bytes, shared by `threads`. `wide` is scratch for x as
-    float32."""
-    counter[0] = 0
-    if zeros.size:
-        group_sums(x, sums, tokens, size, group)
-    convert_row(x, 0, wide, 0, tokens * size)
-    if threads == 1:
-        share8(wide, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter,
-               piece)
-    else:
-        for _ in prange(threads):
-            share8(wide, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter,
-                   piece)
-
-
-@njit(_nrt=False)
-def row4(halves, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, n):
+def row4(n, x, matrix, tokens, size, group):
     """out[:, n]."""
+    halves, sums = x
     groups, half = -(-size // group), (size + 1) // 2
     for t in range(tokens):
-        y = dot4(codes, n * half, scales, n * groups, halves, 2 * t * half, (2 * t + 1) * half,
-                 half, group // 2)
-        leave(y, scales, zeros, bias, out, sums, rows, groups, np.float32(8), t, n)
+        y = dot4(matrix.codes, n * half, matrix.scales, n * groups, halves, 2 * t * half,
+                 (2 * t + 1) * half, half, group // 2)
+        leave(y, n, t, sums, groups, np.float32(8), matrix)
 
 
-@njit(parallel=True, cache=True)
-def product4(x, codes, scales, zeros, bias, out, sums, halves, tokens, rows, size, group, alone):
-    """The same over nibbles, whose zero is 8 without `zeros`."""
-    if zeros.size:
+_product8, _product4 = shared_rows(rows8), shared_rows(row4)
+
+
+@njit(cache=True)
+def product8(how, x, scratch, matrix, sizes):
+    """out[t,n] = x[t] · w[n] + bias[n] over bytes. `scratch` is for x as float32 and for the sums
+    of its groups; `sizes` are T, K and the columns of a group."""
+    wide, sums = scratch
+    tokens, size, group = sizes
+    if matrix.zeros.size:
+        group_sums(x, sums, tokens, size, group)
+    convert_row(x, 0, wide, 0, tokens * size)
+    _product8(how, scratch, matrix, matrix, matrix, sizes)
+
+
+@njit(cache=True)
+def product4(how, x, scratch, matrix, sizes):
+    """The same over nibbles, whose zero is 8 without `zeros`; `scratch` is for x by halves."""
+    halves, sums = scratch
+    tokens, size, group = sizes
+    if matrix.zeros.size:
         group_sums(x, sums, tokens, size, group)
     split(x, halves, tokens, size)
-    if alone:
-        for n in range(rows):
-            row4(halves, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, n)
-    else:
-        for n in prange(rows):
-            row4(halves, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, n)
+    _product4(how, scratch, matrix, matrix, matrix, sizes)

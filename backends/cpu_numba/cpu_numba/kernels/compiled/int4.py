@@ -7,26 +7,30 @@ minus 8 times the integers of x that it will meet. For the rest see `int8`.
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from cpu_numba.kernels.compiled.groups import group_sums, leave
+from cpu_numba.kernels.compiled.dot import silu
+from cpu_numba.kernels.compiled.groups import group_sums, settle
 from cpu_numba.kernels.compiled.integers import floats, load_words, nibbles_times
-from cpu_numba.kernels.compiled.lanes import ahead, fma, load, splat, spread, total
+from cpu_numba.kernels.compiled.lanes import ahead, fma, load, put, splat, spread, total
+from cpu_numba.kernels.compiled.naming import named
 from cpu_numba.kernels.compiled.rounding import FINER, GROUPS, round_row
-from cpu_numba.kernels.compiled.share import claim
+from cpu_numba.kernels.compiled.rows import add_norm
+from cpu_numba.kernels.compiled.share import shared, shared_rows
 
 CODES = 128  # of 64 bytes
 
 
 class Turned(NamedTuple):
     """x as lanes meet it: int16 [T,K], where their sums begin int32 [T,K/8], both again or None,
-    and their scales float32 [T,K/8]."""
+    and their scales float32 [T,K/8]; the sums of x's groups."""
 
     first: Any
     begins: Any
     second: Any
     second_begins: Any
     scales: Any
+    sums: Any
 
 
 @njit(_nrt=False)
@@ -46,21 +50,13 @@ def turn(whole, turned, begins, start, size):
             begins[c // 8 + lane] = -8 * met
 
 
-@njit(_nrt=False)
-def prepare(x, t, size, group, rounded, turned):
-    round_row(x, t, size, group, rounded)
-    turn(rounded.first, turned.first, turned.begins, t * size, size)
-    turn(rounded.second, turned.second, turned.second_begins, t * size, size)
-    for i in range(size // 8):
-        turned.scales[t * size // 8 + i] = rounded.scales[t * -(-size // group) + 8 * i // group]
-
-
 def _make(group):
     """dot(...) for that size of groups, so that how scales spread over lanes is decided when it is
     compiled."""
     parts = max(1, CODES // group)
 
     @njit(_nrt=False)
+    @named("dot", group)
     def dot(first, begins, second, second_begins, x_scales, t, codes, scales, n, size):
         """The product of token t with row n."""
         p, rest = splat(np.float32(0)), splat(np.float32(1) / FINER)
@@ -81,44 +77,62 @@ by_32, by_64, by_128 = (_make(group) for group in GROUPS)
 
 
 @njit(_nrt=False)
-def row(first, begins, second, second_begins, x_scales, codes, scales, zeros, bias, out, sums,
-        tokens, rows, size, group, groups, n):
-    """out[:, n]."""
-    for t in range(tokens):
-        if group == 32:
-            y = by_32(first, begins, second, second_begins, x_scales, t, codes, scales, n, size)
-        elif group == 64:
-            y = by_64(first, begins, second, second_begins, x_scales, t, codes, scales, n, size)
-        else:
-            y = by_128(first, begins, second, second_begins, x_scales, t, codes, scales, n, size)
-        leave(y, scales, zeros, bias, out, sums, rows, groups, np.float32(8), t, n)
+def settled(x, t, size, group, matrix, n):
+    """The product of token t with row n, less what the zeros take off."""
+    one, begins, two, more, lanes, sums = x  # as arguments: only of them Numba knows what is None
+    if group == 32:
+        y = by_32(one, begins, two, more, lanes, t, matrix.codes, matrix.scales, n, size)
+    elif group == 64:
+        y = by_64(one, begins, two, more, lanes, t, matrix.codes, matrix.scales, n, size)
+    else:
+        y = by_128(one, begins, two, more, lanes, t, matrix.codes, matrix.scales, n, size)
+    return settle(y, matrix.scales, matrix.zeros, sums, -(-size // group), np.float32(8), t, n)
 
 
 @njit(_nrt=False)
-def share(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter, piece):
-    first, begins, second, second_begins, x_scales = x
-    groups, n = -(-size // group), claim(counter, piece)
-    while n < rows:
-        for i in range(n, min(rows, n + piece)):
-            row(first, begins, second, second_begins, x_scales, codes, scales, zeros, bias, out,
-                sums, tokens, rows, size, group, groups, i)
-        n = claim(counter, piece)
-
-
-@njit(parallel=True, cache=True)
-def product(x, codes, scales, zeros, bias, out, sums, rounded, turned, tokens, rows, size, group,
-            threads, counter, piece):
-    """out[t,n] = x[t] · w[n] + bias[n], shared by `threads`; `rounded` and `turned` are scratch for
-    x."""
-    counter[0] = 0
-    if zeros.size:
-        group_sums(x, sums, tokens, size, group)
+def row(n, x, matrix, tokens, size, group):
+    """out[:, n]."""
     for t in range(tokens):
-        prepare(x, t, size, group, rounded, turned)
-    if threads == 1:
-        share(turned, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter,
-              piece)
-    else:
-        for _ in prange(threads):
-            share(turned, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter,
-                  piece)
+        y = settled(x, t, size, group, matrix, n)
+        put(matrix.out, t * matrix.rows + n, y + matrix.bias[n] if matrix.bias.size else y)
+
+
+@njit(_nrt=False)
+def gated_row(n, x, gate, up, _, tokens, size, group):
+    for t in range(tokens):
+        g, u = settled(x, t, size, group, gate, n), settled(x, t, size, group, up, n)
+        put(gate.out, t * gate.rows + n, silu(g) * u)
+
+
+_products, _gated = shared_rows(row), shared(gated_row)
+
+
+@njit(_nrt=False)
+def prepare(x, scratch, turned, zeros, tokens, size, group):
+    """x in integers, as lanes meet them and, if there are zeros, the sums of its groups."""
+    if zeros:
+        group_sums(x, scratch.sums, tokens, size, group)
+    for t in range(tokens):
+        round_row(x, t, size, group, scratch)
+        turn(scratch.first, turned.first, turned.begins, t * size, size)
+        turn(scratch.second, turned.second, turned.second_begins, t * size, size)
+        for i in range(size // 8):
+            turned.scales[t * size // 8 + i] = scratch.scales[t * -(-size // group)
+                                                              + 8 * i // group]
+
+
+@njit(cache=True)
+def products(how, x, scratch, turned, first, second, third, sizes):
+    """out[t,n] = x[t] · w[n] + bias[n], of one to three matrices. `scratch` and `turned` are for x,
+    `sizes` are T, K and the columns of a group."""
+    prepare(x, scratch, turned, first.zeros.size + second.zeros.size + third.zeros.size, *sizes)
+    _products(how, turned, first, second, third, sizes)
+
+
+@njit(cache=True)
+def normed_gated_product(how, a, b, norm, added, h, eps, scratch, turned, gate, up, sizes):
+    """gate.out[t,n] = silu(h[t] · gate[n]) * (h[t] · up[n]), h = norm(added), added = a + b."""
+    tokens, size, group = sizes
+    add_norm(a, b, norm, added, h, tokens, size, eps)
+    prepare(h, scratch, turned, gate.zeros.size + up.zeros.size, tokens, size, group)
+    _gated(how, turned, gate, up, up, sizes)

@@ -5,38 +5,42 @@ of a row is scale * x's scale * sum(code * integer); `groups.leave` takes off wh
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from cpu_numba.kernels.compiled.groups import group_sums, leave
+from cpu_numba.kernels.compiled.dot import silu
+from cpu_numba.kernels.compiled.groups import group_sums, leave, settle
 from cpu_numba.kernels.compiled.integers import bytes_times, floats, nothing
-from cpu_numba.kernels.compiled.lanes import ahead, fma, splat, total
+from cpu_numba.kernels.compiled.lanes import ahead, fma, put, splat, total
+from cpu_numba.kernels.compiled.naming import named
 from cpu_numba.kernels.compiled.rounding import FINER, GROUPS, round_row
-from cpu_numba.kernels.compiled.share import claim
+from cpu_numba.kernels.compiled.rows import add_norm
+from cpu_numba.kernels.compiled.share import shared, shared_rows
 
 
 def _make(group):
     """dots(...) for that size of groups: a loop whose length is known when it is compiled."""
     @njit(_nrt=False)
-    def dots(first, second, x_scales, t, codes, scales, n, m, size):
-        """The products of token t with rows n and m."""
+    @named("dots", group)
+    def dots(first, second, x_scales, t, codes, scales, n, others, other_scales, m, size):
+        """The products of token t with row n of `codes` and row m of `others`."""
         p = splat(np.float32(0))
         q, rest = p, splat(np.float32(1) / FINER)
         for begin in range(0, size, group):
             a, b, c, d = nothing(), nothing(), nothing(), nothing()
             i, j, at = n * size + begin, m * size + begin, t * size + begin
             ahead(codes, i, group, 1024)
-            ahead(codes, j, group, 1024)
+            ahead(others, j, group, 1024)
             for k in range(0, group, 32):
                 a = bytes_times(codes, i + k, first, at + k, a)
-                b = bytes_times(codes, j + k, first, at + k, b)
+                b = bytes_times(others, j + k, first, at + k, b)
                 if second is not None:
                     c = bytes_times(codes, i + k, second, at + k, c)
-                    d = bytes_times(codes, j + k, second, at + k, d)
+                    d = bytes_times(others, j + k, second, at + k, d)
             y, z, scale = floats(a), floats(b), x_scales[at // group]
             if second is not None:
                 y, z = fma(floats(c), rest, y), fma(floats(d), rest, z)
             p = fma(y, splat(scales[i // group] * scale), p)
-            q = fma(z, splat(scales[j // group] * scale), q)
+            q = fma(z, splat(other_scales[j // group] * scale), q)
         return total(p), total(q)
     return dots
 
@@ -45,46 +49,62 @@ by_32, by_64, by_128 = (_make(group) for group in GROUPS)
 
 
 @njit(_nrt=False)
-def two_rows(first, second, x_scales, codes, scales, zeros, bias, out, sums, tokens, rows, size,
-             group, groups, n):
-    """out[:, n] and, half the rows on, out[:, m]: see `dot`."""
-    m, last = n + (rows + 1) // 2, min(n + (rows + 1) // 2, rows - 1)
-    for t in range(tokens):
-        if group == 32:
-            y, z = by_32(first, second, x_scales, t, codes, scales, n, last, size)
-        elif group == 64:
-            y, z = by_64(first, second, x_scales, t, codes, scales, n, last, size)
-        else:
-            y, z = by_128(first, second, x_scales, t, codes, scales, n, last, size)
-        leave(y, scales, zeros, bias, out, sums, rows, groups, np.float32(0), t, n)
-        if m < rows:
-            leave(z, scales, zeros, bias, out, sums, rows, groups, np.float32(0), t, m)
+def dots(x, t, codes, scales, n, others, other_scales, m, size, group):
+    first, second, x_scales, _ = x  # as arguments: only of them Numba knows that one is None
+    if group == 32:
+        return by_32(first, second, x_scales, t, codes, scales, n, others, other_scales, m, size)
+    if group == 64:
+        return by_64(first, second, x_scales, t, codes, scales, n, others, other_scales, m, size)
+    return by_128(first, second, x_scales, t, codes, scales, n, others, other_scales, m, size)
 
 
 @njit(_nrt=False)
-def share(x, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter, piece):
-    first, second, x_scales = x
-    groups, half, n = -(-size // group), (rows + 1) // 2, claim(counter, piece)
-    while n < half:
-        for i in range(n, min(half, n + piece)):
-            two_rows(first, second, x_scales, codes, scales, zeros, bias, out, sums, tokens, rows,
-                     size, group, groups, i)
-        n = claim(counter, piece)
-
-
-@njit(parallel=True, cache=True)
-def product(x, codes, scales, zeros, bias, out, sums, rounded, tokens, rows, size, group, threads,
-            counter, piece):
-    """out[t,n] = x[t] · w[n] + bias[n], shared by `threads`; `rounded` is scratch for x."""
-    counter[0] = 0
-    if zeros.size:
-        group_sums(x, sums, tokens, size, group)
+def two_rows(n, x, matrix, tokens, size, group):
+    """out[:, n] and, half the rows on, out[:, m]: see `dot`."""
+    groups, m = -(-size // group), n + matrix.pieces
+    last = min(m, matrix.rows - 1)
     for t in range(tokens):
-        round_row(x, t, size, group, rounded)
-    if threads == 1:
-        share(rounded, codes, scales, zeros, bias, out, sums, tokens, rows, size, group, counter,
-              piece)
-    else:
-        for _ in prange(threads):
-            share(rounded, codes, scales, zeros, bias, out, sums, tokens, rows, size, group,
-                  counter, piece)
+        y, z = dots(x, t, matrix.codes, matrix.scales, n, matrix.codes, matrix.scales, last, size,
+                    group)
+        leave(y, n, t, x.sums, groups, np.float32(0), matrix)
+        if m < matrix.rows:
+            leave(z, m, t, x.sums, groups, np.float32(0), matrix)
+
+
+@njit(_nrt=False)
+def gated_row(n, x, gate, up, _, tokens, size, group):
+    groups = -(-size // group)
+    for t in range(tokens):
+        g, u = dots(x, t, gate.codes, gate.scales, n, up.codes, up.scales, n, size, group)
+        g = settle(g, gate.scales, gate.zeros, x.sums, groups, np.float32(0), t, n)
+        u = settle(u, up.scales, up.zeros, x.sums, groups, np.float32(0), t, n)
+        put(gate.out, t * gate.rows + n, silu(g) * u)
+
+
+_products, _gated = shared_rows(two_rows), shared(gated_row)
+
+
+@njit(_nrt=False)
+def prepare(x, scratch, zeros, tokens, size, group):
+    """x in integers and, if there are zeros, the sums of its groups."""
+    if zeros:
+        group_sums(x, scratch.sums, tokens, size, group)
+    for t in range(tokens):
+        round_row(x, t, size, group, scratch)
+
+
+@njit(cache=True)
+def products(how, x, scratch, first, second, third, sizes):
+    """out[t,n] = x[t] · w[n] + bias[n], of one to three matrices. `scratch` is for x, `sizes` are
+    T, K and the columns of a group."""
+    prepare(x, scratch, first.zeros.size + second.zeros.size + third.zeros.size, *sizes)
+    _products(how, scratch, first, second, third, sizes)
+
+
+@njit(cache=True)
+def normed_gated_product(how, a, b, norm, added, h, eps, scratch, gate, up, sizes):
+    """gate.out[t,n] = silu(h[t] · gate[n]) * (h[t] · up[n]), h = norm(added), added = a + b."""
+    tokens, size, group = sizes
+    add_norm(a, b, norm, added, h, tokens, size, eps)
+    prepare(h, scratch, gate.zeros.size + up.zeros.size, tokens, size, group)
+    _gated(how, scratch, gate, up, up, sizes)

@@ -12,6 +12,7 @@ from numba.core.errors import RequireLiteralValue
 from numba.extending import intrinsic, models, overload, register_model
 
 from cpu_numba.kernels.compiled import emit, pairs
+from cpu_numba.kernels.compiled.naming import named
 
 
 class Lanes(types.Type):
@@ -164,8 +165,12 @@ def _binary(function, instruction):
     @overload(function)
     def choose(a, b):
         if isinstance(a, Lanes) and isinstance(b, Lanes):
-            return lambda a, b: combine(a, b)
+            return combined
         return None
+
+    @named(instruction)
+    def combined(a, b):
+        return combine(a, b)
 
 
 for _function, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"),

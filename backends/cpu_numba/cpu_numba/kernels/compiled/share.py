@@ -1,10 +1,22 @@
 """Work that threads take as they become free: a core that other programs use, or that memory serves
 later, does less of it. What is computed does not depend on who computes it."""
 
-from numba import types
+from typing import Any, NamedTuple
+
+from numba import njit, prange, types
 from numba.extending import intrinsic
 
 from cpu_numba.kernels.compiled import emit
+from cpu_numba.kernels.compiled.naming import named
+
+
+class Shared(NamedTuple):
+    """How many threads share a loop; how many pieces they have claimed, int64 [1]; where each piece
+    begins and the last one ends, int64 [pieces + 1]."""
+
+    threads: int
+    counter: Any
+    starts: Any
 
 
 @intrinsic
@@ -14,3 +26,45 @@ def claim(typing_context, counter, count):
         place = emit.pointer(context, builder, counter, args[0], emit.I64(0), emit.I64)
         return builder.atomic_rmw("add", place, args[1], "monotonic")
     return types.intp(counter, types.intp), code
+
+
+def shared(work):
+    """loop(how, x, first, second, third, sizes): work(n, x, first, second, third, *sizes) for every
+    n that `how`, a Shared, has. x and matrices may be tuples of arrays; Numba's parallel loops take
+    no deeper ones."""
+    @njit(_nrt=False)
+    @named(work.py_func.__module__, work.py_func, "share")
+    def share(counter, starts, x, first, second, third, sizes):
+        piece = claim(counter, 1)
+        while piece + 1 < starts.size:
+            for n in range(starts[piece], starts[piece + 1]):
+                work(n, x, first, second, third, *sizes)
+            piece = claim(counter, 1)
+
+    @njit(parallel=True)
+    @named(work.py_func.__module__, work.py_func, "loop")
+    def loop(how, x, first, second, third, sizes):
+        threads, counter, starts = how
+        counter[0] = 0
+        if threads == 1:
+            share(counter, starts, x, first, second, third, sizes)
+        else:
+            for _ in prange(threads):
+                share(counter, starts, x, first, second, third, sizes)
+    return loop
+
+
+def shared_rows(rows_of):
+    """The same, of products with one to three matrices: rows_of(n, x, matrix, *sizes) for every n
+    of each; `first` has as many as `first.pieces` says."""
+    @njit(_nrt=False)
+    @named(rows_of.py_func.__module__, rows_of.py_func, "of_three")
+    def work(n, x, first, second, third, *sizes):
+        one, two = first.pieces, first.pieces + second.pieces
+        if n < one:
+            rows_of(n, x, first, *sizes)
+        elif n < two:
+            rows_of(n - one, x, second, *sizes)
+        else:
+            rows_of(n - two, x, third, *sizes)
+    return shared(work)

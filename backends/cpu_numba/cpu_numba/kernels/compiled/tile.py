@@ -14,6 +14,7 @@ from cpu_numba import machine
 from cpu_numba.kernels.compiled import emit, integers, pairs
 from cpu_numba.kernels.compiled.integers import int_lanes
 from cpu_numba.kernels.compiled.lanes import lanes
+from cpu_numba.kernels.compiled.naming import named
 
 _WIDE = machine.has("avx512f")
 ROWS = 64 if _WIDE else 16
@@ -99,6 +100,7 @@ def _make(tokens):
         return types.void(array, types.intp, kind), code
 
     @njit(_nrt=False)
+    @named("multiply", tokens)
     def multiply(x, x_at, x_step, w, units, first, group, scales, x_scales, x_scale_at, skip,
                  totals, at):
         """A group is `group` units, the first one `first`. x_scales, for integers, begin at
