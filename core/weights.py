@@ -23,6 +23,9 @@ class QuantizedLayout:
     has_zeros: bool
 
 
+#: The device whose memory the host's is.
+HOST = "cpu"
+
 #: Called with what is being done to weights, and the bytes done and in total.
 Progress = Callable[[str, int, int], None]
 
@@ -42,7 +45,13 @@ def prepared_key(kernel: Kernel, call: Call, weights: Mapping[str, str]) -> tupl
 
 
 class WeightStore:
-    """Host arrays by name (memory-mapped ones stay so); device tensors, prepacked forms, cached."""
+    """Host arrays by name (memory-mapped ones stay so); device tensors, prepacked forms, cached.
+
+    moves  a CPU's kernels get weights in its allocator's memory, whose pages are large and aligned,
+           instead of a file's memory map
+    """
+
+    moves = False
 
     def __init__(self, arrays: Mapping[str, Array],
                  quantized: Mapping[str, QuantizedLayout] | None = None,
@@ -72,12 +81,21 @@ class WeightStore:
         return TensorSpec(self.arrays[name].shape, self.dtypes[name])
 
     def tensor(self, name: str, allocator: DeviceAllocator) -> Tensor:
-        """The weight on the allocator's device: borrowed where the device reads host memory."""
+        """The weight on the allocator's device: borrowed, or moved, where it reads host memory."""
         key = (name, allocator.device)
         if key not in self._tensors:
-            self._tensors[key] = Tensor.from_numpy(self.arrays[name], allocator, self.dtypes[name],
-                                                   copy=False)
+            moves = self.moves and allocator.device == HOST
+            tensor = Tensor.from_numpy(self.arrays[name], allocator, self.dtypes[name], copy=moves)
+            if moves:
+                self.arrays[name] = tensor.numpy()  # lets go of the other
+                self._told(tensor.nbytes)
+            self._tensors[key] = tensor
         return self._tensors[key]
+
+    def _told(self, nbytes: int) -> None:
+        self._prepared_bytes += nbytes
+        self._progress("preparing weights", self._prepared_bytes,
+                       max(self.nbytes, self._prepared_bytes))
 
     def put(self, name: str, tensor: Tensor) -> None:
         """Use this tensor for the weight on its device."""
@@ -101,9 +119,7 @@ class WeightStore:
             filled = {p: backend.native(t) for p, t in packed.items()}
             kernel.prepare(call, packed=filled, **{p: backend.native(t) for p, t in given.items()})
             self._prepared[key] = filled
-            self._prepared_bytes += sum(self.arrays[n].nbytes for n in weights.values())
-            self._progress("preparing weights", self._prepared_bytes,
-                           max(self.nbytes, self._prepared_bytes))
+            self._told(sum(self.arrays[n].nbytes for n in weights.values()))
         return self._prepared[key]
 
     @property

@@ -39,7 +39,7 @@ def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *
          chunk: int = 512, group_size: int | None = None, keep: str | Sequence[str] = (),
          quantize_only: str | Sequence[str] = (), device: int | None = None,
          threads: int | None = None, allow_tf32: bool | None = None,
-         deterministic: bool = False, lock: str | Path | None = None,
+         deterministic: bool = False, lock: str | Path | None = None, mmap: bool = True,
          registry: Registry | None = None,
          progress: Progress = no_progress) -> Model:
     """Load a model.
@@ -58,6 +58,8 @@ def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *
                  precision, or which alone are quantised: see models.precision.Quantization
     deterministic  only kernels that declare, and show, equal bits from run to run
     lock         a lock file: only its kernels, from unchanged packages; see core.lock
+    mmap         CPU kernels read stored weights where the file is mapped; False: from memory of
+                 their own, which takes longer to fill and less long to read
     device, threads, allow_tf32   see core.backend.BackendOptions; a `registry` has its own
 
     Raises an InputError, BackendError, LockError or NoKernelError that says what to do.
@@ -66,7 +68,7 @@ def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *
         registry = default_registry(BackendOptions(device, threads, allow_tf32))
         registry.check_options(split_backends(backend))
     options = Options(backend, dtype, quantize, kv_dtype, max_context, kernels, fusion, chunk,
-                      group_size, keep, quantize_only, deterministic, lock)
+                      group_size, keep, quantize_only, deterministic, lock, mmap)
     return open_checkpoint(read_checkpoint(path_or_name, registry), options, registry, progress)
 
 

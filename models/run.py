@@ -56,6 +56,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--kernel", action="append", default=[], metavar="[NODES:]OP=BACKEND[:KERNEL]",
                    help="choose a kernel, such as attention=cpu_numpy; may repeat")
     p.add_argument("--no-fusion", action="store_true", help="use no fused kernels")
+    p.add_argument("--no-mmap", action="store_true", help="on a CPU, copy the weights into memory "
+                   "instead of mapping the file: decodes faster, begins later")
     add_rule_options(p)
     add_backend_options(p)
     p.add_argument("--explain", nargs="?", const="table", choices=("table", "json", "graph", "dot"),
@@ -108,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             kv_dtype=args.kv_dtype, max_context=args.max_context, kernels=args.kernel,
             group_size=args.group_size, keep=args.keep, quantize_only=args.quantize_only,
             fusion=not args.no_fusion, deterministic=args.deterministic, lock=args.lock,
-            registry=registry, progress=loading.progress) as model:
+            mmap=not args.no_mmap, registry=registry, progress=loading.progress) as model:
         loading.stop()
         model.session.observer = check or (
             FiniteCheck(recorder) if args.check_finite else

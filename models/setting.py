@@ -39,6 +39,7 @@ class Options:
     quantize_only: str | Sequence[str] = ()
     deterministic: bool = False
     lock: str | Path | None = None
+    mmap: bool = True
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ class Setting:
 
     def weights(self, progress: Progress = no_progress) -> WeightStore:
         """The weights, converted and quantised as asked for."""
-        return self._store(self.checkpoint.arrays, progress, cast, Quantization.apply)
+        store = self._store(self.checkpoint.arrays, progress, cast, Quantization.apply)
+        store.moves = not self.options.mmap
+        return store
 
     def hollow_weights(self) -> WeightStore:
         """The same shapes and dtypes; nothing is read, converted or quantised."""

@@ -1,5 +1,6 @@
 """What kernels promise beside being right: dispatch adds nothing, flags are true, no copies."""
 
+import gc
 import tracemalloc
 from functools import partial
 
@@ -155,6 +156,30 @@ def test_stored_weights_are_not_copied():
             assert tensor.pointer == array.ctypes.data
             if name != "rope.inv_freq":
                 assert isinstance(array.base, np.memmap) or isinstance(array, np.memmap)
+
+
+@pytest.mark.parametrize("quantize", [None, "int8", "int4"])
+def test_weights_moved_into_memory(quantize):
+    """Each once: the array that it came from is let go. They begin where a page's lines do."""
+    allocator = default_registry().backend("cpu_numpy").allocator
+    with models.load("stories-llama2", quantize=quantize) as model:
+        expected = model.generate("Once upon", max_new_tokens=8).run().tokens
+    del model
+    gc.collect()
+    before = allocator.stats.allocated
+    with models.load("stories-llama2", quantize=quantize, mmap=False) as model:
+        weights = model.session.weights
+        read = [name for name in weights.arrays if (name, "cpu") in weights._tensors]
+        held = sum(weights.arrays[name].nbytes for name in read)
+        assert held > 0.9 * weights.nbytes
+        assert allocator.stats.allocated - before >= held
+        for name in read:
+            assert weights.tensor(name, allocator).pointer == weights.arrays[name].ctypes.data
+            assert weights.arrays[name].ctypes.data % 64 == 0
+        assert model.generate("Once upon", max_new_tokens=8).run().tokens == expected
+    del model, weights
+    gc.collect()
+    assert allocator.stats.allocated == before
 
 
 def test_16_bit_weights_are_widened_once():

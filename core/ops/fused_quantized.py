@@ -41,8 +41,8 @@ class ThreeQuantized(FusedOp):
         return frozenset(p.name for p in self.sig.params) - {"x"}
 
     def samples(self) -> list[Sample]:
-        def make(r: Any, t: int, n: tuple[int, ...], k: int, bits: int,
-                 extra: bool) -> Any:  # noqa: ANN401
+        def make(r: Draw, t: int, n: tuple[int, ...], k: int, bits: int,
+                 extra: bool) -> dict[str, Any]:
             made: dict[str, Any] = {"x": r.normal(t, k)}
             for name, rows in zip(("first", "second", "third"), n, strict=True):
                 made |= {f"{name}{part}": a for part, a in

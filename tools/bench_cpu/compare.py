@@ -1,8 +1,8 @@
 """Our CPU backends beside llama.cpp: the same weights, the same threads, taking turns.
 
     python tools/bench_cpu/compare.py [--shapes tinyllama-1.1b llama3.2-1b qwen2.5-0.5b]
-        [--weights f32 bf16 int8 int4] [--dtype f32] [--layers N] [--rounds 5] [--profile]
-        [--json FILE]
+        [--weights f32 bf16 int8 int4] [--dtype f32] [--no-mmap] [--layers N] [--rounds 5]
+        [--profile] [--json FILE]
 
 Random weights at published shapes (speed does not depend on their values) are exported to GGUF by
 our own writer: F32, BF16, Q8_0, Q4_0. llama.cpp and our backends each load that file in a process
@@ -70,7 +70,8 @@ def compare(shape: str, kind: str, folder: Path, args: argparse.Namespace) -> li
     rng = np.random.default_rng(5)
     ids = rng.integers(5, SHAPES[shape]["vocab_size"], args.prompt).tolist()
     engines = [Engine(n, path, args.threads, args.prompt + args.tokens + 8,
-                      activations(n, kind, args)) for n in (LLAMA, *names)]
+                      activations(n, kind, args), mmap=not args.no_mmap)
+               for n in (LLAMA, *names)]
     turns: dict[str, list[Any]] = {e.name: [] for e in engines}
     for _ in range(args.rounds + 1):
         for engine in engines:
@@ -133,7 +134,7 @@ def check(shape: str, kind: str, folder: Path, engine: Engine, args: argparse.Na
         return "kernels not checked"
     path = export(shape, kind, 1, folder)
     small = Engine(engine.name, path, args.threads, 2 * CHECKED,
-                   activations(engine.name, kind, args))
+                   activations(engine.name, kind, args), mmap=not args.no_mmap)
     said: str = small.call("check", list(range(1, CHECKED + 1)))
     if small.call("kernels") != engine.call("kernels"):
         raise RuntimeError(f"{engine.name}: the check ran other kernels than were timed: "
@@ -182,6 +183,8 @@ def main() -> int:
                         "goal for")
     parser.add_argument("--dtype", choices=("f32", "f16", "bf16"), help="of cpu_numba's "
                         "activations (default: f32 for f32 weights, else bf16)")
+    parser.add_argument("--no-mmap", action="store_true", help="weights in memory instead of the "
+                        "mapped file, in both programs")
     parser.add_argument("--layers", type=int, help="as many layers instead of all")
     parser.add_argument("--prompt", type=int, default=128, help="tokens of the prompt")
     parser.add_argument("--tokens", type=int, default=16, help="tokens to generate in a turn")

@@ -24,12 +24,12 @@ class Engine:
     """The other end of a process: call methods of its `Llama` or `Ours` by name."""
 
     def __init__(self, name: str, path: Path, threads: int, context: int,
-                 dtype: str | None = None) -> None:
+                 dtype: str | None = None, *, mmap: bool = True) -> None:
         spawn = multiprocessing.get_context("spawn")
         self.name = name
         self._pipe, child = spawn.Pipe()
         self._process = spawn.Process(target=serve, daemon=True, args=(
-            child, name, path, threads, context, dtype))
+            child, name, path, threads, context, dtype, mmap))
         self._process.start()
         self.call("ready")
 
@@ -69,7 +69,7 @@ def _busy() -> float:
 
 
 def serve(pipe: Any, name: str, path: Path, threads: int, context: int,  # noqa: ANN401
-          dtype: str | None) -> None:
+          dtype: str | None, mmap: bool) -> None:
     """Answer calls until the other end closes."""
     model: Any = None
     while True:
@@ -78,8 +78,8 @@ def serve(pipe: Any, name: str, path: Path, threads: int, context: int,  # noqa:
         except EOFError:
             return
         try:
-            model = model or (Llama(path, threads, context) if name == LLAMA
-                              else Ours(name, path, threads, context, dtype))
+            model = model or (Llama(path, threads, context, mmap) if name == LLAMA
+                              else Ours(name, path, threads, context, dtype, mmap))
             pipe.send((False, getattr(model, method)(*args)))
         except Exception as error:  # told to the one who asked
             pipe.send((True, f"{type(error).__name__}: {error}"))
@@ -89,7 +89,7 @@ class Ours:
     """A session on one of our backends."""
 
     def __init__(self, backend: str, path: Path, threads: int, context: int,
-                 dtype: str | None) -> None:
+                 dtype: str | None, mmap: bool) -> None:
         from core.backend import BackendOptions
         from core.registry import default_registry
         from models.checkpoint import read_checkpoint
@@ -98,7 +98,8 @@ class Ours:
         self.registry = default_registry(BackendOptions(threads=threads))
         chain = backend if backend == "cpu_numpy" else f"{backend},cpu_numpy"
         self.model = open_checkpoint(read_checkpoint(path, self.registry),
-                                     Options(chain, dtype=dtype, max_context=context),
+                                     Options(chain, dtype=dtype, max_context=context,
+                                             mmap=mmap),
                                      self.registry)
         self.session = self.model.session
         self.backend = self.registry.backend(backend)
@@ -179,14 +180,15 @@ class Llama:
     Logits are taken without it, over a float32 cache like ours.
     """
 
-    def __init__(self, path: Path, threads: int, context: int) -> None:
+    def __init__(self, path: Path, threads: int, context: int, mmap: bool) -> None:
         import llama_cpp
         self.lib = llama_cpp
         self._quiet = llama_cpp.llama_log_callback(lambda *_: None)
         llama_cpp.llama_log_set(self._quiet, None)
         llama_cpp.llama_backend_init()
-        self.model = llama_cpp.llama_model_load_from_file(
-            str(path).encode(), llama_cpp.llama_model_default_params())
+        how = llama_cpp.llama_model_default_params()
+        how.use_mmap = mmap
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), how)
         if not self.model:
             raise RuntimeError(f"it cannot load {path}")
         params = llama_cpp.llama_context_default_params()

@@ -85,8 +85,8 @@ def _sizes(tokens: int, columns: int, group: int, terms: int, nibbles: bool) -> 
 
 def integers_of_x(call: Call) -> TensorSpec:
     """Scratch of the products in integers."""
-    a, terms = call.dtypes["A"], _terms(*(call.dtypes.get(k, call.dtypes["A"]).itemsize
-                                          for k in "AO"))
+    x = call.dtypes["A"]
+    terms = _terms(x.itemsize, call.dtypes.get("O", x).itemsize)
     return TensorSpec((sum(_sizes(call.dims["T"], call.dims["K"], call.attrs["group_size"], terms,
                                   call.dtypes["Q"] is i4x2)),), f32)
 

@@ -9,6 +9,7 @@ from core.tensor import TensorSpec
 from cpu_numpy.kernels.declare import kernels
 
 _SCORES = 1 << 21  # float32 elements of scores held at a time: 8 MiB
+_TILE = 32  # tokens: scores that stay in a core's cache, and fewer that nobody may see
 
 
 def _quantize(rows):
@@ -39,7 +40,7 @@ def kv_cache_write(k, v, cache, cache_scales, slots):
 def _scratch(call: Call) -> TensorSpec:
     context = call.dims["B"] * call.dims["BS"]
     group = call.dims["H"] // call.dims["Hkv"]
-    rows = max(1, min(call.dims["T"], _SCORES // max(1, context * group)))
+    rows = max(1, min(call.dims["T"], _TILE, _SCORES // max(1, context * group)))
     return TensorSpec((rows * group * max(1, context),), f32)
 
 
@@ -72,7 +73,7 @@ def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, 
 
     def many_queries(start, stop, keys, values):
         length = len(keys)
-        step = max(1, workspace.size // (group * length))
+        step = max(1, min(_TILE, workspace.size // (group * length)))
         for first in range(start, stop, step):
             last = min(first + step, stop)
             seen = length - (stop - last)  # keys that the tile's last query may see

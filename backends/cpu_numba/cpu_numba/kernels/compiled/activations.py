@@ -7,7 +7,16 @@ import numpy as np
 from numba import njit, prange
 
 from cpu_numba.kernels.compiled.exponential import exp
-from cpu_numba.kernels.compiled.lanes import get, load, load_some, put, splat, store, store_some
+from cpu_numba.kernels.compiled.lanes import (
+    first,
+    get,
+    load,
+    load_some,
+    put,
+    splat,
+    store,
+    store_some,
+)
 
 
 @njit(_nrt=False)
@@ -42,6 +51,12 @@ def rotate_many(x, positions, frequencies, out, tokens, heads, half, interleaved
 def silu_lanes(gate, up):
     one = splat(np.float32(1))
     return gate / (one + exp(splat(np.float32(0)) - gate)) * up
+
+
+@njit(_nrt=False)
+def gated_one(gate, up):
+    """silu(gate) * up of two numbers; math.exp would be a call."""
+    return first(silu_lanes(splat(gate), splat(up)))
 
 
 @njit(_nrt=False)

@@ -122,21 +122,21 @@ def offset(scales, zeros, middle, place, sums, first, groups):
     return total(row)
 
 
-@njit(_nrt=False)
+@njit(_nrt=False, forceinline=True)
 def settle(y, scales, zeros, sums, groups, middle, t, n):
     """The product y of row n with token t, less what the zeros take off."""
     return y - offset(scales, zeros, middle, n * groups, sums, t * groups, groups) if (
         zeros.size) else y
 
 
-@njit(_nrt=False)
+@njit(_nrt=False, forceinline=True)
 def leave(y, n, t, sums, groups, middle, matrix):
     """out[t,n] = y settled, plus the bias."""
     y = settle(y, matrix.scales, matrix.zeros, sums, groups, middle, t, n)
     put(matrix.out, t * matrix.rows + n, y + matrix.bias[n] if matrix.bias.size else y)
 
 
-@njit(_nrt=False)
+@njit(_nrt=False, forceinline=True)
 def rows8(n, x, matrix, tokens, size, group):
     """out[:, n] and, half the rows on, out[:, m]: see `dot`."""
     wide, sums = x
@@ -150,7 +150,7 @@ def rows8(n, x, matrix, tokens, size, group):
             leave(z, m, t, sums, groups, np.float32(0), matrix)
 
 
-@njit(_nrt=False)
+@njit(_nrt=False, forceinline=True)
 def row4(n, x, matrix, tokens, size, group):
     """out[:, n]."""
     halves, sums = x

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from cpu_numba.kernels.compiled.dot import silu
+from cpu_numba.kernels.compiled.activations import gated_one
 from cpu_numba.kernels.compiled.groups import group_sums, settle
 from cpu_numba.kernels.compiled.integers import floats, load_words, nibbles_times
 from cpu_numba.kernels.compiled.lanes import ahead, fma, load, put, splat, spread, total
@@ -55,7 +55,7 @@ def _make(group):
     compiled."""
     parts = max(1, CODES // group)
 
-    @njit(_nrt=False)
+    @njit(_nrt=False, forceinline=True)
     @named("dot", group)
     def dot(first, begins, second, second_begins, x_scales, t, codes, scales, n, size):
         """The product of token t with row n."""
@@ -76,7 +76,7 @@ def _make(group):
 by_32, by_64, by_128 = (_make(group) for group in GROUPS)
 
 
-@njit(_nrt=False)
+@njit(_nrt=False, forceinline=True)
 def settled(x, t, size, group, matrix, n):
     """The product of token t with row n, less what the zeros take off."""
     one, begins, two, more, lanes, sums = x  # as arguments: only of them Numba knows what is None
@@ -89,7 +89,7 @@ def settled(x, t, size, group, matrix, n):
     return settle(y, matrix.scales, matrix.zeros, sums, -(-size // group), np.float32(8), t, n)
 
 
-@njit(_nrt=False)
+@njit(_nrt=False, forceinline=True)
 def row(n, x, matrix, tokens, size, group):
     """out[:, n]."""
     for t in range(tokens):
@@ -97,11 +97,11 @@ def row(n, x, matrix, tokens, size, group):
         put(matrix.out, t * matrix.rows + n, y + matrix.bias[n] if matrix.bias.size else y)
 
 
-@njit(_nrt=False)
+@njit(_nrt=False, forceinline=True)
 def gated_row(n, x, gate, up, _, tokens, size, group):
     for t in range(tokens):
         g, u = settled(x, t, size, group, gate, n), settled(x, t, size, group, up, n)
-        put(gate.out, t * gate.rows + n, silu(g) * u)
+        put(gate.out, t * gate.rows + n, gated_one(g, u))
 
 
 _products, _gated = shared_rows(row), shared(gated_row)

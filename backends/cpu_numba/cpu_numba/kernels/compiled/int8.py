@@ -7,7 +7,7 @@ of a row is scale * x's scale * sum(code * integer); `groups.leave` takes off wh
 import numpy as np
 from numba import njit
 
-from cpu_numba.kernels.compiled.dot import silu
+from cpu_numba.kernels.compiled.activations import gated_one
 from cpu_numba.kernels.compiled.groups import group_sums, leave, settle
 from cpu_numba.kernels.compiled.integers import bytes_times, floats, nothing
 from cpu_numba.kernels.compiled.lanes import ahead, fma, put, splat, total
@@ -19,7 +19,7 @@ from cpu_numba.kernels.compiled.share import shared, shared_rows
 
 def _make(group):
     """dots(...) for that size of groups: a loop whose length is known when it is compiled."""
-    @njit(_nrt=False)
+    @njit(_nrt=False, forceinline=True)
     @named("dots", group)
     def dots(first, second, x_scales, t, codes, scales, n, others, other_scales, m, size):
         """The products of token t with row n of `codes` and row m of `others`."""
@@ -48,7 +48,7 @@ def _make(group):
 by_32, by_64, by_128 = (_make(group) for group in GROUPS)
 
 
-@njit(_nrt=False)
+@njit(_nrt=False, forceinline=True)
 def dots(x, t, codes, scales, n, others, other_scales, m, size, group):
     first, second, x_scales, _ = x  # as arguments: only of them Numba knows that one is None
     if group == 32:
@@ -58,7 +58,7 @@ def dots(x, t, codes, scales, n, others, other_scales, m, size, group):
     return by_128(first, second, x_scales, t, codes, scales, n, others, other_scales, m, size)
 
 
-@njit(_nrt=False)
+@njit(_nrt=False, forceinline=True)
 def two_rows(n, x, matrix, tokens, size, group):
     """out[:, n] and, half the rows on, out[:, m]: see `dot`."""
     groups, m = -(-size // group), n + matrix.pieces
@@ -71,14 +71,14 @@ def two_rows(n, x, matrix, tokens, size, group):
             leave(z, m, t, x.sums, groups, np.float32(0), matrix)
 
 
-@njit(_nrt=False)
+@njit(_nrt=False, forceinline=True)
 def gated_row(n, x, gate, up, _, tokens, size, group):
     groups = -(-size // group)
     for t in range(tokens):
         g, u = dots(x, t, gate.codes, gate.scales, n, up.codes, up.scales, n, size, group)
         g = settle(g, gate.scales, gate.zeros, x.sums, groups, np.float32(0), t, n)
         u = settle(u, up.scales, up.zeros, x.sums, groups, np.float32(0), t, n)
-        put(gate.out, t * gate.rows + n, silu(g) * u)
+        put(gate.out, t * gate.rows + n, gated_one(g, u))
 
 
 _products, _gated = shared_rows(two_rows), shared(gated_row)

@@ -195,6 +195,14 @@ def total(typing_context, value):
 
 
 @intrinsic
+def first(typing_context, value):
+    """The first lane."""
+    def code(context, builder, signature, args):
+        return builder.extract_element(args[0], emit.I32(0))
+    return types.float32(lanes), code
+
+
+@intrinsic
 def largest(typing_context, value):
     """The largest lane."""
     def code(context, builder, signature, args):

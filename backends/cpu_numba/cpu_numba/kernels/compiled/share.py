@@ -57,7 +57,7 @@ def shared(work):
 def shared_rows(rows_of):
     """The same, of products with one to three matrices: rows_of(n, x, matrix, *sizes) for every n
     of each; `first` has as many as `first.pieces` says."""
-    @njit(_nrt=False)
+    @njit(_nrt=False, forceinline=True)
     @named(rows_of.py_func.__module__, rows_of.py_func, "of_three")
     def work(n, x, first, second, third, *sizes):
         one, two = first.pieces, first.pieces + second.pieces
