@@ -11,7 +11,7 @@ from numba import njit
 
 from cpu_numba.kernels.compiled.activations import gated_one
 from cpu_numba.kernels.compiled.lanes import ahead, fma, load_some, put, splat, times, total
-from cpu_numba.kernels.compiled.rows import add_norm
+from cpu_numba.kernels.compiled.rows import add_norm_wide
 from cpu_numba.kernels.compiled.share import shared, shared_rows
 
 
@@ -83,7 +83,7 @@ def gated_product(how, x, gate, up, sizes):
 
 @njit(cache=True)
 def normed_gated_product(how, a, b, norm, added, h, eps, gate, up, sizes):
-    """The same with x = h = norm(added), added = a + b."""
+    """The same with x = h = norm(a + b) in float32, added = a + b."""
     tokens, size = sizes
-    add_norm(a, b, norm, added, h, tokens, size, eps)
+    add_norm_wide(a, b, norm, added, h, tokens, size, eps)
     _gated(how, h, gate, up, up, sizes)

@@ -15,7 +15,7 @@ from cpu_numba.kernels.compiled.integers import floats, load_words, nibbles_time
 from cpu_numba.kernels.compiled.lanes import ahead, fma, load, put, splat, spread, total
 from cpu_numba.kernels.compiled.naming import named
 from cpu_numba.kernels.compiled.rounding import FINER, GROUPS, round_row
-from cpu_numba.kernels.compiled.rows import add_norm
+from cpu_numba.kernels.compiled.rows import add_norm_wide
 from cpu_numba.kernels.compiled.share import shared, shared_rows
 
 CODES = 128  # of 64 bytes
@@ -131,8 +131,8 @@ def products(how, x, scratch, turned, first, second, third, sizes):
 
 @njit(cache=True)
 def normed_gated_product(how, a, b, norm, added, h, eps, scratch, turned, gate, up, sizes):
-    """gate.out[t,n] = silu(h[t] · gate[n]) * (h[t] · up[n]), h = norm(added), added = a + b."""
+    """gate.out[t,n] = silu(h[t] · gate[n]) * (h[t] · up[n]), h = norm(a + b), added = a + b."""
     tokens, size, group = sizes
-    add_norm(a, b, norm, added, h, tokens, size, eps)
+    add_norm_wide(a, b, norm, added, h, tokens, size, eps)
     prepare(h, scratch, turned, gate.zeros.size + up.zeros.size, tokens, size, group)
     _gated(how, turned, gate, up, up, sizes)

@@ -13,7 +13,7 @@ from cpu_numba.kernels.compiled.integers import bytes_times, floats, nothing
 from cpu_numba.kernels.compiled.lanes import ahead, fma, put, splat, total
 from cpu_numba.kernels.compiled.naming import named
 from cpu_numba.kernels.compiled.rounding import FINER, GROUPS, round_row
-from cpu_numba.kernels.compiled.rows import add_norm
+from cpu_numba.kernels.compiled.rows import add_norm_wide
 from cpu_numba.kernels.compiled.share import shared, shared_rows
 
 
@@ -103,8 +103,8 @@ def products(how, x, scratch, first, second, third, sizes):
 
 @njit(cache=True)
 def normed_gated_product(how, a, b, norm, added, h, eps, scratch, gate, up, sizes):
-    """gate.out[t,n] = silu(h[t] · gate[n]) * (h[t] · up[n]), h = norm(added), added = a + b."""
+    """gate.out[t,n] = silu(h[t] · gate[n]) * (h[t] · up[n]), h = norm(a + b), added = a + b."""
     tokens, size, group = sizes
-    add_norm(a, b, norm, added, h, tokens, size, eps)
+    add_norm_wide(a, b, norm, added, h, tokens, size, eps)
     prepare(h, scratch, gate.zeros.size + up.zeros.size, tokens, size, group)
     _gated(how, scratch, gate, up, up, sizes)

@@ -85,3 +85,12 @@ def add_norm(a, b, weight, added, out, rows, size, eps):
     for t in range(rows):
         add_row(a, b, added, t * size, size)
         norm_row(added, weight, out, t * size, size, eps)
+
+
+@njit(_nrt=False)
+def add_norm_wide(a, b, weight, added, wide, rows, size, eps):
+    """added = a + b; wide = norm(a + b) in float32, of the sum before `added` rounds it."""
+    for t in range(rows):
+        add_row(a, b, wide, t * size, size)
+        convert_row(wide, t * size, added, t * size, size)
+        norm_row(wide, weight, wide, t * size, size, eps)
