@@ -14,11 +14,7 @@ from cpu_numba.kernels.quantized import in_integers, integers_of_x
 from cpu_numba.kernels.threads import sharing
 
 
-def _few(call: Call) -> str | None:
-    return linear.few(call) or linear.narrow(call)
-
-
-@kernels.implements("three_linear", dtypes={"A": FLOATS, "W": FLOATS}, supports=_few,
+@kernels.implements("three_linear", dtypes={"A": FLOATS, "W": FLOATS}, supports=linear.few_narrow,
                     batch_invariant=True)
 def three_linear(x, first, second, third, first_bias, second_bias, third_bias, first_out,
                  second_out, third_out):
@@ -43,7 +39,7 @@ def _rows(call: Call) -> TensorSpec:
 
 
 @kernels.implements("add_norm_gate_up", dtypes={"A": FLOATS, "W": FLOATS, "G": FLOATS},
-                    supports=_few, workspace=_rows, batch_invariant=True)
+                    supports=linear.few_narrow, workspace=_rows, batch_invariant=True)
 def add_norm_gate_up(a, b, norm, gate, up, sum, out, *, eps, workspace):
     how, *both = linear.gated(a, gate, up, out)
     return bound(dot.normed_gated_product, how, flat(a), flat(b), wide(norm), flat(sum),

@@ -22,6 +22,10 @@ def narrow(call: Call) -> str | None:
     return None if a.itemsize >= w.itemsize else f"takes no {w} weights with {a} activations"
 
 
+def few_narrow(call: Call) -> str | None:
+    return few(call) or narrow(call)
+
+
 def matrix_of(weight, bias, out):
     """For `dot.products`, which reads two rows at once."""
     return dot.Matrix(flat(weight), wide(bias), flat(out), len(weight), (len(weight) + 1) // 2)
@@ -36,7 +40,7 @@ def products(x, *matrices):
     return bound(dot.products, how, flat(x), *made, x.shape)
 
 
-@kernels.implements("linear", dtypes=DTYPES, supports=lambda call: few(call) or narrow(call),
+@kernels.implements("linear", dtypes=DTYPES, supports=few_narrow,
                     priority=1, batch_invariant=True)
 def linear_dot(x, weight, bias, out):
     return products(x, (weight, bias, out))
@@ -49,7 +53,7 @@ def gated(x, gate, up, out):
 
 
 @kernels.implements("gate_up_swiglu", dtypes={k: DTYPES[k] for k in ("A", "W")},
-                    supports=lambda call: few(call) or narrow(call), batch_invariant=True)
+                    supports=few_narrow, batch_invariant=True)
 def gate_up_swiglu(x, gate, up, out):
     how, *both = gated(x, gate, up, out)
     return bound(dot.gated_product, how, flat(x), *both, x.shape)
