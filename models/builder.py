@@ -93,15 +93,22 @@ class Builder:
                         name=name, bits=layout.bits, group_size=layout.group_size,
                         out_dtype=out_dtype)
 
+    def needed(self, **values: Value) -> list[Value]:
+        """Of values [T, ...] in the last layer, the rows that the logits come from: what follows
+        the attention there is computed for these alone."""
+        if self.kind.head != "last" or self.kind.loop:
+            return list(values.values())
+        rows = self.graph.input("last_rows", TensorSpec(("S",), i32))
+        return [self.one("embedding", rows, v, name=f"last_rows_of_{name}")
+                for name, v in values.items()]
+
     def finish(self, x: Value) -> None:
         """The final norm, the logits in float32 and, if asked for, the next token."""
         self.path = ""
-        if self.kind.head == "none":
-            return
         c, g = self.config, self.graph
-        if self.kind.head == "last" and not self.kind.loop:
-            rows = g.input("last_rows", TensorSpec(("S",), i32))
-            x = self.add("embedding", rows, x, name="last_rows_of")
+        if self.kind.head == "none":  # the last layer's keys and values are all that is needed
+            g.prune()
+            return
         name = EMBEDDING if c.tied_embeddings and HEAD not in self.weights.quantized else HEAD
         logits = self.product(self.norm(x, "norm"), name, c.vocab_size, c.hidden_size, None,
                               "lm_head", f32.short)

@@ -40,15 +40,17 @@ class Llama:
     def layer(self, b: Builder, index: int, x: Value, kv_dtype: DType) -> Value:
         """x [T, hidden] → [T, hidden]."""
         b.path = f"layers.{index}"
-        h = b.norm(x, "input_layernorm")
-        x = b.one("add", x, self.attention(b, h, kv_dtype), name="attention_residual")
+        mixed = self.attention(b, b.norm(x, "input_layernorm"), kv_dtype)
+        if index == b.config.layers - 1:
+            mixed, x = b.needed(attention=mixed, hidden=x)
+        x = b.one("add", x, b.linear(mixed, "self_attn.o_proj"), name="attention_residual")
         h = b.norm(x, "post_attention_layernorm")
         gate, up = b.linear(h, "mlp.gate_proj"), b.linear(h, "mlp.up_proj")
         h = b.one("swiglu", gate, up, name="swiglu")
         return b.one("add", x, b.linear(h, "mlp.down_proj"), name="mlp_residual")
 
     def attention(self, b: Builder, h: Value, kv_dtype: DType) -> Value:
-        """Rotated queries and keys over the paged cache, then the output projection."""
+        """Rotated queries and keys over the paged cache: [T, heads * head_dim]."""
         c, g = b.config, b.graph
         q, k, v = (g.view(b.linear(h, f"self_attn.{name}"), b.tokens, heads, c.head_dim)
                    for name, heads in (("q_proj", c.heads), ("k_proj", c.kv_heads),
@@ -64,4 +66,4 @@ class Llama:
         mixed = b.one("attention", q, cache, scales, b.inputs["block_table"],
                       b.inputs["query_starts"], b.inputs["seq_lens"], name="attention",
                       scale=c.head_dim**-0.5)
-        return b.linear(g.view(mixed, b.tokens, c.heads * c.head_dim), "self_attn.o_proj")
+        return g.view(mixed, b.tokens, c.heads * c.head_dim)

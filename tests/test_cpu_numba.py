@@ -90,7 +90,7 @@ def test_machine_code_has_names_of_its_own():
     import cpu_numba.kernels  # noqa: F401 - declares them all
     bodies = {}  # name -> what it is the name of: code, and what that closes over
     for d in gc.get_objects():
-        if isinstance(d, Dispatcher) and d.py_func.__module__.startswith("cpu_numba."):
+        if issubclass(type(d), Dispatcher) and d.py_func.__module__.startswith("cpu_numba."):
             f = d.py_func
             held = tuple(cell.cell_contents for cell in f.__closure__ or ())
             bodies.setdefault((f.__module__, f.__qualname__), set()).add((f.__code__, held))

@@ -133,7 +133,7 @@ def test_kernels_that_compute_too_early_are_caught(op):
 
 
 def test_kernels_that_write_to_their_weights_are_caught():
-    def bind(x, weight, bias, out):
+    def bind(x, weight, bias, out, *, workspace):
         return lambda: (np.matmul(x, weight.T, out=out), weight.__setitem__(0, 7))
     ok, text = outcomes_of("linear", bind, {"A": "f32", "W": "f32", "O": "f32"})
     assert not ok and "changed input `weight`" in text

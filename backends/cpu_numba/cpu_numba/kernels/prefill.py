@@ -33,14 +33,14 @@ def _scratch(call: Call) -> TensorSpec:
 
 def _unit(x, weights, out, group):
     """What panels hold: pairs of bf16 where x has them, the weights fit in them and the machine is
-    faster with them; else codes in pairs of integers where it does that, no rounding of a result to
-    16 bits is lost, and groups are such that no sum overflows; else float32."""
+    faster with them; else codes in pairs of integers where it does that, results are rounded to
+    bf16, which loses more, and groups are such that no sum overflows; else float32."""
     if (pairs.FASTER and x.dtype == np.uint16 and group % 2 == 0
             and weights.dtype not in (np.float32, np.int16)):
         return pairs.PAIR
     codes = weights.dtype in (np.int8, np.uint8)
-    if (integers.FAST and codes and x.itemsize == out.itemsize == 2 and group in rounding.GROUPS
-            and x.shape[1] % group == 0):
+    if (integers.FAST and codes and x.itemsize == 2 and out.dtype == np.uint16
+            and group in rounding.GROUPS and x.shape[1] % group == 0):
         return INTEGERS
     return pairs.FLOAT
 

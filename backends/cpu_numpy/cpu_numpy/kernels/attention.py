@@ -68,25 +68,27 @@ def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, 
 
     def one_query(t, keys, values):
         scores = np.matmul(queries[t] * np.float32(scale), keys.transpose(1, 2, 0))
-        _softmax(scores)
+        total = _exponentials(scores)
         np.matmul(scores, values.transpose(1, 0, 2), out=results[t])
+        np.divide(results[t], total, out=results[t])
 
     def many_queries(start, stop, keys, values):
         length = len(keys)
         step = max(1, min(_TILE, workspace.size // (group * length)))
         for first in range(start, stop, step):
             last = min(first + step, stop)
+            count = last - first
             seen = length - (stop - last)  # keys that the tile's last query may see
-            scores = workspace[:(last - first) * group * seen].reshape(last - first, group, seen)
-            hidden = np.arange(seen) > (seen - (last - first) + np.arange(last - first))[:, None]
+            scores = workspace[:count * group * seen].reshape(count, group, seen)
+            newest = scores[:, :, max(0, seen - count):]  # of these, no query may see all
+            hidden = ~np.tri(count, newest.shape[2], newest.shape[2] - count, bool)[:, None]
             for h in range(kv_heads):
-                tile = np.ascontiguousarray(queries[first:last, h]).reshape(-1, size)
-                tile = tile * np.float32(scale)
+                tile = (queries[first:last, h] * np.float32(scale)).reshape(-1, size)
                 np.matmul(tile, keys[:seen, h].T, out=scores.reshape(-1, seen))
-                np.copyto(scores, -np.inf, where=hidden[:, None])
-                _softmax(scores)
-                results[first:last, h] = np.matmul(scores.reshape(-1, seen), values[:seen, h]
-                                                   ).reshape(-1, group, size)
+                np.copyto(newest, -np.inf, where=hidden)
+                total = _exponentials(scores)
+                np.matmul(scores.reshape(-1, seen), values[:seen, h], out=tile)
+                np.divide(tile.reshape(count, group, size), total, out=results[first:last, h])
 
     def launch():
         for s, length in enumerate(seq_lens.tolist()):
@@ -102,7 +104,9 @@ def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, 
     return launch
 
 
-def _softmax(scores):
+def _exponentials(scores):
+    """exp of scores in place, of each row's difference to its maximum; the sums of the rows, which
+    are divided by after the product with the values: a head has fewer numbers than a context."""
     np.subtract(scores, scores.max(axis=-1, keepdims=True), out=scores)
     np.exp(scores, out=scores)
-    np.divide(scores, scores.sum(axis=-1, keepdims=True), out=scores)
+    return scores.sum(axis=-1, keepdims=True)

@@ -48,31 +48,30 @@ def add_rms_norm(a, b, weight, sum, out, *, eps):
 
 def _rope_scratch(call: Call) -> TensorSpec:
     t, h, d = (call.dims[n] for n in ("T", "H", "d"))
-    return TensorSpec((t * d + t * h * d // 2,), f32)
+    return TensorSpec((t * (h + 1) * d + t * d,), f32)
 
 
 @kernels.implements("rope", dtypes={"A": "f32"}, workspace=_rope_scratch, batch_invariant=True)
 def rope(x, positions, inv_freq, out, *, interleaved, workspace):
+    """x * cos, with what the other half of each pair adds made beside it, whole rows at a time."""
     tokens, heads, size = x.shape
     half = size // 2
-    cos, sin = workspace[:tokens * size].reshape(2, tokens, half)
-    product = workspace[tokens * size:].reshape(tokens, heads, half)
-    pair = ((slice(0, None, 2), slice(1, None, 2)) if interleaved
-            else (slice(0, half), slice(half, None)))
-    a, b = x[..., pair[0]], x[..., pair[1]]
-    first, second = out[..., pair[0]], out[..., pair[1]]
+    first, second = ((slice(0, None, 2), slice(1, None, 2)) if interleaved
+                     else (slice(0, half), slice(half, None)))
+    angles, sin = workspace[:tokens * size].reshape(2, tokens, half)
+    cos = workspace[tokens * size:2 * tokens * size].reshape(tokens, 1, size)
+    other = workspace[2 * tokens * size:].reshape(tokens, heads, size)
 
     def launch():
-        np.multiply(positions[:, None], inv_freq, out=cos, dtype=np.float32, casting="unsafe")
-        np.sin(cos, out=sin)
-        np.cos(cos, out=cos)
-        c, s = cos[:, None], sin[:, None]
-        np.multiply(a, c, out=first)
-        np.multiply(b, s, out=product)
-        np.subtract(first, product, out=first)
-        np.multiply(b, c, out=second)
-        np.multiply(a, s, out=product)
-        np.add(second, product, out=second)
+        np.multiply(positions[:, None], inv_freq, out=angles, dtype=np.float32, casting="unsafe")
+        np.sin(angles, out=sin)
+        np.cos(angles, out=angles)
+        cos[:, 0, first] = cos[:, 0, second] = angles
+        np.multiply(x[..., first], sin[:, None], out=other[..., second])
+        np.negative(sin, out=sin)
+        np.multiply(x[..., second], sin[:, None], out=other[..., first])
+        np.multiply(x, cos, out=out)
+        np.add(out, other, out=out)
     return launch
 
 

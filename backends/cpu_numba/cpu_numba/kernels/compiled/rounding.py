@@ -1,8 +1,8 @@
 """Activations as 16-bit integers: x is about scale * first, or scale * (first + second / FINER).
 
 Each group has a scale of its own, from its largest element. One integer keeps 16 bits below that:
-more than bf16 and f16 hold of any element but those far below the largest, whose share of a sum is
-as small. Two keep more than float32 does.
+more than bf16 holds of any element but those far below the largest, whose share of a sum is as
+small. Two keep more than float32 does.
 """
 
 from typing import Any, NamedTuple
