@@ -203,6 +203,10 @@ def cuStreamEndCapture(stream: int) -> tuple[int, list]:
     return (0, recorded)
 
 
+def cuGraphGetEdges(graph: list, room: int) -> tuple[int, list, list, list, int]:
+    return (0, [], [], [], 0)  # the stream's order is kept: nothing here runs at the same time
+
+
 def cuGraphLaunch(graph: list, stream: int) -> tuple[int]:
     for operation in graph:
         Stream.streams[stream].put(operation)
@@ -244,6 +248,9 @@ def install() -> None:
         "cuda.bindings.driver", CUstream=int, cuStreamBeginCapture=cuStreamBeginCapture,
         cuStreamEndCapture=cuStreamEndCapture, cuGraphLaunch=cuGraphLaunch,
         cuGraphInstantiate=lambda graph, flags: (0, graph), cuGraphDestroy=lambda graph: (0,),
+        cuGraphGetEdges=cuGraphGetEdges, cuGraphAddDependencies=None,
+        cuGraphRemoveDependencies=None,
+        CUgraphNodeType=SimpleNamespace(CU_GRAPH_NODE_TYPE_KERNEL=0),
         cuGraphUpload=lambda graph, stream: (0,), cuEventCreate=lambda flags: (0, Event()),
         cuEventRecord=cuEventRecord, cuStreamWaitEvent=cuStreamWaitEvent,
         CUstreamCaptureMode=SimpleNamespace(CU_STREAM_CAPTURE_MODE_THREAD_LOCAL=1),

@@ -26,6 +26,10 @@ static void store(bf16 *at, float v)  // to nearest, ties to even
     at->bits = v != v ? 0x7fff : (u + 0x7fff + (u >> 16 & 1)) >> 16;
 }
 
+static void let_next_start() {}  // here kernels run one after the other
+static void wait_for_previous() {}
+static void take_turn() {}
+
 static uint4 load_once(const void *at) { return *(const uint4 *)at; }
 static float load_fresh(const float *at) { return *at; }
 static int load_fresh(const int *at) { return *at; }

@@ -4,11 +4,13 @@
 // Moves     a few words a sequence. It exists so that a captured step can feed itself.
 // Threads   one a sequence.
 // Source    core/ops/step.py.
+#include "ptx.cuh"
 
 extern "C" __global__ void advance(const int *token, const int *block_table, int *ids,
                                    int *positions, int *slots, int *seq_lens, int sequences,
                                    int width, int block_size)
 {
+    take_turn();
     int s = blockIdx.x * blockDim.x + threadIdx.x;
     if (s >= sequences || seq_lens[s] == 0)
         return;

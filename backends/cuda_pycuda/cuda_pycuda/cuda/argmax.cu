@@ -11,6 +11,7 @@
 
 extern "C" __global__ void argmax(const A *logits, int *out, int *parts, int *counters, int width)
 {
+    take_turn();
     const A *row = logits + (long long)blockIdx.y * width;
     best mine = nothing();
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < width; i += gridDim.x * blockDim.x)

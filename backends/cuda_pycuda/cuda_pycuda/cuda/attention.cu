@@ -25,6 +25,7 @@
 #define SPAN 128
 #define TEAMS (32 / LANES) // in a warp
 #define STATES (WARPS * TEAMS)
+#define PARTIAL (STATES > 32 ? STATES : 32)  // results to put together: of states, or of 32 runs
 
 // The lane's eight numbers of a head; 0 beyond its end.
 #define LOAD_PART(T)                                                          \
@@ -43,13 +44,30 @@ LOAD_PART(i8)
 
 __device__ inline float shrink(float from, float to) { return from == -INFINITE ? 0 : expf(from - to); }
 
+// Put `count` partial results of a head together, by a warp: each maximum becomes the factor that scales
+// what belongs to it, and the whole has this maximum and total.
+__device__ inline void weigh(float *tops, const float *totals, int count, float *top, float *total)
+{
+    float highest = -INFINITE, all = 0;
+    for (int n = threadIdx.x % 32; n < count; n += 32)
+        highest = fmaxf(highest, tops[n]);
+    highest = warp_max(highest);
+    for (int n = threadIdx.x % 32; n < count; n += 32) {
+        tops[n] = shrink(tops[n], highest);
+        all += tops[n] * totals[n];
+    }
+    *top = highest;
+    *total = warp_sum(all);
+}
+
 extern "C" __global__ void __launch_bounds__(32 * WARPS, 2)
 attention(const A *q, const C *cache, const float *scales, const int *table, const int *starts,
           const int *lens, A *out, float *parts, int *counters, int sequences, int width, int heads,
           int kv_heads, long long side, float scale)
 {
-    __shared__ float tops[STATES][HEADS], totals[STATES][HEADS], sums[STATES][HEADS][SIZE];
-    __shared__ float run_shares[HEADS][32];  // of up to 32 runs
+    take_turn();
+    __shared__ float sums[STATES][HEADS][SIZE];
+    __shared__ float tops[HEADS][PARTIAL], totals[HEADS][PARTIAL], whole_top[HEADS], whole[HEADS];
     batch b = {table, starts, lens, sequences, width};
     int token = blockIdx.x, group = heads / kv_heads, shares = (group + HEADS - 1) / HEADS;
     int kv_head = blockIdx.y / shares, first = kv_head * group + blockIdx.y % shares * HEADS;
@@ -121,46 +139,46 @@ attention(const A *q, const C *cache, const float *scales, const int *table, con
     int state = warp * TEAMS + team;
     for (int h = 0; h < HEADS; h++) {
         if (part == 0) {
-            tops[state][h] = top[h];
-            totals[state][h] = total[h];
+            tops[h][state] = top[h];
+            totals[h][state] = total[h];
         }
         for (int i = 0; i < PER; i++)
             if (part + i < SIZE)
                 sums[state][h][part + i] = sum[h][i];
     }
     __syncthreads();
+    for (int h = warp; h < count; h += WARPS)
+        weigh(tops[h], totals[h], STATES, &whole_top[h], &whole[h]);
+    __syncthreads();
     for (int i = threadIdx.x; i < count * SIZE; i += 32 * WARPS) {
         int h = i / SIZE, d = i % SIZE;
-        float highest = -INFINITE, all = 0, mixed = 0;
+        float mixed = 0;
+        #pragma unroll 8
         for (int n = 0; n < STATES; n++)
-            highest = fmaxf(highest, tops[n][h]);
-        for (int n = 0; n < STATES; n++) {
-            float weight = shrink(tops[n][h], highest);
-            all += weight * totals[n][h];
-            mixed += weight * sums[n][h][d];
-        }
+            mixed += tops[h][n] * sums[n][h][d];
         if (runs == 1) {
-            store(&out[((long long)token * heads + first + h) * SIZE + d], seen ? mixed / all : 0);
+            store(&out[((long long)token * heads + first + h) * SIZE + d],
+                  seen ? mixed / whole[h] : 0);
         } else {  // a run's state is its sums, then its maximum and its total
             float *to = parts + (((long long)token * heads + first + h) * gridDim.z + blockIdx.z)
                 * (SIZE + 2);
             to[d] = mixed;
             if (d == 0) {
-                to[SIZE] = highest;
-                to[SIZE + 1] = all;
+                to[SIZE] = whole_top[h];
+                to[SIZE + 1] = whole[h];
             }
         }
     }
     if (runs == 1 || !last_block(&counters[token * gridDim.y + blockIdx.y], runs))
         return;
-    // a lane a run, for the run's share of each head; then a thread a number of the result
     const float *all_runs = parts + ((long long)token * heads + first) * gridDim.z * (SIZE + 2);
     for (int h = warp; h < count; h += WARPS) {
-        const float *state = all_runs + (h * gridDim.z + lane) * (SIZE + 2);
-        float highest = lane < runs ? load_fresh(&state[SIZE]) : -INFINITE;
-        float weight = shrink(highest, warp_max(highest));
-        float all = warp_sum(lane < runs ? weight * load_fresh(&state[SIZE + 1]) : 0);
-        run_shares[h][lane] = weight / all;
+        if (lane < runs) {
+            const float *state = all_runs + (h * gridDim.z + lane) * (SIZE + 2);
+            tops[h][lane] = load_fresh(&state[SIZE]);
+            totals[h][lane] = load_fresh(&state[SIZE + 1]);
+        }
+        weigh(tops[h], totals[h], runs, &whole_top[h], &whole[h]);
     }
     __syncthreads();
     for (int i = threadIdx.x; i < count * SIZE; i += 32 * WARPS) {
@@ -169,7 +187,7 @@ attention(const A *q, const C *cache, const float *scales, const int *table, con
         float mixed = 0;
         #pragma unroll 8
         for (int n = 0; n < runs; n++)
-            mixed += run_shares[h][n] * load_fresh(&from[n * (SIZE + 2)]);
-        store(&out[((long long)token * heads + first) * SIZE + i], mixed);
+            mixed += tops[h][n] * load_fresh(&from[n * (SIZE + 2)]);
+        store(&out[((long long)token * heads + first) * SIZE + i], mixed / whole[h]);
     }
 }

@@ -49,6 +49,7 @@ attention_mma(const A *q, const C *cache, const float *scales, const int *table,
               const int *lens, A *out, int sequences, int width, int heads, int kv_heads,
               long long side, float scale)
 {
+    take_turn();
     __shared__ __align__(16) unsigned short keys[KEYS][STEP], values[KEYS][STEP];
     __shared__ float code_scales[2][KEYS];  // of the keys and of the values
     batch b = {table, starts, lens, sequences, width};

@@ -8,6 +8,7 @@
 
 extern "C" __global__ void add(const A *a, const A *b, A *out, int count)
 {
+    take_turn();
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < count)
         store(&out[i], to_float(a[i]) + to_float(b[i]));
@@ -15,6 +16,7 @@ extern "C" __global__ void add(const A *a, const A *b, A *out, int count)
 
 extern "C" __global__ void swiglu(const A *gate, const A *up, A *out, int count)
 {
+    take_turn();
     int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < count)
         store(&out[i], silu(to_float(gate[i])) * to_float(up[i]));

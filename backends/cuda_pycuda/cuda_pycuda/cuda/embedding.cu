@@ -8,6 +8,7 @@
 
 extern "C" __global__ void embedding(const int *ids, const W *table, O *out, int rows, int width)
 {
+    take_turn();
     long long row = min(max(ids[blockIdx.x], 0), rows - 1);  // never outside of the table
     for (int i = threadIdx.x; i < width; i += blockDim.x)
         store(&out[(long long)blockIdx.x * width + i], to_float(table[row * width + i]));

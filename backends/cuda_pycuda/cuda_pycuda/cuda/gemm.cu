@@ -20,6 +20,7 @@ extern "C" __global__ void __launch_bounds__(256)
 gemm(const A *x, const stored *w, const float *scales, const float *zeros, const B *bias, O *y,
      int tokens, int count, int width, int group, int groups)
 {
+    take_turn();
     __shared__ __align__(16) float xs[STRIP][TILE + 4], ws[STRIP][TILE + 4];
     matrix m = {w, scales, zeros, width, group, groups};
     int first_n = blockIdx.x * TILE, first_t = blockIdx.y * TILE;

@@ -48,6 +48,7 @@ extern "C" __global__ void __launch_bounds__(256)
 gemm_mma(const A *x, const stored *w, const float *scales, const float *zeros, const B *bias, O *y,
          int tokens, int count, int width, int group, int groups)
 {
+    take_turn();
     __shared__ __align__(16) unsigned short xs[2][TILE_T][STEP], ws[2][TILE_N][STEP];
     int first_n = blockIdx.x * TILE_N, first_t = blockIdx.y * TILE_T;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, c = lane % 4 * 2;

@@ -13,6 +13,7 @@ extern "C" __global__ void gemv_few(const A *x, const stored *w, const float *sc
                                     const float *zeros, const B *bias, O *y, int tokens, int count,
                                     int width, int group, int groups)
 {
+    take_turn();
     int n = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (n >= count)
         return;

@@ -13,6 +13,7 @@
 extern "C" __global__ void kv_cache_write(const A *k, const A *v, C *cache, float *scales,
                                           const int *slots, int heads, int size, long long side)
 {
+    take_turn();
     int slot = slots[blockIdx.x], lane = threadIdx.x % 32;
     int head = blockIdx.y * (blockDim.x / 32) + threadIdx.x / 32;
     if (slot < 0 || head >= heads)
@@ -41,6 +42,7 @@ extern "C" __global__ void rope_kv_write(const A *q, const A *k, const A *v, con
                                          int heads, int kv_heads, int size, long long side,
                                          int interleaved)
 {
+    take_turn();
     int i = blockIdx.y * blockDim.x + threadIdx.x, half = size / 2, first, second;
     int head = i / half, slot = slots[blockIdx.x];  // heads of q come first, then of k, then of v
     if (head >= heads + 2 * kv_heads)

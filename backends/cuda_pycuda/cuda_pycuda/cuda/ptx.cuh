@@ -1,6 +1,6 @@
 // The few instructions that CUDA C has no name for without NVIDIA's headers; nothing else of this
-// backend holds assembly. Sources: the PTX ISA, sections cvt, ld, cp.async and mma. tests/cuda_on_cpu has a
-// stand-in for this one file.
+// backend holds assembly. Sources: the PTX ISA, sections cvt, ld, cp.async, mma and griddepcontrol.
+// tests/cuda_on_cpu has a stand-in for this one file.
 
 typedef struct { unsigned short bits; } f16;
 typedef struct { unsigned short bits; } bf16;
@@ -22,6 +22,30 @@ __device__ inline void store(f16 *at, float v)
 __device__ inline void store(bf16 *at, float v)
 {
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(at->bits) : "f"(v));
+}
+
+// In a captured step the blocks of a kernel may start while the kernel before it still runs (programmatic
+// dependent launch, from sm_90 on). Before wait_for_previous() a kernel reads nothing that others write,
+// such as x, and writes nothing that they read; weights it may read. Every kernel waits, so that the end
+// of one is the end of all before it.
+__device__ inline void let_next_start(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+__device__ inline void wait_for_previous(void)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+__device__ inline void take_turn(void)
+{
+    let_next_start();
+    wait_for_previous();
 }
 
 // 16 aligned bytes that are read once: they need not push anything else out of the L1 cache.

@@ -75,11 +75,11 @@ __device__ inline void dot_rows(source x, const quantized rows[ROWS], float sum[
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     for (int r = 0; r < ROWS; r++)
         sum[r] = 0;
-    start_x(x);
+    let_next_start();
     for (int lap = 0; lap < DEPTH; lap++)
         start_lap(lap, rows, ring[warp][lap]);
-    WAIT_FOR_ALL_BUT(DEPTH - 1);
-    finish_x(x);
+    wait_for_previous();
+    make_x(x);
     #pragma unroll
     for (int lap = 0; lap < LAPS; lap++) {
         int k = (lap * 32 + lane) * PER;

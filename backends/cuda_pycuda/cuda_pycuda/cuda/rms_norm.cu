@@ -24,6 +24,7 @@ __device__ void norm_row(const float kept[KEEP], const W *weight, A *out, int wi
 
 extern "C" __global__ void rms_norm(const A *x, const W *weight, A *out, int width, float eps)
 {
+    take_turn();
     long long row = (long long)blockIdx.x * width;
     float kept[KEEP];
     for (int n = 0; n < KEEP; n++) {
@@ -36,6 +37,7 @@ extern "C" __global__ void rms_norm(const A *x, const W *weight, A *out, int wid
 extern "C" __global__ void add_rms_norm(const A *a, const A *b, const W *weight, A *sum, A *out,
                                         int width, float eps)
 {
+    take_turn();
     long long row = (long long)blockIdx.x * width;
     float kept[KEEP];
     for (int n = 0; n < KEEP; n++) {

@@ -11,6 +11,7 @@
 extern "C" __global__ void rope(const A *x, const int *positions, const float *inv_freq, A *out,
                                 int heads, int size, int interleaved)
 {
+    take_turn();
     int i = blockIdx.y * blockDim.x + threadIdx.x, half = size / 2;
     if (i >= heads * half)
         return;

@@ -70,6 +70,7 @@ sample(const A *logits, const float *temperature, const int *top_k, const float 
        const float *min_p, const float *penalty, const int *seeds, const int *positions, i8 *seen,
        int *out, float *scaled, int width)
 {
+    take_turn();
     __shared__ u64 runs[32];
     __shared__ int drawn;
     int s = blockIdx.x, lane = threadIdx.x % 32, warp = threadIdx.x / 32;

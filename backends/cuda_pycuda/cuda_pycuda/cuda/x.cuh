@@ -24,60 +24,72 @@ __shared__ uint4 staged[LAPS * X_PIECES * 32];
 #if STAGED
 // Where piece i of x is.
 __device__ inline uint4 *place(int i) { return &staged[(i & ~7) | ((i + (i >> 3)) & 7)]; }
+
+// A thread's pieces of x are threadIdx.x, then 32 * WARPS further on, and so on: X_SHARE of them at most.
+// Loops over them first load all, so that only one wait for memory is seen.
+#define X_SHARE ((K / X_PER + 32 * WARPS - 1) / (32 * WARPS))
+#define MY_PIECE(n) ((n) * 32 * WARPS + (int)threadIdx.x)
 #endif
 
 #if NORM
 // x = (a + b) / sqrt(mean((a + b)^2) + eps) * weight; sum = a + b.
 typedef struct { const A *a, *b; const G *weight; A *sum; float eps; } source;
 
-__device__ inline void start_x(source) {}  // nothing to copy
-
-__device__ inline void make_x(source from)
+__device__ inline void fill_x(source from)
 {
     A kind = {0};
-    float squares = 0;
-    for (int i = threadIdx.x; i < K / X_PER; i += 32 * WARPS) {
-        float x[X_PER], more[X_PER];
-        unpack(((const uint4 *)from.a)[i], x, kind);
+    float x[X_SHARE][X_PER], weight[X_SHARE][X_PER], squares = 0;
+    #pragma unroll
+    for (int n = 0; n < X_SHARE; n++) {
+        int i = MY_PIECE(n);
+        if (i >= K / X_PER)
+            continue;
+        for (int j = 0; j < X_PER; j += 4)
+            load4(from.weight + i * X_PER + j, weight[n] + j);
+        float more[X_PER];
+        unpack(((const uint4 *)from.a)[i], x[n], kind);
         unpack(((const uint4 *)from.b)[i], more, kind);
         for (int j = 0; j < X_PER; j++)
-            x[j] += more[j];
-        uint4 rounded = packed(x, kind);  // as later layers see it
-        unpack(rounded, x, kind);
+            x[n][j] += more[j];
+        uint4 rounded = packed(x[n], kind);  // as later layers see it
+        unpack(rounded, x[n], kind);
         for (int j = 0; j < X_PER; j++)
-            squares += x[j] * x[j];
-        *place(i) = rounded;
+            squares += x[n][j] * x[n][j];
         if (blockIdx.x == 0)
             ((uint4 *)from.sum)[i] = rounded;
     }
     float scale = 1 / sqrtf(block_sum(squares) / K + from.eps);
-    for (int i = threadIdx.x; i < K / X_PER; i += 32 * WARPS) {  // each thread the pieces it wrote
-        float x[X_PER];
-        unpack(*place(i), x, kind);
+    #pragma unroll
+    for (int n = 0; n < X_SHARE; n++) {
         for (int j = 0; j < X_PER; j++)
-            x[j] *= scale * to_float(from.weight[i * X_PER + j]);
-        *place(i) = packed(x, kind);
+            x[n][j] *= scale * weight[n][j];
+        if (MY_PIECE(n) < K / X_PER)
+            *place(MY_PIECE(n)) = packed(x[n], kind);
     }
 }
 #else
 typedef const A *source;
 
-// Start the copies, which belong to the group that is committed next.
-__device__ inline void start_x(source x)
+__device__ inline void fill_x(source x)
 {
 #if STAGED
-    for (int i = threadIdx.x; i < K / X_PER; i += 32 * WARPS)
-        copy16(place(i), x + i * X_PER);
+    uint4 pieces[X_SHARE];
+    #pragma unroll
+    for (int n = 0; n < X_SHARE; n++)
+        if (MY_PIECE(n) < K / X_PER)
+            pieces[n] = ((const uint4 *)x)[MY_PIECE(n)];
+    #pragma unroll
+    for (int n = 0; n < X_SHARE; n++)
+        if (MY_PIECE(n) < K / X_PER)
+            *place(MY_PIECE(n)) = pieces[n];
 #endif
 }
-
-__device__ inline void make_x(source) {}  // it is there
 #endif
 
-// When each thread has waited for its copies: make x, and wait for the other threads.
-__device__ inline void finish_x(source from)
+// Have x in its place, for all threads of the block.
+__device__ inline void make_x(source from)
 {
-    make_x(from);
+    fill_x(from);
 #if STAGED
     __syncthreads();
 #endif
