@@ -34,14 +34,19 @@ attention(const A* q, const C* cache, const float* scales, const int* table, con
     const int span = max(SPAN, (even + GROUPS - 1) / GROUPS * GROUPS);
     const int begin = blockIdx.z * span, end = min(query.seen, begin + span);
     const int live = (query.seen + span - 1) / span;
-    pdl_wait();  // lengths and tables are older than this step: see step.cu
     A* target = out + ((long long)t * heads + head) * SIZE;
     if (begin >= end) {
+        pdl_wait();
         if (query.seen == 0 && blockIdx.z == 0)
             for (int i = tid; i < mine * SIZE; i += WARPS * 32) target[i] = narrow<A>(0.f);
         return;
     }
     table += (long long)query.sequence * width;
+    auto slot = [&](int base) { return slot_of(table, min(base + tid / LANES, end - 1)); };
+    long long places[AHEAD], after = slot(begin + AHEAD * GROUPS);
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++) places[i] = slot(begin + i * GROUPS);
+    pdl_wait();  // lengths and tables are older than this step: see step.cu
 
     float qs[HEADS][E], sums[HEADS][E], peak[HEADS], total[HEADS];
 #pragma unroll
@@ -55,14 +60,12 @@ attention(const A* q, const C* cache, const float* scales, const int* table, con
                      * (scale * 1.44269504088896f);
         }
     }
-    auto slot = [&](int base) { return slot_of(table, min(base + tid / LANES, end - 1)); };
     Place next[AHEAD];  // on their way while one is computed, as is the look-up of the one after them
     auto load = [&](int i, long long at) {
         next[i].load(cache, scales, at, lane, side_step, kv_heads, kv_head);
     };
 #pragma unroll
-    for (int i = 0; i < AHEAD; i++) load(i, slot(begin + i * GROUPS));
-    long long after = slot(begin + AHEAD * GROUPS);
+    for (int i = 0; i < AHEAD; i++) load(i, places[i]);
     for (int base = begin; base < end; base += GROUPS) {
         const bool valid = base + tid / LANES < end;
         const Place here = next[0];

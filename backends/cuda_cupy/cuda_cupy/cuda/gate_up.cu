@@ -24,12 +24,12 @@ gate_up(const A* x, const W* gate, const W* up, A* out, int rows) {
             return (r ? up : gate) + (long long)n * K;
         },
         [&] {
-            pdl_wait();
 #if NORM
             staged_norm<K, WARPS * 32>(a, b, norm, sum, eps, [&](int c, A (&values)[XVEC]) {
                 store((A*)&staged[chunk_place(c)], values);
             });
 #else
+            pdl_wait();
             stage_plain(x, staged);
 #endif
             __syncthreads();

@@ -12,7 +12,15 @@ template <bool ADD> __device__ __forceinline__ void norm_row(const A* a, const A
     float squares = 0.f;
 #if MINE
     A values[MINE][XVEC];
+    float factors[MINE][XVEC];
     const int chunks = width / XVEC;
+#pragma unroll
+    for (int m = 0; m < MINE; m++)  // no kernel writes weights: they need not wait for one
+        for (int e = 0; e < XVEC; e++) {
+            const int c = threadIdx.x + m * blockDim.x;
+            factors[m][e] = c < chunks ? widen(weight[c * XVEC + e]) : 0.f;
+        }
+    pdl_wait();
 #pragma unroll
     for (int m = 0; m < MINE; m++) {
         const int c = threadIdx.x + m * blockDim.x;
@@ -34,10 +42,11 @@ template <bool ADD> __device__ __forceinline__ void norm_row(const A* a, const A
         if (c >= chunks) continue;
 #pragma unroll
         for (int e = 0; e < XVEC; e++)
-            values[m][e] = narrow<A>(widen(values[m][e]) * inverse * widen(weight[c * XVEC + e]));
+            values[m][e] = narrow<A>(widen(values[m][e]) * inverse * factors[m][e]);
         store(out + start + c * XVEC, values[m]);
     }
 #else
+    pdl_wait();
     for (int i = threadIdx.x; i < width; i += blockDim.x) {
         const float x = widen(narrow<A>(widen(a[start + i]) + (ADD ? widen(b[start + i]) : 0.f)));
         if (ADD) sum[start + i] = narrow<A>(x);
@@ -50,12 +59,12 @@ template <bool ADD> __device__ __forceinline__ void norm_row(const A* a, const A
 }
 
 extern "C" __global__ void rms_norm(const A* x, const W* weight, A* out, int width, float eps) {
-    pdl();
+    pdl_launch();
     norm_row<false>(x, nullptr, weight, nullptr, out, width, eps);
 }
 
 extern "C" __global__ void add_rms_norm(const A* a, const A* b, const W* weight, A* sum, A* out,
                                         int width, float eps) {
-    pdl();
+    pdl_launch();
     norm_row<true>(a, b, weight, sum, out, width, eps);
 }

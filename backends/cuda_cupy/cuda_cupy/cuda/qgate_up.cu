@@ -21,7 +21,6 @@ qgate_up(const A* a, const A* b, const G* norm, const u8* gate, const float* gat
                        (r % 2 ? up_zeros : gate_zeros) + n * GROUPS};
         },
         [&] {
-            pdl_wait();
             staged_norm<K, WARPS * 32>(a, b, norm, sum, eps, [&](int c, A (&values)[XVEC]) {
                 float wide[XVEC];
 #pragma unroll

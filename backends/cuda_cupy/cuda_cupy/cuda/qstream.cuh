@@ -33,10 +33,16 @@ __device__ __forceinline__ void put_chunk(float4* shared, int c, const float (&v
 }
 
 __device__ __forceinline__ void stage_plain(const A* x, float4* shared) {
-    for (int c = threadIdx.x; c < K / XVEC; c += WARPS * 32) {
+    constexpr int CHUNKS = K / XVEC, MINE = (CHUNKS + WARPS * 32 - 1) / (WARPS * 32);
+    uint4 held[MINE];
+#pragma unroll
+    for (int m = 0; m < MINE; m++)  // all loads are on their way at once
+        if (const int c = threadIdx.x + m * WARPS * 32; c < CHUNKS) held[m] = ((const uint4*)x)[c];
+#pragma unroll
+    for (int m = 0; m < MINE; m++) {
         float values[XVEC];
-        unpack(((const uint4*)x)[c], values, A());
-        put_chunk(shared, c, values);
+        unpack(held[m], values, A());
+        if (const int c = threadIdx.x + m * WARPS * 32; c < CHUNKS) put_chunk(shared, c, values);
     }
 }
 

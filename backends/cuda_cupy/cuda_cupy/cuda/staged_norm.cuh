@@ -1,6 +1,7 @@
 // rms_norm(a + b) computed by every block for itself, as the prologue of a product. The sum is rounded
 // to A, and so is the result, as the separate kernels would; block 0 stores the sum. WIDTH elements,
-// in 16-byte chunks that a thread keeps in registers, then hands to put(chunk, values).
+// in 16-byte chunks that a thread keeps in registers, then hands to put(chunk, values). Waits for the
+// previous kernel, once the norm's weights are on their way.
 #pragma once
 #include "common.cuh"
 
@@ -9,7 +10,14 @@ __device__ __forceinline__ void staged_norm(const A* a, const A* b, const G* wei
                                             Put put) {
     constexpr int XVEC = 16 / sizeof(A), CHUNKS = WIDTH / XVEC;
     constexpr int MINE = (CHUNKS + THREADS - 1) / THREADS;
-    float values[MINE][XVEC], squares = 0.f;
+    float values[MINE][XVEC], factors[MINE][XVEC], squares = 0.f;
+#pragma unroll
+    for (int m = 0; m < MINE; m++)
+        for (int e = 0; e < XVEC; e++) {
+            const int c = threadIdx.x + m * THREADS;
+            factors[m][e] = c < CHUNKS ? widen(weight[c * XVEC + e]) : 0.f;
+        }
+    pdl_wait();
 #pragma unroll
     for (int m = 0; m < MINE; m++) {
         const int c = threadIdx.x + m * THREADS;
@@ -34,7 +42,7 @@ __device__ __forceinline__ void staged_norm(const A* a, const A* b, const G* wei
         A rounded[XVEC];
 #pragma unroll
         for (int e = 0; e < XVEC; e++)
-            rounded[e] = narrow<A>(values[m][e] * inverse * widen(weight[c * XVEC + e]));
+            rounded[e] = narrow<A>(values[m][e] * inverse * factors[m][e]);
         put(c, rounded);
     }
 }

@@ -10,7 +10,7 @@ extern "C" __global__ void advance(const int *token, const int *block_table, int
                                    int *positions, int *slots, int *seq_lens, int sequences,
                                    int width, int block_size)
 {
-    take_turn();
+    wait_for_previous();
     int s = blockIdx.x * blockDim.x + threadIdx.x;
     if (s >= sequences || seq_lens[s] == 0)
         return;

@@ -65,7 +65,7 @@ attention(const A *q, const C *cache, const float *scales, const int *table, con
           const int *lens, A *out, float *parts, int *counters, int sequences, int width, int heads,
           int kv_heads, long long side, float scale)
 {
-    take_turn();
+    let_next_start();
     __shared__ float sums[STATES][HEADS][SIZE];
     __shared__ float tops[HEADS][PARTIAL], totals[HEADS][PARTIAL], whole_top[HEADS], whole[HEADS];
     batch b = {table, starts, lens, sequences, width};
@@ -75,6 +75,7 @@ attention(const A *q, const C *cache, const float *scales, const int *table, con
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, team = lane / LANES;
     int part = lane % LANES * PER, s = sequence_of(b, token), seen = positions_seen(b, s, token);
     int runs = max(1, min((int)gridDim.z, (seen + SPAN - 1) / SPAN));
+    wait_for_previous();
     if (blockIdx.z >= runs)
         return;
     int run = (seen + runs - 1) / runs, begin = blockIdx.z * run, end = min(seen, begin + run);

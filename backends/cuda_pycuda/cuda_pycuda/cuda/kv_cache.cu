@@ -42,9 +42,11 @@ extern "C" __global__ void rope_kv_write(const A *q, const A *k, const A *v, con
                                          int heads, int kv_heads, int size, long long side,
                                          int interleaved)
 {
-    take_turn();
+    let_next_start();
     int i = blockIdx.y * blockDim.x + threadIdx.x, half = size / 2, first, second;
     int head = i / half, slot = slots[blockIdx.x];  // heads of q come first, then of k, then of v
+    turn by = turn_of(positions[blockIdx.x], inv_freq[i % half]);
+    wait_for_previous();
     if (head >= heads + 2 * kv_heads)
         return;
     pair_at(i % half, size, interleaved, &first, &second);
@@ -53,7 +55,7 @@ extern "C" __global__ void rope_kv_write(const A *q, const A *k, const A *v, con
             + ((long long)blockIdx.x * kv_heads + (head - heads) % kv_heads) * size;
     float a = to_float(from[first]), b = to_float(from[second]);
     if (head < heads + kv_heads)
-        rotate(&a, &b, positions[blockIdx.x], inv_freq[i % half]);
+        rotate(&a, &b, by);
     if (head < heads) {
         A *to = out + ((long long)blockIdx.x * heads + head) * size;
         store(&to[first], a);

@@ -25,9 +25,10 @@ __device__ inline void store(bf16 *at, float v)
 }
 
 // In a captured step the blocks of a kernel may start while the kernel before it still runs (programmatic
-// dependent launch, from sm_90 on). Before wait_for_previous() a kernel reads nothing that others write,
-// such as x, and writes nothing that they read; weights it may read. Every kernel waits, so that the end
-// of one is the end of all before it.
+// dependent launch, from sm_90 on). Before wait_for_previous() a kernel writes nothing that others read,
+// and reads nothing that they write: of its inputs weights, and positions, slots, lengths and tables,
+// which stay as they are until the end of the step (advance.cu). Every kernel waits, so that the end of
+// one is the end of all before it.
 __device__ inline void let_next_start(void)
 {
 #if __CUDA_ARCH__ >= 900

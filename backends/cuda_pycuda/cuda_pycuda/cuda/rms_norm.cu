@@ -9,7 +9,16 @@
 #include "numbers.cuh"
 #include "teams.cuh"
 
-__device__ void norm_row(const float kept[KEEP], const W *weight, A *out, int width, float eps)
+// A thread's share of the weights, which no kernel writes, so that they need not wait for one.
+__device__ inline void load_weights(const W *weight, float own[KEEP], int width)
+{
+    for (int n = 0; n < KEEP; n++) {
+        int i = n * blockDim.x + threadIdx.x;
+        own[n] = i < width ? to_float(weight[i]) : 0;
+    }
+}
+
+__device__ void norm_row(const float kept[KEEP], const float weight[KEEP], A *out, int width, float eps)
 {
     float squares = 0;
     for (int n = 0; n < KEEP; n++)
@@ -18,28 +27,32 @@ __device__ void norm_row(const float kept[KEEP], const W *weight, A *out, int wi
     for (int n = 0; n < KEEP; n++) {
         int i = n * blockDim.x + threadIdx.x;
         if (i < width)
-            store(&out[i], kept[n] * scale * to_float(weight[i]));
+            store(&out[i], kept[n] * scale * weight[n]);
     }
 }
 
 extern "C" __global__ void rms_norm(const A *x, const W *weight, A *out, int width, float eps)
 {
-    take_turn();
+    let_next_start();
     long long row = (long long)blockIdx.x * width;
-    float kept[KEEP];
+    float kept[KEEP], own[KEEP];
+    load_weights(weight, own, width);
+    wait_for_previous();
     for (int n = 0; n < KEEP; n++) {
         int i = n * blockDim.x + threadIdx.x;
         kept[n] = i < width ? to_float(x[row + i]) : 0;
     }
-    norm_row(kept, weight, out + row, width, eps);
+    norm_row(kept, own, out + row, width, eps);
 }
 
 extern "C" __global__ void add_rms_norm(const A *a, const A *b, const W *weight, A *sum, A *out,
                                         int width, float eps)
 {
-    take_turn();
+    let_next_start();
     long long row = (long long)blockIdx.x * width;
-    float kept[KEEP];
+    float kept[KEEP], own[KEEP];
+    load_weights(weight, own, width);
+    wait_for_previous();
     for (int n = 0; n < KEEP; n++) {
         int i = n * blockDim.x + threadIdx.x;
         kept[n] = 0;
@@ -48,5 +61,5 @@ extern "C" __global__ void add_rms_norm(const A *a, const A *b, const W *weight,
             kept[n] = to_float(sum[row + i]);  // as rounded, which is what later layers see
         }
     }
-    norm_row(kept, weight, out + row, width, eps);
+    norm_row(kept, own, out + row, width, eps);
 }

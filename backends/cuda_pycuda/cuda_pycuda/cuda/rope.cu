@@ -19,7 +19,7 @@ extern "C" __global__ void rope(const A *x, const int *positions, const float *i
     pair_at(i % half, size, interleaved, &first, &second);
     long long head = ((long long)blockIdx.x * heads + i / half) * size;
     float a = to_float(x[head + first]), b = to_float(x[head + second]);
-    rotate(&a, &b, positions[blockIdx.x], inv_freq[i % half]);
+    rotate(&a, &b, turn_of(positions[blockIdx.x], inv_freq[i % half]));
     store(&out[head + first], a);
     store(&out[head + second], b);
 }

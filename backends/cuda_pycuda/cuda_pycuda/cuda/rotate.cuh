@@ -1,11 +1,19 @@
 // One pair of rope: (a, b) turned by the angle position * inv_freq, which is rounded to float32 once,
 // as the op's definition says. sincosf, not the fast one: a position of 100,000 is an angle as large.
-__device__ inline void rotate(float *a, float *b, int position, float inv_freq)
+typedef struct { float sine, cosine; } turn;
+
+__device__ inline turn turn_of(int position, float inv_freq)
 {
-    float sine, cosine, first = *a;
-    sincosf((float)position * inv_freq, &sine, &cosine);
-    *a = first * cosine - *b * sine;
-    *b = *b * cosine + first * sine;
+    turn by;
+    sincosf((float)position * inv_freq, &by.sine, &by.cosine);
+    return by;
+}
+
+__device__ inline void rotate(float *a, float *b, turn by)
+{
+    float first = *a;
+    *a = first * by.cosine - *b * by.sine;
+    *b = *b * by.cosine + first * by.sine;
 }
 
 // Where pair i of a head of `size` numbers has its members.
