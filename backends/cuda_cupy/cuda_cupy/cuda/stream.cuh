@@ -83,14 +83,8 @@ __device__ __forceinline__ void stream_rows(const uint4* x, Row row, Stage stage
     }
 }
 
-// Copies x to shared memory in the order of chunk_place, by loads that are all on their way at once.
+// Copies x to shared memory in the order of chunk_place.
 __device__ __forceinline__ void stage_plain(const A* x, uint4* shared) {
-    constexpr int MINE = (CHUNKS + WARPS * 32 - 1) / (WARPS * 32);
-    uint4 held[MINE];
-#pragma unroll
-    for (int m = 0; m < MINE; m++)
-        if (const int c = threadIdx.x + m * WARPS * 32; c < CHUNKS) held[m] = ((const uint4*)x)[c];
-#pragma unroll
-    for (int m = 0; m < MINE; m++)
-        if (const int c = threadIdx.x + m * WARPS * 32; c < CHUNKS) shared[chunk_place(c)] = held[m];
+    for (int c = threadIdx.x; c < CHUNKS; c += WARPS * 32)
+        shared[chunk_place(c)] = ((const uint4*)x)[c];
 }

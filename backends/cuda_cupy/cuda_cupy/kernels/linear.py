@@ -1,8 +1,6 @@
 """Products with float weights: streamed rows for one token, warps for few, cuBLAS or tiles for
 many."""
 
-from functools import partial
-
 from core.backend import Call
 from core.compare import Tolerance
 from core.dtype import f32
@@ -83,7 +81,7 @@ def _rounded_bias(call: Call) -> str | None:
 @kernels.implements("linear", name="linear_cublas", supports=_rounded_bias, priority=1,
                     dtypes={"A": FLOATS, "W": FLOATS, "O": FLOATS})
 def linear_cublas(x, weight, bias, out):
-    product = partial(blas.product, x, weight, out, add=bias is not None)
+    product = blas.product(x, weight, out, add=bias is not None)
     return sequence(nothing if bias is None else fill_bias(bias, out), product)
 
 
@@ -99,7 +97,7 @@ TF32 = Tolerance(4, 2 * 2**13, "inputs are cut to TF32's 10 bits of mantissa, su
 @kernels.implements("linear", name="linear_tf32", supports=_tf32, priority=2, tolerance=TF32,
                     option="allow_tf32", dtypes={"A": "f32", "W": "f32", "O": "f32"})
 def linear_tf32(x, weight, bias, out):
-    return partial(blas.product, x, weight, out, add=False, tf32=True)
+    return blas.product(x, weight, out, add=False, tf32=True)
 
 
 def _bias_after(call: Call) -> str | None:
@@ -110,7 +108,7 @@ def _bias_after(call: Call) -> str | None:
                     dtypes={"A": FLOATS, "W": FLOATS, "O": FLOATS},
                     workspace=lambda call: TensorSpec((call.dims["T"], call.dims["N"]), f32))
 def linear_cublas_bias(x, weight, bias, out, *, workspace):
-    return sequence(partial(blas.product, x, weight, workspace, add=False),
+    return sequence(blas.product(x, weight, workspace, add=False),
                     add_bias(workspace, bias, out))
 
 
