@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # On a GPU host, from the repository root: build, test and time the CUDA backends. Logs go to
 # $OUT/logs.tgz, the report of the test run to $OUT/gpu_report.json, after every stage.
-#   [BACKENDS="cuda_cupy cuda_pycuda"] tools/gpu/run.sh [matrix] [models] [speeds] [sanitizer] [large]
-#       [profile] [bench ARGUMENTS... | tune ARGUMENTS...]
-# The first four together are what `pytest --gpu-report tests/gpu_report.json` does, in parallel
-# where that disturbs nothing. LIMIT is the most seconds of a stage; what it has done by then is kept.
+#   [BACKENDS="cuda_cupy cuda_pycuda"] tools/gpu/run.sh [matrix] [sanitizer] [models] [memory] [speeds]
+#       [large] [profile] [bench ARGUMENTS... | tune ARGUMENTS...]
+# The first five together are what `pytest --gpu-report tests/gpu_report.json` does, in parallel
+# where that disturbs nothing. The matrix goes first: it says which sources the report is of, and what
+# the report had of others is dropped. LIMIT is the most seconds of a stage; what it has done by then is kept.
 # ONLY is pytest's -k for the tests of a stage.
 # On a host without a network it installs what is missing from the wheels in .gpu/.
 set -uo pipefail
@@ -40,7 +41,8 @@ while [ $# -gt 0 ]; do
     stage=$1; shift
     case $stage in
     matrix) report matrix --pyargs core.conformance -n 12 ;;
-    models) tests models ../tests/test_gpu_models.py ;;
+    models) OPENBLAS_NUM_THREADS=4 tests models ../tests/test_gpu_models.py -n 6 ;;
+    memory) tests memory ../tests/test_gpu_memory.py ;;
     speeds)
         tests speeds ../tests/test_gpu_speed.py
         python3 ../tools/gpu/speeds.py "$out/gpu_report.json" ;;
