@@ -114,16 +114,17 @@ def _run(model: Model, ids: list[int], tokens: int) -> tuple[float, float, list[
 
 def _check(shape: str, args: argparse.Namespace, options: Options,
            ) -> tuple[set[tuple[str, str]], str, bool]:
-    """The kernels of one layer and the head at this shape, each held to the float64 definition."""
+    """The kernels of the first and the last layer, which have all kinds that a model has, and the
+    head at this shape, each held to the float64 definition."""
     registry, start = chosen_registry(args, args.backend), time.perf_counter()
-    with open_checkpoint(random_checkpoint(shape, args.stored, layers=1), options,
-                         registry) as model:
+    with open_checkpoint(random_checkpoint(shape, args.stored, layers=min(2, args.layers or 2)),
+                         options, registry) as model:
         check = CrossCheck(registry, [REFERENCE])
         model.session.observer = check
         model.generate(list(range(1, 1 + min(CHECKED_TOKENS, args.prompt))),
                        max_new_tokens=1 + CHECKED_STEPS).run()
         calls, wrong = sum(r.calls for r in check.rows), sum(r.wrong for r in check.rows)
-        verdict = (f"{calls} kernel calls of one layer and the head checked against float64 in "
+        verdict = (f"{calls} kernel calls of two layers and the head checked against float64 in "
                    f"{time.perf_counter() - start:.0f} s, {wrong} wrong")
         return _kernels(model), verdict, check.ok
 

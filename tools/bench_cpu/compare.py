@@ -7,7 +7,7 @@
 Random weights at published shapes (speed does not depend on their values) are exported to GGUF by
 our own writer: F32, BF16, Q8_0, Q4_0. llama.cpp and our backends each load that file in a process
 of their own, and take turns at a prompt and greedy decoding; medians count. Then our logits, step
-by step, are held to llama.cpp's for the same tokens, and every kernel of one layer and the head to
+by step, are held to llama.cpp's for the same tokens, and every kernel of two layers and the head to
 its float64 definition. A row that other programs disturbed is no result, and says so.
 """
 
@@ -20,6 +20,7 @@ import platform
 import statistics
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ GOALS = {"cpu_numpy": {"f32": (1.0, 1.3)},
                        "int4": (1.0, 1.0)}}
 #: share of the processors that other programs may take in the median turn
 DISTURBED = 0.05
+PAUSE = 0.5  # s before a turn: threads of the one before stay awake for a while, and take time
 CHECKED = 9  # tokens of the checked prompt: more than the kernels for a few tokens take
 
 
@@ -75,6 +77,7 @@ def compare(shape: str, kind: str, folder: Path, args: argparse.Namespace) -> li
     turns: dict[str, list[Any]] = {e.name: [] for e in engines}
     for _ in range(args.rounds + 1):
         for engine in engines:
+            time.sleep(PAUSE)
             turns[engine.name].append(engine.timed(ids, args.tokens))
     limit = max(e.call("bandwidth") for e in engines[1:])
     speeds = {n: [statistics.median(t[i] for t in ts[1:]) for i in (0, 1)]
@@ -129,10 +132,10 @@ def agreement(engine: Engine, llama: Engine, turns: dict[str, list[Any]], ids: l
 
 
 def check(shape: str, kind: str, folder: Path, engine: Engine, args: argparse.Namespace) -> str:
-    """Every kernel of one layer and the head against float64; the same kernels as were timed."""
+    """Every kernel of two layers and the head against float64; the same kernels as were timed."""
     if args.no_check:
         return "kernels not checked"
-    path = export(shape, kind, 1, folder)
+    path = export(shape, kind, min(2, args.layers or 2), folder)
     small = Engine(engine.name, path, args.threads, 2 * CHECKED,
                    activations(engine.name, kind, args), mmap=not args.no_mmap)
     said: str = small.call("check", list(range(1, CHECKED + 1)))
