@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import models
-from core.decoding import Sampling
+from core.decoding import GraphKind, Sampling, step_dims
 from core.errors import LifetimeError, OptionError, PromptError
 from models.streaming import IncrementalDecoder, StopStrings
 
@@ -79,6 +79,19 @@ def test_chunked_prefill_changes_nothing(story, chunk):
     with models.load("stories-llama2", chunk=chunk) as chunked:
         assert np.allclose(chunked.logits(ids), story.logits(ids), rtol=0, atol=2e-5)
         assert len(chunked.session.plans) < 6
+
+
+def test_a_prompt_computes_no_more_than_its_last_row_needs(story):
+    """After the last layer's attention one row goes on; a chunk that draws nothing ends before."""
+    last = f"layers.{story.config.layers - 1}."
+    graphs = {head: story.session._build(GraphKind(head)).bind(step_dims(7, 2, 16))
+              for head in ("none", "last", "all")}
+    rows = {head: {n.name: next(iter(n.outputs.values())).spec.shape[0] for n in graph.nodes}
+            for head, graph in graphs.items()}
+    assert (rows["last"][last + "attention"], rows["last"][last + "mlp_residual"]) == (7, 1)
+    assert rows["all"][last + "mlp_residual"] == 7
+    assert graphs["none"].nodes[-1].name == last + "kv_cache_write"
+    assert last + "rope_q" not in rows["none"]
 
 
 def test_seed_fixes_the_draw(story):

@@ -112,3 +112,18 @@ def test_a_pattern_is_left_alone_where_a_value_it_reads_is_updated_on_the_way():
     graph.add("kv_cache_write", k, k, x, None, slots)
     graph.add("rms_norm", total, w, eps=1e-5)
     assert list(find_matches(find_op("add_rms_norm"), graph)) == []
+
+
+def test_prune_keeps_what_is_read_and_what_updates_state():
+    g = Graph()
+    x, norm = g.input("x", spec("T", 4)), g.weight("norm", spec(4))
+    k = g.view(g.add("rms_norm", x, norm, name="k", eps=1e-5), "T", 1, 4)
+    cache = g.state("cache", spec(2, "NB", "BS", 1, 4))
+    g.add("kv_cache_write", k, k, cache, None, g.input("slots", spec("T", dtype=i32)), name="write")
+    unread = g.add("add", x, x, name="unread")
+    g.view(g.add("add", unread, x, name="unread_too"), "T", 2, 2)
+    g.output("sum", g.add("add", x, g.view(k, "T", 4), name="sum"))
+    g.prune()
+    assert [n.name for n in g.nodes] == ["k", "write", "sum"]
+    assert not [v for v in g.values if "unread" in v]
+    g.bind({"T": 3, "NB": 1, "BS": 4})  # what is left is whole

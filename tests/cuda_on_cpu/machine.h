@@ -70,7 +70,7 @@ struct Barrier { int arrived, generation; };
 struct Copy { void *to; const void *from; int bytes, group; };  // an asynchronous one, not yet done
 struct Fiber {
     void *stack;
-    bool done;
+    bool done, waited;  // the second: it has called wait_for_previous
     Barrier *at;      // where it waits, for a generation to pass
     int generation, exchanges, group;
     Copy copies[256];
@@ -95,6 +95,8 @@ static void leave() { switch_stack(&self().stack, scheduler); }
 static void enter()
 {
     body();
+    if (!self().waited)
+        fail("a thread has ended without waiting for the kernel before");
     self().done = true;
     leave();
 }
@@ -119,7 +121,7 @@ static void run_block()
     for (int t = 0; t < threads; t++) {
         Fiber &f = fibers[t];
         char *stack = (char *)f.stack;
-        f.done = false;
+        f.done = f.waited = false;
         f.at = 0;
         f.exchanges = f.group = f.first_copy = f.copy_count = 0;
         stack = (char *)(fibers + MOST) + (size_t)(t + 1) * STACK;
