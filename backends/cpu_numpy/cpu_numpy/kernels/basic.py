@@ -48,7 +48,7 @@ def add_rms_norm(a, b, weight, sum, out, *, eps):
 
 def _rope_scratch(call: Call) -> TensorSpec:
     t, h, d = (call.dims[n] for n in ("T", "H", "d"))
-    return TensorSpec((t * (h + 1) * d + t * d,), f32)
+    return TensorSpec((t * (h + 2) * d,), f32)
 
 
 @kernels.implements("rope", dtypes={"A": "f32"}, workspace=_rope_scratch, batch_invariant=True)
