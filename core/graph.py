@@ -120,13 +120,13 @@ class Graph:
     def prune(self) -> None:
         """Take out the nodes whose results nobody reads and that update nothing but each other."""
         read = {value.root for value in self.outputs.values()}
-        live: set[Node] = set()
+        dead: set[Node] = set()
         for node in reversed(self.nodes):
             if any(v.root.kind != "node" or v.root in read for v in node.outputs.values()):
-                live.add(node)
                 read.update(v.root for v in node.inputs.values() if v is not None)
-        dead = {node for node in self.nodes if node not in live}
-        self.nodes = [node for node in self.nodes if node in live]
+            else:
+                dead.add(node)
+        self.nodes = [node for node in self.nodes if node not in dead]
         self.values = {name: v for name, v in self.values.items()
                        if v.producer not in dead and v.root.producer not in dead}
 
