@@ -17,6 +17,7 @@ from core.chooser import Chooser, Step, make_call
 from core.decoding import GraphKind, sequence_inputs, step_dims, token_inputs
 from core.errors import BackendError
 from core.graph import Graph
+from core.host import HostAllocator
 from core.select import Selector
 from core.tensor import TensorSpec
 from core.weights import WeightStore, prepared_key
@@ -137,7 +138,7 @@ def _unbound(*_: object, **__: object) -> Launch:
 
 def _count_weights(found: Footprint, reads: _Reads, weights: WeightStore, selector: Selector,
                    unopened: str | None) -> None:
-    borrows = {unopened: unopened == "cpu"} if unopened else {
+    borrows = {unopened: unopened == HostAllocator.device} if unopened else {
         b.allocator.device: b.allocator.borrow_host(np.zeros(1, np.uint8)) is not None
         for b in map(selector.registry.backend, _backends(reads, selector))}
     for name, device in reads.plain:

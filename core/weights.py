@@ -11,6 +11,7 @@ from core.allocator import DeviceAllocator
 from core.backend import Backend, Call, Kernel
 from core.dtype import as_dtype, i4x2
 from core.errors import CheckpointError
+from core.host import HostAllocator
 from core.tensor import Array, Tensor, TensorSpec
 
 
@@ -22,9 +23,6 @@ class QuantizedLayout:
     group_size: int
     has_zeros: bool
 
-
-#: The device whose memory the host's is.
-HOST = "cpu"
 
 #: Called with what is being done to weights, and the bytes done and in total.
 Progress = Callable[[str, int, int], None]
@@ -84,7 +82,7 @@ class WeightStore:
         """The weight on the allocator's device: borrowed, or moved, where it reads host memory."""
         key = (name, allocator.device)
         if key not in self._tensors:
-            moves = self.moves and allocator.device == HOST
+            moves = self.moves and allocator.device == HostAllocator.device
             tensor = Tensor.from_numpy(self.arrays[name], allocator, self.dtypes[name], copy=moves)
             if moves:
                 self.arrays[name] = tensor.numpy()  # lets go of the other
