@@ -1,7 +1,7 @@
 // rms_norm and add_rms_norm: one block a row. Moves x (and b) once, out (and sum) once. Where MINE > 0
 // the row is whole 16-byte chunks, of which a thread keeps MINE in registers; else it goes element by
 // element and reads the row again for the second pass.
-#include "common.cuh"
+#include "norm_weights.cuh"
 
 constexpr int XVEC = 16 / sizeof(A);
 
@@ -14,12 +14,7 @@ template <bool ADD> __device__ __forceinline__ void norm_row(const A* a, const A
     A values[MINE][XVEC];
     float factors[MINE][XVEC];
     const int chunks = width / XVEC;
-#pragma unroll
-    for (int m = 0; m < MINE; m++)  // no kernel writes weights: they need not wait for one
-        for (int e = 0; e < XVEC; e++) {
-            const int c = threadIdx.x + m * blockDim.x;
-            factors[m][e] = c < chunks ? widen(weight[c * XVEC + e]) : 0.f;
-        }
+    load_norm_weights(weight, chunks, blockDim.x, factors);
     pdl_wait();
 #pragma unroll
     for (int m = 0; m < MINE; m++) {

@@ -3,7 +3,7 @@
 // in 16-byte chunks that a thread keeps in registers, then hands to put(chunk, values). Waits for the
 // previous kernel, once the norm's weights are on their way.
 #pragma once
-#include "common.cuh"
+#include "norm_weights.cuh"
 
 template <int WIDTH, int THREADS, class Put>
 __device__ __forceinline__ void staged_norm(const A* a, const A* b, const G* weight, A* sum, float eps,
@@ -11,12 +11,7 @@ __device__ __forceinline__ void staged_norm(const A* a, const A* b, const G* wei
     constexpr int XVEC = 16 / sizeof(A), CHUNKS = WIDTH / XVEC;
     constexpr int MINE = (CHUNKS + THREADS - 1) / THREADS;
     float values[MINE][XVEC], factors[MINE][XVEC], squares = 0.f;
-#pragma unroll
-    for (int m = 0; m < MINE; m++)
-        for (int e = 0; e < XVEC; e++) {
-            const int c = threadIdx.x + m * THREADS;
-            factors[m][e] = c < CHUNKS ? widen(weight[c * XVEC + e]) : 0.f;
-        }
+    load_norm_weights(weight, CHUNKS, THREADS, factors);
     pdl_wait();
 #pragma unroll
     for (int m = 0; m < MINE; m++) {

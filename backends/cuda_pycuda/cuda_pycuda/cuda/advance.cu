@@ -3,6 +3,8 @@
 //
 // Moves     a few words a sequence. It exists so that a captured step can feed itself.
 // Threads   one a sequence.
+// Order     it does not let the next kernel start: that one may be the next step's first, and would read
+//           before its wait what this one writes.
 // Source    core/ops/step.py.
 #include "ptx.cuh"
 
