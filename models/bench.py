@@ -20,7 +20,7 @@ from models.command import command
 from models.loading import KV_DTYPES, open_checkpoint
 from models.model import Model
 from models.precision import add_arguments
-from models.profile import host_seconds, profiled
+from models.profile import host_seconds, profile_parts
 from models.setting import Options
 from models.shapes import SHAPES, random_checkpoint
 
@@ -84,9 +84,6 @@ def measure(shape: str, args: argparse.Namespace) -> dict[str, Any]:
             verdict, ok = "runs with the same input gave different tokens", False
         prefill, step = [r[0] for r in runs], [r[1] for r in runs]
         weights, bandwidth = _matrix_bytes(model), backend.read_bandwidth()
-        session = model.session
-        plans = {"decode": session.decoder, "prompt": max(
-            session.plans, key=lambda plan: plan.steps[0].call.dims["T"])} if args.profile else {}
         second = statistics.median(step)
         return {
             "shape": shape, "layers": model.config.layers, "backend": args.backend,
@@ -96,13 +93,13 @@ def measure(shape: str, args: argparse.Namespace) -> dict[str, Any]:
             "prefill_tokens_per_s": args.prompt / statistics.median(prefill),
             "time_to_first_token_s": statistics.median(prefill),
             "decode_tokens_per_s": 1 / second,
-            "host_step_s": host_seconds(session, ids),
+            "host_step_s": host_seconds(model.session, ids),
             "decode_spread": (max(step) - min(step)) / second,
             "matrix_bytes": weights, "read_bytes_per_s": weights / second,
             "bandwidth_bytes_per_s": bandwidth,
             "bandwidth_share": weights / second / bandwidth if bandwidth else None,
             "ledger": model.ledger.hash, "verdict": verdict, "ok": ok,
-            "profile": [profiled(plan, what, bandwidth) for what, plan in plans.items()]}
+            "profile": profile_parts(model.session, ids, bandwidth) if args.profile else []}
 
 
 def _run(model: Model, ids: list[int], tokens: int) -> tuple[float, float, list[int]]:

@@ -17,6 +17,40 @@ from core.session import Session
 _HOST_STEPS = 20
 
 
+class Profiler:
+    """An observer that times the kernels of each of these plans, once, with the inputs that it is
+    about to run with: plans of a session share lengths and positions. The plans must have run
+    before. `parts` has what `profiled` found."""
+
+    def __init__(self, plans: dict[str, Plan], bandwidth: float | None) -> None:
+        self.plans, self.bandwidth = plans, bandwidth
+        self.parts: dict[str, dict[str, Any]] = {}
+
+    def run(self, plan: Plan) -> None:
+        for what, wanted in self.plans.items():
+            if wanted is plan and what not in self.parts:
+                self.parts[what] = profiled(plan, what, self.bandwidth)
+        plan.run()
+
+
+def profile_parts(session: Session, ids: Sequence[int], bandwidth: float | None,
+                  ) -> list[dict[str, Any]]:
+    """The first decode step after a prompt, and the prompt, or the first of its largest parts; both
+    have run before. The session is empty afterwards."""
+    prompt = max((plan for plan in session.plans if plan is not session.decoder),
+                 key=lambda plan: plan.steps[0].call.dims["T"])
+    profiler = Profiler({"decode": session.decoder, "prompt": prompt}, bandwidth)
+    session.truncate()
+    session.observer = profiler
+    try:
+        session.prefill(ids)
+        session.step()
+    finally:
+        session.observer = None
+        session.truncate()
+    return [profiler.parts[what] for what in profiler.plans]
+
+
 def profiled(plan: Plan, what: str, bandwidth: float | None) -> dict[str, Any]:
     """A plan's kernels, and all of them in one sequence, which is less where kernels overlap."""
     rows = [{**asdict(row), "bytes_per_s": row.nbytes / row.seconds,

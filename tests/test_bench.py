@@ -60,6 +60,22 @@ def test_profile(capsys):
     assert seconds == sorted(seconds, reverse=True) and min(seconds) > 0
 
 
+def test_each_plan_is_profiled_with_its_own_lengths(story, monkeypatch):
+    """Plans share them: what a decode step left would make the prompt's attention one query."""
+    from models import profile
+    found = {}
+
+    def spy(plan, what, bandwidth):
+        tensors = {v.name: plan.tensor(v) for v in plan.graph.roots("input")}
+        found[what] = [tensors[name].numpy().tolist() for name in ("query_starts", "seq_lens")]
+    monkeypatch.setattr(profile, "profiled", spy)
+    ids = story.encode("Once upon a time")
+    story.generate(ids, max_new_tokens=4).run()
+    profile.profile_parts(story.session, ids, None)
+    n = len(ids)
+    assert found == {"prompt": [[0, n], [n]], "decode": [[0, 1], [n + 1]]}
+
+
 def test_profiling_keeps_the_sequence(story):
     from core.profile import profile
     ids = story.encode("Once upon a time")
