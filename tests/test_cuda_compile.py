@@ -43,8 +43,11 @@ CASES = [
     ("qgate_up.cu", {**CODES, "A": B, "G": B, "BITS": 8, "K": 2048, "ROWS": 4}),
     ("qgate_up.cu", {**CODES, "A": F, "G": F, "BITS": 4, "K": 2048, "ROWS": 2, "ZEROS": 1}),
     ("qrows.cu", {"A": F, "B": F, "O": F, "BITS": 4, "TOKENS": 16}),
-    ("qtiled.cu", {"A": B, "B": B, "O": F, "BITS": 8, "BF16": 1, "ZEROS": 0}),
-    ("qtiled.cu", {"A": H, "B": H, "O": H, "BITS": 4, "BF16": 0, "ZEROS": 1}),
+    *(("qtiled.cu", {"A": a, "B": a, "O": o, "BITS": bits, "BF16": int(a != H), "ZEROS": zeros,
+                     "ROWS": rows, "DEEP": 128 if rows == 16 else 64})
+      for a, o, bits, zeros, rows in ((B, F, 8, 0, 128), (H, H, 4, 1, 128), (F, F, 8, 0, 64),
+                                      (F, F, 4, 1, 64), (F, F, 4, 1, 16), (F, F, 8, 0, 16),
+                                      (H, H, 8, 1, 16), (B, B, 4, 0, 16))),
     ("tiled.cu", {"A": F, "W": B, "B": B, "O": F, "BITS": 0}),
     ("tiled.cu", {"A": B, "B": B, "O": B, "BITS": 8}),
     *(("attention.cu", {**ONE_QUERY, "A": a, "C": c, "QUANTIZED": int(c == "i8"), "SIZE": d,
@@ -61,8 +64,9 @@ CASES = [
 
 def _id(case):
     file, defines = case
+    shown = ("A", "W", "C", "K", "SIZE", "BITS", "ROWS")
     return file.removesuffix(".cu") + "-" + "_".join(f"{k}{v}" for k, v in defines.items()
-                                                     if k in ("A", "W", "C", "K", "SIZE", "BITS"))
+                                                     if k in shown)
 
 
 def test_every_source_is_covered():

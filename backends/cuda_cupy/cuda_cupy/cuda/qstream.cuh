@@ -48,26 +48,6 @@ __device__ __forceinline__ void stage_plain(const A* x, float4* shared) {
 
 struct Row { const u8* codes; const float* scales; const float* zeros; };
 
-// The codes of a piece as floats, less 0 (8 bits) or 8 (4 bits), in the order of their columns.
-__device__ __forceinline__ void decode(uint4 bits, float (&w)[VEC]) {
-    const u32 words[4] = {bits.x, bits.y, bits.z, bits.w};
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-#if BITS == 8
-        bytes_to_floats(words[i] ^ 0x80808080u, 128.f, w + 4 * i);  // signed bytes, moved up by 128
-#else
-        float low[4], high[4];
-        bytes_to_floats(words[i] & 0x0F0F0F0Fu, 8.f, low);
-        bytes_to_floats(words[i] >> 4 & 0x0F0F0F0Fu, 8.f, high);
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            w[8 * i + 2 * e] = low[e];
-            w[8 * i + 2 * e + 1] = high[e];
-        }
-#endif
-    }
-}
-
 // sums[r] = the warp's part of row(r) · x, in every lane. `stage()` waits for the previous kernel and fills x.
 template <class Find, class Stage>
 __device__ __forceinline__ void stream_codes(const float4* x, Find row, Stage stage,
@@ -98,8 +78,12 @@ __device__ __forceinline__ void stream_codes(const float4* x, Find row, Stage st
 #pragma unroll
     for (int j = 0; j < TOTAL; j++) {
         const int i = j / ROWS, r = j % ROWS;
+        const uint4 codes = ring[j % DEPTH];
         float w[VEC];
-        decode(ring[j % DEPTH], w);
+        decode(codes.x, w);
+        decode(codes.y, w + CODES);
+        decode(codes.z, w + 2 * CODES);
+        decode(codes.w, w + 3 * CODES);
         const float factor = scale[j % DEPTH];
         if (j + DEPTH < TOTAL) {
             ring[j % DEPTH] = fetch(j + DEPTH);

@@ -1,15 +1,26 @@
-// quantized_linear for many rows of 16-bit x, on tensor cores: out tiles of 128 tokens x 64 columns a
-// block of 8 warps (4 x 2, each 32 x 32). x and codes pass through shared memory 64 columns of K at a
-// time; the next tile's loads are in flight while this one is multiplied. Codes are small integers,
-// exact in x's type: a group's products are summed as they are, in float32, and scaled when the group
-// ends; where there are zeros, the group's sum of x comes from one more product, with ones. So nothing
-// is rounded but the result, and no expanded matrix is stored. Moves codes once for 128 tokens.
-#include "mma.cuh"
+// quantized_linear for more than one row of x, on tensor cores: out tiles of ROWS tokens x COLUMNS a block of
+// 8 warps. x and codes pass through shared memory DEEP columns of K at a time; the next tile's loads are in
+// flight while this one is multiplied. Codes are small integers, exact in 16 bits: a group's products are
+// summed as they are, in float32, and scaled when the group ends; where there are zeros, the group's sum of
+// x comes from one more product, with ones. float32 x becomes the sum of three bf16, which is exact too
+// (24 bits of mantissa in 3 x 8), and is multiplied part by part. So nothing is rounded but sums, and no expanded
+// matrix is stored. Moves codes once for ROWS tokens.
+//
+// Compile-time: A, B, O; BITS; ZEROS; BF16; ROWS and DEEP, 16 and 128, or 64 or 128 and 64. The first is for little
+// work: a tile is narrow, so that there are enough blocks, and deep: each warp multiplies 16 columns of K for the
+// whole tile, and the warps' sums are added at the end. In the others each warp has a part of the tile.
+#include "parts.cuh"
 #include "quant.cuh"
 
-constexpr int ROWS = 128, COLUMNS = 64, DEEP = 64, PAD = DEEP + 8, THREADS = 256;
-constexpr int PIECE = 16;                               // codes that a thread unpacks, of one group
-constexpr int X_CHUNKS = ROWS * DEEP / 8 / THREADS;     // of 8 elements that a thread copies
+constexpr int THREADS = 256, WARPS = THREADS / 32, PAD = DEEP + 8;
+constexpr int PIECE = 16;                             // codes that a thread unpacks, of one group
+constexpr int PIECES = DEEP / PIECE;                  // of a column of the tile
+constexpr int COLUMNS = THREADS / PIECES;
+constexpr bool SPLIT = DEEP == WARPS * 16;            // the warps share K, not the tile
+constexpr int BLOCKS = (SPLIT ? ROWS : ROWS / 4) / 16;  // of 16 tokens that a warp has, by 32 columns
+constexpr int XVEC = 16 / sizeof(A), X_CHUNKS = ROWS * DEEP / XVEC / THREADS;  // that a thread copies
+constexpr int X_BYTES = PARTS * ROWS * PAD * 2, W_BYTES = COLUMNS * PAD * 2;
+static_assert(!SPLIT || WARPS / 2 * ROWS * COLUMNS * 4 <= X_BYTES + W_BYTES, "half of the warps' sums must fit");
 
 // What a thread has loaded of the next tile.
 struct Loaded { uint4 x[X_CHUNKS]; uint4 codes; float scale, zero; };
@@ -17,19 +28,27 @@ struct Loaded { uint4 x[X_CHUNKS]; uint4 codes; float scale, zero; };
 extern "C" __global__ void __launch_bounds__(THREADS)
 qtiled(const A* x, const u8* codes, const float* scales, const float* zeros, const B* bias, O* out,
        int tokens, int columns, int width, int group, int groups) {
-    __shared__ __align__(16) A xs[ROWS][PAD];
-    __shared__ __align__(16) A ws[COLUMNS][PAD];
-    __shared__ float ss[DEEP / PIECE][COLUMNS], zs[DEEP / PIECE][COLUMNS];
+    __shared__ __align__(16) u8 memory[X_BYTES + W_BYTES];
+    __shared__ float ss[PIECES][COLUMNS], zs[PIECES][COLUMNS];
+    M (*const xs)[ROWS][PAD] = (M (*)[ROWS][PAD])memory;
+    M (*const ws)[PAD] = (M (*)[PAD])(memory + X_BYTES);
     pdl();
     const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, matrix = lane / 8, line = lane % 8;
     const int t0 = blockIdx.y * ROWS, n0 = blockIdx.x * COLUMNS;
-    const int n = min(n0 + tid / 4, columns - 1), piece = tid % 4 * PIECE;
+    const int n = min(n0 + tid / PIECES, columns - 1), piece = tid % PIECES * PIECE;
+    auto place = [&](int i, int& t, int& k) {  // of chunk i of x in the tile
+        const int c = tid + i * THREADS;
+        t = c / (DEEP / XVEC);
+        k = c % (DEEP / XVEC) * XVEC;
+    };
     auto fetch = [&](int k0, Loaded& next) {
 #pragma unroll
         for (int i = 0; i < X_CHUNKS; i++) {
-            const int c = tid + i * THREADS, t = min(t0 + c / 8, tokens - 1), k = k0 + c % 8 * 8;
-            next.x[i] = k < width ? *(const uint4*)(x + (long long)t * width + k)
-                                  : make_uint4(0, 0, 0, 0);
+            int t, k;
+            place(i, t, k);
+            next.x[i] = k0 + k < width
+                ? *(const uint4*)(x + (long long)min(t0 + t, tokens - 1) * width + k0 + k)
+                : make_uint4(0, 0, 0, 0);
         }
         const int k = k0 + piece;
         next.codes = make_uint4(0, 0, 0, 0);
@@ -50,40 +69,27 @@ qtiled(const A* x, const u8* codes, const float* scales, const float* zeros, con
     auto put = [&](const Loaded& next) {
 #pragma unroll
         for (int i = 0; i < X_CHUNKS; i++) {
-            const int c = tid + i * THREADS;
-            *(uint4*)&xs[c / 8][c % 8 * 8] = next.x[i];
+            int t, k;
+            place(i, t, k);
+            put_x(xs, t, k, next.x[i], A());
         }
         const u32 words[4] = {next.codes.x, next.codes.y, next.codes.z, next.codes.w};
         float w[PIECE];
-#if BITS == 8
 #pragma unroll
-        for (int i = 0; i < 4; i++) bytes_to_floats(words[i] ^ 0x80808080u, 128.f, w + 4 * i);
-#else
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            float low[4], high[4];
-            bytes_to_floats(words[i] & 0x0F0F0F0Fu, 8.f, low);
-            bytes_to_floats(words[i] >> 4 & 0x0F0F0F0Fu, 8.f, high);
-#pragma unroll
-            for (int e = 0; e < 4; e++) {
-                w[8 * i + 2 * e] = low[e];
-                w[8 * i + 2 * e + 1] = high[e];
-            }
-        }
-#endif
+        for (int i = 0; i < PIECE / CODES; i++) decode(words[i], w + i * CODES);
         u32 pairs[PIECE / 2];
 #pragma unroll
-        for (int i = 0; i < PIECE / 2; i++)
-            pairs[i] = pair(w[2 * i], w[2 * i + 1]);
-        uint4* target = (uint4*)&ws[tid / 4][piece];
+        for (int i = 0; i < PIECE / 2; i++) pairs[i] = pair(w[2 * i], w[2 * i + 1]);
+        uint4* target = (uint4*)&ws[tid / PIECES][piece];
         target[0] = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
         target[1] = make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
-        ss[tid % 4][tid / 4] = next.scale;
-        zs[tid % 4][tid / 4] = next.zero;
+        ss[tid % PIECES][tid / PIECES] = next.scale;
+        zs[tid % PIECES][tid / PIECES] = next.zero;
     };
 
-    const int row = warp / 2 * 32, column = warp % 2 * 32;  // of the warp's part of the tile
-    float sums[2][4][4] = {}, parts[2][4][4] = {}, totals[2][4] = {};  // parts, totals: of the group
+    const int row = SPLIT ? 0 : warp / 2 * (ROWS / 4), column = SPLIT ? 0 : warp % 2 * 32;
+    // the warp's part of the tile; parts and totals are of the group
+    float sums[BLOCKS][4][4] = {}, parts[BLOCKS][4][4] = {}, totals[BLOCKS][4] = {};
     const u32 ones = pair(1.f, 1.f);
     Loaded next;
     fetch(0, next);
@@ -92,47 +98,62 @@ qtiled(const A* x, const u8* codes, const float* scales, const float* zeros, con
         __syncthreads();
         if (k0 + DEEP < width) fetch(k0 + DEEP, next);
 #pragma unroll
-        for (int k = 0; k < DEEP; k += 16) {
-            u32 a[2][4];
+        for (int step = 0; step < (SPLIT ? 1 : PIECES); step++) {
+            const int at = SPLIT ? warp : step, k = at * 16;
+            u32 b[2][4];
 #pragma unroll
-            for (int m = 0; m < 2; m++)
-                load_matrices(a[m], &xs[row + m * 16 + matrix % 2 * 8 + line][k + matrix / 2 * 8]);
+            for (int j = 0; j < 2; j++)
+                load_matrices(b[j], &ws[column + (2 * j + matrix / 2) * 8 + line][k + matrix % 2 * 8]);
 #pragma unroll
-            for (int j = 0; j < 4; j += 2) {
-                u32 b[4];
-                load_matrices(b, &ws[column + (j + matrix / 2) * 8 + line][k + matrix % 2 * 8]);
+            for (int p = PARTS - 1; p >= 0; p--)  // the small parts first
 #pragma unroll
-                for (int m = 0; m < 2; m++) {
-                    mma(parts[m][j], a[m], b[0], b[1]);
-                    mma(parts[m][j + 1], a[m], b[2], b[3]);
-                }
-            }
+                for (int m = 0; m < BLOCKS; m++) {
+                    u32 a[4];
+                    load_matrices(a, &xs[p][row + m * 16 + matrix % 2 * 8 + line][k + matrix / 2 * 8]);
+#pragma unroll
+                    for (int j = 0; j < 4; j++)
+                        mma(parts[m][j], a, b[j / 2][j % 2 * 2], b[j / 2][j % 2 * 2 + 1]);
 #if ZEROS
-#pragma unroll
-            for (int m = 0; m < 2; m++) mma(totals[m], a[m], ones, ones);
+                    mma(totals[m], a, ones, ones);
 #endif
+                }
             const int done = k0 + k + 16;
-            if (done % group && done < width) continue;
+            if (!SPLIT && done % group && done < width) continue;
 #pragma unroll
-            for (int m = 0; m < 2; m++)
+            for (int m = 0; m < BLOCKS; m++) {
 #pragma unroll
                 for (int j = 0; j < 4; j++)
 #pragma unroll
                     for (int i = 0; i < 4; i++) {
                         const int c = column + j * 8 + lane % 4 * 2 + i % 2;
-                        const float exact = parts[m][j][i] - zs[k / PIECE][c] * totals[m][i];
-                        sums[m][j][i] = fmaf(ss[k / PIECE][c], exact, sums[m][j][i]);
+                        const float exact = parts[m][j][i] - zs[at][c] * totals[m][i];
+                        sums[m][j][i] = fmaf(ss[at][c], exact, sums[m][j][i]);
                         parts[m][j][i] = 0.f;
                     }
 #pragma unroll
-            for (int m = 0; m < 2; m++)
-#pragma unroll
                 for (int i = 0; i < 4; i++) totals[m][i] = 0.f;
+            }
         }
         __syncthreads();
     }
+    if (SPLIT) {  // half of the warps hand their sums to the others, until one has all
+        float (*const held)[BLOCKS * 16][32] = (float (*)[BLOCKS * 16][32])memory;
 #pragma unroll
-    for (int m = 0; m < 2; m++)
+        for (int half = WARPS / 2; half > 0; half /= 2) {
+            const bool gives = warp >= half && warp < 2 * half;
+#pragma unroll
+            for (int i = 0; i < BLOCKS * 16; i++)
+                if (gives) held[warp - half][i][lane] = sums[i / 16][i / 4 % 4][i % 4];
+            __syncthreads();
+#pragma unroll
+            for (int i = 0; i < BLOCKS * 16; i++)
+                if (warp < half) sums[i / 16][i / 4 % 4][i % 4] += held[warp][i][lane];
+            __syncthreads();
+        }
+        if (warp > 0) return;
+    }
+#pragma unroll
+    for (int m = 0; m < BLOCKS; m++)
 #pragma unroll
         for (int j = 0; j < 4; j++)
 #pragma unroll

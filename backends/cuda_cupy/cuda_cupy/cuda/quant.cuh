@@ -26,3 +26,20 @@ __device__ __forceinline__ void bytes_to_floats(u32 word, float center, float* o
     for (int i = 0; i < 4; i++)
         out[i] = __uint_as_float(__byte_perm(word, 0x4B000000u, 0x7440 + i)) - (8388608.f + center);
 }
+
+// The codes of a loaded word as floats, less 0 (8 bits) or 8 (4 bits), in the order of their columns.
+constexpr int CODES = 32 / BITS;  // of a word
+__device__ __forceinline__ void decode(u32 word, float* w) {
+#if BITS == 8
+    bytes_to_floats(word ^ 0x80808080u, 128.f, w);  // signed bytes, moved up by 128
+#else
+    float low[4], high[4];
+    bytes_to_floats(word & 0x0F0F0F0Fu, 8.f, low);
+    bytes_to_floats(word >> 4 & 0x0F0F0F0Fu, 8.f, high);
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+        w[2 * e] = low[e];
+        w[2 * e + 1] = high[e];
+    }
+#endif
+}

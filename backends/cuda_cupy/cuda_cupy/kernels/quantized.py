@@ -1,13 +1,14 @@
-"""Products with quantised weights: streamed rows for one token, warps for few, tiles for many."""
+"""Products with quantised weights: streamed rows for one token, tiles on tensor cores for more.
+Rows or groups that do not fit those go to kernels that read one code at a time."""
 
 from core.backend import Call
 from cuda_cupy import shapes
 from cuda_cupy.kernels.declare import FLOATS, kernels
 from cuda_cupy.kernels.linear import FEW, token_bucket
-from cuda_cupy.launch import c_type, launch, sequence
+from cuda_cupy.launch import c_type, launch
 
 _DTYPES = {"A": FLOATS, "Q": "i8 i4x2", "B": FLOATS, "O": FLOATS}
-_SOME = 64  # rows of float32 up to which some products of a few are faster than a tile
+_NARROW = 600  # blocks up to which narrow tiles were faster than large ones
 _LARGEST = 200 * 1024  # bytes of x as float32 in shared memory
 
 
@@ -53,6 +54,32 @@ def quantized_one(x, codes, scales, zeros, bias, out, *, bits, group_size):
     return stream(x, [(codes, scales, zeros, bias, out)], bits, group_size)
 
 
+def _tensor_cores(call: Call) -> str | None:
+    d, group = call.dims, call.attrs["group_size"]
+    if d["T"] < 2:
+        return f"takes two rows of x or more, got {d['T']}"
+    return None if d["K"] % 16 == 0 and group % 16 == 0 else (
+        f"takes rows and groups that are multiples of 16, got {d['K']} in groups of {group}")
+
+
+def _tile(tokens, columns, itemsize):
+    """(tokens, columns, columns of K) of a block's tile, by qtiled.cu."""
+    if tokens <= 16 or -(-tokens // 16) * -(-columns // 32) <= _NARROW:
+        return 16, 32, 128
+    return 64 if itemsize == 4 else 128, 64, 64
+
+
+@kernels.implements("quantized_linear", name="quantized_tensor_cores", supports=_tensor_cores,
+                    priority=2, dtypes=_DTYPES)
+def quantized_tensor_cores(x, codes, scales, zeros, bias, out, *, bits, group_size):
+    (tokens, width), (columns, groups) = x.shape, scales.shape
+    high, wide, deep = _tile(tokens, columns, x.itemsize)
+    return launch("qtiled.cu", "qtiled", (-(-columns // wide), -(-tokens // high)), 256,
+                  (x, codes, scales, zeros, bias, out, tokens, columns, width, group_size, groups),
+                  defines={**_kinds(x, bias, out), "BITS": bits, "ZEROS": int(zeros is not None),
+                           "BF16": int(c_type(x) != "f16"), "ROWS": high, "DEEP": deep})
+
+
 def _few(call: Call) -> str | None:
     return None if call.dims["T"] <= FEW else f"takes up to {FEW} rows of x, got {call.dims['T']}"
 
@@ -64,37 +91,6 @@ def quantized_few(x, codes, scales, zeros, bias, out, *, bits, group_size):
     return launch("qrows.cu", "qrows", (-(-columns // 8) if tokens else 0,), 256,
                   (x, codes, scales, zeros, bias, out, tokens, columns, width, group_size, groups),
                   defines={**_kinds(x, bias, out), "BITS": bits, "TOKENS": token_bucket(tokens)})
-
-
-def _some(call: Call) -> str | None:
-    return None if FEW < call.dims["T"] <= _SOME else (
-        f"takes {FEW + 1} to {_SOME} rows of x, got {call.dims['T']}")
-
-
-@kernels.implements("quantized_linear", name="quantized_chunks", supports=_some, priority=1,
-                    dtypes={**_DTYPES, "A": "f32"})
-def quantized_chunks(x, codes, scales, zeros, bias, out, *, bits, group_size):
-    return sequence(*(quantized_few(x[i:i + FEW], codes, scales, zeros, bias, out[i:i + FEW],
-                                    bits=bits, group_size=group_size)
-                      for i in range(0, len(x), FEW)))
-
-
-def _tensor_cores(call: Call) -> str | None:
-    d, group = call.dims, call.attrs["group_size"]
-    if d["T"] <= FEW:
-        return f"takes over {FEW} rows of x, got {d['T']}"
-    return None if d["K"] % 16 == 0 and group % 16 == 0 else (
-        f"takes rows and groups that are multiples of 16, got {d['K']} in groups of {group}")
-
-
-@kernels.implements("quantized_linear", name="quantized_tensor_cores", supports=_tensor_cores,
-                    priority=1, dtypes={**_DTYPES, "A": "f16 bf16"})
-def quantized_tensor_cores(x, codes, scales, zeros, bias, out, *, bits, group_size):
-    (tokens, width), (columns, groups) = x.shape, scales.shape
-    return launch("qtiled.cu", "qtiled", (-(-columns // 64), -(-tokens // 128)), 256,
-                  (x, codes, scales, zeros, bias, out, tokens, columns, width, group_size, groups),
-                  defines={**_kinds(x, bias, out), "BITS": bits, "ZEROS": int(zeros is not None),
-                           "BF16": int(c_type(x) == "bf16")})
 
 
 @kernels.implements("quantized_linear", name="quantized_tiled", dtypes=_DTYPES)
