@@ -2,6 +2,7 @@
 
 import inspect
 from functools import partial
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -140,6 +141,18 @@ def without_maximum(bind):
     return mutant
 
 
+def any_score_in_range(bind):
+    """cpu_numpy's attention without the maximum of each row, which large scores need."""
+    def mutant(*inputs, scale, workspace):
+        run = bind(*inputs, scale=scale, workspace=workspace)
+
+        def launch():
+            with patch("cpu_numpy.kernels.attention._IN_RANGE", np.inf):
+                run()
+        return launch
+    return mutant
+
+
 def zeros_left_out(bind):
     def mutant(x, codes, scales, zeros, bias, out, *, bits, group_size):
         def launch():
@@ -157,6 +170,7 @@ MUTANTS = {
     "sequences_alone": ("attention", _attention(first_length_for_all), {}),
     "splitting_a_prefill": ("attention", not_causal, {}),
     "paging": ("attention", _attention(blocks_in_order), {}),
+    "shifting_scores": ("attention", any_score_in_range, {}),
     "relative_positions": ("rope", far_positions_clipped, {}),
     "shifting": ("softmax", without_maximum, {}),
     "expanding": ("quantized_linear", zeros_left_out, {}),

@@ -47,6 +47,8 @@ PROPERTIES = {p.name: p for p in (
              paged.splitting_a_prefill),
     Property("paging", "a cache in any blocks equals a contiguous one", _is("attention"),
              paged.paging),
+    Property("shifting_scores", "adding a constant to a query's scores changes nothing",
+             _is("attention"), paged.shifting_scores),
     Property("relative_positions", "a rotated product depends on the distance alone", _is("rope"),
              single.relative_positions),
     Property("shifting", "adding a constant to every logit changes nothing", _is("softmax"),

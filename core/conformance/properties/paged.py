@@ -115,3 +115,28 @@ def paging(subject: Subject, draws: Draws) -> None:
     rng = np.random.default_rng(draws.integer(0, 2**32 - 1))
     case, paged = _attend(subject, batch.arrays(everyone, rng), batch.scale)
     subject.agree(case, {"out": paged}, {"out": whole})
+
+
+def shifting_scores(subject: Subject, draws: Draws) -> None:
+    """A number added to each key adds a constant to a query's scores. All are in eighths, so that
+    no score is rounded; the constant is up to 240, where float32's exp ends at 88."""
+    batch = _batch(subject, draws, draws.integer(1, 3), _NEWS)
+    rng = np.random.default_rng(draws.integer(0, 2**32 - 1))
+
+    def eighths(like: Array) -> Array:
+        return rng.integers(-8, 9, like.shape, np.int8)
+    q, codes = [eighths(a) / 8 for a in batch.q], [eighths(a) for a in batch.kv]
+    for queries in q:
+        queries[..., 0] = 16
+
+    def attend(shift: int) -> tuple[Case, Array]:
+        for kv in codes:
+            kv[0, ..., 0] = 8 * shift
+        quantized = batch.scales is not None
+        moved = replace(batch, q=q, kv=codes if quantized else [kv / 8 for kv in codes],
+                        scales=[np.full(kv.shape[:-1], 1 / 8) for kv in codes]
+                        if quantized else None)
+        return _attend(subject, moved.arrays(range(len(q))), 1.0)
+    _, plain = attend(0)
+    case, found = attend(draws.choice((15, -15, 2, -2)))
+    subject.agree(case, {"out": found}, {"out": plain})

@@ -68,9 +68,9 @@ def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, 
 
     def one_query(t, keys, values):
         scores = np.matmul(queries[t] * np.float32(scale), keys.transpose(1, 2, 0))
-        total = _exponentials(scores)
+        total = _exponentials(scores.reshape(heads, -1))
         np.matmul(scores, values.transpose(1, 0, 2), out=results[t])
-        np.divide(results[t], total, out=results[t])
+        np.divide(results[t], total.reshape(kv_heads, group, 1), out=results[t])
 
     def many_queries(start, stop, keys, values):
         length = len(keys)
@@ -79,16 +79,18 @@ def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, 
             last = min(first + step, stop)
             count = last - first
             seen = length - (stop - last)  # keys that the tile's last query may see
-            scores = workspace[:count * group * seen].reshape(count, group, seen)
-            newest = scores[:, :, max(0, seen - count):]  # of these, no query may see all
+            scores = workspace[:count * group * seen].reshape(-1, seen)
+            newest = scores[:, max(0, seen - count):]  # of these, no query may see all
+            newest = newest.reshape(count, group, -1)
             hidden = ~np.tri(count, newest.shape[2], newest.shape[2] - count, bool)[:, None]
             for h in range(kv_heads):
                 tile = (queries[first:last, h] * np.float32(scale)).reshape(-1, size)
-                np.matmul(tile, keys[:seen, h].T, out=scores.reshape(-1, seen))
+                np.matmul(tile, keys[:seen, h].T, out=scores)
                 np.copyto(newest, -np.inf, where=hidden)
                 total = _exponentials(scores)
-                np.matmul(scores.reshape(-1, seen), values[:seen, h], out=tile)
-                np.divide(tile.reshape(count, group, size), total, out=results[first:last, h])
+                np.matmul(scores, values[:seen, h], out=tile)
+                np.divide(tile.reshape(count, group, size), total.reshape(count, group, 1),
+                          out=results[first:last, h])
 
     def launch():
         for s, length in enumerate(seq_lens.tolist()):
@@ -104,9 +106,16 @@ def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, 
     return launch
 
 
+_IN_RANGE = 40  # of scores: their exponentials and sums of those are far from float32's limits
+
+
 def _exponentials(scores):
-    """exp of scores in place, of each row's difference to its maximum; the sums of the rows, which
-    are divided by after the product with the values: a head has fewer numbers than a context."""
-    np.subtract(scores, scores.max(axis=-1, keepdims=True), out=scores)
+    """exp of scores [rows, keys] in place, and the sums of the rows [rows], which are divided by
+    after the product with the values: a head has fewer numbers than a context.
+
+    Where they would leave float32's range, or nearly, it is of each row's difference to its
+    maximum. The first key, which every query sees, says that no row is far below 0 as a whole."""
+    if not (scores.max() <= _IN_RANGE and scores[:, 0].min() >= -_IN_RANGE):  # nor for NaN
+        np.subtract(scores, scores.max(axis=-1, keepdims=True), out=scores)
     np.exp(scores, out=scores)
-    return scores.sum(axis=-1, keepdims=True)
+    return np.einsum("rk->r", scores)
