@@ -124,7 +124,8 @@ def shifting_scores(subject: Subject, draws: Draws) -> None:
     rng = np.random.default_rng(draws.integer(0, 2**32 - 1))
 
     def eighths(like: Array) -> Array:
-        return rng.integers(-8, 9, like.shape, np.int8)
+        drawn: Array = rng.integers(-8, 9, like.shape, np.int8)
+        return drawn
     q, codes = [eighths(a) / 8 for a in batch.q], [eighths(a) for a in batch.kv]
     for queries in q:
         queries[..., 0] = 16
