@@ -3,67 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from core.backend import Kernel
 from core.chooser import Step
-from core.compare import Budget, Comparison, Expected, agreement, budget_of, compare, least_budget
-from core.dispatch import expectations
+from core.compare import Budget, Comparison, agreement, budget_of, least_budget
 from core.errors import CheckError, NoKernelError
 from core.plan import Plan
 from core.registry import Registry
 from core.tensor import Array
+from core.verify.check_row import CheckRow
+from core.verify.judgement import Judgement
 from core.verify.opinion import REFERENCE, Opinion
 from core.verify.recorder import Recorder, watched_inputs
 from core.verify.shadow import Shadow, States
-from core.verify.vote import Voter, sources_of, take_vote
 
-__all__ = ["REFERENCE", "CheckRow", "CrossCheck"]
+__all__ = ["REFERENCE", "CrossCheck"]
 
 #: Shadows with activations below this are kept from run to run; larger ones are made again.
 _KEPT_BYTES = 1 << 20
-
-
-@dataclass
-class CheckRow:
-    """The worst outcome of one (op, kernel) against one opinion. `faults` counts the calls in which
-    an (op, kernel) was wrong by the definition; `vote` is what the opinions said the first time."""
-
-    op: str
-    kernel: str
-    against: str
-    calls: int = 0
-    wrong: int = 0
-    worst: Comparison | None = None
-    worst_node: str = ""
-    skipped: str = ""
-    itself: bool = False
-    faults: dict[tuple[str, str], int] = field(default_factory=dict)
-    first: str = ""
-    vote: str = ""
-
-    def add(self, verdicts: Sequence[Comparison], node: str, kernel: str) -> None:
-        """Keep the worst, with the node and who computed it."""
-        for verdict in verdicts:
-            if self.worst is None or verdict.used > self.worst.used:
-                self.worst, self.worst_node = verdict, f"{node} ({kernel})"
-
-    def to_json(self) -> dict[str, Any]:
-        """The row as plain data; `worst` is None where nothing was compared."""
-        w = self.worst
-        return {"op": self.op, "kernel": self.kernel, "against": self.against,
-                "calls": self.calls, "wrong": self.wrong,
-                "faults": [{"op": op, "kernel": kernel, "calls": count}
-                           for (op, kernel), count in self.faults.items()],
-                "first_wrong": self.first, "skipped": self.skipped, "vote": self.vote,
-                "same_kernel": self.itself,
-                "worst": None if w is None else {
-                    "node": self.worst_node, "nmse": w.nmse, "max_abs": w.max_abs,
-                    "max_rel": w.max_rel, "index": list(w.worst), "budget_used": w.used}}
 
 
 @dataclass
@@ -185,7 +146,8 @@ class CrossCheck:
         inputs = self._inputs(plan, step, before) if doubtful or asked else {}
         if asked and self.recorder is not None:
             self.recorder.asked(plan, step, inputs, mine)
-        settled = _Settled(self, watch, inputs, mine) if doubtful else None
+        settled = (Judgement(self.registry, step, watch.shadows, inputs, mine)
+                   if doubtful else None)
         for opinion in self.opinions:
             row = self._rows.setdefault((step.op.name, step.kernel.id, opinion.name), CheckRow(
                 step.op.name, step.kernel.id, opinion.name))
@@ -206,7 +168,7 @@ class CrossCheck:
             for shadow in watch.shadows.values():
                 shadow.follow()
 
-    def _remember(self, step: Step, settled: _Settled) -> None:
+    def _remember(self, step: Step, settled: Judgement) -> None:
         """Keep the smallest budget that the definition has given this node, for its next calls."""
         place = step.node.name, step.call.phase
         for key, expected in settled.expected.items():
@@ -229,7 +191,7 @@ class CrossCheck:
         return inputs
 
     def _report(self, plan: Plan, step: Step, inputs: Mapping[str, Array | None],
-                mine: Mapping[str, Array], settled: _Settled) -> None:
+                mine: Mapping[str, Array], settled: Judgement) -> None:
         vote = settled.vote()
         for row in self.rows:
             if row.op == step.op.name and row.kernel == step.kernel.id and row.wrong:
@@ -240,91 +202,6 @@ class CrossCheck:
                                                            wrong.kernel, reason)
             if self.stop:
                 raise CheckError(f"{reason}" + (f"; the call is in {path}" if path else ""))
-
-
-@dataclass(frozen=True)
-class _Wrong:
-    """A kernel that was wrong in a call, what the call gave, and the verdict."""
-
-    op: str
-    kernel: str
-    outputs: Mapping[str, Array]
-    verdict: Comparison
-
-
-class _Settled:
-    """The definition's word on one call: what it expects, and who is wrong by it."""
-
-    def __init__(self, check: CrossCheck, watch: _Watch, inputs: Mapping[str, Array | None],
-                 mine: Mapping[str, Array]) -> None:
-        self.check, self.step, self.shadows = check, watch.step, watch.shadows
-        self.expected = expectations(self.step.op, inputs, self.step.call.attrs)
-        self.results = {self.step.kernel.id: mine}
-        self.verdicts = {"": _verdicts(self.step, mine, self.expected)}  # ours has no name
-        self.wrong: dict[str, list[_Wrong]] = {}
-        for name, shadow in self.shadows.items():
-            self.results[name] = shadow.results(self.step.outputs)
-            self.verdicts[name] = _verdicts(self.step, self.results[name], self.expected)
-        for name, verdicts in self.verdicts.items():
-            bad = [v for v in verdicts if not v.ok]
-            if bad:
-                worst = max(bad, key=lambda v: v.used)
-                who = ([(self.step.op.name, self.step.kernel.id)] if not name else
-                       _inside(self.shadows[name].plan) or
-                       [(self.step.op.name, ", ".join(self.shadows[name].kernels))])
-                found = self.results[name or self.step.kernel.id]
-                self.wrong[name] = [_Wrong(op, kernel, found, worst) for op, kernel in who]
-
-    def count(self, row: CheckRow, opinion: str) -> bool:
-        """Put the verdicts on the row of an opinion; True if all are right."""
-        node, right = self.step.node.name, True
-        for name in ("", *([opinion] if opinion in self.shadows else [])):
-            kernels = ", ".join(self.shadows[name].kernels) if name else self.step.kernel.id
-            row.add(self.verdicts[name], node, kernels)
-            for wrong in self.wrong.get(name, ()):
-                key = wrong.op, wrong.kernel
-                row.faults[key] = row.faults.get(key, 0) + 1
-                row.first, right = row.first or node, False
-        return right
-
-    def vote(self) -> str:
-        """What the opinions, the definition among them, say of each other."""
-        registry = self.check.registry
-        voters = [Voter(self.step.kernel.id, self.results[self.step.kernel.id],
-                        sources_of([self.step.kernel], registry))]
-        for name, shadow in self.shadows.items():
-            kernels: list[Kernel] = [s.kernel for s in shadow.plan.steps]
-            label = ", ".join(shadow.kernels)
-            if label not in [v.name for v in voters]:  # the same kernel is no second opinion
-                voters.append(Voter(label, self.results[name], sources_of(kernels, registry)))
-        exact = {k: _stored(e) for k, e in self.expected.items()}
-        voters.append(Voter(REFERENCE, exact, frozenset([REFERENCE])))
-        tolerance = self.step.tolerance
-        return str(take_vote(voters, {k: budget_of(e, tolerance)
-                                      for k, e in self.expected.items()}))
-
-
-def _verdicts(step: Step, found: Mapping[str, Array], expected: Mapping[str, Expected],
-              ) -> list[Comparison]:
-    return [compare(a, expected[k], step.tolerance) for k, a in found.items() if k in expected]
-
-
-def _inside(plan: Plan) -> list[tuple[str, str]]:
-    """The wrong ones among the kernels of a composition, each judged from its own inputs."""
-    wrong = []
-    for step, launch in plan.walk():
-        inputs = watched_inputs(plan, step)
-        launch()
-        found = {k: t.numpy() for k, t in step.results.items()}
-        verdicts = _verdicts(step, found, expectations(step.op, inputs, step.call.attrs))
-        if not all(v.ok for v in verdicts):
-            wrong.append((step.op.name, step.kernel.id))
-    return wrong
-
-
-def _stored(expected: Expected) -> Array:
-    with np.errstate(all="ignore"):
-        return expected.exact.astype(expected.dtype.numpy)
 
 
 def _places(plan: Plan, step: Step) -> Mapping[str, Any]:
