@@ -80,8 +80,8 @@ def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, 
             count = last - first
             seen = length - (stop - last)  # keys that the tile's last query may see
             scores = workspace[:count * group * seen].reshape(-1, seen)
-            newest = scores[:, max(0, seen - count):]  # of these, no query may see all
-            newest = newest.reshape(count, group, -1)
+            # of the newest keys no query may see all
+            newest = scores.reshape(count, group, seen)[:, :, max(0, seen - count):]
             hidden = ~np.tri(count, newest.shape[2], newest.shape[2] - count, bool)[:, None]
             for h in range(kv_heads):
                 tile = (queries[first:last, h] * np.float32(scale)).reshape(-1, size)

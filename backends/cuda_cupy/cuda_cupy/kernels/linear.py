@@ -40,11 +40,12 @@ def linear_one(x, weight, bias, out):
     return stream(x, [weight], [bias], [out])
 
 
-def _few(call: Call) -> str | None:
+def few(call: Call) -> str | None:
+    """Why a kernel for few rows does not take a call, or None."""
     return None if call.dims["T"] <= FEW else f"takes up to {FEW} rows of x, got {call.dims['T']}"
 
 
-@kernels.implements("linear", name="linear_few", supports=_few, priority=2,
+@kernels.implements("linear", name="linear_few", supports=few, priority=2,
                     dtypes={"A": FLOATS, "W": FLOATS, "O": FLOATS})
 def linear_few(x, weight, bias, out):
     tokens, width = x.shape

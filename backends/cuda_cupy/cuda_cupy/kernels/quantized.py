@@ -4,7 +4,7 @@ Rows or groups that do not fit those go to kernels that read one code at a time.
 from core.backend import Call
 from cuda_cupy import shapes
 from cuda_cupy.kernels.declare import FLOATS, kernels
-from cuda_cupy.kernels.linear import FEW, token_bucket
+from cuda_cupy.kernels.linear import few, token_bucket
 from cuda_cupy.launch import c_type, launch
 
 _DTYPES = {"A": FLOATS, "Q": "i8 i4x2", "B": FLOATS, "O": FLOATS}
@@ -80,11 +80,7 @@ def quantized_tensor_cores(x, codes, scales, zeros, bias, out, *, bits, group_si
                            "BF16": int(c_type(x) != "f16"), "ROWS": high, "DEEP": deep})
 
 
-def _few(call: Call) -> str | None:
-    return None if call.dims["T"] <= FEW else f"takes up to {FEW} rows of x, got {call.dims['T']}"
-
-
-@kernels.implements("quantized_linear", name="quantized_few", dtypes=_DTYPES, supports=_few,
+@kernels.implements("quantized_linear", name="quantized_few", dtypes=_DTYPES, supports=few,
                     priority=1)
 def quantized_few(x, codes, scales, zeros, bias, out, *, bits, group_size):
     (tokens, width), (columns, groups) = x.shape, scales.shape
