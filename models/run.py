@@ -149,7 +149,7 @@ def _stream(model: Model, prompt: str | list[int], args: argparse.Namespace,
     report.started(model)
     print(prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt), end="", flush=True)
     generation.stream(lambda piece: print(piece, end="", flush=True))
-    print()
+    print(flush=True)
     report.speed(model, generation, check)
     return generation.finish_reason == "interrupted"
 
