@@ -5,7 +5,7 @@
         print(piece, end="")
 """
 
-from models.loading import load
-from models.model import Model
+from models.engine.load import load
+from models.engine.model import Model
 
 __all__ = ["Model", "load"]

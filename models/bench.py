@@ -12,17 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from core.crosscheck import REFERENCE, CrossCheck
 from core.errors import OptionError
-from models import report
-from models.arguments import add_backend_options, add_rule_options, chosen_registry
-from models.command import command
-from models.loading import KV_DTYPES, open_checkpoint
-from models.model import Model
-from models.precision import add_arguments
-from models.profile import host_seconds, profile_parts
-from models.setting import Options
-from models.shapes import SHAPES, random_checkpoint
+from core.verify.crosscheck import REFERENCE, CrossCheck
+from models.analysis.profile import host_seconds, profile_parts
+from models.checkpoints.random import SHAPES, random_checkpoint
+from models.cli import report
+from models.cli.arguments import (
+    add_arguments,
+    add_backend_options,
+    add_rule_options,
+    chosen_registry,
+)
+from models.cli.command import command
+from models.engine.config import Options
+from models.engine.load import KV_DTYPES, open_checkpoint
+from models.engine.model import Model
 
 CHECKED_TOKENS, CHECKED_STEPS = 8, 2
 

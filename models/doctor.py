@@ -14,11 +14,11 @@ from typing import Any
 
 from rich.table import Table
 
-from core.registry import Registry
-from models import report
-from models.arguments import add_backend_options, chosen_registry
-from models.budget import megabytes
-from models.command import command
+from core.plugins.registry import Registry
+from models.cli import report
+from models.cli.arguments import add_backend_options, chosen_registry
+from models.cli.command import command
+from models.engine.memory import megabytes
 
 #: module -> what needs it
 MODULES = {"numpy": "core", "ml_dtypes": "core", "pluggy": "core", "rich": "command line",

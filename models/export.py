@@ -10,16 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import CheckError, OptionError
-from core.registry import Registry, default_registry
-from core.weights import Progress, no_progress
-from models import loss_report, report
-from models.checkpoint import Checkpoint, read_checkpoint
-from models.command import command
-from models.formats.source import Source, without_rope_scaling
-from models.formats.targets import TARGETS, Target, choose_target
-from models.formats.verify import verify_written
-from models.losses import measure_losses, simulated
-from models.precision import add_arguments, parsed
+from core.plan.weights import Progress, no_progress
+from core.plugins.registry import Registry, default_registry
+from models.analysis import loss_report
+from models.analysis.losses import measure_losses, simulated
+from models.analysis.written import verify_written
+from models.checkpoints.base import Checkpoint, read_checkpoint
+from models.checkpoints.source import Source, without_rope_scaling
+from models.checkpoints.targets import TARGETS, Target, choose_target
+from models.cli import report
+from models.cli.arguments import add_arguments, parsed
+from models.cli.command import command
 
 
 def parser() -> argparse.ArgumentParser:

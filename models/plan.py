@@ -11,19 +11,20 @@ from typing import Any
 
 from rich.table import Table
 
-from core.backend import Backend
-from core.dtype import DType, as_dtype, f32
 from core.errors import BackendError, OptionError
-from core.registry import Registry, split_backends
-from models import precision, report
-from models.arguments import add_backend_options, chosen_registry
-from models.budget import cache_bytes, footprint, longest, made_names, megabytes, nbytes
-from models.checkpoint import DEFAULT_MODEL, Checkpoint, read_checkpoint
-from models.command import command
-from models.lazy import hollow_arrays
-from models.loading import KV_DTYPES, settle
-from models.setting import Options, Setting
-from models.shapes import SHAPES, hollow_checkpoint
+from core.plugins.backend import Backend
+from core.plugins.registry import Registry, split_backends
+from core.tensor.dtype import DType, as_dtype, f32
+from models.checkpoints import quantization as precision
+from models.checkpoints.base import DEFAULT_MODEL, Checkpoint, read_checkpoint
+from models.checkpoints.lazy import hollow_arrays
+from models.checkpoints.random import SHAPES, hollow_checkpoint
+from models.cli import report
+from models.cli.arguments import add_backend_options, chosen_registry
+from models.cli.command import command
+from models.engine.config import Options, Setting
+from models.engine.load import KV_DTYPES, settle
+from models.engine.memory import cache_bytes, footprint, longest, made_names, megabytes, nbytes
 
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 

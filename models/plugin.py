@@ -3,27 +3,27 @@
 from collections.abc import Callable
 from typing import Any
 
-from core.hookspecs import hookimpl
+from core.plugins.hookspecs import hookimpl
 
 KERNELYARD_API = 1
 
 
 @hookimpl
 def register_models(register: Callable[[str, Any], None]) -> None:
-    from models.llama import Llama
-    from models.qwen2 import Qwen2
+    from models.architectures.llama import Llama
+    from models.architectures.qwen2 import Qwen2
     register("LlamaForCausalLM", Llama())
     register("Qwen2ForCausalLM", Qwen2())
 
 
 @hookimpl
 def register_checkpoints(register: Callable[[Any], None]) -> None:
-    from models.formats.gguf import GgufFile
-    from models.formats.headerless import FAMILIES, HeaderlessFile
-    from models.formats.llama2c import Llama2cFile
-    from models.formats.meta import MetaFolder
-    from models.formats.random_shape import RandomShape
-    from models.huggingface import HuggingFaceFolder
+    from models.checkpoints.gguf.reader import GgufFile
+    from models.checkpoints.huggingface.folder import HuggingFaceFolder
+    from models.checkpoints.llama2c.headerless import FAMILIES, HeaderlessFile
+    from models.checkpoints.llama2c.reader import Llama2cFile
+    from models.checkpoints.meta.folder import MetaFolder
+    from models.checkpoints.random_shape import RandomShape
     for reader in (MetaFolder(), HuggingFaceFolder(), GgufFile(), Llama2cFile(),
                    HeaderlessFile(), *map(HeaderlessFile, FAMILIES), RandomShape()):
         register(reader)

@@ -11,19 +11,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.crosscheck import CrossCheck
 from core.errors import OptionError, PromptError
-from core.registry import split_backends
+from core.plugins.registry import split_backends
+from core.verify.crosscheck import CrossCheck
 from core.verify.finite import FiniteCheck
 from core.verify.recorder import Capture, Recorder
-from models import report
-from models.arguments import add_backend_options, add_rule_options, chosen_registry, given_ids
-from models.chat import chat
-from models.checkpoint import DEFAULT_MODEL, shipped_models
-from models.command import command
-from models.loading import KV_DTYPES, load
-from models.model import Model
-from models.precision import add_arguments
+from models.checkpoints.base import DEFAULT_MODEL, shipped_models
+from models.cli import report
+from models.cli.arguments import (
+    add_arguments,
+    add_backend_options,
+    add_rule_options,
+    chosen_registry,
+    given_ids,
+)
+from models.cli.chat import chat
+from models.cli.command import command
+from models.engine.load import KV_DTYPES, load
+from models.engine.model import Model
 
 DEFAULT_PROMPT = "Once upon a time"
 

@@ -9,24 +9,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.decoding import Sampling
 from core.errors import OptionError
-from core.registry import Registry
+from core.plan.opinion import REFERENCE, Opinion
+from core.plugins.registry import Registry
+from core.runtime.step import Sampling
 from core.verify.capsule import Capsule
-from core.verify.opinion import REFERENCE, Opinion
 from core.verify.recorder import Recorder
 from core.verify.replay import replay
-from models import report, verify_report
-from models.against import compare_answers
-from models.arguments import add_backend_options, chosen_registry, given_ids
-from models.checkpoint import DEFAULT_MODEL
-from models.command import command
-from models.contest import hold
-from models.golden import Golden, ours, transformers_answers
-from models.loading import KV_DTYPES
-from models.model import Model
-from models.playing import Play, open_opinion
-from models.precision import add_arguments
+from models.analysis import verify_report
+from models.analysis.answers import Golden, ours, transformers_answers
+from models.analysis.pairs import hold
+from models.analysis.parity import compare_answers
+from models.analysis.prompt_run import Play, open_opinion
+from models.checkpoints.base import DEFAULT_MODEL
+from models.cli import report
+from models.cli.arguments import add_arguments, add_backend_options, chosen_registry, given_ids
+from models.cli.command import command
+from models.engine.load import KV_DTYPES
+from models.engine.model import Model
 
 DEFAULT_PROMPT = "Once upon a time"
 

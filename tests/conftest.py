@@ -11,8 +11,8 @@ import pytest
 import models
 from core.conformance.plugin import chosen_backends
 from core.conformance.report import CHECK
-from core.registry import default_registry
-from models.checkpoint import SHIPPED
+from core.plugins.registry import default_registry
+from models.checkpoints.base import SHIPPED
 
 
 @pytest.fixture(scope="session")

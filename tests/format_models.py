@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from core.registry import default_registry
-from models.checkpoint import SHIPPED, Checkpoint, read_checkpoint
-from models.config import ConfigReader
-from models.formats.slots import Dimensions, v1_slots
-from models.formats.source import Source
-from models.loading import open_checkpoint
-from models.setting import Options
-from models.tokenizer import load_tokenizer
+from core.plugins.registry import default_registry
+from models.checkpoints.base import SHIPPED, Checkpoint, read_checkpoint
+from models.checkpoints.llama2c.layout import Dimensions, v1_slots
+from models.checkpoints.source import Source
+from models.engine.config import Options
+from models.engine.load import open_checkpoint
+from models.json_reader import ConfigReader
+from models.tokenizers.base import load_tokenizer
 
 REGISTRY = default_registry()
 # architecture, theta, eps, whose tokenizer

@@ -7,12 +7,13 @@ import pytest
 import toy_backend
 
 import models
-from core.backend import BackendOptions, BackendSpec, KernelSet
-from core.compare import Tolerance
-from core.crosscheck import CrossCheck
 from core.errors import OptionError, PluginError
-from core.plugins import GROUP, Plugins
-from core.registry import Registry, default_registry
+from core.ir.tolerance import Tolerance
+from core.plugins.backend import BackendOptions, BackendSpec
+from core.plugins.kernel import KernelSet
+from core.plugins.loader import GROUP, Plugins
+from core.plugins.registry import Registry, default_registry
+from core.verify.crosscheck import CrossCheck
 from cpu_numpy.backend import NumpyBackend
 
 
@@ -58,7 +59,7 @@ def test_values_that_no_backend_could_take(bad):
 def test_commands_ask_about_every_backend_that_they_name(registry, monkeypatch):
     from argparse import Namespace
 
-    from models import arguments
+    from models.cli import arguments
     monkeypatch.setattr(arguments, "default_registry", registry)
     args = Namespace(device=1, threads=None, allow_tf32=None)
     for uses in (["cpu_numpy", "toy"], ["cpu_numpy,toy", None], ["cpu_numpy", "attention=toy"], []):

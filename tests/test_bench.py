@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from models import bench
-from models.loading import open_checkpoint
-from models.setting import Options
-from models.shapes import SHAPES, random_checkpoint
+from models.checkpoints.random import SHAPES, random_checkpoint
+from models.engine.config import Options
+from models.engine.load import open_checkpoint
 
 
 @pytest.mark.parametrize("quantize", [None, "int8"])
@@ -26,7 +26,7 @@ def test_bench(capsys, quantize):
 
 
 def test_a_wrong_kernel_is_reported(capsys, monkeypatch):
-    from core.registry import default_registry
+    from core.plugins.registry import default_registry
     (kernel,) = default_registry().kernels("cpu_numpy", "rope")
     real = kernel.bind
 
@@ -62,7 +62,7 @@ def test_profile(capsys):
 
 def test_each_plan_is_profiled_with_its_own_lengths(story, monkeypatch):
     """Plans share them: what a decode step left would make the prompt's attention one query."""
-    from models import profile
+    from models.analysis import profile
     found = {}
 
     def spy(plan, what, bandwidth):
@@ -77,7 +77,7 @@ def test_each_plan_is_profiled_with_its_own_lengths(story, monkeypatch):
 
 
 def test_profiling_keeps_the_sequence(story):
-    from core.profile import profile
+    from core.plan.profile import profile
     ids = story.encode("Once upon a time")
     story.session.truncate()
     story.session.prefill(ids)
@@ -109,7 +109,7 @@ def test_bad_names_of_random_models(text):
 @pytest.mark.parametrize("name", SHAPES)
 def test_shapes_build(name):
     """One layer of each published shape is a whole model: every tensor has its place."""
-    from core.registry import default_registry
+    from core.plugins.registry import default_registry
     checkpoint = random_checkpoint(name, "bf16", layers=1)
     values = checkpoint.arrays["model.embed_tokens.weight"][:64].astype(np.float32)
     assert 0.5 < values.std() * checkpoint.config.data["hidden_size"] ** 0.5 < 1.5

@@ -4,17 +4,18 @@ import numpy as np
 import pytest
 
 import models
-from core.backend import Backend, BackendSpec, Kernel
-from core.crosscheck import CrossCheck
-from core.decoding import Sampling
-from core.dispatch import single_op_plan
 from core.errors import CheckError
-from core.fused import FusedOp
-from core.op import OPS
-from core.registry import Registry, default_registry
+from core.ir.fusion import FusedOp
+from core.ir.op import OPS
+from core.plan.opinion import Opinion
+from core.plugins.backend import Backend, BackendSpec
+from core.plugins.kernel import Kernel
+from core.plugins.registry import Registry, default_registry
+from core.runtime.run_op import single_op_plan
+from core.runtime.step import Sampling
 from core.verify.blame import Outcome, find_blame, smallest
 from core.verify.capsule import Capsule
-from core.verify.opinion import Opinion
+from core.verify.crosscheck import CrossCheck
 from core.verify.recorder import Recorder
 from core.verify.replay import replay
 

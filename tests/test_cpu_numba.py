@@ -11,7 +11,7 @@ import pytest
 import models
 from core import run_op
 from core.errors import BackendError
-from core.registry import Registry
+from core.plugins.registry import Registry
 
 numba = pytest.importorskip("numba", reason="cpu_numba needs Numba: pip install numba")
 CHAIN = "cpu_numba,cpu_numpy"
@@ -175,7 +175,7 @@ def test_as_on_a_machine_with_avx2():
 @pytest.mark.parametrize("quantize", [None, "int8", "int4"])
 def test_models_in_sixteen_bits(dtype, quantize):
     """Prefill and decode agree with the definition, node by node."""
-    from core.crosscheck import REFERENCE, CrossCheck
+    from core.verify.crosscheck import REFERENCE, CrossCheck
     registry = Registry()
     with models.load("stories-llama3", backend=CHAIN, dtype=dtype, quantize=quantize) as model:
         check = CrossCheck(registry, [REFERENCE])

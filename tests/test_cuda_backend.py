@@ -6,11 +6,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.backend import check_kernel
-from core.decoding import GraphKind
-from core.match import find_matches
-from core.op import OPS
-from core.registry import default_registry
+from core.ir.match import find_matches
+from core.ir.op import OPS
+from core.plugins.kernel import check_kernel
+from core.plugins.registry import default_registry
+from core.runtime.step import GraphKind
 
 pytest.importorskip("cuda_cupy", reason="needs ./backends/cuda_cupy")
 HAS_GPU = default_registry().unavailable("cuda_cupy") is None
@@ -64,7 +64,7 @@ def test_spreads_give_every_row_to_a_team_of_warps(rows, row_bytes):
 
 def test_cubins_are_cached_and_the_key_covers_flags_and_target(tmp_path, monkeypatch):
     pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs cupy-cuda13x[ctk]")
-    from core.compiled import CodeCache
+    from core.plugins.code_cache import CodeCache
     from cuda_cupy import compiler
     kept = CodeCache("cuda_cupy")
     monkeypatch.setattr(compiler, "kept", kept)
@@ -80,7 +80,7 @@ def test_cubins_are_cached_and_the_key_covers_flags_and_target(tmp_path, monkeyp
 @pytest.mark.parametrize("terminal", [False, True])
 def test_compiling_is_told_once_and_on_a_terminal_kernel_by_kernel(terminal, tmp_path, monkeypatch,
                                                                     capsys):
-    from core.compiled import CodeCache
+    from core.plugins.code_cache import CodeCache
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     kept = CodeCache("some_backend")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from core.registry import default_registry
+from core.plugins.registry import default_registry
 
 HERE = Path(__file__).parent
 NEEDS_GCC = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which compiles the "

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from core.compiled import CodeCache
+from core.plugins.code_cache import CodeCache
 
 compiler = pytest.importorskip("cuda_pycuda.compiler", reason="needs ./backends/cuda_pycuda")
 NVRTC, NVCC = compiler.nvrtc(), compiler.nvcc()

@@ -4,10 +4,11 @@ import json
 import sys
 from importlib.metadata import EntryPoint
 
-import core.registry
-from core.plugins import Plugins
-from core.registry import Registry
-from models import cli, doctor
+import core.plugins.registry
+from core.plugins.loader import Plugins
+from core.plugins.registry import Registry
+from models import __main__ as cli
+from models import doctor
 
 
 def test_the_page_names_everything(capsys):

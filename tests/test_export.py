@@ -14,11 +14,11 @@ from format_models import REGISTRY, difference, expanded, logits, random_model
 
 from core.errors import CheckError
 from models import export
-from models.checkpoint import SHIPPED, read_checkpoint
-from models.formats.source import Source
-from models.formats.targets import choose_target
-from models.loading import open_checkpoint
-from models.setting import Options
+from models.checkpoints.base import SHIPPED, read_checkpoint
+from models.checkpoints.source import Source
+from models.checkpoints.targets import choose_target
+from models.engine.config import Options
+from models.engine.load import open_checkpoint
 
 
 @pytest.fixture

@@ -10,15 +10,15 @@ from format_models import REGISTRY, random_model
 from gguf_files import write_foreign
 
 from core.errors import CheckpointError, ConfigError, TokenizerError
-from core.weights import no_progress
+from core.plan.weights import no_progress
 from models import run
-from models.architecture import find_architecture
-from models.checkpoint import SHIPPED, read_checkpoint
-from models.formats.gguf_writer import write_gguf
-from models.formats.kuiper_writer import write_kuiper
-from models.formats.llama2c_writer import write_llama2c
-from models.formats.source import Source
-from models.formats.tokenizer_files import write_tokenizer_files
+from models.architectures.base import find_architecture
+from models.checkpoints.base import SHIPPED, read_checkpoint
+from models.checkpoints.gguf.writer import write_gguf
+from models.checkpoints.huggingface.tokenizer_files import write_tokenizer_files
+from models.checkpoints.llama2c.kuiper_writer import write_kuiper
+from models.checkpoints.llama2c.writer import write_llama2c
+from models.checkpoints.source import Source
 
 EXPECTED = (CheckpointError, ConfigError, TokenizerError)
 SMALL = {"layers": 1, "dim": 32, "hidden": 48, "heads": 2, "kv_heads": 1, "positions": 8}

@@ -8,11 +8,11 @@ from format_models import REGISTRY, difference, expanded, logits, random_model
 from gguf_files import gguf, write_foreign
 
 from core.errors import CheckpointError, ConfigError, OptionError, TokenizerError
-from core.weights import no_progress
-from models.checkpoint import SHIPPED, read_checkpoint, shipped_models
-from models.formats.gguf_config import rope_factors
-from models.formats.gguf_writer import write_gguf
-from models.formats.source import Source
+from core.plan.weights import no_progress
+from models.checkpoints.base import SHIPPED, read_checkpoint, shipped_models
+from models.checkpoints.gguf.config import rope_factors
+from models.checkpoints.gguf.writer import write_gguf
+from models.checkpoints.source import Source
 
 KINDS = {"F32": None, "F16": None, "BF16": None, "Q8_0": (8, 32, False), "Q4_0": (4, 32, False),
          "Q4_1": (4, 32, True), "Q4_K": (4, 32, True), "Q6_K": (8, 16, False)}
@@ -139,8 +139,8 @@ def test_rope_scaling(scaling, tmp_path):
 
 def test_published_rope_factors():
     """Llama-3.2's numbers, through the table that its GGUF files carry."""
-    from models.formats.gguf_config import llama3_scaling
-    from models.rope import RopeConfig
+    from models.architectures.rope import RopeConfig
+    from models.checkpoints.gguf.config import llama3_scaling
     for factor, head_dim in ((8.0, 128), (32.0, 64)):
         table = rope_factors(RopeConfig(5e5, "llama3", factor, 1.0, 4.0, 8192), head_dim)
         found = llama3_scaling(table.astype(np.float32), 5e5, "x")

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from core.errors import CheckpointError, ConfigError
 from models import export
-from models.checkpoint import read_checkpoint
+from models.checkpoints.base import read_checkpoint
 
 AWQ_COLUMNS = (0, 2, 4, 6, 1, 3, 5, 7)  # the column that each nibble of an int32 holds, low first
 G = 32

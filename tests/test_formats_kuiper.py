@@ -7,12 +7,12 @@ import pytest
 from format_models import REGISTRY, difference, expanded, logits, random_model
 
 from core.errors import CheckpointError, ConfigError
-from core.weights import no_progress
-from models.checkpoint import read_checkpoint
-from models.formats.kuiper_writer import write_kuiper
-from models.formats.llama2c_writer import write_llama2c
-from models.formats.source import Source, without_rope_scaling
-from models.formats.tokenizer_files import write_tokenizer_files
+from core.plan.weights import no_progress
+from models.checkpoints.base import read_checkpoint
+from models.checkpoints.huggingface.tokenizer_files import write_tokenizer_files
+from models.checkpoints.llama2c.kuiper_writer import write_kuiper
+from models.checkpoints.llama2c.writer import write_llama2c
+from models.checkpoints.source import Source, without_rope_scaling
 
 
 def write(model, folder, int8=False):

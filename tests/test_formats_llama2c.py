@@ -7,12 +7,15 @@ import pytest
 from format_models import REGISTRY, difference, expanded, logits, random_model
 
 from core.errors import CheckpointError, ConfigError, TokenizerError
-from core.weights import no_progress
-from models.checkpoint import read_checkpoint
-from models.formats.llama2c_writer import write_llama2c
-from models.formats.rows import to_halves, to_pairs
-from models.formats.source import Source
-from models.formats.tokenizer_files import write_tokenizer_bin, write_tokenizer_files
+from core.plan.weights import no_progress
+from models.checkpoints.base import read_checkpoint
+from models.checkpoints.huggingface.tokenizer_files import (
+    write_tokenizer_bin,
+    write_tokenizer_files,
+)
+from models.checkpoints.llama2c.writer import write_llama2c
+from models.checkpoints.rows import to_halves, to_pairs
+from models.checkpoints.source import Source
 
 NORMS, MATRICES = ("input_layernorm", "post_attention_layernorm"), (
     "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",

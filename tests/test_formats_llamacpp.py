@@ -5,10 +5,10 @@ from format_models import REGISTRY, random_model
 from gguf_files import write_foreign
 
 import models
-from core.weights import no_progress
-from models.checkpoint import read_checkpoint, shipped_models
-from models.formats.gguf_writer import write_gguf
-from models.formats.source import Source
+from core.plan.weights import no_progress
+from models.checkpoints.base import read_checkpoint, shipped_models
+from models.checkpoints.gguf.writer import write_gguf
+from models.checkpoints.source import Source
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="this lane needs llama-cpp-python")
 COUNT = 48

@@ -16,10 +16,10 @@ from format_models import REGISTRY, difference, logits, random_model
 
 from core.errors import CheckpointError, ConfigError, OptionError, TokenizerError
 from models import export
-from models.checkpoint import read_checkpoint
-from models.config import ConfigReader
-from models.formats.meta_params import read_params
-from models.formats.rows import to_pairs
+from models.checkpoints.base import read_checkpoint
+from models.checkpoints.meta.params import read_params
+from models.checkpoints.rows import to_pairs
+from models.json_reader import ConfigReader
 from models.tokenizers.build import build_tokenizer, vocabulary_of
 from models.tokenizers.tiktoken_ranks import byte_letters, read_tiktoken
 

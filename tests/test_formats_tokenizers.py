@@ -10,10 +10,10 @@ import pytest
 from format_models import random_model
 
 from core.errors import TokenizerError
-from models.config import ConfigReader
-from models.formats.gguf_header import read_header
-from models.formats.gguf_tokenizer import read_gguf_tokenizer
-from models.tokenizer import JsonTokenizer, SentencePieceTokenizer
+from models.checkpoints.gguf.header import read_header
+from models.checkpoints.gguf.tokenizer import read_gguf_tokenizer
+from models.json_reader import ConfigReader
+from models.tokenizers.base import JsonTokenizer, SentencePieceTokenizer
 from models.tokenizers.build import build_tokenizer, vocabulary_of
 from models.tokenizers.llama2c_bin import read_tokenizer_bin, tokenizer_bin
 from models.tokenizers.tiktoken_ranks import byte_letters, is_tiktoken, read_tiktoken

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import models
-from core.decoding import GraphKind, Sampling, step_dims
 from core.errors import LifetimeError, OptionError, PromptError
-from models.streaming import IncrementalDecoder, StopStrings
+from core.runtime.step import GraphKind, Sampling, step_dims
+from models.tokenizers.streaming import IncrementalDecoder, StopStrings
 
 TEXTS = ["Once upon a time", "naïve café", "日本語のテキスト", "👩‍👩‍👧‍👦 family 🏳️‍🌈",
          "a\n\n  b\tc", "𝔘𝔫𝔦", " x"]
@@ -17,8 +17,8 @@ TEXTS = ["Once upon a time", "naïve café", "日本語のテキスト", "👩�
 @pytest.mark.parametrize("name", ["stories-llama2", "stories-llama3", "stories-qwen2"])
 @pytest.mark.parametrize("text", TEXTS)
 def test_streaming_never_breaks_a_character(name, text):
-    from models.checkpoint import SHIPPED
-    from models.tokenizer import load_tokenizer
+    from models.checkpoints.base import SHIPPED
+    from models.tokenizers.base import load_tokenizer
     tokenizer = load_tokenizer(SHIPPED / name)
     ids = tokenizer.encode(text)
     for split in range(1, len(ids)):

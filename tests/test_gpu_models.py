@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import models
-from core.compare import compare
 from core.conformance.cases import matrix
-from core.dispatch import run_kernel
 from core.errors import NoKernelError
-from core.registry import default_registry
-from models.checkpoint import shipped_models
+from core.plugins.registry import default_registry
+from core.runtime.run_op import run_kernel
+from core.verify.compare import compare
+from models.checkpoints.base import shipped_models
 
 GPU_BACKENDS = ("cuda_cupy", "cuda_pycuda")
 TOKENS, LOGITS = 100, 1e-4  # greedy ones, and the error as a share of the largest logit

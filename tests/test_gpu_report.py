@@ -9,7 +9,7 @@ import pytest
 
 from core.conformance.plugin import GPU
 from core.conformance.report import CASE, CHECK, SPEEDS, Report, source_hashes, uncovered
-from core.registry import default_registry
+from core.plugins.registry import default_registry
 
 ROOT = Path(__file__).parent.parent
 REPORT = ROOT / "tests/gpu_report.json"

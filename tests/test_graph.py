@@ -6,14 +6,14 @@ import subprocess
 
 import pytest
 
-from core.draw import to_dot
-from core.dtype import f32, i32
 from core.errors import OpError, ShapeError
-from core.graph import Graph
-from core.match import find_matches
-from core.op import OPS, find_op
-from core.signature import Signature, resolve
-from core.tensor import TensorSpec
+from core.ir.dot import to_dot
+from core.ir.graph import Graph
+from core.ir.match import find_matches
+from core.ir.op import OPS, find_op
+from core.ir.signature import Signature, resolve
+from core.tensor.dtype import f32, i32
+from core.tensor.tensor import TensorSpec
 
 
 def spec(*shape, dtype=f32):

@@ -58,7 +58,7 @@ def test_exported_names_exist(module):
 
 
 def test_console_script():
-    from models.cli import main
+    from models.__main__ import main
     assert main(["--help"]) == 0
     assert main(["nonsense"]) == 2
     assert main([]) == 2

@@ -10,11 +10,11 @@ import pytest
 import core
 import models
 from core.conformance.cases import matrix
-from core.dispatch import run_kernel, single_op_plan
 from core.errors import DtypeError, NoKernelError, OpError, ShapeError
-from core.op import OPS
-from core.registry import default_registry
-from core.samples import spec
+from core.ir.op import OPS
+from core.ir.samples import spec
+from core.plugins.registry import default_registry
+from core.runtime.run_op import run_kernel, single_op_plan
 
 CASES = [c for c in matrix(default_registry(), "cpu_numpy") if c.sample]
 

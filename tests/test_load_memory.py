@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from format_models import REGISTRY, random_model
 
-from core.weights import no_progress
-from models.formats.source import Source
-from models.formats.targets import choose_target
+from core.plan.weights import no_progress
+from models.checkpoints.source import Source
+from models.checkpoints.targets import choose_target
 
 TOOL = Path(__file__).parents[1] / "tools" / "load" / "measure.py"
 OVERHEAD = 60  # MiB: the interpreter, NumPy, the tokenizer, KV cache and activations take about 40

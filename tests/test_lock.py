@@ -12,12 +12,12 @@ import toy_backend
 from example_backend import install
 
 import models
-from core.backend import KernelSet
+from core.conformance.lock import Lock, write_lock
 from core.conformance.report import Counts, Report
 from core.errors import LockError, NoKernelError
-from core.lock import Lock, write_lock
-from core.plugins import GROUP, Plugins
-from core.registry import Registry
+from core.plugins.kernel import KernelSet
+from core.plugins.loader import GROUP, Plugins
+from core.plugins.registry import Registry
 
 ADD = '''
 @kernels.implements("add", dtypes={"A": "f32"})

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 import models
-from core.quantize import quantize
-from core.registry import default_registry
+from core.ops.expand import expand
+from core.ops.quantize import quantize
+from core.plugins.registry import default_registry
 from models import export
-from models.checkpoint import read_checkpoint
-from models.formats.expand import expand
-from models.formats.source import Source
-from models.losses import measure_losses, simulated
-from models.precision import Quantization
+from models.analysis.losses import measure_losses, simulated
+from models.checkpoints.base import read_checkpoint
+from models.checkpoints.quantization import Quantization
+from models.checkpoints.source import Source
 
 REGISTRY = default_registry()
 TEXT = "Once upon a time there was a little fox who lived near the river. She was happy."

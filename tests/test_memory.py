@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 import models
-from core.dtype import bf16, f32, i8
 from core.errors import AllocationError, BoundsError, DtypeError, LifetimeError, ShapeError
-from core.memory import ALIGNMENT, Lifetime, lay_out
-from core.registry import default_registry
-from core.tensor import QuantizedTensor, Tensor
+from core.plan.liveness import ALIGNMENT, Lifetime, lay_out
+from core.plugins.registry import default_registry
+from core.tensor.dtype import bf16, f32, i8
+from core.tensor.tensor import QuantizedTensor, Tensor
 
 
 @pytest.fixture
 def allocator():
-    from core.host import HostAllocator
+    from core.tensor.host import HostAllocator
     return HostAllocator()
 
 

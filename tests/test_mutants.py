@@ -5,12 +5,12 @@ from functools import partial
 import numpy as np
 import pytest
 
-from core.backend import Kernel
 from core.conformance.cases import matrix
 from core.conformance.runner import run_case
-from core.dtype import as_dtype
-from core.op import OPS
-from core.registry import Registry
+from core.ir.op import OPS
+from core.plugins.kernel import Kernel
+from core.plugins.registry import Registry
+from core.tensor.dtype import as_dtype
 
 
 def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import models
-from models.checkpoint import SHIPPED, shipped_models
+from models.checkpoints.base import SHIPPED, shipped_models
 
 torch = pytest.importorskip("torch", reason="parity needs the extra: pip install '.[parity]'")
 transformers = pytest.importorskip("transformers", reason="parity needs '.[parity]'")

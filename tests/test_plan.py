@@ -6,15 +6,17 @@ import json
 import pytest
 
 import models
-from core.dtype import as_dtype
 from core.errors import AllocationError
-from core.registry import default_registry
-from models import cli, plan, run
-from models.checkpoint import read_checkpoint
-from models.formats import gguf, slot_reader
+from core.plugins.registry import default_registry
+from core.tensor.dtype import as_dtype
+from models import __main__ as cli
+from models import plan, run
+from models.checkpoints.base import read_checkpoint
+from models.checkpoints.gguf import reader as gguf
+from models.checkpoints.llama2c import layout_reader as slot_reader
+from models.checkpoints.random import hollow_checkpoint, random_checkpoint
+from models.engine.config import Options
 from models.plan import make_plan
-from models.setting import Options
-from models.shapes import hollow_checkpoint, random_checkpoint
 
 REGISTRY = default_registry()
 CASES = [("stories-llama2", {}), ("stories-llama3", {}),  # f32, and bf16 that is prepacked

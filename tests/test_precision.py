@@ -8,15 +8,15 @@ from format_models import REGISTRY, difference, expanded, logits, random_model
 
 import models
 from core.errors import OptionError
-from core.ops.quantized import expand_weight
-from core.quantize import quantize
+from core.ops.quantize import quantize
+from core.ops.quantized_linear import expand_weight
 from models import export
-from models.checkpoint import read_checkpoint
-from models.formats.source import Source
-from models.formats.targets import choose_target
-from models.loading import open_checkpoint
-from models.precision import Quantization
-from models.setting import Options
+from models.checkpoints.base import read_checkpoint
+from models.checkpoints.quantization import Quantization
+from models.checkpoints.source import Source
+from models.checkpoints.targets import choose_target
+from models.engine.config import Options
+from models.engine.load import open_checkpoint
 
 HEAD, LAYERS = "lm_head.weight", 3
 

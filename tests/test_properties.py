@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from test_mutants import attention
 
-from core.backend import Kernel
 from core.conformance.properties import PROPERTIES
 from core.conformance.properties.subject import Refused
 from core.conformance.trials import trials
-from core.ops.quantized import expand_weight
-from core.registry import Registry
+from core.ops.quantized_linear import expand_weight
+from core.plugins.kernel import Kernel
+from core.plugins.registry import Registry
 
 
 class Random:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from models.checkpoint import shipped_models
+from models.checkpoints.base import shipped_models
 
 
 def test_default_story(run_cli):

@@ -9,17 +9,17 @@ from test_graph import mlp
 
 import core
 import models
-from core.dispatch import run_kernel, single_op_plan
-from core.dtype import f32
 from core.errors import BackendError, NoKernelError, OptionError
-from core.graph import Graph
-from core.op import find_op
-from core.plan import Plan
-from core.plugins import GROUP, Plugins
-from core.registry import Registry
-from core.select import Override, Selector
-from core.tensor import Tensor, TensorSpec
-from core.weights import WeightStore
+from core.ir.graph import Graph
+from core.ir.op import find_op
+from core.plan.plan import Plan
+from core.plan.policy import Override, Selector
+from core.plan.weights import WeightStore
+from core.plugins.loader import GROUP, Plugins
+from core.plugins.registry import Registry
+from core.runtime.run_op import run_kernel, single_op_plan
+from core.tensor.dtype import f32
+from core.tensor.tensor import Tensor, TensorSpec
 
 
 @pytest.fixture

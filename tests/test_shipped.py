@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import models
-from models.checkpoint import DEFAULT_MODEL, SHIPPED, shipped_models
+from models.checkpoints.base import DEFAULT_MODEL, SHIPPED, shipped_models
 
 ROOT = Path(__file__).parent.parent
 

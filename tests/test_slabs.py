@@ -5,7 +5,7 @@ import random
 import pytest
 
 from core.errors import AllocationError
-from core.slabs import LEAST, MOST, SLAB, Slabs
+from core.tensor.suballocator import LEAST, MOST, SLAB, Slabs
 
 
 class Driver:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import models
-from core.compare import Budget
 from core.errors import InputError
-from core.registry import default_registry
+from core.plugins.registry import default_registry
 from core.verify.capsule import Capsule
+from core.verify.compare import Budget
 from core.verify.vote import Voter, sources_of, take_vote
 from models.verify import main
 

@@ -4,9 +4,10 @@ from functools import partial
 
 import numpy as np
 
-from core.backend import BackendSpec, KernelSet
-from core.hookspecs import hookimpl
-from core.host import HostAllocator
+from core.plugins.backend import BackendSpec
+from core.plugins.hookspecs import hookimpl
+from core.plugins.kernel import KernelSet
+from core.tensor.host import HostAllocator
 from cpu_numpy.backend import NumpyBackend
 
 KERNELYARD_API = 1

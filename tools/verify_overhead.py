@@ -12,15 +12,15 @@ import statistics
 import time
 from typing import Any
 
-from core.crosscheck import CrossCheck
-from core.decoding import Sampling
-from core.plan import Plan
-from core.registry import default_registry
-from core.verify.opinion import Opinion
-from models.checkpoint import read_checkpoint, shipped_models
-from models.loading import Options, open_checkpoint
-from models.model import Model
-from models.shapes import random_checkpoint
+from core.plan.opinion import Opinion
+from core.plan.plan import Plan
+from core.plugins.registry import default_registry
+from core.runtime.step import Sampling
+from core.verify.crosscheck import CrossCheck
+from models.checkpoints.base import read_checkpoint, shipped_models
+from models.checkpoints.random import random_checkpoint
+from models.engine.load import Options, open_checkpoint
+from models.engine.model import Model
 
 
 def main() -> None:

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from core.backend import Call, Kernel
-from core.compare import Expected
-from core.dispatch import expectations
-from core.dtype import DType, as_dtype, i4x2
 from core.errors import OptionError
-from core.op import OPS, Op
-from core.registry import Registry
-from core.samples import Draw, Sample
-from core.tensor import Array, TensorSpec
+from core.ir.op import OPS, Op
+from core.ir.samples import Draw, Sample
+from core.plugins.kernel import Call, Kernel
+from core.plugins.registry import Registry
+from core.tensor.dtype import DType, as_dtype, i4x2
+from core.tensor.tensor import Array, TensorSpec
+from core.verify.compare import Expected
+from core.verify.expected import expectations
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from core.conformance.recorder import Recorder
 
 if TYPE_CHECKING:
     from core.conformance.cases import Subset
-    from core.registry import Registry
+    from core.plugins.registry import Registry
 
 GPU = "cuda"  #: the device that GPU backends name in their BackendSpec
 SUITES = ("core.conformance.test_ops", "core.conformance.test_properties")
@@ -85,8 +85,8 @@ def _tests(kind: str, config: pytest.Config) -> Iterable[Any]:
     """Parameters with ids; known failures among them are expected to fail."""
     from core.conformance.cases import Subset
     from core.conformance.known import check_used, known_failures, reason_for
-    from core.op import OPS
-    from core.registry import default_registry
+    from core.ir.op import OPS
+    from core.plugins.registry import default_registry
     registry = default_registry()
     subset = Subset(frozenset(_split(config, "--op")), frozenset(_split(config, "--dtype")))
     subset.check()
@@ -111,7 +111,7 @@ def chosen_backends(registry: Registry, named: list[str] | None, *, gpu: bool) -
     """The backends to test: those named, else the available ones; with `gpu`, of those only what
     computes on a GPU. Raises OptionError if that leaves none."""
     from core.errors import OptionError
-    from core.registry import split_backends
+    from core.plugins.registry import split_backends
     if named:
         backends = list(split_backends(",".join(named)))
     else:

@@ -43,7 +43,7 @@ class Recorder:
     def _finish(self, session: pytest.Session, properties: list[dict[str, Any]]) -> None:
         from core.conformance import render
         from core.conformance.report import Report, write_whole
-        from core.registry import default_registry
+        from core.plugins.registry import default_registry
         registry, report = default_registry(), Report()
         option, large = self.config.getoption, self.config.getoption("--large")
         for result, found in zip(self.results, properties, strict=True):
@@ -55,7 +55,7 @@ class Recorder:
             if path.suffix == ".json":
                 report.write_json(path, registry)
         if option("--write-lock"):
-            from core.lock import write_lock
+            from core.conformance.lock import write_lock
             if self.deselected or large or option("--op") or option("--dtype"):
                 return self._fail(session, "no lock was written: it needs the verdicts of the "
                                   "whole suite, and parts of it were left out")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from core.conformance.cases import cells, dtype_id, samples_of
 from core.conformance.report import Counts, Report
-from core.op import OPS
+from core.ir.op import OPS
 
 MEASURED = "## Measured"  #: from here on a matrix holds what varies by machine
 NONE = "—"

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import OptionError
-from core.op import OPS
-from core.registry import Registry
+from core.ir.op import OPS
+from core.plugins.registry import Registry
 
 CASE = "kernelyard-case"  #: a test's property: what it found of one case of the matrix
 PROPERTY = "kernelyard-property"  #: the same, of a property of a kernel

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.arena import POISON
-from core.backend import Kernel
-from core.compare import Comparison, Expected, Tolerance, compare
 from core.conformance.cases import Case
-from core.dispatch import read_results, single_op_plan
-from core.dtype import DType
-from core.registry import Registry
-from core.tensor import Array, Tensor
+from core.ir.tolerance import Tolerance
+from core.plan.arena import POISON
+from core.plugins.kernel import Kernel
+from core.plugins.registry import Registry
+from core.runtime.run_op import read_results, single_op_plan
+from core.tensor.dtype import DType
+from core.tensor.tensor import Array, Tensor
+from core.verify.compare import Comparison, Expected, compare
 
 GUARD = 256  # bytes on each side of every tensor
 

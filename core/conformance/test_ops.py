@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from core.backend import Kernel
 from core.conformance.cases import Case, cases_of, dtype_id
 from core.conformance.report import CASE, finite
 from core.conformance.runner import run_case, time_case
-from core.op import Op
-from core.registry import default_registry
+from core.ir.op import Op
+from core.plugins.kernel import Kernel
+from core.plugins.registry import default_registry
 
 REGISTRY = default_registry()  # it brings the plugins' ops into the vocabulary
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from core.backend import Kernel
 from core.conformance.cases import EVERYTHING, Subset, cells, dtype_id, offers
 from core.conformance.properties import PROPERTIES, Property
 from core.conformance.properties.subject import Subject
-from core.op import OPS
-from core.registry import Registry
+from core.ir.op import OPS
+from core.plugins.kernel import Kernel
+from core.plugins.registry import Registry
 
 
 @dataclass(frozen=True)

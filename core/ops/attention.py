@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from core.compare import Tolerance
 from core.errors import DtypeError, OpError, ShapeError
-from core.op import Attr, Attrs, Cost, Env, Op, Specs, divisible, need
-from core.samples import Draw, ErrorSample, Sample, spec
-from core.tensor import Array
+from core.ir.op import Attr, Attrs, Cost, Env, Op, Specs, divisible, need
+from core.ir.samples import Draw, ErrorSample, Sample, spec
+from core.ir.tolerance import Tolerance
+from core.tensor.tensor import Array
 
 _CACHES = tuple({"A": a, "C": c} for a, c in (
     ("f32", "f32"), ("f16", "f16"), ("bf16", "bf16"), ("f32", "f16"), ("f32", "bf16"),

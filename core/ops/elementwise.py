@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from core.compare import Tolerance
 from core.errors import DtypeError, ShapeError
-from core.op import Op
-from core.samples import ErrorSample, Sample, spec, uniform
-from core.tensor import Array
+from core.ir.op import Op
+from core.ir.samples import ErrorSample, Sample, spec, uniform
+from core.ir.tolerance import Tolerance
+from core.tensor.tensor import Array
 
 
 class Add(Op):

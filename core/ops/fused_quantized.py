@@ -2,11 +2,11 @@
 
 from typing import Any, ClassVar
 
-from core.compare import Tolerance
 from core.errors import ShapeError
-from core.fused import FusedOp
-from core.op import Attr, Attrs, Env
-from core.samples import Draw, ErrorSample, Sample, spec
+from core.ir.fusion import FusedOp
+from core.ir.op import Attr, Attrs, Env
+from core.ir.samples import Draw, ErrorSample, Sample, spec
+from core.ir.tolerance import Tolerance
 
 
 class ThreeQuantized(FusedOp):

@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from core.compare import Tolerance
 from core.errors import DtypeError, ShapeError
-from core.op import Attr, Attrs, Cost, Env, Op, Specs, out_dtype
-from core.samples import ErrorSample, Sample, spec
-from core.tensor import Array
+from core.ir.op import Attr, Attrs, Cost, Env, Op, Specs, out_dtype
+from core.ir.samples import ErrorSample, Sample, spec
+from core.ir.tolerance import Tolerance
+from core.tensor.tensor import Array
 
 ROWS = 1024  # that the definition takes at a time: in float64 a whole head takes gigabytes
 

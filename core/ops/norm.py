@@ -4,11 +4,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from core.compare import Tolerance
 from core.errors import OpError, ShapeError
-from core.op import Attr, Op
-from core.samples import Draw, ErrorSample, Sample, spec, uniform
-from core.tensor import Array
+from core.ir.op import Attr, Op
+from core.ir.samples import Draw, ErrorSample, Sample, spec, uniform
+from core.ir.tolerance import Tolerance
+from core.tensor.tensor import Array
 
 
 class RmsNorm(Op):

@@ -7,12 +7,12 @@ and chunking draws alike.
 
 import numpy as np
 
-from core.compare import EXACT, Tolerance
 from core.errors import DtypeError, OpError, ShapeError
-from core.op import Op
-from core.samples import Draw, ErrorSample, spec
-from core.samples import Sample as Inputs
-from core.tensor import Array
+from core.ir.op import Op
+from core.ir.samples import Draw, ErrorSample, spec
+from core.ir.samples import Sample as Inputs
+from core.ir.tolerance import EXACT, Tolerance
+from core.tensor.tensor import Array
 
 _MULTIPLY, _WEYL = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
 

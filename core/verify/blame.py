@@ -8,10 +8,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from core.decoding import Observer
-from core.tensor import Array
+from core.plan.opinion import Opinion
+from core.runtime.step import Observer
+from core.tensor.tensor import Array
 from core.verify.exchange import Exchange, Unit
-from core.verify.opinion import Opinion
 
 T = TypeVar("T")
 Place = tuple[Unit, ...]  # the same nodes in prefill and in decode

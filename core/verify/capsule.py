@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from core.dtype import as_dtype
 from core.errors import InputError, KernelyardError
-from core.op import Op, find_op
-from core.tensor import Array
+from core.ir.op import Op, find_op
+from core.tensor.dtype import as_dtype
+from core.tensor.tensor import Array
 from core.verify.npz import DAMAGE, read_arrays, write_arrays
 
 FORMAT = "kernelyard capsule 1"

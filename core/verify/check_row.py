@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from core.compare import Comparison
+from core.verify.compare import Comparison
 
 
 @dataclass

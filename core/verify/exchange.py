@@ -6,13 +6,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
-from core.chooser import Chooser, Step
 from core.errors import OptionError
-from core.graph import Graph, Node, Value
-from core.plan import Plan
-from core.verify.opinion import Opinion
+from core.ir.graph import Graph, Node, Value
+from core.ir.subgraph import visible_values
+from core.plan.lower import Chooser, Step
+from core.plan.opinion import Opinion
+from core.plan.plan import Plan
 from core.verify.shadow import Shadow, States
-from core.verify.subgraph import visible_values
 
 _KEPT_BYTES = 1 << 20  # of activations: larger shadows are made again for each run
 

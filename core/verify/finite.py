@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from core.chooser import Step
 from core.errors import CheckError
-from core.plan import Plan
-from core.tensor import Array
+from core.plan.lower import Step
+from core.plan.plan import Plan
+from core.tensor.tensor import Array
 from core.verify.recorder import Recorder, watched_inputs
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.tensor import Array
+from core.tensor.tensor import Array
 
 #: What NumPy, zipfile and zlib raise for a damaged file, and a reader for contents that it did not
 #: expect.

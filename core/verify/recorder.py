@@ -8,9 +8,9 @@ from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from core.chooser import Step
-from core.plan import Plan
-from core.tensor import Array
+from core.plan.lower import Step
+from core.plan.plan import Plan
+from core.tensor.tensor import Array
 from core.verify.capsule import Capsule, dtype_names
 
 

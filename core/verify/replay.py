@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.compare import Comparison, compare
-from core.dispatch import expectations, run_kernel, run_reference
 from core.errors import NoKernelError, OpError
-from core.registry import Registry, split_backends
-from core.tensor import Array
+from core.plan.opinion import REFERENCE
+from core.plugins.registry import Registry, split_backends
+from core.runtime.run_op import run_kernel, run_reference
+from core.tensor.tensor import Array
 from core.verify.capsule import Capsule
-from core.verify.opinion import REFERENCE
+from core.verify.compare import Comparison, compare
+from core.verify.expected import expectations
 
 
 @dataclass(frozen=True)

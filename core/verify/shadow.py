@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from core.allocator import Buffer
-from core.graph import Graph, Node, Value
-from core.plan import Plan
-from core.select import Selector
-from core.tensor import Array, Tensor
-from core.verify.subgraph import extract
+from core.ir.graph import Graph, Node, Value
+from core.ir.subgraph import extract
+from core.plan.plan import Plan
+from core.plan.policy import Selector
+from core.tensor.allocator import Buffer
+from core.tensor.tensor import Array, Tensor
 
 #: One opinion's own copies of a session's states, by the memory that each follows.
 States = dict[Buffer, Tensor]

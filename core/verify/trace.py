@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from core.chooser import Step
-from core.compare import Comparison, compare
-from core.dispatch import expectations
-from core.plan import Plan
-from core.tensor import Array
+from core.plan.lower import Step
+from core.plan.plan import Plan
+from core.tensor.tensor import Array
+from core.verify.compare import Comparison, compare
+from core.verify.expected import expectations
 from core.verify.recorder import watched_inputs
 
 

@@ -7,11 +7,11 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from core.backend import Kernel
-from core.compare import Budget, judge
-from core.dtype import as_dtype
-from core.registry import Registry
-from core.tensor import Array
+from core.plugins.kernel import Kernel
+from core.plugins.registry import Registry
+from core.tensor.dtype import as_dtype
+from core.tensor.tensor import Array
+from core.verify.compare import Budget, judge
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import TokenizerError
-from models.tokenizer import Tokenizer, load_tokenizer
+from models.tokenizers.base import Tokenizer, load_tokenizer
 from models.tokenizers.build import build_tokenizer
 from models.tokenizers.llama2c_bin import read_tokenizer_bin
 

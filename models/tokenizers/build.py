@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from core.errors import TokenizerError
-from models.chat_template import ChatTemplate
-from models.config import ConfigReader
-from models.tokenizer import JsonTokenizer, SentencePieceTokenizer, Tokenizer
+from models.json_reader import ConfigReader
+from models.tokenizers.base import JsonTokenizer, SentencePieceTokenizer, Tokenizer
 from models.tokenizers.byte_pairs import from_json, to_json
+from models.tokenizers.chat_template import ChatTemplate
 from models.tokenizers.sentencepiece_model import to_sentencepiece
 from models.tokenizers.vocabulary import TokenType, Vocabulary
 

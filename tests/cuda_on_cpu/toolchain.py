@@ -8,7 +8,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from core.compiled import source
+from core.plugins.code_cache import source
 from cuda_pycuda.compiler import SOURCES, CompileError, Toolchain
 
 HERE = Path(__file__).parent

@@ -30,12 +30,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from engines import LLAMA, Engine
 
-from core.registry import default_registry
-from core.weights import no_progress
-from models.checkpoint import read_checkpoint
-from models.formats.gguf_writer import TYPES, write_gguf
-from models.formats.source import Source
-from models.shapes import SHAPES, random_checkpoint
+from core.plan.weights import no_progress
+from core.plugins.registry import default_registry
+from models.checkpoints.base import read_checkpoint
+from models.checkpoints.gguf.writer import TYPES, write_gguf
+from models.checkpoints.random import SHAPES, random_checkpoint
+from models.checkpoints.source import Source
 
 #: How far logits may be from llama.cpp's, of the largest logit. f32: sums in another order. The
 #: others: llama.cpp rounds activations to bf16, or to 8-bit codes by 32, before each product; ours

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from core.tensor import Array
+from core.tensor.tensor import Array
 
 LLAMA = "llama.cpp"
 
@@ -90,11 +90,11 @@ class Ours:
 
     def __init__(self, backend: str, path: Path, threads: int, context: int,
                  dtype: str | None, mmap: bool) -> None:
-        from core.backend import BackendOptions
-        from core.registry import default_registry
-        from models.checkpoint import read_checkpoint
-        from models.loading import open_checkpoint
-        from models.setting import Options
+        from core.plugins.backend import BackendOptions
+        from core.plugins.registry import default_registry
+        from models.checkpoints.base import read_checkpoint
+        from models.engine.config import Options
+        from models.engine.load import open_checkpoint
         self.registry = default_registry(BackendOptions(threads=threads))
         chain = backend if backend == "cpu_numpy" else f"{backend},cpu_numpy"
         self.model = open_checkpoint(read_checkpoint(path, self.registry),
@@ -134,7 +134,7 @@ class Ours:
     def check(self, ids: list[int]) -> str:
         """Hold every kernel of a prefill and of a decode step to the float64 definition. Raises
         RuntimeError if one is wrong."""
-        from core.crosscheck import REFERENCE, CrossCheck
+        from core.verify.crosscheck import REFERENCE, CrossCheck
         check = CrossCheck(self.registry, [REFERENCE])
         self.session.truncate(0)
         self.session.observer = check
@@ -148,7 +148,7 @@ class Ours:
 
     def profile(self, ids: list[int]) -> dict[str, Any]:
         """For a prefill and for a decode step, a list of core.profile.KernelTime."""
-        from core.profile import profile
+        from core.plan.profile import profile
         self.turn(ids, 2)
         plans = {p.steps[0].call.dims["T"]: p for p in self.session.plans}
         decode = profile(plans[1])

@@ -9,14 +9,14 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
-from core.plan import Plan
-from core.profile import time_steps, timed_steps
-from core.registry import default_registry
+from core.plan.plan import Plan
+from core.plan.profile import time_steps, timed_steps
+from core.plugins.registry import default_registry
 from cuda_cupy import shapes
 from cuda_cupy.shapes import Spread
-from models.loading import open_checkpoint
-from models.setting import Options
-from models.shapes import random_checkpoint
+from models.checkpoints.random import random_checkpoint
+from models.engine.config import Options
+from models.engine.load import open_checkpoint
 
 NAMES = ("spread", "spread_pairs", "spread_codes", "spread_code_pairs")
 ORIGINAL = {name: getattr(shapes, name) for name in NAMES}

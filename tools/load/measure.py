@@ -54,7 +54,7 @@ def measure(path: str, backend: str) -> dict[str, float]:
     """In this process: seconds since it began, MiB."""
     born = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC) + _started()
     watch = Watch()
-    from models.loading import load
+    from models.engine.load import load
     imported = time.time()
     libraries = _status("RssFile")
     with load(path, backend, max_context=512) as model:
@@ -119,13 +119,13 @@ def written(args: argparse.Namespace) -> Path:
     path = folder if args.format == "hf" else folder / FORMATS[args.format]
     if folder.exists():
         return path
-    from core.registry import default_registry
-    from core.weights import no_progress
-    from models.checkpoint import read_checkpoint
-    from models.formats.source import Source
-    from models.formats.targets import choose_target
-    from models.precision import Quantization
-    from models.shapes import random_checkpoint
+    from core.plan.weights import no_progress
+    from core.plugins.registry import default_registry
+    from models.checkpoints.base import read_checkpoint
+    from models.checkpoints.quantization import Quantization
+    from models.checkpoints.random import random_checkpoint
+    from models.checkpoints.source import Source
+    from models.checkpoints.targets import choose_target
     registry = default_registry()
     shipped = read_checkpoint("stories-llama2", registry)
     quantized = args.stored == "int8"

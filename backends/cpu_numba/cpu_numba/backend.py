@@ -9,11 +9,11 @@ from typing import Any
 import numba
 import numpy as np
 
-from core.backend import Backend
-from core.dtype import bf16, f16
 from core.errors import BackendError
-from core.host import HostAllocator, read_bandwidth
-from core.tensor import Tensor
+from core.plugins.backend import Backend
+from core.tensor.dtype import bf16, f16
+from core.tensor.host import HostAllocator, read_bandwidth
+from core.tensor.tensor import Tensor
 from cpu_numba import caching, machine
 
 #: Numba computes with neither 16-bit float, and here the integer type says which one the bits are.

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from core.backend import Backend
 from core.errors import BackendError
-from core.host import HostAllocator, read_bandwidth
-from core.tensor import Tensor
+from core.plugins.backend import Backend
+from core.tensor.host import HostAllocator, read_bandwidth
+from core.tensor.tensor import Tensor
 
 
 class NumpyBackend(Backend):

@@ -8,9 +8,9 @@ import cupy
 import numpy as np
 from cupy.cuda import runtime
 
-from core.allocator import Buffer, Bytes, DeviceAllocator
 from core.errors import AllocationError
-from core.slabs import Slabs
+from core.tensor.allocator import Buffer, Bytes, DeviceAllocator
+from core.tensor.suballocator import Slabs
 from cuda_cupy.device import Device
 
 _STAGED = 1 << 16  # bytes; smaller reads go through page-locked memory, which is faster for them

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.backend import Backend, Launch
-from core.dtype import DType, bf16, f16
-from core.tensor import Array, Tensor
+from core.plugins.backend import Backend, Launch
+from core.tensor.dtype import DType, bf16, f16
+from core.tensor.tensor import Array, Tensor
 from cuda_cupy import capture, compiler
 from cuda_cupy.device import driver_release, open_device
 

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from core.compiled import CodeCache, headers, source, texts
 from core.errors import BackendError
+from core.plugins.code_cache import CodeCache, headers, source, texts
 
 SOURCES = Path(__file__).parent / "cuda"
 Defines = Mapping[str, object]

@@ -8,7 +8,7 @@ import cupy
 import numpy as np
 from cupy.cuda import runtime
 
-from core.tensor import Array, Tensor
+from core.tensor.tensor import Array, Tensor
 from cuda_cupy.device import Device
 
 _SLOTS, _SLOT = 8, 4096  # reads in flight, and bytes of one

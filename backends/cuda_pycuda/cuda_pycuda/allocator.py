@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pycuda.driver as cuda
 
-from core.allocator import Buffer, Bytes, DeviceAllocator
 from core.errors import AllocationError
-from core.slabs import MOST, SLAB, Slabs
+from core.tensor.allocator import Buffer, Bytes, DeviceAllocator
+from core.tensor.suballocator import MOST, SLAB, Slabs
 from cuda_pycuda.device import Device
 
 _STAGED = 1 << 16  # bytes; smaller reads go through page-locked memory, which is faster for them

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from core.backend import Backend, Launch
-from core.dtype import DType, bf16, f16
-from core.tensor import Array, Tensor
+from core.plugins.backend import Backend, Launch
+from core.tensor.dtype import DType, bf16, f16
+from core.tensor.tensor import Array, Tensor
 from cuda_pycuda import compiler
 from cuda_pycuda.device import driver_release, open_device
 

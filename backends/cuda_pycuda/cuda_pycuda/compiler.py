@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from core.compiled import CodeCache, headers, source, texts
 from core.errors import BackendError
+from core.plugins.code_cache import CodeCache, headers, source, texts
 
 SOURCES = Path(__file__).parent / "cuda"
 Defines = Mapping[str, object]

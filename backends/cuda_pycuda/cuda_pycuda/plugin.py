@@ -1,7 +1,7 @@
 """Entry point: names the backend without importing PyCUDA."""
 
-from core.backend import BackendSpec
-from core.hookspecs import hookimpl
+from core.plugins.backend import BackendSpec
+from core.plugins.hookspecs import hookimpl
 
 KERNELYARD_API = 1
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pycuda.driver as cuda
 
-from core.tensor import Array, Tensor
+from core.tensor.tensor import Array, Tensor
 from cuda_pycuda.device import Device
 
 _SLOTS, _SLOT = 8, 4096  # reads in flight, and bytes of one

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from core.conformance.properties import paged, rows, single
 from core.conformance.properties.subject import Draws, Subject
-from core.op import Op
+from core.ir.op import Op
 
 
 @dataclass(frozen=True)

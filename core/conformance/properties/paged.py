@@ -9,8 +9,8 @@ import numpy as np
 
 from core.conformance.cases import Case
 from core.conformance.properties.subject import Arrays, Draws, Subject
-from core.samples import Draw
-from core.tensor import Array
+from core.ir.samples import Draw
+from core.tensor.tensor import Array
 
 BLOCK = 16  # tokens in a block of the cache
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from core.conformance.cases import Case, dtype_id, samples_of
 from core.conformance.properties.subject import Arrays, Draws, Refused, Subject
-from core.dtype import DType
-from core.op import Op
-from core.samples import Draw, Sample
-from core.tensor import Array
+from core.ir.op import Op
+from core.ir.samples import Draw, Sample
+from core.tensor.dtype import DType
+from core.tensor.tensor import Array
 
 SMALL = 1 << 18  # elements of a sample that an example may use
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from core.conformance.properties.subject import Draws, Subject
-from core.dispatch import run_kernel, run_reference
 from core.errors import NoKernelError
-from core.op import OPS
-from core.ops.quantized import expand_weight
-from core.samples import Draw
+from core.ir.op import OPS
+from core.ir.samples import Draw
+from core.ops.quantized_linear import expand_weight
+from core.runtime.run_op import run_kernel, run_reference
 
 
 def relative_positions(subject: Subject, draws: Draws) -> None:

@@ -8,15 +8,16 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from core.backend import Kernel
-from core.compare import Expected, Tolerance, compare
 from core.conformance.cases import Case
-from core.dispatch import run_kernel
-from core.dtype import DType
-from core.op import OPS, Op
-from core.registry import Registry
-from core.samples import Sample
-from core.tensor import Array
+from core.ir.op import OPS, Op
+from core.ir.samples import Sample
+from core.ir.tolerance import Tolerance
+from core.plugins.kernel import Kernel
+from core.plugins.registry import Registry
+from core.runtime.run_op import run_kernel
+from core.tensor.dtype import DType
+from core.tensor.tensor import Array
+from core.verify.compare import Expected, compare
 
 T = TypeVar("T")
 Arrays = dict[str, Array | None]

@@ -1,6 +1,6 @@
 """The list that every kernel of this backend is declared in."""
 
-from core.backend import KernelSet
+from core.plugins.kernel import KernelSet
 
 kernels = KernelSet("cpu_numba")
 #: what loads and stores widen and round

@@ -3,9 +3,9 @@
 import numba
 import numpy as np
 
-from core.backend import Call
-from core.dtype import f32
-from core.tensor import TensorSpec
+from core.plugins.kernel import Call
+from core.tensor.dtype import f32
+from core.tensor.tensor import TensorSpec
 from cpu_numba.compiling import bound
 from cpu_numba.kernels import linear
 from cpu_numba.kernels.compiled import blocks, integers, pairs, rounding

@@ -4,9 +4,9 @@ from functools import partial
 
 import numpy as np
 
-from core.backend import Call
-from core.dtype import f32
-from core.tensor import TensorSpec
+from core.plugins.kernel import Call
+from core.tensor.dtype import f32
+from core.tensor.tensor import TensorSpec
 from cpu_numpy.kernels.declare import kernels
 
 

@@ -1,5 +1,5 @@
 """The list that every kernel of this backend is declared in."""
 
-from core.backend import KernelSet
+from core.plugins.kernel import KernelSet
 
 kernels = KernelSet("cpu_numpy")

@@ -1,6 +1,6 @@
 """The list that every kernel of this backend is declared in."""
 
-from core.backend import KernelSet
+from core.plugins.kernel import KernelSet
 
 kernels = KernelSet("cuda_cupy")
 FLOATS = "f32 f16 bf16"

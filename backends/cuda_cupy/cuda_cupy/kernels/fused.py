@@ -1,6 +1,6 @@
 """Fused kernels for decode steps; core/ops/fused*.py say what they stand for."""
 
-from core.tensor import TensorSpec
+from core.tensor.tensor import TensorSpec
 from cuda_cupy import shapes
 from cuda_cupy.kernels import quantized
 from cuda_cupy.kernels.declare import FLOATS, kernels

@@ -1,8 +1,8 @@
 """argmax and sample."""
 
-from core.backend import Call
-from core.dtype import f32, i32
-from core.tensor import TensorSpec
+from core.plugins.kernel import Call
+from core.tensor.dtype import f32, i32
+from core.tensor.tensor import TensorSpec
 from cuda_cupy.arrays import counters
 from cuda_cupy.kernels.declare import FLOATS, kernels
 from cuda_cupy.launch import c_type, launch

@@ -1,7 +1,7 @@
 """Fused kernels for decode steps; core/ops/fused*.py say what they stand for."""
 
-from core.backend import Call
-from core.tensor import TensorSpec
+from core.plugins.kernel import Call
+from core.tensor.tensor import TensorSpec
 from cuda_pycuda import shapes
 from cuda_pycuda.kernels import linear, quantized
 from cuda_pycuda.kernels.declare import FLOATS, kernels

@@ -1,8 +1,8 @@
 """argmax and sample."""
 
-from core.backend import Call
-from core.dtype import f32, i32
-from core.tensor import TensorSpec
+from core.plugins.kernel import Call
+from core.tensor.dtype import f32, i32
+from core.tensor.tensor import TensorSpec
 from cuda_pycuda.kernels.declare import FLOATS, kernels
 from cuda_pycuda.launch import Counters, c_type, cover, launch
 

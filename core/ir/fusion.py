@@ -1,0 +1,110 @@
+"""Fused ops: an op whose definition is a small composition of other ops.
+
+`compose` declares it once; read by a Tracer it is the pattern that the plan looks for, by a
+Reference it is the float64 definition. So a fused kernel is tested and cross-checked with no code
+of its own.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from core.ir.graph import Graph
+from core.ir.op import Attrs, AttrVar, Cost, Env, Op, Specs, find_op
+from core.tensor.dtype import DType
+
+
+@dataclass(eq=False)
+class PatternNode:
+    op: Op
+    inputs: dict[str, Any]
+    attrs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class PatternValue:
+    """A fused op's own input (`node` None, `name` the parameter) or output `name` of a node."""
+
+    node: PatternNode | None
+    name: str
+
+
+@dataclass
+class Pattern:
+    nodes: list[PatternNode] = field(default_factory=list)
+    outputs: dict[str, PatternValue] = field(default_factory=dict)
+
+
+class FusedOp(Op):
+    """Subclasses give a signature, samples and `compose` instead of a reference."""
+
+    @abstractmethod
+    def compose(self, g: Any, *inputs: Any, **attrs: Any) -> Any:  # noqa: ANN401 - read by Tracer and Reference
+        """Add the ops with `g.add(op, *inputs, **attrs)`; return the outputs in order."""
+
+    def reference(self, *inputs: Any, **attrs: Any) -> Any:  # noqa: ANN401
+        return self.compose(Reference(None), *inputs, **attrs)
+
+    def reference_in(self, compute: type[np.floating[Any]], inputs: Mapping[str, Any], env: Env,
+                     attrs: Attrs, *, rounding: bool = False) -> tuple[Any, ...]:
+        arrays = self.inputs_in(compute, inputs)
+        dtype = env.dtypes.get("A") if rounding else None
+        result = self.compose(Reference(dtype), *arrays.values(), **attrs)
+        return result if isinstance(result, tuple) else (result,)
+
+    def pattern(self, absent: frozenset[str] = frozenset()) -> Pattern:
+        """The composition as a pattern, with the optional inputs in `absent` left out."""
+        tracer = Tracer()
+        args = [None if p.name in absent else PatternValue(None, p.name) for p in self.sig.params]
+        result = self.compose(tracer, *args, **{k: AttrVar(k) for k in self.attributes})
+        values = result if isinstance(result, tuple) else (result,)
+        tracer.pattern.outputs = dict(zip(self.result_names, values, strict=True))
+        return tracer.pattern
+
+    def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
+        """Bytes of the op's own inputs and outputs; flops of the ops it is composed of."""
+        g = Graph(self.name)
+        values = [None if s is None else g.input(k, s) for k, s in inputs.items()]
+        self.compose(g, *values, **attrs)
+        flops = sum(n.op.cost({k: None if v is None else v.spec for k, v in n.inputs.items()},
+                              n.attrs).flops for n in g.nodes)
+        return Cost(flops, super().cost(inputs, attrs).nbytes)
+
+
+class Tracer:
+    """Records what `compose` adds."""
+
+    def __init__(self) -> None:
+        self.pattern = Pattern()
+
+    def add(self, op_name: str, *inputs: Any, **attrs: Any) -> Any:  # noqa: ANN401
+        op = find_op(op_name)
+        node = PatternNode(op, op.named(inputs), op.complete(attrs))
+        self.pattern.nodes.append(node)
+        results = tuple(PatternValue(node, name) for name in op.result_names)
+        return results[0] if len(results) == 1 else results
+
+
+class Reference:
+    """Computes what `compose` adds with the ops' references, rounding each result if asked."""
+
+    def __init__(self, rounding: DType | None) -> None:
+        self.rounding = rounding
+
+    def add(self, op_name: str, *inputs: Any, **attrs: Any) -> Any:  # noqa: ANN401
+        op = find_op(op_name)
+        given = {k: v for k, v in op.complete(attrs).items() if not op.attributes[k].structural}
+        result = op.reference(*op.named(inputs).values(), **given)
+        if isinstance(result, tuple):
+            return tuple(self._round(r) for r in result)
+        return self._round(result)
+
+    def _round(self, array: Any) -> Any:  # noqa: ANN401
+        if array is None or self.rounding is None or array.dtype.kind != "f":
+            return array
+        return array.astype(self.rounding.numpy).astype(array.dtype)

@@ -1,0 +1,133 @@
+"""Finding a fused op's pattern in a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+from core.ir.fusion import FusedOp, Pattern, PatternNode, PatternValue
+from core.ir.graph import Graph, Node, Value
+from core.ir.op import AttrVar
+
+
+@dataclass
+class Match:
+    """Where a fused op applies: the nodes it covers; its inputs, attributes and outputs there."""
+
+    nodes: list[Node] = field(default_factory=list)
+    inputs: dict[str, Value | None] = field(default_factory=dict)
+    attrs: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, Value] = field(default_factory=dict)
+
+
+@dataclass
+class _State:
+    nodes: dict[PatternNode, Node]
+    args: dict[str, Value]
+    attrs: dict[str, Any]
+
+    def copy(self) -> _State:
+        return _State(dict(self.nodes), dict(self.args), dict(self.attrs))
+
+
+def find_matches(op: FusedOp, graph: Graph) -> Iterator[Match]:
+    """Every place where `op`'s composition occurs and may be replaced by one kernel."""
+    optional = [p.name for p in op.sig.params if p.optional]
+    variants = [frozenset(c) for n in range(len(optional) + 1) for c in combinations(optional, n)]
+    index = _Index(graph)
+    for absent in variants:
+        pattern = op.pattern(absent)
+        anchor = pattern.nodes[-1]
+        for node in graph.nodes:
+            for state in _extend(pattern, anchor, node, _State({}, {}, {}), index.consumers):
+                match = _finish(op, pattern, state)
+                if _replaceable(match, index):
+                    yield match
+                    break
+
+
+class _Index:
+    """What the search asks of a graph again and again."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.nodes = graph.nodes
+        self.consumers = graph.consumers()
+        self.order = {node: i for i, node in enumerate(graph.nodes)}
+        self.returned = {v.root for v in graph.outputs.values()}
+        self.families: dict[Value, list[Value]] = {}  # values of one memory, by its owner
+        for value in graph.values.values():
+            self.families.setdefault(value.root, []).append(value)
+
+
+def _extend(pattern: Pattern, wanted: PatternNode, node: Node, state: _State,
+            consumers: dict[Value, list[Node]]) -> Iterator[_State]:
+    """Assign `node` to `wanted`, then the remaining pattern nodes, with backtracking."""
+    state = state.copy()
+    if not _assign(wanted, node, state):
+        return
+    rest = [p for p in reversed(pattern.nodes) if p not in state.nodes]
+    if not rest:
+        yield state
+        return
+    # the assignment above followed inputs; a node left over reads a bound value as well
+    made = [v for n in state.nodes.values() for v in n.outputs.values()]
+    for value in [*state.args.values(), *made]:
+        for candidate in consumers[value]:
+            if candidate not in state.nodes.values():
+                yield from _extend(pattern, rest[0], candidate, state, consumers)
+
+
+def _assign(wanted: PatternNode, node: Node, state: _State) -> bool:
+    if wanted in state.nodes:
+        return state.nodes[wanted] is node
+    if node.op is not wanted.op or node in state.nodes.values():
+        return False
+    for key, value in wanted.attrs.items():
+        if isinstance(value, AttrVar):
+            if state.attrs.setdefault(value.name, node.attrs[key]) != node.attrs[key]:
+                return False
+        elif value != node.attrs[key]:
+            return False
+    state.nodes[wanted] = node
+    return all(_bind(wanted.inputs[k], v, state) for k, v in node.inputs.items())
+
+
+def _bind(wanted: PatternValue | None, value: Value | None, state: _State) -> bool:
+    if wanted is None or value is None:
+        return wanted is None and value is None
+    if wanted.node is None:
+        return state.args.setdefault(wanted.name, value) is value
+    return (value.producer is not None and value.producer.outputs.get(wanted.name) is value
+            and _assign(wanted.node, value.producer, state))
+
+
+def _finish(op: FusedOp, pattern: Pattern, state: _State) -> Match:
+    outputs = {name: state.nodes[v.node].outputs[v.name] for name, v in pattern.outputs.items()
+               if v.node is not None and v.name in state.nodes[v.node].outputs}
+    return Match(list(state.nodes.values()),
+                 {p.name: state.args.get(p.name) for p in op.sig.params},
+                 {k: state.attrs[k] for k in op.attributes}, outputs)
+
+
+def _replaceable(match: Match, index: _Index) -> bool:
+    """One kernel may run at the last node: nobody needs its results sooner, or its insides."""
+    order, group, exposed = index.order, set(match.nodes), set(match.outputs.values())
+    last = max(order[n] for n in group)
+    for node in match.nodes:
+        for value in node.outputs.values():
+            outside = [c for v in index.families[value.root] for c in index.consumers[v]
+                       if c not in group]
+            if value not in exposed and (outside or value.root in index.returned):
+                return False
+            if any(order[node] < order[c] < last for c in outside):
+                return False
+    # what a covered node reads may not be updated between it and the last one, where it would run
+    for node in match.nodes:
+        read = {v.root for v in node.inputs.values() if v is not None}
+        updated = {v.root for other in index.nodes[order[node] + 1:last] if other not in group
+                   for v in other.outputs.values() if v.alias_of is not None}
+        if read & updated:
+            return False
+    return True

@@ -1,0 +1,59 @@
+"""Fused ops that any backend may offer kernels for."""
+
+from typing import Any, ClassVar
+
+from core.errors import OpError, ShapeError
+from core.ir.fusion import FusedOp
+from core.ir.op import Attr
+from core.ir.samples import ErrorSample, Sample, spec, uniform
+from core.ir.tolerance import Tolerance
+
+
+class AddRmsNorm(FusedOp):
+    """sum = a + b; out = rms_norm(sum): the residual connection and the norm after it."""
+
+    name = "add_rms_norm"
+    signature = "a A[T,D], b A[T,D], weight W[D] -> sum A[T,D], out A[T,D]"
+    attributes: ClassVar = {"eps": Attr(float)}
+    dtype_cases = (*uniform("A", "W"), {"A": "f32", "W": "bf16"})
+    tolerance = Tolerance(4, 4, "as rms_norm, after one rounding of the sum")
+
+    def compose(self, g: Any, a: Any, b: Any, weight: Any, *, eps: Any) -> Any:  # noqa: ANN401
+        total = g.add("add", a, b)
+        return total, g.add("rms_norm", total, weight, eps=eps)
+
+    def samples(self) -> list[Sample]:
+        def rows(t: int, d: int) -> Sample:
+            return Sample(f"T{t}_D{d}", lambda r: {
+                "a": r.normal(t, d), "b": r.normal(t, d), "weight": 1 + r.normal(d)}, {"eps": 1e-5})
+        return [rows(0, 8), rows(1, 2048), rows(2, 33), rows(17, 128), rows(512, 896)]
+
+    def error_samples(self) -> list[ErrorSample]:
+        a = spec("f32[2,4]")
+        return [ErrorSample({"a": a, "b": a, "weight": spec("f32[5]")}, {"eps": 1e-5}, ShapeError,
+                            "weight"),
+                ErrorSample({"a": a, "b": a, "weight": spec("f32[4]")}, {}, OpError, "eps")]
+
+
+class GateUpSwiGLU(FusedOp):
+    """out = swiglu(x @ gate.T, x @ up.T): the first half of an MLP."""
+
+    name = "gate_up_swiglu"
+    signature = "x A[T,K], gate W[N,K], up W[N,K] -> out A[T,N]"
+    dtype_cases = (*uniform("A", "W"), {"A": "f32", "W": "bf16"})
+    tolerance = Tolerance(8, 4, "as linear, then as swiglu")
+
+    def compose(self, g: Any, x: Any, gate: Any, up: Any) -> Any:  # noqa: ANN401
+        return g.add("swiglu", g.add("linear", x, gate), g.add("linear", x, up))
+
+    def samples(self) -> list[Sample]:
+        def product(t: int, n: int, k: int) -> Sample:
+            return Sample(f"T{t}_N{n}_K{k}", lambda r: {
+                "x": r.normal(t, k), "gate": r.normal(n, k, scale=k**-0.5),
+                "up": r.normal(n, k, scale=k**-0.5)}, {})
+        return [product(0, 4, 8), product(1, 5632, 2048), product(2, 33, 130),
+                product(17, 352, 128), product(512, 64, 96)]
+
+    def error_samples(self) -> list[ErrorSample]:
+        x, gate = spec("f32[2,4]"), spec("f32[3,4]")
+        return [ErrorSample({"x": x, "gate": gate, "up": spec("f32[2,4]")}, {}, ShapeError, "up")]

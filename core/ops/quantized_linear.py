@@ -1,0 +1,102 @@
+"""quantized_linear: a product with a matrix of integer codes and scales by group."""
+
+from typing import ClassVar
+
+import numpy as np
+
+from core.errors import OpError, ShapeError
+from core.ir.op import Attr, Attrs, Env, need, out_dtype
+from core.ir.samples import Draw, ErrorSample, Sample, spec
+from core.ir.tolerance import Tolerance
+from core.ops.linear import Product
+from core.tensor.tensor import Array
+
+
+def unpack_codes(codes: Array, bits: int, columns: int) -> Array:
+    """Codes as int16 [N, columns]: int8 as they are, packed ones low nibble first."""
+    if bits == 8:
+        return codes.astype(np.int16)
+    both = np.stack([codes & 15, codes >> 4], axis=-1).astype(np.int16)
+    return both.reshape(codes.shape[0], -1)[:, :columns]
+
+
+def expand_weight(codes: Array, scales: Array, zeros: Array | None, bits: int, group_size: int,
+                  columns: int) -> Array:
+    """The matrix [N, columns] in the dtype of `scales`: scale * (code - zero)."""
+    group = np.arange(columns) // group_size
+    code = unpack_codes(codes, bits, columns).astype(scales.dtype)
+    zero = (0 if bits == 8 else 8) if zeros is None else zeros[:, group]
+    return scales[:, group] * (code - zero)
+
+
+class QuantizedLinear(Product):
+    """out = x @ w.T + bias with w[n,k] = scales[n,k//G] * (codes[n,k] - zeros[n,k//G]).
+
+    8 bits: codes i8 [N,K], zero 0 unless given. 4 bits: codes i4x2 [N,ceil(K/2)] holding 0..15,
+    zero 8 unless given. The last group of a row is short when group_size does not divide K.
+    """
+
+    name = "quantized_linear"
+    signature = ("x A[T,K], codes Q[N,P], scales f32[N,G], zeros f32[N,G]?, bias B[N]? "
+                 "-> out O[T,N]")
+    attributes: ClassVar = {"bits": Attr(int), "group_size": Attr(int),
+                            "out_dtype": Attr(str, None, structural=True)}
+    dtype_cases = (*({"A": a, "Q": q, "B": a, "O": o} for q in ("i8", "i4x2") for a, o in
+                     (("f32", "f32"), ("f16", "f16"), ("bf16", "bf16"), ("bf16", "f32"))),
+                   {"A": "f32", "Q": "i8", "B": "bf16", "O": "f32"})
+    tolerance = Tolerance(8, 4, "as linear; scaling after the sum of a group instead of before it "
+                          "changes one rounding a group")
+
+    def check(self, env: Env, attrs: Attrs) -> None:
+        bits, group = attrs["bits"], attrs["group_size"]
+        need(bits in (4, 8), f"quantized_linear: bits is {bits}, expected 4 or 8")
+        need(group > 0, f"quantized_linear: group_size is {group}, expected > 0")
+        expected = "i8" if bits == 8 else "i4x2"
+        need(env.dtypes["Q"].short == expected,
+             f"quantized_linear: codes are {env.dtypes['Q']}, expected {expected} for {bits} bits")
+        k, packed, groups = (env.dims[n] for n in ("K", "P", "G"))
+        if isinstance(k, int):
+            width, count = (k if bits == 8 else -(-k // 2)), -(-k // group)
+            need(packed == width, f"quantized_linear: codes have {packed} bytes a row, expected "
+                 f"{width} for K = {k} at {bits} bits", ShapeError)
+            need(groups == count, f"quantized_linear: scales have {groups} groups a row, expected "
+                 f"{count} for K = {k} in groups of {group}", ShapeError)
+        env.dtypes.setdefault("B", env.dtypes["A"])
+        out_dtype(env, attrs)
+
+    def reference(self, x: Array, codes: Array, scales: Array, zeros: Array | None,
+                  bias: Array | None, *, bits: int, group_size: int) -> Array:
+        weight = expand_weight(codes, scales.astype(x.dtype), zeros, bits, group_size, x.shape[1])
+        out = x @ weight.T
+        return out if bias is None else out + bias
+
+    def samples(self) -> list[Sample]:
+        def product(t: int, n: int, k: int, bits: int, group: int, zeros: bool = False,
+                    bias: bool = False) -> Sample:
+            def make(r: Draw) -> dict[str, Array | None]:
+                groups = -(-k // group)
+                scales = (0.5 + abs(r.normal(n, groups))) * k**-0.5 / (64 if bits == 8 else 4)
+                zero = r.ints(0, 16, n, groups).astype(np.float64) if zeros else None
+                return {"x": r.normal(t, k), "codes": r.codes(bits, n, k), "scales": scales,
+                        "zeros": zero, "bias": r.normal(n) if bias else None}
+            tail = ("_zeros" if zeros else "") + ("_bias" if bias else "")
+            return Sample(f"T{t}_N{n}_K{k}_g{group}{tail}", make,
+                          {"bits": bits, "group_size": group},
+                          only={"Q": "i8" if bits == 8 else "i4x2"})
+        return [product(0, 4, 64, 8, 64), product(1, 2048, 2048, 8, 64), product(1, 5, 100, 8, 64),
+                product(17, 352, 128, 8, 64, False, True), product(2, 64, 256, 8, 32, True),
+                product(1, 2048, 2048, 4, 128), product(1, 5, 33, 4, 32), product(0, 4, 64, 4, 32),
+                product(17, 96, 256, 4, 128, True, True), product(64, 33, 130, 4, 64),
+                product(64, 130, 320, 8, 64),
+                # so many tiles that a GPU's kernel may take large ones, and little work for a CPU
+                product(65, 4100, 80, 8, 32),
+                product(65, 4100, 256, 4, 128, True)]
+
+    def error_samples(self) -> list[ErrorSample]:
+        good = {"x": spec("f32[2,64]"), "codes": spec("i8[3,64]"), "scales": spec("f32[3,1]")}
+        attrs = {"bits": 8, "group_size": 64}
+        return [ErrorSample(good, {"bits": 3, "group_size": 64}, OpError, "bits is 3"),
+                ErrorSample(good, {"bits": 4, "group_size": 64}, OpError, "i4x2"),
+                ErrorSample({**good, "codes": spec("i8[3,63]")}, attrs, ShapeError, "bytes a row"),
+                ErrorSample({**good, "scales": spec("f32[3,2]")}, attrs, ShapeError, "groups"),
+                ErrorSample(good, {"bits": 8, "group_size": 0}, OpError, "group_size")]

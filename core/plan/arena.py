@@ -1,0 +1,106 @@
+"""Arenas: the activations and scratch memory of a plan, one buffer a device, reused by liveness."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from core.ir.graph import Value
+from core.plan.liveness import Layout, Lifetime, lay_out
+from core.plan.lower import Step
+from core.tensor.allocator import DeviceAllocator
+from core.tensor.dtype import i8
+from core.tensor.tensor import Tensor, TensorSpec
+
+POISON = 0xFF  # a byte that reads as NaN in every float type and as -1 in the integer ones
+
+#: A value and the device on which a tensor of it is needed.
+Place = tuple[Value, str]
+
+
+@dataclass
+class Need:
+    """Memory of this spec on this device, from step `first` to step `last`."""
+
+    spec: TensorSpec
+    device: str
+    first: int
+    last: int
+
+
+class Arena:
+    """The buffer of one device, and the byte ranges of it that are in use."""
+
+    def __init__(self, tensor: Tensor, layout: Layout, used: Sequence[Tensor]) -> None:
+        self.tensor, self.layout = tensor, layout
+        self._used = [(t.offset, t.offset + t.nbytes) for t in used]
+
+    def poison(self) -> None:
+        """Fill everything with NaN."""
+        self.tensor.write(np.full(self.tensor.shape, POISON, np.uint8).view(np.int8))
+
+    def stray_writes(self) -> int:
+        """Bytes outside every activation that changed since `poison`."""
+        after = self.tensor.numpy().view(np.uint8)
+        outside = np.ones(after.shape, bool)
+        for start, stop in self._used:
+            outside[start:stop] = False
+        return int(np.count_nonzero(after[outside] != POISON))
+
+
+@dataclass
+class Memory:
+    """What `allocate` made: tensors by place, scratch by step number, arenas by device."""
+
+    tensors: dict[Place, Tensor] = field(default_factory=dict)
+    scratch: dict[int, Tensor] = field(default_factory=dict)
+    arenas: dict[str, Arena] = field(default_factory=dict)
+
+
+def find_needs(steps: Sequence[Step], outputs: Collection[Value], home: Mapping[Value, str],
+               given: Collection[Place]) -> tuple[dict[Place, Need], dict[int, Need]]:
+    """Every value that the steps make and every copy that they need elsewhere, by place; scratch,
+    by step number. `given` places have tensors already. `outputs` live to the end."""
+    values: dict[Place, Need] = {}
+    scratch: dict[int, Need] = {}
+    for i, step in enumerate(steps):
+        read = [v.root for v in step.inputs.values() if v is not None and v.kind != "weight"]
+        places = [(root, d) for root in read for d in (home[root], step.device)]
+        for place in [*places, *((v.root, step.device) for v in step.outputs.values())]:
+            if place not in given:
+                values.setdefault(place, Need(place[0].spec, place[1], i, i)).last = i
+        if step.kernel.workspace is not None:
+            scratch[i] = Need(step.kernel.workspace(step.call), step.device, i, i)
+    for value in outputs:
+        if (value.root, home[value.root]) in values:
+            values[value.root, home[value.root]].last = len(steps)
+    return values, scratch
+
+
+def arena_layout(needs: Sequence[Need], guard: int = 0) -> Layout:
+    """Needs of one device in one buffer."""
+    return lay_out([Lifetime(n.spec.nbytes, n.first, n.last) for n in needs], guard)
+
+
+def allocate(steps: Sequence[Step], outputs: Collection[Value], home: Mapping[Value, str],
+             given: Collection[Place], allocators: Mapping[str, DeviceAllocator], guard: int,
+             ) -> Memory:
+    """Buffers for all that `find_needs` finds. `guard` bytes around each tensor stay unused."""
+    values, scratch = find_needs(steps, outputs, home, given)
+    memory = Memory()
+    for device, allocator in allocators.items():
+        chosen = [p for p, n in values.items() if n.device == device]
+        loose = [i for i, n in scratch.items() if n.device == device]
+        needs = [*(values[p] for p in chosen), *(scratch[i] for i in loose)]
+        if needs:
+            layout = arena_layout(needs, guard)
+            whole = Tensor.empty((layout.peak,), i8, allocator)
+            placed = [Tensor(whole.buffer, n.spec.sizes, n.spec.dtype, offset)
+                      for n, offset in zip(needs, layout.offsets, strict=True)]
+            memory.tensors.update(zip(chosen, placed, strict=False))
+            memory.scratch.update(zip(loose, placed[len(chosen):], strict=True))
+            memory.arenas[device] = Arena(whole, layout, placed)
+    return memory
+

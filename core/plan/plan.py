@@ -1,0 +1,169 @@
+"""Plan: bind a graph to kernels once, so that a step is a list of calls with nothing to decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from core.ir.graph import Graph, Value
+from core.plan.arena import Arena, Place, allocate
+from core.plan.ledger import Ledger, LedgerEntry
+from core.plan.lower import Chooser, Step
+from core.plan.policy import Selector
+from core.plan.weights import WeightStore
+from core.plugins.backend import Backend, Launch
+from core.tensor.tensor import Array, Tensor
+
+
+class Plan:
+    """A graph with numbers for dimensions, ready to run.
+
+    tensors     the graph's inputs and states by name, on the first backend's device
+    repeats     the step feeds itself and will run many times: the backend may capture it
+    guard       bytes left unused around each activation, for tests that look for stray writes
+    """
+
+    def __init__(self, graph: Graph, selector: Selector, weights: WeightStore,
+                 tensors: Mapping[str, Tensor], *, fusion: bool = True, repeats: bool = False,
+                 guard: int = 0) -> None:
+        self.graph, self.selector, self.weights = graph, selector, weights
+        chooser = Chooser(graph, selector)
+        self.steps = chooser.steps(fusion=fusion)
+        self._home = chooser.home
+        self._tensors: dict[Place, Tensor] = {
+            (v, self._home[v]): tensors[v.name]
+            for kind in ("input", "state") for v in graph.roots(kind)}
+        backends = [self._backend(b) for b in
+                    dict.fromkeys([*selector.backends, *(s.kernel.backend for s in self.steps)])]
+        #: of the backends that share a device, the first: memory is its, and it reads results
+        self._owners = {b.allocator.device: b for b in reversed(backends)}
+        allocators = {device: b.allocator for device, b in self._owners.items()}
+        memory = allocate(self.steps, graph.outputs.values(), self._home, self._tensors.keys(),
+                          allocators, guard)
+        self._tensors.update(memory.tensors)
+        self.arenas: dict[str, Arena] = memory.arenas
+        self._bind(memory.scratch)
+        self._launches = [launch for step in self.steps for launch in step.launches]
+        self._run: Launch = self._sequence
+        self.captured = False  #: whether a backend has recorded the step for replay
+        used = [self._backend(b) for b in {s.kernel.backend for s in self.steps}]
+        places = {s.device for s in self.steps} | set(self._home.values())
+        if len(backends) > len(self._owners):
+            for backend in backends:  # weights that one has loaded may be read by another
+                backend.allocator.synchronize()
+        if repeats and len(used) == len(places) == 1 and used[0] is self._owners[places.pop()]:
+            self.captured = True
+            self._run = used[0].capture(self._sequence)
+
+    # running
+
+    def run(self) -> None:
+        """Compute every output from the current inputs. No checks, no allocation, no decisions."""
+        self._run()
+
+    def _sequence(self) -> None:
+        for launch in self._launches:
+            launch()
+
+    def walk(self) -> Iterator[tuple[Step, Callable[[], None]]]:
+        """The steps one by one, each with a function that runs it: for checking and profiling."""
+        for step in self.steps:
+            def launch(launches: list[Launch] = step.launches) -> None:
+                for run in launches:
+                    run()
+            yield step, launch
+
+    # looking
+
+    def tensor(self, value: Value, device: str | None = None) -> Tensor:
+        """The tensor of a value, on its own device unless another is named."""
+        stored = self._tensors[value.root, device or self._home[value.root]]
+        shape = value.spec.sizes
+        return stored if stored.shape == shape else stored.view(*shape)
+
+    def output(self, name: str) -> Tensor:
+        """Where the named output is after a run."""
+        return self.tensor(self.graph.outputs[name])
+
+    def read(self, step: Step, name: str) -> Array | None:
+        """A copy of a step's input: of a weight as the checkpoint holds it, None if absent."""
+        value = step.inputs[name]
+        if value is None:
+            return None
+        if value.kind == "weight":
+            return self.weights.arrays[value.root.name].reshape(value.spec.sizes)
+        return np.array(step.arguments[name].numpy())
+
+    @property
+    def ledger(self) -> Ledger:
+        """What runs each step, and what was refused."""
+        sources = self.selector.registry.sources
+        return Ledger(tuple(LedgerEntry(
+            s.node.name, s.op.name, s.call.phase,
+            int(s.call.dims.get("T", s.call.dims.get("S", 1))), s.kernel.id, sources[s.kernel],
+            tuple(n.name for n in s.covers), tuple(s.refused), "; ".join(s.notes))
+            for s in self.steps))
+
+    @property
+    def activation_bytes(self) -> tuple[int, int]:
+        """(bytes of the arenas, bytes that separate buffers would take)."""
+        return (sum(a.layout.peak for a in self.arenas.values()),
+                sum(a.layout.total for a in self.arenas.values()))
+
+    # binding
+
+    def _backend(self, name: str) -> Backend:
+        return self.selector.registry.backend(name)
+
+    def _bind(self, scratch: Mapping[int, Tensor]) -> None:
+        updated = {v.root for n in self.graph.nodes for v in n.outputs.values()
+                   if v.alias_of is not None}
+        copied: set[Place] = set()
+        for i, step in enumerate(self.steps):
+            backend = self._backend(step.kernel.backend)
+            native = self._prepared(step, backend)
+            for name, value in step.inputs.items():
+                if value is None:
+                    native[name] = None
+                elif value.kind == "weight":
+                    if name not in native:  # else prepare has replaced it
+                        whole = self.weights.tensor(value.root.name, backend.allocator)
+                        native[name] = backend.native(whole.view(*value.spec.sizes))
+                else:
+                    place = (value.root, step.device)
+                    # what is updated between its readers is copied for each of them
+                    if self._home[value.root] != step.device and (
+                            place not in copied or value.root in updated):
+                        copied.add(place)
+                        self._copy(step, name, value)
+                    step.arguments[name] = self.tensor(value, step.device)
+                    native[name] = backend.native(step.arguments[name])
+            step.results.update({k: self.tensor(v, step.device) for k, v in step.outputs.items()})
+            outs = [backend.native(step.results[p.name]) for p in step.op.sig.outputs]
+            keywords = {k: v for k, v in step.call.attrs.items()
+                        if not step.op.attributes[k].structural}
+            if i in scratch:
+                keywords["workspace"] = backend.native(scratch[i])
+            inputs = [native[p.name] for p in step.op.sig.params]
+            launch = step.kernel.bind(*inputs, *outs, **keywords)
+            owner = self._owners[step.device]
+            # each backend has a queue of its own: a guest on the device waits, and is waited for
+            step.launches += [launch] if owner is backend else [
+                backend.after(owner), launch, owner.after(backend)]
+
+    def _prepared(self, step: Step, backend: Backend) -> dict[str, Any]:
+        weights = {k: step.inputs[k] for k in step.op.weight_params}
+        names = {k: v.name for k, v in sorted(weights.items()) if v is not None}
+        if step.kernel.prepare is None or not names:
+            return {}
+        return dict(self.weights.prepared(step.kernel, backend, step.call, names))
+
+    def _copy(self, step: Step, name: str, value: Value) -> None:
+        source, target = self.tensor(value.root), self.tensor(value.root, step.device)
+
+        def copy() -> None:
+            target.write(np.ascontiguousarray(source.numpy()))
+        step.launches.append(copy)
+        step.notes.append(f"copies `{name}` from {source.device} to {step.device}")

@@ -1,0 +1,89 @@
+"""Where a step's time goes: each kind of kernel timed alone, beside the bytes it must move."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from core.plan.lower import Step
+from core.plan.plan import Plan
+from core.plugins.backend import Launch
+
+_BATCHES, _BATCH_SECONDS = 5, 0.04
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """One kind of kernel in a step.
+
+    node     the nodes' name, `*` for the layer's number
+    calls    how many of them a step has
+    seconds  of all of these calls together, run one after the other with nothing between
+    nbytes   the least that they move, by the op's `cost`; flops likewise
+    """
+
+    node: str
+    op: str
+    kernel: str
+    calls: int
+    seconds: float
+    nbytes: int
+    flops: int
+
+
+def profile(plan: Plan) -> list[KernelTime]:
+    """The kernels of a plan that has run before, slowest kind first; the plan's state is kept.
+
+    A kind's calls are run alone, again and again, so they neither overlap with other kernels nor
+    find their inputs in a cache, unless all of them fit there. What moves the sequence on (the
+    `advance` op) is left out.
+    """
+    kinds: dict[tuple[str, str], list[Step]] = {}
+    for step in timed_steps(plan):
+        kinds.setdefault((re.sub(r"\.\d+\.", ".*.", step.node.name), step.kernel.id),
+                         []).append(step)
+    rows = []
+    for (node, kernel), steps in kinds.items():
+        costs = [s.op.cost(s.call.inputs, s.call.attrs) for s in steps]
+        rows.append(KernelTime(node, steps[0].op.name, kernel, len(steps), time_steps(plan, steps),
+                               sum(c.nbytes for c in costs), sum(c.flops for c in costs)))
+    return sorted(rows, key=lambda row: -row.seconds)
+
+
+def timed_steps(plan: Plan) -> list[Step]:
+    """The steps that give the same results when they run again."""
+    return [s for s in plan.steps if not any(
+        v.alias_of is not None and v.root.kind == "input" for v in s.outputs.values())]
+
+
+def time_steps(plan: Plan, steps: list[Step]) -> float:
+    """Median seconds of these steps of a plan, captured first if the plan is."""
+    launches = [launch for step in steps for launch in step.launches]
+
+    def sequence() -> None:
+        for launch in launches:
+            launch()
+    backends = [plan.selector.registry.backend(b) for b in {s.kernel.backend for s in steps}]
+    run: Launch = sequence
+    if plan.captured:
+        run = backends[0].capture(sequence)
+
+    def wait() -> None:
+        for backend in backends:
+            backend.allocator.synchronize()
+    return _median(run, wait)
+
+
+def _median(run: Launch, wait: Callable[[], None]) -> float:
+    def batch(count: int) -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            run()
+        wait()
+        return (time.perf_counter() - start) / count
+    batch(2)
+    count = max(1, int(_BATCH_SECONDS / max(batch(2), 1e-6)))
+    return statistics.median(batch(count) for _ in range(_BATCHES))

@@ -1,0 +1,145 @@
+"""What a backend package gives: a light description, a device, and kernels.
+
+A kernel is a Python function that *binds*: it is called once for each node of a plan, with the
+backend's native arrays, and returns a zero-argument callable that the plan runs each step.
+
+    kernels = KernelSet("my_backend")
+
+    @kernels.implements("add", dtypes={"A": "f32"})
+    def add(a, b, out):
+        return partial(np.add, a, b, out)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.errors import OptionError
+from core.tensor.allocator import DeviceAllocator
+from core.tensor.dtype import DType, f32
+from core.tensor.tensor import Array, Tensor
+
+#: The version of this contract. Plugins state the one they were written for.
+API_VERSION = 1
+
+Launch = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """What a user may ask of backends as they open; None leaves it to the backend.
+
+    device      which of the machine's devices, counted from 0
+    threads     of the CPU, for kernels
+    allow_tf32  products of f32 values may round their inputs to TF32 (10 bits of mantissa)
+
+    Raises OptionError for a value that no backend could take.
+    """
+
+    device: int | None = None
+    threads: int | None = None
+    allow_tf32: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("device", 0), ("threads", 1)):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < least):
+                raise OptionError(f"--{name} {value!r}: expected a whole number, at least "
+                                  f"{least}")
+
+    def given(self) -> dict[str, int | bool]:
+        """The options that were set."""
+        return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+
+
+@dataclass(frozen=True)
+class BackendSpec:
+    """A backend before it is used. `target` is "module:attribute", imported on first use.
+
+    `requires` maps each module that must be importable to the line that installs it. `options`
+    names the fields of `BackendOptions` that the backend takes: those that the user set are
+    passed to `target` as keywords.
+    """
+
+    name: str
+    device: str
+    target: str
+    description: str
+    requires: Mapping[str, str] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+
+
+class Backend(ABC):
+    """A backend in use. Raise `BackendError` with the fix from `__init__` where it cannot run."""
+
+    name: str
+    allocator: DeviceAllocator
+
+    @abstractmethod
+    def native(self, tensor: Tensor) -> Any:  # noqa: ANN401 - numpy.ndarray, cupy.ndarray, ...
+        """The tensor as the array type that this backend's kernels take, without a copy."""
+
+    @classmethod
+    def activation_dtype(cls, stored: DType) -> DType:
+        """The activations' dtype when the user names none and the checkpoint stores `stored`."""
+        return f32
+
+    #: decode steps in flight: more than 1 hides the host's time where launches are asynchronous
+    run_ahead = 1
+
+    def read_later(self, tensor: Tensor) -> Callable[[], Array]:
+        """Queue a read of a small tensor's present value; the result waits for it."""
+        value = np.array(tensor.numpy())
+        return lambda: value
+
+    #: the CUDA stream, as a number, on which all work of this backend is queued; None without one
+    stream: int | None = None
+
+    def after(self, other: Backend) -> Launch:
+        """What makes this backend's next work wait for all that `other`, which shares its device,
+        has queued by then. By default the host waits."""
+        return other.allocator.synchronize
+
+    def capture(self, launch: Launch) -> Launch:
+        """Record a step that will run many times for cheap replay (a CUDA graph).
+
+        It must not compute anything now: the KV cache and the step's inputs are live. By default
+        the step itself.
+        """
+        return launch
+
+    def read_bandwidth(self) -> float | None:
+        """Bytes a second that a kernel of this backend reads from a large array, measured now; None
+        if it cannot say. The bench states decode speed as a share of it."""
+        return None
+
+    def sources(self) -> Mapping[str, Path]:
+        """Kernel source files by a stable name, for the record of what a test run has covered."""
+        return {}
+
+    @classmethod
+    def cache_folders(cls) -> list[Path]:
+        """Folders in which this backend keeps what it compiled, those that exist."""
+        return []
+
+    def describe(self) -> str:
+        """One line: the library, its version and the device."""
+        return self.name
+
+
+
+
+
+
+
+
+
+
+
+

@@ -1,0 +1,163 @@
+"""Footprint: the bytes that a session will take on each device, from shapes alone.
+
+The same chooser, the same layout and the same step inputs as a real session, but no tensor is made.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from core.errors import BackendError
+from core.ir.graph import Graph
+from core.plan.arena import arena_layout, find_needs
+from core.plan.lower import Chooser, Step, make_call
+from core.plan.policy import Selector
+from core.plan.weights import WeightStore, prepared_key
+from core.plugins.backend import Launch
+from core.plugins.kernel import Kernel
+from core.runtime.step import GraphKind, sequence_inputs, step_dims, token_inputs
+from core.tensor.host import HostAllocator
+from core.tensor.tensor import TensorSpec
+
+
+@dataclass
+class Footprint:
+    """Bytes by device.
+
+    cache     the KV cache
+    inputs    what steps read beside weights: ids, positions, the block table
+    decode    the arena of the decode step
+    prompt    the arenas of the prompt's chunks
+    packed    what kernels make of weights, by (kernel, dtype) too
+    copied    weights in device memory of their own; `shared` are read where the host holds them
+    """
+
+    cache: Counter[str] = field(default_factory=Counter)
+    inputs: Counter[str] = field(default_factory=Counter)
+    decode: Counter[str] = field(default_factory=Counter)
+    prompt: Counter[str] = field(default_factory=Counter)
+    packed: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    copied: Counter[str] = field(default_factory=Counter)
+    shared: set[str] = field(default_factory=set)
+
+    def packed_on(self, device: str) -> int:
+        return sum(n for (place, _, _), n in self.packed.items() if place == device)
+
+    def loaded(self, device: str) -> int:
+        """What the device's allocator has handed out once the model is loaded."""
+        parts = (self.cache, self.inputs, self.decode, self.copied)
+        return sum(part[device] for part in parts) + self.packed_on(device)
+
+    def peak(self, device: str) -> int:
+        """The same with the plans of the prompt."""
+        return self.loaded(device) + self.prompt[device]
+
+
+@dataclass
+class _Reads:
+    """Weights that steps read: as they are, by (name, device); prepacked, once for each key."""
+
+    plain: set[tuple[str, str]] = field(default_factory=set)
+    packed: dict[tuple[object, ...], tuple[Kernel, str, tuple[TensorSpec, ...]]] = field(
+        default_factory=dict)
+
+
+def find_footprint(build: Callable[[GraphKind], Graph], weights: WeightStore, selector: Selector, *,
+                   vocab_size: int, max_context: int, prompt: int = 0, chunk: int = 512,
+                   block_size: int = 16, fusion: bool = True, unopened: str | None = None,
+                   ) -> Footprint:
+    """What `core.session.Session` with these arguments will hold, and a prompt of `prompt` tokens
+    add. Weights give only their specs.
+
+    unopened  the device of a backend that cannot be used here: every node is then a step of its
+              own, without scratch or prepacked weights
+    Raises NoKernelError as the session would.
+    """
+    blocks = -(-max_context // block_size)
+    first = unopened or selector.registry.backend(selector.backends[0]).allocator.device
+    found, reads = Footprint(), _Reads()
+
+    def arena(kind: GraphKind, tokens: int) -> Counter[str]:
+        graph = build(kind).bind(step_dims(tokens, blocks, block_size))
+        if not found.cache:
+            found.cache[first] = sum(v.spec.nbytes for v in graph.roots("state"))
+        return _arena(graph, selector, reads, fusion=fusion, unopened=unopened)
+
+    found.decode += arena(GraphKind("last", "argmax", loop=True, block_size=block_size), 1)
+    rest = prompt and (prompt % chunk or chunk)
+    parts = [("last", rest)] * (prompt > 0) + [("none", chunk)] * (prompt > chunk)
+    for head, tokens in parts:
+        sampling = "argmax" if head == "last" else "none"
+        found.prompt += arena(GraphKind(head, sampling, block_size=block_size), tokens)
+    found.prompt[first] += sum(_total(token_inputs(n)) for n in {tokens for _, tokens in parts})
+    found.inputs[first] = _total(sequence_inputs(vocab_size, blocks)) + _total(token_inputs(1))
+    _count_weights(found, reads, weights, selector, unopened)
+    return found
+
+
+def _arena(graph: Graph, selector: Selector, reads: _Reads, *, fusion: bool, unopened: str | None,
+           ) -> Counter[str]:
+    """Bytes of a plan's arenas; what its steps read is added to `reads`."""
+    roots = [v for kind in ("input", "state") for v in graph.roots(kind)]
+    if unopened is None:
+        chooser = Chooser(graph, selector)
+        steps, home = chooser.steps(fusion=fusion), chooser.home
+    else:
+        steps = _plain_steps(graph, selector.backends[0], unopened)
+        home = {v.root: unopened for s in steps for v in s.outputs.values()}
+        home.update(dict.fromkeys(roots, unopened))
+    for step in steps:
+        names = {k: v.name for k in sorted(step.op.weight_params)
+                 if (v := step.inputs[k]) is not None}
+        packed: Mapping[str, TensorSpec] = {}
+        if step.kernel.packs is not None and names:
+            packed = step.kernel.packs(step.call)
+            reads.packed[prepared_key(step.kernel, step.call, names)] = (
+                step.kernel, step.device, tuple(packed.values()))
+        reads.plain |= {(v.root.name, step.device) for k, v in step.inputs.items()
+                        if v is not None and v.kind == "weight" and k not in packed}
+    values, scratch = find_needs(steps, graph.outputs.values(), home, {(v, home[v]) for v in roots})
+    needs = [*values.values(), *scratch.values()]
+    return Counter({device: arena_layout([n for n in needs if n.device == device]).peak
+                    for device in {n.device for n in needs}})
+
+
+def _plain_steps(graph: Graph, backend: str, device: str) -> list[Step]:
+    """A step for each node by a kernel of which nothing is known."""
+    return [Step(n, n.op, make_call(n.op, n.inputs, n.attrs),
+                 Kernel(n.op.name, backend, "unknown", _unbound, {}), device, [], n.inputs,
+                 n.outputs, (n,)) for n in graph.nodes]
+
+
+def _unbound(*_: object, **__: object) -> Launch:
+    raise BackendError("a step of a backend that is not there was bound")
+
+
+def _count_weights(found: Footprint, reads: _Reads, weights: WeightStore, selector: Selector,
+                   unopened: str | None) -> None:
+    borrows = {unopened: unopened == HostAllocator.device} if unopened else {
+        b.allocator.device: b.allocator.borrow_host(np.zeros(1, np.uint8)) is not None
+        for b in map(selector.registry.backend, _backends(reads, selector))}
+    for name, device in reads.plain:
+        if borrows[device]:
+            found.shared.add(name)
+        else:
+            found.copied[device] += weights.spec(name).nbytes
+    for kernel, device, specs in reads.packed.values():
+        for spec in specs:
+            key = (device, kernel.id, spec.dtype.short)
+            found.packed[key] = found.packed.get(key, 0) + spec.nbytes
+
+
+def _backends(reads: _Reads, selector: Selector) -> list[str]:
+    """In use: an override may name others than the selector's own."""
+    return list(dict.fromkeys([*selector.backends, *(o.backend for o in selector.overrides),
+                               *(k.backend for k, _, _ in reads.packed.values())]))
+
+
+def _total(specs: Mapping[str, TensorSpec]) -> int:
+    return sum(spec.nbytes for spec in specs.values())

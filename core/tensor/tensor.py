@@ -1,0 +1,209 @@
+"""Tensors: a shape, a dtype and strides over a buffer. Views, transfers and no arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from core.errors import BoundsError, ShapeError
+from core.tensor.allocator import Buffer, DeviceAllocator
+from core.tensor.dtype import DType, as_dtype
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """What a tensor is without its bytes: shape and dtype. Dimensions may be names in a graph."""
+
+    shape: tuple[int | str, ...]
+    dtype: DType
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The shape as numbers. Raises ShapeError while a dimension is still a name."""
+        numbers = tuple(d for d in self.shape if isinstance(d, int))
+        if len(numbers) < len(self.shape):
+            raise ShapeError(f"{self} has no size yet: bind its named dimensions first")
+        return numbers
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of a contiguous tensor. Raises ShapeError while a dimension is still a name."""
+        return math.prod(self.sizes) * self.dtype.itemsize
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{','.join(map(str, self.shape))}]"
+
+
+class Tensor:
+    """A view of `buffer`: `shape` elements of `dtype`, `offset` bytes in, `strides` in elements."""
+
+    def __init__(self, buffer: Buffer, shape: Sequence[int], dtype: DType, offset: int = 0,
+                 strides: Sequence[int] | None = None) -> None:
+        self.buffer = buffer
+        self.shape = tuple(int(d) for d in shape)
+        self.dtype = dtype
+        self.offset = offset
+        self.strides = tuple(strides) if strides is not None else _row_major(self.shape)
+        if len(self.strides) != len(self.shape) or any(d < 0 for d in self.shape):
+            raise ShapeError(f"shape {self.shape} with strides {self.strides} is not a tensor")
+        if offset < 0 or any(s < 0 for s in self.strides) or offset + self.extent > buffer.nbytes:
+            raise BoundsError(f"tensor {self.spec} at byte {offset} needs {offset + self.extent} "
+                              f"bytes, its buffer on {self.device} has {buffer.nbytes}")
+
+    @classmethod
+    def empty(cls, shape: Sequence[int], dtype: DType, allocator: DeviceAllocator) -> Tensor:
+        """A new contiguous tensor; contents undefined."""
+        return cls(allocator.allocate(math.prod(shape) * dtype.itemsize), shape, dtype)
+
+    @classmethod
+    def zeros(cls, shape: Sequence[int], dtype: DType, allocator: DeviceAllocator) -> Tensor:
+        """A new contiguous tensor of zeros."""
+        buffer = allocator.allocate_zeroed(math.prod(shape) * dtype.itemsize)
+        return cls(buffer, shape, dtype)
+
+    @classmethod
+    def from_numpy(cls, array: Array, allocator: DeviceAllocator, dtype: DType | None = None,
+                   *, copy: bool = True) -> Tensor:
+        """A tensor with the array's contents. `copy=False` shares host memory where possible."""
+        dtype = dtype or as_dtype(array.dtype)
+        contiguous = np.ascontiguousarray(array).reshape(array.shape)
+        if not copy:
+            borrowed = allocator.borrow_host(contiguous)
+            if borrowed is not None:
+                return cls(borrowed, array.shape, dtype)
+        tensor = cls.empty(array.shape, dtype, allocator)
+        if tensor.size:
+            allocator.copy_from_host(tensor.buffer, contiguous)
+        return tensor
+
+    @property
+    def spec(self) -> TensorSpec:
+        return TensorSpec(self.shape, self.dtype)
+
+    @property
+    def device(self) -> str:
+        return self.buffer.allocator.device
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
+
+    @property
+    def extent(self) -> int:
+        """Bytes from the first element to the end of the last, gaps included."""
+        last = sum((d - 1) * s for d, s in zip(self.shape, self.strides, strict=True))
+        return (last + 1) * self.dtype.itemsize if self.size else 0
+
+    @property
+    def pointer(self) -> int:
+        """Address of the first element."""
+        _ = self.buffer.handle  # raises LifetimeError after free
+        return self.buffer.pointer + self.offset
+
+    @property
+    def contiguous(self) -> bool:
+        return self.size == 0 or self.strides == _row_major(self.shape)
+
+    def view(self, *shape: int) -> Tensor:
+        """The same elements in another shape. Raises ShapeError if strided or of another size."""
+        if not self.contiguous or math.prod(shape) != self.size:
+            raise ShapeError(f"cannot view {self.spec} (strides {self.strides}) as {shape}: "
+                             "expected a contiguous tensor of the same number of elements")
+        return Tensor(self.buffer, shape, self.dtype, self.offset)
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows start..stop of the first axis, without a copy."""
+        if not self.shape or not 0 <= start <= stop <= self.shape[0]:
+            raise BoundsError(f"rows {start}..{stop} of {self.spec}")
+        offset = self.offset + start * self.strides[0] * self.dtype.itemsize
+        shape = (stop - start, *self.shape[1:])
+        return Tensor(self.buffer, shape, self.dtype, offset, self.strides)
+
+    def permute(self, *axes: int) -> Tensor:
+        """The axes in another order, without a copy."""
+        if sorted(axes) != list(range(len(self.shape))):
+            raise ShapeError(f"permute{axes} of a tensor with {len(self.shape)} axes")
+        return Tensor(self.buffer, [self.shape[a] for a in axes], self.dtype, self.offset,
+                      [self.strides[a] for a in axes])
+
+    def numpy(self) -> Array:
+        """The contents as a NumPy array: a view where the host can read them, else a copy."""
+        host = self.buffer.allocator.host_view(self.buffer)
+        if host is None:
+            host = np.empty(self.extent, np.uint8)
+            self.buffer.allocator.copy_to_host(self.buffer, host, self.offset)
+        else:
+            _ = self.buffer.handle
+            host = host[self.offset:]
+        steps = tuple(s * self.dtype.itemsize for s in self.strides)
+        return np.ndarray(self.shape, self.dtype.numpy, buffer=host, strides=steps)
+
+    def write(self, array: Array) -> None:
+        """Overwrite a contiguous tensor from a host array of the same shape and dtype."""
+        if array.shape != self.shape or array.dtype != self.dtype.numpy or not self.contiguous:
+            raise ShapeError(f"write: found {array.dtype}{list(array.shape)}, "
+                             f"expected {self.spec} and a contiguous tensor")
+        self.buffer.allocator.copy_from_host(self.buffer, np.ascontiguousarray(array), self.offset)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        kind, _, index = self.device.partition(":")
+        return ({"cpu": 1, "cuda": 2}[kind], int(index or 0))
+
+    def __dlpack__(self, **options: Any) -> Any:  # noqa: ANN401 - a PyCapsule has no type
+        if self.buffer.allocator.host_view(self.buffer) is None:
+            raise BufferError(f"a tensor on {self.device} is shared by __cuda_array_interface__")
+        return self.numpy().__dlpack__(**options)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        if not self.device.startswith("cuda"):
+            raise AttributeError(f"a tensor on {self.device} is not CUDA memory")
+        return {"shape": self.shape, "typestr": self.dtype.numpy.str, "version": 3,
+                "data": (self.pointer, False),
+                "strides": tuple(s * self.dtype.itemsize for s in self.strides)}
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.spec} on {self.device})"
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """A matrix [N, K] in groups of `group_size` along K: w = scale * (code - zero).
+
+    codes   i8 [N, K] for 8 bits; i4x2 [N, ceil(K/2)] for 4, codes 0..15
+    scales  f32 [N, ceil(K/group_size)]; the last group of a row may be short
+    zeros   like scales, in units of codes; None means 0 for 8 bits and 8 for 4 bits
+    """
+
+    codes: Tensor
+    scales: Tensor
+    zeros: Tensor | None
+    bits: int
+    group_size: int
+    columns: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self.codes.shape[0], self.columns)
+
+    @property
+    def nbytes(self) -> int:
+        return self.codes.nbytes + self.scales.nbytes + (self.zeros.nbytes if self.zeros else 0)
+
+
+def _row_major(shape: Sequence[int]) -> tuple[int, ...]:
+    strides, step = [], 1
+    for d in reversed(shape):
+        strides.append(step)
+        step *= d
+    return tuple(reversed(strides))

@@ -1,0 +1,197 @@
+"""Comparing a kernel's output with the definition: error, budget and verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.ir.tolerance import Tolerance
+from core.tensor.dtype import DType, f32
+from core.tensor.tensor import Array
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the definition says of one result: in float64, in float32, and as the dtype stores it
+    with every intermediate rounded to the dtype too (what a chain of unfused kernels gives).
+    `condition` is the op's, for these inputs."""
+
+    exact: Array
+    single: Array
+    stored: Array
+    dtype: DType
+    condition: float = 1.0
+
+
+_TINY = float(np.finfo(np.float64).tiny)  # a tolerance of nothing is met by equal results only
+#: Room for values that lie so near to a rounding boundary that float32 noise decides their side.
+_NEAR_TIES = 1.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far `actual` is from the definition. `used` is the share of the budget: above 1 fails.
+
+    max_rel is the worst element's error relative to the largest expected value of its row.
+    """
+
+    ok: bool
+    used: float
+    nmse: float
+    max_abs: float
+    max_rel: float
+    worst: tuple[int, ...]
+    detail: str
+
+    def __str__(self) -> str:
+        return (f"{self.detail}; NMSE {self.nmse:.2e}, max abs {self.max_abs:.2e}, max rel "
+                f"{self.max_rel:.2e} at {list(self.worst)}, {self.used:.2f} of the budget")
+
+
+_EQUAL = Comparison(True, 0.0, 0.0, 0.0, 0.0, (), "equal bits")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What an error may be: `peak` × the largest value of its row, and `nmse` over the whole.
+
+    `arithmetic` is the part of `peak` that float32 arithmetic may take. `exact`: equal bits.
+    """
+
+    peak: float
+    nmse: float
+    arithmetic: float
+    exact: bool = False
+
+    def __mul__(self, by: float) -> Budget:
+        return Budget(self.peak * by, self.nmse * by**2, self.arithmetic * by, self.exact)
+
+
+def budget_of(expected: Expected, tolerance: Tolerance) -> Budget:
+    """The budget that a tolerance gives a kernel for one result."""
+    dtype = expected.dtype
+    if tolerance.exact or not dtype.is_float:
+        return Budget(0, 0, 0, exact=True)
+    with np.errstate(all="ignore"):
+        odd = ~np.isfinite(expected.exact.astype(dtype.numpy).astype(np.float64))
+    x, f, rounded = (np.where(odd, 0.0, v.astype(np.float64)) for v in (
+        expected.exact, expected.single, expected.stored))
+    floor = tolerance.ulps * f32.eps * expected.condition
+    arithmetic = max(tolerance.factor * float(_relative(f, x).max(initial=0)), floor)
+    peak, nmse = arithmetic, max(tolerance.factor**2 * _nmse(f, x), floor**2)
+    if dtype.itemsize == 2:
+        rounding = tolerance.roundings * _NEAR_TIES
+        peak += rounding * max(dtype.eps / 2, float(_relative(rounded, x).max(initial=0)))
+        nmse += rounding**2 * _nmse(rounded, x)
+    return Budget(peak, nmse, arithmetic)
+
+
+def least_budget(tolerance: Tolerance, dtype: DType) -> Budget:
+    """What a budget of that tolerance has at least, known without computing the definition.
+
+    16-bit: an error uniform within half an ULP, of mantissas spread over a binade, has the NMSE
+    eps² / 28.
+    """
+    if tolerance.exact or not dtype.is_float:
+        return Budget(0, 0, 0, exact=True)
+    floor = tolerance.ulps * f32.eps
+    if dtype.itemsize > 2:
+        return Budget(floor, floor**2, floor)
+    return Budget(floor + tolerance.roundings * dtype.eps / 2,
+                  floor**2 + tolerance.roundings**2 * dtype.eps**2 / 28, floor)
+
+
+def compare(actual: Array, expected: Expected, tolerance: Tolerance) -> Comparison:
+    """Judge a kernel's result. Gates: the worst element, the NMSE, and the NaN and Inf pattern."""
+    return judge(actual, expected.exact, expected.dtype, budget_of(expected, tolerance))
+
+
+def judge(actual: Array, exact: Array, dtype: DType, budget: Budget) -> Comparison:
+    """Hold a result of `dtype` to another one, or to the definition's, within a budget."""
+    if actual.shape != exact.shape or actual.dtype != dtype.numpy:
+        return _fail((), f"found {actual.dtype}{list(actual.shape)}, expected "
+                         f"{dtype.numpy}{list(exact.shape)}")
+    with np.errstate(all="ignore"):
+        stored = exact.astype(dtype.numpy)
+    if budget.exact:
+        return _compare_bits(actual, stored)
+    a, x, target = (v.astype(np.float64) for v in (actual, exact, stored))
+    odd = ~np.isfinite(target)
+    wrong = np.where(odd, ~_same_bits(a, target), ~np.isfinite(a))
+    if wrong.any():
+        worst = tuple(int(i) for i in np.argwhere(wrong)[0])
+        return _fail(worst, f"NaN or Inf pattern differs: found {a[worst]}, expected "
+                            f"{target[worst]}")
+    a, x = (np.where(odd, 0.0, v) for v in (a, x))
+    error = _relative(a, x)
+    if not error.size:
+        return Comparison(True, 0.0, 0.0, 0.0, 0.0, (), "empty")
+    nmse = _nmse(a, x)
+    worst = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
+    used = max(float(error.max()) / max(budget.peak, _TINY), nmse / max(budget.nmse, _TINY))
+    detail = (f"found {a[worst]:.9g}, expected {x[worst]:.9g}; budget {budget.peak:.2e} of the "
+              f"row's peak and NMSE {budget.nmse:.2e} (arithmetic in float32: "
+              f"{budget.arithmetic:.2e})")
+    return Comparison(used <= 1, used, nmse, float(abs(a - x).max()), float(error.max()), worst,
+                      detail)
+
+
+def agreement(a: Array, b: Array, budget: Budget) -> Comparison | None:
+    """`judge` for two kernels' results that lie within the budget of each other, else None.
+
+    It is what a run pays for each node, so it takes a few passes in float32, and leaves NaN, Inf
+    and anything doubtful to `judge`.
+    """
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return None
+    if a.tobytes() == b.tobytes() if a.nbytes < 4096 else np.array_equal(a, b):
+        return _EQUAL
+    if budget.exact or not a.size:
+        return None
+    if a.dtype.itemsize == 2:
+        a, b = a.astype(np.float32), b.astype(np.float32)
+    distance = np.subtract(a, b)
+    power, square = float(np.vdot(b, b)), float(np.vdot(distance, distance))
+    np.abs(distance, out=distance)
+    error = distance.max(axis=-1) if distance.ndim else distance
+    peak = np.maximum(b.max(axis=-1), -b.min(axis=-1)) if b.ndim else np.abs(b)
+    share = float((error / np.maximum(peak, np.float32(1e-30))).max())
+    nmse = square / max(power, _TINY)
+    used = max(share / budget.peak, nmse / budget.nmse)
+    if not used <= 1:  # NaN is not within anything
+        return None
+    return Comparison(True, used, nmse, float(error.max()), share, (), "within the least budget")
+
+
+def _compare_bits(actual: Array, stored: Array) -> Comparison:
+    equal = _same_bits(actual, stored)
+    if equal.all():
+        return _EQUAL
+    worst = tuple(int(i) for i in np.argwhere(~equal)[0])
+    return _fail(worst, f"{int((~equal).sum())} of {equal.size} elements differ; found "
+                        f"{actual[worst]}, expected {stored[worst]} (equal bits are required)")
+
+
+def _same_bits(a: Array, b: Array) -> Array:
+    """Equality in which NaN equals NaN."""
+    with np.errstate(invalid="ignore"):
+        equal: Array = (a == b) | ((a != a) & (b != b))
+    return equal
+
+
+def _relative(a: Array, x: Array) -> Array:
+    error: Array = np.abs(a - x)
+    if error.size:
+        peak = np.abs(x).max(axis=-1, keepdims=True) if x.ndim else np.abs(x)
+        error = error / np.where(peak > 0, peak, 1.0)
+    return error
+
+
+def _nmse(a: Array, x: Array) -> float:
+    power = float(np.sum(x * x))
+    return float(np.sum((a - x) ** 2)) / power if power > 0 else float(np.sum(a * a))
+
+
+def _fail(worst: tuple[int, ...], detail: str) -> Comparison:
+    return Comparison(False, float("inf"), float("inf"), float("inf"), float("inf"), worst, detail)

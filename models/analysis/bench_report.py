@@ -1,0 +1,48 @@
+"""(moved)"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from models.cli.report import open_console
+
+
+def profile_table(part: dict[str, Any]) -> Table:
+    """What `profiled` found, slowest first."""
+    alone = sum(k["seconds"] for k in part["kernels"])
+    table = Table("node", "kernel", "calls", "µs each", "of all", "GB/s", "of measured", "GFLOP/s",
+                  title=f"{part['what']}: {alone * 1e3:.3f} ms kernel by kernel, "
+                        f"{part['step_s'] * 1e3:.3f} ms in sequence", title_justify="left")
+    for k in part["kernels"]:
+        share, second = k["bandwidth_share"], k["seconds"]
+        table.add_row(k["node"], k["kernel"], str(k["calls"]), f"{second / k['calls'] * 1e6:.1f}",
+                      f"{second / alone:.1%}", f"{k['bytes_per_s'] / 1e9:.1f}",
+                      "unknown" if share is None else f"{share:.0%}",
+                      f"{k['flops'] / second / 1e9:.1f}")
+    return table
+
+
+def benchmark(rows: list[dict[str, Any]]) -> None:
+    """models.bench: one line a shape, and under it what was checked."""
+    table = Table("shape", "weights", "prefill tokens/s", "first token ms", "decode tokens/s",
+                  "spread", "host ms a step", "GB/s", "of measured", "ledger", "checked")
+    for r in rows:
+        share = r["bandwidth_share"]
+        table.add_row(
+            r["shape"], r["quantize"] or r["stored"], f"{r['prefill_tokens_per_s']:.0f}",
+            f"{r['time_to_first_token_s'] * 1e3:.1f}", f"{r['decode_tokens_per_s']:.1f}",
+            f"{r['decode_spread']:.1%}", f"{r['host_step_s'] * 1e3:.3f}",
+            f"{r['read_bytes_per_s'] / 1e9:.1f}",
+            "unknown" if share is None else f"{share:.0%}", r["ledger"], "yes" if r["ok"] else "NO",
+            style=None if r["ok"] else "red")
+    console = open_console()
+    console.print(table)
+    for r in rows:
+        console.print(f"{r['shape']} on {r['backend']} ({r['device']}): {r['verdict']}",
+                      highlight=False, markup=False)
+        for part in r["profile"]:
+            console.print(profile_table(part))
+
+

@@ -1,0 +1,69 @@
+"""Playing a prompt under an observer: the same tokens in, logits and drawn tokens out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.plan.opinion import Opinion
+from core.plan.plan import Plan
+from core.plugins.registry import Registry
+from core.runtime.step import Observer, Sampling
+from core.tensor.tensor import Array
+from core.verify.blame import Outcome
+from models.engine.load import load
+from models.engine.model import Model
+
+
+@dataclass(frozen=True)
+class Play:
+    """What every opinion is given: the prompt's ids, how many tokens to draw, and how."""
+
+    ids: Sequence[int]
+    tokens: int
+    sampling: Sampling
+
+    def on(self, model: Model) -> Callable[[Observer], Outcome]:
+        """A function that runs it from an empty cache under an observer."""
+        session = model.session
+
+        def run(observer: Observer) -> Outcome:
+            reader = _Reader(observer)
+            session.observer = reader
+            try:
+                session.truncate(0)
+                session.sample_with(self.sampling, self.ids)
+                session.prefill(self.ids)
+                drawn = [session.token]
+                while len(drawn) < self.tokens and session.length < session.max_context:
+                    drawn.append(session.step())
+            finally:
+                session.observer = None
+            return Outcome(reader.logits, drawn, self.sampling.temperature == 0)
+        return run
+
+
+class _Reader:
+    """Runs another observer, and keeps the logits that each token is drawn from."""
+
+    def __init__(self, inner: Observer) -> None:
+        self.inner = inner
+        self.logits: list[Array] = []
+
+    def run(self, plan: Plan) -> None:
+        self.inner.run(plan)
+        if "logits" in plan.graph.outputs:
+            self.logits.append(np.array(plan.output("logits").numpy()))
+
+
+def open_opinion(path: str | Path, opinion: Opinion, registry: Registry, **options: Any,  # noqa: ANN401 - models.load's
+                 ) -> Model:
+    """The model with the kernels that an opinion prefers."""
+    assert opinion.selector is not None  # the reference cannot run a model by itself
+    options["fusion"] = opinion.fusion and options.get("fusion", True)
+    return load(path, opinion.selector.backends, registry=registry,
+                kernels=[o.text for o in opinion.selector.overrides], **options)

@@ -1,0 +1,124 @@
+"""What models.verify prints: first divergence, parting tokens, faults, blame, layers, replays."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from core.verify.blame import Blame
+from core.verify.capsule import Capsule
+from core.verify.replay import Replayed
+from models.analysis.answers import Golden
+from models.analysis.pairs import Contest, Pair, Parting
+from models.analysis.parity import Against
+
+
+def contest(found: Contest) -> None:
+    """Pairs of free runs, then what was wrong from the same inputs."""
+    for pair in found.pairs:
+        _pair(pair, found)
+    for name, check in found.checks.items():
+        bad = sum(r.wrong for r in check.rows)
+        calls = sum(r.calls for r in check.rows)
+        print(f"from the same inputs, {name} by {', '.join(check.against)}: {calls} comparisons, "
+              f"{bad} with something wrong (ledger {found.ledgers[name]})")
+    for (op, kernel), count in found.faults.items():
+        rows = [r for c in found.checks.values() for r in c.rows if (op, kernel) in r.faults]
+        worst = max((r.worst for r in rows if r.worst), key=lambda w: w.used)
+        vote = next((r.vote for r in rows if r.vote), "")
+        print(f"WRONG: {kernel} ({op}) in {count} calls, first at node {rows[0].first}: {worst}"
+              + (f"; vote: {vote}" if vote else ""))
+    skipped = sorted({f"{r.op} by {r.against}" for c in found.checks.values() for r in c.rows
+                      if r.skipped})
+    if skipped:
+        print(f"not compared: {', '.join(skipped)}")
+    for path in found.capsules:
+        print(f"capsule: {path}")
+    print("verdict: every kernel is within its budget" if found.ok else
+          "verdict: a kernel is WRONG" if found.faults else "verdict: nothing was compared")
+
+
+def _pair(pair: Pair, found: Contest) -> None:
+    print(f"{pair.a} and {pair.b}, running freely: logits differ by {pair.distance:.2e} of the "
+          "largest")
+    at = pair.divergence
+    if at is None:
+        print("  no difference: every value has equal bits")
+    else:
+        layer = "" if at.layer is None else f"layer {at.layer}, "
+        used = ", ".join(f"{name} uses {share:.2f} of the budget"
+                         for name, (_, share) in pair.verdicts.items())
+        print(f"  first divergence: {layer}node {at.a.node} ({at.phase}, run {at.run}), op "
+              f"{at.a.op}, `{at.a.result}`{list(at.index)}, {at.elements} elements differ")
+        print(f"    {at.a.kernel}: {at.values[0]:.9g}\n    {at.b.kernel}: {at.values[1]:.9g}\n"
+              f"    reference: {'unknown' if pair.reference is None else f'{pair.reference:.9g}'}")
+        print(f"    it is {'a FAULT' if pair.fault else 'rounding'}: {used}")
+    if pair.parting is None:
+        print(f"  the {len(found.tokens[pair.a])} tokens are equal")
+    else:
+        _parting(pair, pair.parting)
+    if pair.blame is not None:
+        _blame(pair.blame, found)
+
+
+def _parting(pair: Pair, at: Parting) -> None:
+    print(f"  tokens part at {at.position}: {pair.a} draws {at.tokens[0]}, ahead by "
+          f"{at.gaps[0]:.4g}; {pair.b} draws {at.tokens[1]}, ahead by {at.gaps[1]:.4g} in its own "
+          f"logits: " + (f"a near tie (within {at.bound:.2g}, which rounding can decide)"
+                         if at.near_tie else f"no near tie (that is within {at.bound:.2g})"))
+
+
+def _blame(blame: Blame, found: Contest) -> None:
+    if not blame.total:
+        print("  blame: nothing differs when the kernels change hands")
+        return
+    guilty = blame.guilty(found.faults)
+    names = "; ".join(f"{op}: {mine} or {theirs}" for op, mine, theirs in blame.kernels)
+    print(f"  blame: {len(blame.nodes)} nodes carry {blame.carried / blame.total:.0%} of the "
+          f"difference of {blame.total:.2e} ({blame.runs} runs): {', '.join(blame.nodes)}")
+    print(f"    kernels that change hands there: {names}")
+    print("    wrong by the definition: " + (", ".join(f"{kernel} ({op})" for op, kernel in guilty)
+                                             or "none, so the difference is rounding"))
+
+
+def against(found: Against, mine: Golden) -> None:
+    """--against: layer by layer, then logits and tokens."""
+    if found.layers is not None:
+        print(f"{mine.who} against {found.who}: largest difference, relative to the largest value")
+        for i, d in enumerate(found.layers):
+            name = "embedding" if i == 0 else ("final norm" if i == len(found.layers) - 1
+                                               else f"layer {i - 1}")
+            mark = "  first beyond the bound" if i == found.first_bad_layer else ""
+            print(f"  {name:12} {d:.2e}{mark}")
+    else:
+        print("no hidden states to compare", file=sys.stderr)
+    print(f"logits: {found.logits:.2e} of the largest (bound {found.bound:.0e}), KL "
+          f"{found.kl:.2e} nats")
+    if found.parting is None:
+        print(f"greedy tokens: {found.tokens} of {found.tokens} equal")
+    else:
+        gap = "" if found.gap is None else f", a gap of {found.gap:.2e} of the largest logit"
+        print(f"greedy tokens: part at {found.parting} of {found.tokens}{gap}"
+              + (": a near tie" if found.near_tie else ""))
+    print("verdict: equal up to rounding" if found.ok else "verdict: DIFFERENT")
+
+
+def replayed(capsule: Capsule, done: Sequence[Replayed]) -> None:
+    """--replay: where it comes from, then a line for each result."""
+    print(f"{capsule.op} at node {capsule.entry.get('node')}: {capsule.reason}")
+    for r in done:
+        if r.refused:
+            print(f"{r.who}: not computed: {r.refused}")
+        for key, v in r.verdicts.items():
+            same = "" if r.who.startswith("recorded") else (
+                ", the recorded bits" if r.same_bits else ", other bits than recorded")
+            print(f"{r.who}: `{key}` {'ok' if v.ok else 'WRONG'}{same}: {v}")
+
+
+def replayed_json(capsule: Capsule, done: Sequence[Replayed]) -> dict[str, Any]:
+    return {"op": capsule.op, "entry": capsule.entry, "reason": capsule.reason,
+            "versions": capsule.versions, "ok": all(r.ok for r in done[1:]),
+            "results": [{"who": r.who, "ok": r.ok, "same_bits": r.same_bits, "refused": r.refused,
+                         "budget_used": {k: v.used for k, v in r.verdicts.items()}}
+                        for r in done]}

@@ -1,0 +1,140 @@
+"""Builder: the parts that decoder models share, declared on a Graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.errors import CheckpointError
+from core.ir.graph import Graph, Value
+from core.plan.weights import WeightStore, part_names
+from core.runtime.step import GraphKind
+from core.tensor.dtype import DType, f32, i8, i32
+from core.tensor.tensor import TensorSpec
+from models.architectures.config import ModelConfig
+
+INV_FREQ = "rope.inv_freq"  # a constant computed from the config, kept beside the weights
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+class Builder:
+    """Holds the graph being declared, the step's inputs and where in the model it is (`path`)."""
+
+    def __init__(self, config: ModelConfig, weights: WeightStore, activations: DType,
+                 kind: GraphKind) -> None:
+        self.config, self.weights, self.activations, self.kind = config, weights, activations, kind
+        self.graph = Graph(config.architecture)
+        self.path = ""
+        #: the name of the token dimension: in the loop every sequence has just one token
+        self.tokens = t = "S" if kind.loop else "T"
+        shapes: dict[str, tuple[int | str, ...]] = {
+            "ids": (t,), "positions": (t,), "slots": (t,), "block_table": ("S", "B"),
+            "query_starts": ("S+1",), "seq_lens": ("S",)}
+        self.inputs = {name: self.graph.input(name, TensorSpec(shape, i32))
+                       for name, shape in shapes.items()}
+        self.inv_freq = self.weight(INV_FREQ, config.head_dim // 2)
+
+    def add(self, op: str, *inputs: Value | None, name: str, **attrs: Any) -> Any:  # noqa: ANN401 - as Graph.add
+        """Graph.add with the node named under the current path."""
+        full = f"{self.path}.{name}" if self.path else name
+        return self.graph.add(op, *inputs, name=full, **attrs)
+
+    def one(self, op: str, *inputs: Value | None, name: str, **attrs: Any) -> Value:  # noqa: ANN401
+        """`add` for an op with one result."""
+        value: Value = self.add(op, *inputs, name=name, **attrs)
+        return value
+
+    def weight(self, name: str, *shape: int) -> Value:
+        """A weight of exactly this shape. Raises CheckpointError naming it otherwise."""
+        spec = self.weights.spec(name)
+        if spec.shape != shape:
+            raise CheckpointError(f"tensor {name} has shape {list(spec.shape)}, the configuration "
+                                  f"asks for {list(shape)}")
+        return self.graph.weight(name, spec)
+
+    def embed(self) -> Value:
+        """ids [T] → [T, hidden] in the activations' dtype."""
+        c = self.config
+        table = self.weight(EMBEDDING, c.vocab_size, c.hidden_size)
+        return self.one("embedding", self.inputs["ids"], table, name="embed",
+                        out_dtype=self.activations.short)
+
+    def norm(self, x: Value, name: str) -> Value:
+        full = f"model.{self.path}.{name}.weight" if self.path else f"model.{name}.weight"
+        return self.one("rms_norm", x, self.weight(full, self.config.hidden_size), name=name,
+                        eps=self.config.norm_eps)
+
+    def linear(self, x: Value, name: str) -> Value:
+        """A projection of the current layer, quantised if the weights hold it so."""
+        c, kind = self.config, name.rpartition(".")[2]
+        attention, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
+        rows, columns = {
+            "q_proj": (attention, c.hidden_size), "k_proj": (kv, c.hidden_size),
+            "v_proj": (kv, c.hidden_size), "o_proj": (c.hidden_size, attention),
+            "gate_proj": (c.intermediate_size, c.hidden_size),
+            "up_proj": (c.intermediate_size, c.hidden_size),
+            "down_proj": (c.hidden_size, c.intermediate_size)}[kind]
+        prefix = f"model.{self.path}.{name}"
+        bias = self.weight(f"{prefix}.bias", rows) if kind in c.biases else None
+        return self.product(x, f"{prefix}.weight", rows, columns, bias, kind, None)
+
+    def product(self, x: Value, weight: str, rows: int, columns: int, bias: Value | None, name: str,
+                out_dtype: str | None) -> Value:
+        """x @ weight.T + bias with a plain or a quantised weight of that name."""
+        layout = self.weights.quantized.get(weight)
+        if layout is None:
+            return self.one("linear", x, self.weight(weight, rows, columns), bias, name=name,
+                            out_dtype=out_dtype)
+        width = columns if layout.bits == 8 else -(-columns // 2)
+        groups = -(-columns // layout.group_size)
+        codes, scales, zeros = part_names(weight)
+        return self.one("quantized_linear", x, self.weight(codes, rows, width),
+                        self.weight(scales, rows, groups),
+                        self.weight(zeros, rows, groups) if layout.has_zeros else None, bias,
+                        name=name, bits=layout.bits, group_size=layout.group_size,
+                        out_dtype=out_dtype)
+
+    def needed(self, **values: Value) -> list[Value]:
+        """Of values [T, ...] in the last layer, the rows that the logits come from: what follows
+        the attention there is computed for these alone."""
+        if self.kind.head != "last" or self.kind.loop:
+            return list(values.values())
+        rows = self.graph.input("last_rows", TensorSpec(("S",), i32))
+        return [self.one("embedding", rows, v, name=f"last_rows_of_{name}")
+                for name, v in values.items()]
+
+    def finish(self, x: Value) -> None:
+        """The final norm, the logits in float32 and, if asked for, the next token."""
+        self.path = ""
+        c, g = self.config, self.graph
+        if self.kind.head == "none":  # the last layer's keys and values are all that is needed
+            g.prune()
+            return
+        name = EMBEDDING if c.tied_embeddings and HEAD not in self.weights.quantized else HEAD
+        logits = self.product(self.norm(x, "norm"), name, c.vocab_size, c.hidden_size, None,
+                              "lm_head", f32.short)
+        g.output("logits", logits)
+        if self.kind.sampling != "none":
+            self._sample(logits)
+
+    def _sample(self, logits: Value) -> None:
+        g = self.graph
+
+        def per(dtype: DType, *shape: int) -> TensorSpec:
+            return TensorSpec(("S", *shape), dtype)
+
+        if self.kind.sampling == "argmax":
+            token = self.add("argmax", logits, name="argmax")
+        else:
+            numbers = [g.input(n, per(d)) for n, d in (
+                ("temperature", f32), ("top_k", i32), ("top_p", f32), ("min_p", f32),
+                ("penalty", f32))]
+            seen = (g.input("seen", per(i8, self.config.vocab_size))
+                    if self.kind.sampling == "sample_seen" else None)
+            # the token being drawn will stand at position seq_lens
+            _, token = self.add("sample", logits, *numbers, g.input("seeds", per(i32, 2)),
+                                self.inputs["seq_lens"], seen, name="sample")
+        g.output("token", token)
+        if self.kind.loop:
+            inputs = (self.inputs[n] for n in ("block_table", "ids", "positions", "slots",
+                                               "seq_lens"))
+            self.add("advance", token, *inputs, name="advance", block_size=self.kind.block_size)

@@ -1,0 +1,70 @@
+"""Llama: Llama-2, TinyLlama, Llama-3.2 and whatever shares their block (https://arxiv.org/abs/2302.13971)."""
+
+from __future__ import annotations
+
+from core.ir.graph import Graph, Value
+from core.plan.weights import WeightStore
+from core.runtime.step import GraphKind
+from core.tensor.dtype import DType, f32
+from core.tensor.tensor import TensorSpec
+from models.architectures.config import ModelConfig, read_config
+from models.architectures.layers import Builder
+from models.json_reader import ConfigReader
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+class Llama:
+    """Decoder layers of rms_norm → attention → residual, rms_norm → SwiGLU MLP → residual."""
+
+    name = "LlamaForCausalLM"
+
+    def config(self, reader: ConfigReader) -> ModelConfig:
+        reader.require("pretraining_tp", 1)
+        return read_config(reader, self.name, self.biases(reader))
+
+    def biases(self, reader: ConfigReader) -> frozenset[str]:
+        """The projections with a bias."""
+        return frozenset((ATTENTION if reader.get("attention_bias", bool, False) else ())
+                         + (MLP if reader.get("mlp_bias", bool, False) else ()))
+
+    def build(self, config: ModelConfig, weights: WeightStore, kind: GraphKind, *,
+              activations: DType, kv_dtype: DType) -> Graph:
+        b = Builder(config, weights, activations, kind)
+        x = b.embed()
+        for layer in range(config.layers):
+            x = self.layer(b, layer, x, kv_dtype)
+        b.finish(x)
+        return b.graph
+
+    def layer(self, b: Builder, index: int, x: Value, kv_dtype: DType) -> Value:
+        """x [T, hidden] → [T, hidden]."""
+        b.path = f"layers.{index}"
+        mixed = self.attention(b, b.norm(x, "input_layernorm"), kv_dtype)
+        if index == b.config.layers - 1:
+            mixed, x = b.needed(attention=mixed, hidden=x)
+        x = b.one("add", x, b.linear(mixed, "self_attn.o_proj"), name="attention_residual")
+        h = b.norm(x, "post_attention_layernorm")
+        gate, up = b.linear(h, "mlp.gate_proj"), b.linear(h, "mlp.up_proj")
+        h = b.one("swiglu", gate, up, name="swiglu")
+        return b.one("add", x, b.linear(h, "mlp.down_proj"), name="mlp_residual")
+
+    def attention(self, b: Builder, h: Value, kv_dtype: DType) -> Value:
+        """Rotated queries and keys over the paged cache: [T, heads * head_dim]."""
+        c, g = b.config, b.graph
+        q, k, v = (g.view(b.linear(h, f"self_attn.{name}"), b.tokens, heads, c.head_dim)
+                   for name, heads in (("q_proj", c.heads), ("k_proj", c.kv_heads),
+                                       ("v_proj", c.kv_heads)))
+        q, k = (b.one("rope", z, b.inputs["positions"], b.inv_freq, name=f"rope_{n}",
+                      interleaved=c.rope.interleaved) for z, n in ((q, "q"), (k, "k")))
+        cache = g.state(f"{b.path}.kv_cache",
+                        TensorSpec((2, "NB", "BS", c.kv_heads, c.head_dim), kv_dtype))
+        scales = None if kv_dtype.is_float else g.state(
+            f"{b.path}.kv_scales", TensorSpec((2, "NB", "BS", c.kv_heads), f32))
+        cache, scales = b.add("kv_cache_write", k, v, cache, scales, b.inputs["slots"],
+                              name="kv_cache_write")
+        mixed = b.one("attention", q, cache, scales, b.inputs["block_table"],
+                      b.inputs["query_starts"], b.inputs["seq_lens"], name="attention",
+                      scale=c.head_dim**-0.5)
+        return g.view(mixed, b.tokens, c.heads * c.head_dim)

@@ -1,0 +1,18 @@
+"""Qwen2 and Qwen2.5 (https://arxiv.org/abs/2412.15115): Llama with a bias on q, k and v."""
+
+from models.architectures.config import ModelConfig
+from models.architectures.llama import Llama
+from models.json_reader import ConfigReader
+
+
+class Qwen2(Llama):
+    """States only its difference from Llama."""
+
+    name = "Qwen2ForCausalLM"
+
+    def config(self, reader: ConfigReader) -> ModelConfig:
+        reader.require("use_sliding_window", False)
+        return super().config(reader)
+
+    def biases(self, reader: ConfigReader) -> frozenset[str]:
+        return frozenset(("q_proj", "k_proj", "v_proj"))

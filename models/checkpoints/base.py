@@ -1,0 +1,135 @@
+"""Checkpoint: what a reader of any file format hands over, and how a reader is found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from core.errors import CheckpointError
+from core.plan.weights import QuantizedLayout, part_names
+from core.plugins.registry import Registry
+from core.tensor.tensor import Array
+from models.checkpoints.lazy import LazyArrays, hollow
+from models.checkpoints.llama2c.layout import Slot
+from models.json_reader import ConfigReader
+from models.tokenizers.base import Tokenizer
+
+SHIPPED = Path(__file__).parent.parent / "shipped"
+DEFAULT_MODEL = "stories-llama2"
+
+
+@dataclass
+class Checkpoint:
+    """config in Hugging Face's keys, arrays in its names, and what the files say of stopping.
+
+    quantized    matrices whose arrays are codes and scales; see core.weights.QuantizedLayout
+    interleaved  whether q and k rows are in pairs for interleaved rope, as llama2.c and Meta store
+                 them, not in halves as Hugging Face does
+    """
+
+    path: Path
+    config: ConfigReader
+    arrays: Mapping[str, Array]
+    tokenizer: Tokenizer
+    eos_ids: tuple[int, ...]
+    quantized: Mapping[str, QuantizedLayout] = field(default_factory=dict)
+    interleaved: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+class CheckpointFormat(Protocol):
+    """A file format. `recognises` looks at contents, not at names; `key` names the format where
+    contents are not enough: `key:path`. A reader with `files = False` is given what follows its
+    key, which is no path."""
+
+    name: str
+    key: str
+
+    def recognises(self, path: Path) -> bool: ...
+
+    def read(self, path: Path) -> Checkpoint:
+        """Raises CheckpointError, ConfigError or TokenizerError."""
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(p.parent.name for p in SHIPPED.glob("[!.]*/config.json"))
+
+
+def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
+    """Open a shipped model by name, else a path (`./name` where a folder has a shipped name), or
+    `format:path` for a file whose contents do not say what they are.
+
+    Raises CheckpointError saying what was looked for.
+    """
+    formats: dict[str, CheckpointFormat] = {}
+
+    def register(reader: CheckpointFormat) -> None:
+        if reader.key in formats:
+            raise CheckpointError(f"checkpoint format {reader.key!r} is registered twice")
+        formats[reader.key] = reader
+
+    registry.plugins.call_each("register_checkpoints", register=register)
+    key, _, rest = str(path_or_name).partition(":")
+    forced = key in formats and bool(rest)
+    shipped = str(path_or_name) in shipped_models()
+    path = SHIPPED / path_or_name if shipped else Path(rest if forced else path_or_name)
+    if not path.exists() and not (forced and not getattr(formats[key], "files", True)):
+        raise CheckpointError(f"no model at {str(path)!r}: expected a path, or one of the "
+                              f"shipped models {', '.join(shipped_models())}")
+    if forced:
+        return formats[key].read(path)
+    for reader in formats.values():
+        if reader.recognises(path):
+            return reader.read(path)
+    raise CheckpointError(f"{path} is in no known format; expected one of: "
+                          f"{', '.join(f.name for f in formats.values())}")
+
+
+def read_start(path: Path, count: int) -> bytes:
+    """At most `count` first bytes. Raises CheckpointError if the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+
+
+@dataclass
+class Weights:
+    """Arrays in Hugging Face's names, the layouts of quantised ones, and what was expanded."""
+
+    arrays: LazyArrays = field(default_factory=LazyArrays)
+    quantized: dict[str, QuantizedLayout] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def add_quantized(self, name: str, codes: Array, scales: Array, group: int) -> None:
+        """int8 codes [N,K] with scales [N,K/group]."""
+        names = part_names(name)
+        self.arrays.defer({names[0]: codes, names[1]: scales},
+                          lambda: (codes, _checked(name, scales)))
+        self.quantized[name] = QuantizedLayout(8, group, False)
+
+    def defer_expanded(self, slot: Slot, codes: Array, scales: Array, group: int) -> None:
+        """float32 in place of codes that no kernel takes; expanded when first read."""
+        self.arrays.defer({slot.name: hollow(slot.shape, np.dtype(np.float32))},
+                          lambda: (_expand(codes, _checked(slot.name, scales), group),))
+
+
+def _checked(name: str, scales: Array) -> Array:
+    if not np.isfinite(scales).all():
+        raise CheckpointError(f"scales of {name} are not finite numbers; the file is damaged "
+                              "or from a draft of export.py that stored all scales at the end: "
+                              "export it again")
+    return scales
+
+
+def _expand(codes: Array, scales: Array, group: int) -> Array:
+    flat = codes.reshape(-1, group) * scales.reshape(-1, 1)
+    return flat.astype(np.float32, copy=False).reshape(codes.shape)
+
+

@@ -1,0 +1,98 @@
+"""GGUF metadata in the keys of config.json, and rope factors as the scaling that made them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from core.errors import ConfigError
+from core.tensor.tensor import Array
+from models.architectures.rope import RopeConfig, inverse_frequencies
+from models.checkpoints.gguf.header import GgufHeader
+from models.checkpoints.gguf.names import ARCHITECTURES, ROPE_FACTORS
+from models.json_reader import ConfigReader
+
+
+def read_gguf_config(header: GgufHeader) -> ConfigReader:
+    """Raises ConfigError for an unknown architecture, a missing key or a rope scaling that is not
+    linear or llama3."""
+    meta = ConfigReader(header.metadata, str(header.path))
+    short = meta.get("general.architecture", str)
+    if short not in ARCHITECTURES:
+        raise ConfigError(f"{meta.where}: architecture {short!r} is not supported, expected one of "
+                          f"{', '.join(ARCHITECTURES)}")
+
+    def key(name: str) -> str:
+        return f"{short}.{name}"
+
+    if meta.get(key("expert_count"), int, 0):
+        raise ConfigError(f"{meta.where} is a mixture of experts, only dense models are supported")
+    heads, hidden = meta.size(key("attention.head_count")), meta.size(key("embedding_length"))
+    head_dim = meta.size(key("attention.key_length"), max(1, hidden // heads))
+    for name in ("attention.value_length", "rope.dimension_count"):
+        if meta.size(key(name), head_dim) != head_dim:
+            raise ConfigError(f"{meta.where}: {key(name)} is {meta.data[key(name)]}, expected the "
+                              f"head size {head_dim}")
+    theta = meta.get(key("rope.freq_base"), float, 10000.0)
+    tokens = meta.data.get("tokenizer.ggml.tokens")
+    embedding = header.tensors.get("token_embd.weight")
+    vocabulary = embedding.shape[0] if embedding else len(tokens or ())
+    return ConfigReader({
+        "architectures": [ARCHITECTURES[short]], "hidden_size": hidden,
+        "intermediate_size": meta.size(key("feed_forward_length")),
+        "num_hidden_layers": meta.size(key("block_count")), "num_attention_heads": heads,
+        "num_key_value_heads": meta.size(key("attention.head_count_kv"), heads),
+        "head_dim": head_dim, "vocab_size": vocabulary,
+        "max_position_embeddings": meta.size(key("context_length")),
+        "rms_norm_eps": meta.get(key("attention.layer_norm_rms_epsilon"), float),
+        "tie_word_embeddings": "output.weight" not in header.tensors,
+        "attention_bias": "blk.0.attn_output.bias" in header.tensors,
+        "mlp_bias": "blk.0.ffn_down.bias" in header.tensors,
+        "rope_parameters": {"rope_theta": theta, **_scaling(header, meta, short, theta, head_dim)},
+    }, meta.where)
+
+
+def _scaling(header: GgufHeader, meta: ConfigReader, short: str, theta: float, head_dim: int,
+             ) -> dict[str, Any]:
+    kind = meta.get(f"{short}.rope.scaling.type", str, "none")
+    factors = header.tensors.get(ROPE_FACTORS)
+    if factors is not None:
+        expected = factors.type.name == "F32" and factors.shape == (head_dim // 2,)
+        if not expected or not 0 < theta < math.inf:
+            raise ConfigError(f"{meta.where}: {ROPE_FACTORS} is {factors.type.name} "
+                              f"{list(factors.shape)}, expected F32 [{head_dim // 2}] with "
+                              f"a finite theta, which is {theta}")
+        return llama3_scaling(np.array(factors.raw).view(np.float32), theta, meta.where)
+    if kind == "linear":
+        return {"rope_type": "linear", "factor": meta.get(f"{short}.rope.scaling.factor", float)}
+    if kind != "none":
+        raise ConfigError(f"{meta.where}: rope scaling {kind!r} is not supported, expected none, "
+                          "linear or llama3's factors")
+    return {"rope_type": "default"}
+
+
+def llama3_scaling(factors: Array, theta: float, where: str) -> dict[str, Any]:
+    """llama3's numbers from the table that divides each frequency, float32 [d/2].
+
+    The largest factor is `factor`; Meta's models all blend between wavelengths of 1/1 and 1/4 of
+    the original context, so that only this context is left to be found: a power of two.
+    """
+    largest = float(factors.max())
+    if not (factors.min() > 0 and 1 <= largest < 1e6):
+        raise ConfigError(f"{where}: {ROPE_FACTORS} holds factors from {factors.min():g} to "
+                          f"{largest:g}, expected 1 or more; the file is damaged")
+    for power in range(6, 21):
+        rope = RopeConfig(theta, "llama3", largest, 1.0, 4.0, 1 << power)
+        if np.allclose(rope_factors(rope, 2 * factors.size), factors, rtol=1e-4):
+            return {"rope_type": "llama3", "factor": largest, "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0, "original_max_position_embeddings": 1 << power}
+    raise ConfigError(f"{where}: {ROPE_FACTORS} holds factors up to {largest:g} that are not "
+                      "llama3's; this scaling of rope is not supported")
+
+
+def rope_factors(rope: RopeConfig, head_dim: int) -> Array:
+    """float32 [d/2]: what divides each unscaled frequency."""
+    plain = inverse_frequencies(RopeConfig(rope.theta), head_dim)
+    return plain / inverse_frequencies(rope, head_dim)

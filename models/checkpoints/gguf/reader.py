@@ -1,0 +1,131 @@
+"""GGUF files, read: weights stay mapped or quantised, the tokenizer and config come from metadata.
+
+llama.cpp's converter stores q and k of "llama" in pairs, of "qwen2" in halves; so they stay here.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from core.errors import CheckpointError
+from core.ops.expand import expand
+from core.plan.weights import part_names
+from core.tensor.tensor import Array
+from models.checkpoints.base import Checkpoint, Weights, read_start
+from models.checkpoints.gguf.blocks import block_layout, unpack_blocks
+from models.checkpoints.gguf.config import read_gguf_config
+from models.checkpoints.gguf.header import GgufHeader, TensorInfo, read_header
+from models.checkpoints.gguf.names import ROPE_FACTORS, to_huggingface
+from models.checkpoints.gguf.tokenizer import read_gguf_tokenizer
+from models.checkpoints.gguf.types import MAGIC
+from models.checkpoints.lazy import hollow
+from models.checkpoints.llama2c.layout import EMBEDDING, HEAD
+
+_FLOATS = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16),
+           "BF16": np.dtype(ml_dtypes.bfloat16)}
+_STOPS = ("eos_token_id", "eot_token_id", "eom_token_id")
+
+
+class GgufFile:
+    """F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K and Q6_K, of architectures llama and qwen2."""
+
+    name, key = "GGUF file", "gguf"
+
+    def recognises(self, path: Path) -> bool:
+        return path.is_file() and read_start(path, 4) == MAGIC
+
+    def read(self, path: Path) -> Checkpoint:
+        """Raises CheckpointError, ConfigError, TokenizerError."""
+        header = read_header(path)
+        parts = header.metadata.get("split.count", 1)
+        if parts not in (0, 1):
+            raise CheckpointError(f"{path} is one of {parts} parts of a model, expected a whole one"
+                                  "; join them with: llama-gguf-split --merge FIRST OUT")
+        config = read_gguf_config(header)
+        weights = _read_weights(header, tied=config.data["tie_word_embeddings"])
+        tokenizer = read_gguf_tokenizer(header)
+        stops = [header.metadata.get(f"tokenizer.ggml.{name}") for name in _STOPS]
+        return Checkpoint(path, config, weights.arrays, tokenizer,
+                          tuple(dict.fromkeys(i for i in stops if type(i) is int)),
+                          weights.quantized,
+                          header.metadata["general.architecture"] == "llama", weights.notes)
+
+
+def _read_weights(header: GgufHeader, tied: bool) -> Weights:
+    weights = Weights()
+    kept: dict[str, int] = {}
+    for tensor in header.tensors.values():
+        if tensor.name == ROPE_FACTORS:  # read_gguf_config made it part of the configuration
+            continue
+        name = to_huggingface(tensor.name)
+        if tensor.type.name in _FLOATS:
+            weights.arrays[name] = _floats(tensor)
+        elif name.endswith("_proj.weight") or name in (EMBEDDING, HEAD):
+            _add_blocks(weights, name, tensor, tied)
+            kept[tensor.type.name] = kept.get(tensor.type.name, 0) + 1
+        else:
+            raise CheckpointError(f"{header.path}: tensor {tensor.name} is {tensor.type.name}, "
+                                  "expected F32, F16 or BF16 for norms and biases")
+    for name in [n for n in weights.arrays if n.endswith(".bias")]:
+        _match_bias(weights, name)
+    if kept:
+        weights.notes.append("kept quantised: " + ", ".join(f"{n} {kind}" for kind, n
+                                                            in kept.items()))
+    return weights
+
+
+def _floats(tensor: TensorInfo) -> Array:
+    """A view of the map, or a copy where the file is not aligned."""
+    dtype = _FLOATS[tensor.type.name]
+    raw = np.array(tensor.raw) if tensor.raw.ctypes.data % dtype.itemsize else tensor.raw
+    values: Array = raw.view(dtype)
+    return values.reshape(tensor.shape)
+
+
+def _match_bias(weights: Weights, name: str) -> None:
+    """Give a bias the dtype of its matrix, as the linear op takes them. GGUF stores biases in F32;
+    those of 16-bit models are rounded already. Where one is not, the matrix is widened instead."""
+    matrix = name.removesuffix("bias") + "weight"
+    bias, weight = weights.arrays[name], weights.arrays.get(matrix)
+    if weight is None or weight.dtype == bias.dtype:
+        return
+    same = bias.astype(weight.dtype)
+    if np.array_equal(same.astype(np.float32), bias.astype(np.float32)):
+        weights.arrays[name] = same
+        return
+    weights.arrays[matrix] = weight.astype(np.float32)
+    weights.arrays[name] = bias.astype(np.float32)
+    weights.notes.append(f"{matrix} was widened to f32: its bias is not exact in {weight.dtype}")
+
+
+def _add_blocks(weights: Weights, name: str, tensor: TensorInfo, tied: bool) -> None:
+    if len(tensor.shape) != 2:
+        raise CheckpointError(f"tensor {tensor.name} is {tensor.type.name} {list(tensor.shape)}, "
+                              "expected a matrix")
+    rows, columns = tensor.shape
+    unpack = partial(unpack_blocks, tensor.raw, tensor.type.name, (rows, columns))
+    if name == EMBEDDING:
+        weights.arrays.defer({name: hollow((rows, columns), np.dtype(np.float32))},
+                             lambda: (expand(unpack(), columns),))
+        weights.notes.append(f"{name} is {tensor.type.name} in the file and was expanded to f32: "
+                             "look-ups have no quantised kernel")
+        if not tied:
+            return
+        name = HEAD
+    layout = block_layout(tensor.type.name)
+    groups = hollow((rows, columns // layout.group_size), np.dtype(np.float32))
+    codes = (hollow((rows, columns), np.dtype(np.int8)) if layout.bits == 8 else
+             hollow((rows, columns // 2), np.dtype(np.uint8)))
+    parts = dict(zip(part_names(name), (codes, groups, groups), strict=True))
+    if not layout.has_zeros:
+        del parts[part_names(name)[2]]
+
+    def unpacked() -> list[Array]:
+        q = unpack()
+        return [a for a in (q.codes, q.scales, q.zeros) if a is not None]
+    weights.arrays.defer(parts, unpacked)
+    weights.quantized[name] = layout

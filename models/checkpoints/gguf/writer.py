@@ -1,0 +1,146 @@
+"""Writing GGUF with the `gguf` package: F32, F16, BF16, Q8_0 or Q4_0, with tokenizer and template.
+
+Norms and biases are F32 as llama.cpp expects; a matrix whose rows are no multiple of 32 stays F16
+where integers were asked for, as in llama-quantize. Matrices that `--keep` names keep their dtype.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.errors import ConfigError, OptionError
+from core.plan.weights import Progress
+from core.tensor.dtype import as_dtype
+from core.tensor.tensor import Array
+from models.checkpoints.base import Checkpoint
+from models.checkpoints.gguf.config import rope_factors
+from models.checkpoints.gguf.names import ARCHITECTURES, ROPE_FACTORS, to_gguf
+from models.checkpoints.quantization import Quantization
+from models.checkpoints.source import Source
+from models.tokenizers.build import vocabulary_of
+from models.tokenizers.vocabulary import TokenType
+
+TYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}
+
+
+def load_gguf() -> Any:  # noqa: ANN401 - a module
+    """The package. Raises OptionError with the line that installs it."""
+    try:
+        return importlib.import_module("gguf")
+    except ImportError:
+        raise OptionError("writing GGUF needs the package `gguf`: pip install 'kernelyard[gguf]' "
+                          "(or pip install gguf)") from None
+
+
+def write_gguf(source: Source, path: Path, kind: str, progress: Progress,
+               quantization: Quantization | None = None) -> None:
+    """kind: a key of TYPES; for int8 and int4, `quantization` may say which matrices.
+
+    Raises ConfigError for an architecture that GGUF names differently, TokenizerError for a
+    tokenizer that it cannot hold."""
+    gguf = load_gguf()
+    shorts = {hf: short for short, hf in ARCHITECTURES.items()}
+    if source.config.architecture not in shorts:
+        raise ConfigError(f"{source.config.architecture} has no GGUF architecture here, expected "
+                          f"one of {', '.join(shorts)}")
+    short = shorts[source.config.architecture]
+    writer = gguf.GGUFWriter(path, short)
+    _add_config(writer, gguf, source)
+    _add_tokenizer(writer, source.checkpoint, source.config.vocab_size)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{TYPES[kind]}" if kind != "f32" else
+                                            "ALL_F32"])
+    pairs = short == "llama"
+    chosen = gguf_matrices(source, quantization)
+    plan: list[tuple[str, Any, int]] = []
+    if source.config.rope.type == "llama3":
+        factors = rope_factors(source.config.rope, source.config.head_dim)
+        writer.add_tensor_info(ROPE_FACTORS, factors.shape, factors.dtype, factors.nbytes)
+    for name in source.names:
+        rows, *columns = source.shape(name)
+        stored = _stored(source, name, kind if name in chosen else None, gguf)
+        sample = _encode(np.zeros((1, *columns), np.float32), stored, gguf)
+        shape, nbytes = (rows, *sample.shape[1:]), sample.nbytes * rows
+        writer.add_tensor_info(to_gguf(name), shape, sample.dtype, nbytes, raw_dtype=stored)
+        plan.append((name, stored, nbytes))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    if source.config.rope.type == "llama3":
+        writer.write_tensor_data(factors)
+    total, done = sum(nbytes for *_, nbytes in plan), 0
+    for name, stored, nbytes in plan:
+        writer.write_tensor_data(_encode(source.array(name, pairs=pairs), stored, gguf))
+        done += nbytes
+        progress(f"writing {path.name}", done, total)
+    writer.close()
+
+
+def gguf_matrices(source: Source, quantization: Quantization | None) -> list[str]:
+    """Those written in the type asked for: every matrix, the embedding too, or those chosen."""
+    names = [n for n in source.names if len(source.shape(n)) > 1]
+    return names if quantization is None else quantization.choose(names)
+
+
+def _stored(source: Source, name: str, kind: str | None, gguf: Any) -> Any:  # noqa: ANN401 - a GGMLQuantizationType
+    types, shape = gguf.GGMLQuantizationType, source.shape(name)
+    if len(shape) == 1:
+        return types.F32
+    if kind is None:
+        return types[TYPES[as_dtype(source.dtype(name)).short]]
+    if kind in ("int8", "int4") and shape[-1] % 32:
+        return types.F16
+    return types[TYPES[kind]]
+
+
+def _encode(array: Array, stored: Any, gguf: Any) -> Array:  # noqa: ANN401 - as above
+    encoded: Array = gguf.quants.quantize(np.ascontiguousarray(array, np.float32), stored)
+    return encoded
+
+
+def _add_config(writer: Any, gguf: Any, source: Source) -> None:  # noqa: ANN401 - gguf's classes
+    c = source.config
+    writer.add_name(source.checkpoint.path.stem)
+    writer.add_context_length(c.max_positions)
+    writer.add_embedding_length(c.hidden_size)
+    writer.add_block_count(c.layers)
+    writer.add_feed_forward_length(c.intermediate_size)
+    writer.add_head_count(c.heads)
+    writer.add_head_count_kv(c.kv_heads)
+    writer.add_key_length(c.head_dim)
+    writer.add_value_length(c.head_dim)
+    writer.add_rope_dimension_count(c.head_dim)
+    writer.add_layer_norm_rms_eps(c.norm_eps)
+    writer.add_rope_freq_base(c.rope.theta)
+    writer.add_vocab_size(c.vocab_size)
+    if c.rope.type == "linear":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(c.rope.factor)
+
+
+def _add_tokenizer(writer: Any, checkpoint: Checkpoint, size: int) -> None:  # noqa: ANN401
+    v = vocabulary_of(checkpoint.tokenizer, str(checkpoint.path))
+    v.check(str(checkpoint.path))
+    padding = range(len(v.tokens), size)  # models round their vocabulary up
+    writer.add_tokenizer_model("gpt2" if v.bpe else "llama")
+    writer.add_tokenizer_pre(v.pre if v.bpe else "default")
+    writer.add_token_list([*v.tokens, *(f"[PAD{i}]" for i in padding)])
+    writer.add_token_types([*v.types, *(int(TokenType.UNUSED) for _ in padding)])
+    if v.bpe:
+        writer.add_token_merges([f"{a} {b}" for a, b in v.merges])
+    else:
+        writer.add_token_scores([*v.scores, *(-1e4 for _ in padding)])
+        writer.add_add_space_prefix(v.add_space_prefix)
+    stop = checkpoint.eos_ids[0] if checkpoint.eos_ids else v.eos_id
+    for add, value in ((writer.add_bos_token_id, v.bos_id), (writer.add_eos_token_id, stop),
+                       (writer.add_unk_token_id, v.unk_id)):
+        if value is not None:
+            add(value)
+    for value in checkpoint.eos_ids[1:2]:
+        writer.add_eot_token_id(value)
+    writer.add_add_bos_token(v.add_bos)
+    if v.template:
+        writer.add_chat_template(v.template)

@@ -1,0 +1,74 @@
+"""Reading slots: float32 as memory maps, Q8_0 as int8 codes and scales by group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.errors import CheckpointError
+from core.tensor.tensor import Array
+from models.checkpoints.base import Weights
+from models.checkpoints.llama2c.layout import (
+    EMBEDDING,
+    FREQUENCIES,
+    HEAD,
+    Dimensions,
+    Slot,
+    check_group,
+    total_bytes,
+)
+
+
+def read_slots(path: Path, start: int, slots: Sequence[Slot], d: Dimensions, group: int = 1,
+               ) -> Weights:
+    """Map the slots that begin at byte `start`. Raises CheckpointError unless the file ends where
+    they end: a file of another size has another layout or is damaged."""
+    check_group(slots, group, str(path))
+    size, needed = path.stat().st_size, start + total_bytes(slots, group)
+    if size != needed:
+        state = "is truncated" if size < needed else "has another layout or is damaged"
+        raise CheckpointError(f"{path}: the header describes {needed} bytes, the file has {size}; "
+                              f"it {state}: fetch it again")
+    data: Any = np.memmap(path, np.uint8, "r")
+    weights, at = Weights(), start
+    for slot in slots:
+        raw = data[at:at + slot.nbytes(group)]
+        at += slot.nbytes(group)
+        if slot.name == FREQUENCIES:
+            continue
+        if slot.quantized:
+            _add_quantized(weights, slot, raw, d, group)
+        else:
+            weights.arrays[slot.name] = _float32(raw).reshape(slot.shape)
+    return weights
+
+
+def _add_quantized(weights: Weights, slot: Slot, raw: Array, d: Dimensions, group: int) -> None:
+    rows, columns = slot.shape
+    codes = raw[:rows * columns].view(np.int8).reshape(slot.shape)
+    scales = _float32(raw[rows * columns:])
+    whole = columns % group == 0  # else groups run over the ends of rows
+    if slot.name == EMBEDDING:
+        weights.defer_expanded(slot, codes, scales, group)
+        weights.notes.append(f"{slot.name} is int8 in the file and was expanded to f32: look-ups "
+                             "have no quantised kernel")
+        if d.tied and whole:
+            weights.add_quantized(HEAD, codes, scales.reshape(rows, -1), group)
+    elif whole:
+        weights.add_quantized(slot.name, codes, scales.reshape(rows, -1), group)
+    else:
+        weights.defer_expanded(slot, codes, scales, group)
+        weights.notes.append(f"{slot.name} was expanded to f32: its groups of {group} run over the "
+                             f"ends of its rows of {columns}")
+
+
+
+
+
+
+def _float32(raw: Array) -> Array:
+    """A view, or a copy where odd group sizes left the data unaligned."""
+    return (np.array(raw) if raw.ctypes.data % 4 else raw).view(np.float32)

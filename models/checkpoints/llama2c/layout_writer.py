@@ -1,0 +1,64 @@
+"""Writing slots: float32, or Q8_0 codes followed by the scales of their groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from core.errors import ConfigError
+from core.ops.quantize import quantize
+from core.plan.weights import Progress
+from models.architectures.rope import inverse_frequencies
+from models.checkpoints.llama2c.layout import FREQUENCIES, Slot, total_bytes
+from models.checkpoints.source import Source
+
+LARGEST_GROUP = 64
+
+
+def write_slots(path: Path, header: bytes, slots: Sequence[Slot], source: Source, *, pairs: bool,
+                group: int = 1, progress: Progress) -> None:
+    """Header and slots into a new file. Raises CheckpointError for a missing tensor."""
+    total, done = total_bytes(slots, group), 0
+    with path.open("xb") as file:
+        file.write(header)
+        for slot in slots:
+            if slot.name == FREQUENCIES:
+                _write_frequencies(file, slot, source)
+            else:
+                _write(file, slot, source, pairs, group)
+            done += slot.nbytes(group)
+            progress(f"writing {path.name}", done, total)
+
+
+def row_group(slots: Sequence[Slot]) -> int:
+    """The largest power of two, at most 64, that divides every quantised row; llama2.c halves its
+    64 in the same way. Raises ConfigError below 4, where scales would outweigh codes."""
+    group = LARGEST_GROUP
+    while group >= 4:
+        if all(s.shape[-1] % group == 0 for s in slots if s.quantized):
+            return group
+        group //= 2
+    raise ConfigError("no group size of 4 to 64 divides the rows of every matrix; this model "
+                      "cannot be written as int8 in this format: export float32, or to gguf")
+
+
+def _write(file: BinaryIO, slot: Slot, source: Source, pairs: bool, group: int) -> None:
+    array = source.array(slot.name, pairs=pairs)
+    if not slot.quantized:
+        file.write(np.ascontiguousarray(array, np.float32).data)
+        return
+    q = quantize(array, 8, group)
+    file.write(np.ascontiguousarray(q.codes).data)
+    file.write(np.ascontiguousarray(q.scales).data)
+
+
+def _write_frequencies(file: BinaryIO, slot: Slot, source: Source) -> None:
+    """cos and sin of every position: skipped by today's programs, read by llama2.c's first ones."""
+    _, positions, half = slot.shape
+    angles = np.outer(np.arange(positions, dtype=np.float32),
+                      inverse_frequencies(source.config.rope, half * 2))
+    file.write(np.cos(angles).astype(np.float32).data)
+    file.write(np.sin(angles).astype(np.float32).data)

@@ -1,0 +1,127 @@
+"""Published model shapes with random weights: speed depends on shapes, not on what weights say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.errors import OptionError
+from core.tensor.dtype import as_dtype
+from core.tensor.tensor import Array
+from models.checkpoints.base import Checkpoint
+from models.checkpoints.lazy import hollow
+from models.json_reader import ConfigReader
+from models.tokenizers.chat_template import ChatTemplate
+
+_LLAMA3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+           "original_max_position_embeddings": 8192}
+
+
+def _shape(architecture: str, vocab: int, hidden: int, inner: int, layers: int, heads: int,
+           kv_heads: int, positions: int, theta: float, **more: Any) -> dict[str, Any]:  # noqa: ANN401
+    return {"architectures": [architecture], "vocab_size": vocab, "hidden_size": hidden,
+            "intermediate_size": inner, "num_hidden_layers": layers, "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads, "max_position_embeddings": positions,
+            "rope_theta": theta, "rms_norm_eps": 1e-5, "eos_token_id": [], **more}
+
+
+#: The published config.json files' numbers.
+SHAPES: dict[str, dict[str, Any]] = {
+    "tinyllama-1.1b": _shape("LlamaForCausalLM", 32000, 2048, 5632, 22, 32, 4, 2048, 1e4),
+    "llama3.2-1b": _shape("LlamaForCausalLM", 128256, 2048, 8192, 16, 32, 8, 131072, 5e5,
+                          rope_scaling=_LLAMA3, tie_word_embeddings=True, head_dim=64),
+    "qwen2.5-0.5b": _shape("Qwen2ForCausalLM", 151936, 896, 4864, 24, 14, 2, 32768, 1e6,
+                           rms_norm_eps=1e-6, tie_word_embeddings=True),
+    "llama2-7b": _shape("LlamaForCausalLM", 32000, 4096, 11008, 32, 32, 32, 4096, 1e4),
+}
+
+
+@dataclass
+class NoTokenizer:
+    """Stands in where only token ids are used."""
+
+    size: int = 0
+    bos_id: int | None = None
+    eos_id: int | None = None
+    template: ChatTemplate | None = None
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        raise OptionError("a random-weight model has no tokenizer: give token ids")
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return ""
+
+
+def random_checkpoint(shape: str, stored: str, *, layers: int | None = None,
+                      seed: int = 0) -> Checkpoint:
+    """A model of a published shape in the dtype `stored`, of its own or fewer `layers`.
+
+    Matrices are slices of one block of N(0, 1) numbers, scaled by 1/sqrt(columns); norms are ones.
+    Raises OptionError for an unknown shape.
+    """
+    config = _config(shape, layers)
+    block = np.random.default_rng(seed).standard_normal(1 << 24, np.float32)
+    dtype = as_dtype(stored).numpy
+
+    @cache
+    def scaled(columns: int) -> Array:
+        return (block / np.float32(math.sqrt(columns))).astype(dtype)
+
+    def matrix(rows: int, columns: int, offset: int) -> Array:
+        values, filled = np.empty(rows * columns, dtype), 0
+        source, start = scaled(columns), -offset % block.size
+        while filled < values.size:  # the block, again and again from `start`
+            part = source[start:start + values.size - filled]
+            values[filled:filled + part.size] = part
+            filled, start = filled + part.size, 0
+        return values.reshape(rows, columns)
+
+    arrays = {}
+    for i, (name, sizes) in enumerate(_tensors(config).items()):
+        arrays[name] = (matrix(*sizes, 7919 * i) if len(sizes) == 2  # 7919: an odd prime's steps
+                        else np.ones(sizes, dtype) if name.endswith("norm.weight")
+                        else block[:sizes[0]].astype(dtype))
+    return Checkpoint(Path(shape), ConfigReader(config, shape), arrays, NoTokenizer(), ())
+
+
+def hollow_checkpoint(shape: str, stored: str, *, layers: int | None = None) -> Checkpoint:
+    """The same shapes and dtypes, without memory: for planning. Raises OptionError likewise."""
+    config = _config(shape, layers)
+    arrays = {name: hollow(sizes, as_dtype(stored).numpy)
+              for name, sizes in _tensors(config).items()}
+    return Checkpoint(Path(shape), ConfigReader(config, shape), arrays, NoTokenizer(), ())
+
+
+def _config(shape: str, layers: int | None) -> dict[str, Any]:
+    if shape not in SHAPES:
+        raise OptionError(f"unknown shape {shape!r}, expected one of {', '.join(SHAPES)}")
+    return {**SHAPES[shape], **({} if layers is None else {"num_hidden_layers": layers})}
+
+
+def _tensors(c: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes in Hugging Face's layout."""
+    hidden, inner, vocab = c["hidden_size"], c["intermediate_size"], c["vocab_size"]
+    size = c.get("head_dim") or hidden // c["num_attention_heads"]
+    q, kv = size * c["num_attention_heads"], size * c["num_key_value_heads"]
+    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocab, hidden),
+                                         "model.norm.weight": (hidden,)}
+    if not c.get("tie_word_embeddings"):
+        found["lm_head.weight"] = (vocab, hidden)
+    for i in range(c["num_hidden_layers"]):
+        at, mlp = f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
+        found |= {f"{at}.q_proj.weight": (q, hidden), f"{at}.k_proj.weight": (kv, hidden),
+                  f"{at}.v_proj.weight": (kv, hidden), f"{at}.o_proj.weight": (hidden, q),
+                  f"{mlp}.gate_proj.weight": (inner, hidden), f"{mlp}.up_proj.weight":
+                  (inner, hidden), f"{mlp}.down_proj.weight": (hidden, inner),
+                  f"model.layers.{i}.input_layernorm.weight": (hidden,),
+                  f"model.layers.{i}.post_attention_layernorm.weight": (hidden,)}
+        if c["architectures"] == ["Qwen2ForCausalLM"]:
+            found |= {f"{at}.q_proj.bias": (q,), f"{at}.k_proj.bias": (kv,),
+                      f"{at}.v_proj.bias": (kv,)}
+    return found

@@ -1,0 +1,56 @@
+"""An interactive conversation, by the model's own chat template."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from core.errors import OptionError
+from models.engine.generate import Generation
+from models.engine.model import Model, checked_text
+from models.tokenizers.chat_template import ChatTemplate, Message
+
+HELP = ("type a message; /reset forgets the conversation, /exit or Ctrl-D ends it, "
+        "Ctrl-C stops a reply")
+
+
+def chat(model: Model, sampling: dict[str, Any], started: Callable[[], None]) -> None:
+    """Read messages from standard input until it ends; `started` is called once the model is known
+    to chat. Raises OptionError without a template."""
+    template = model.tokenizer.template
+    if template is None:
+        raise OptionError(f"{model.path} has no chat template (chat_template in "
+                          "tokenizer_config.json): it is a base model; use --prompt")
+    started()
+    messages: list[Message] = []
+    print(HELP, file=sys.stderr)
+    while True:
+        try:
+            text = input("> " if sys.stdin.isatty() else "").strip()
+        except (EOFError, KeyboardInterrupt):
+            print(file=sys.stderr)
+            return
+        if text == "/exit":
+            return
+        if text == "/reset":
+            messages.clear()
+        elif text:
+            messages.append({"role": "user", "content": checked_text(text)})
+            generation = _reply(model, template, messages, sampling)
+            generation.stream(lambda piece: print(piece, end="", flush=True))
+            print()
+            if generation.finish_reason == "length":
+                print("(cut: --max-new-tokens or the context was reached)", file=sys.stderr)
+            messages.append({"role": "assistant", "content": generation.text})
+
+
+def _reply(model: Model, template: ChatTemplate, messages: list[Message],
+           sampling: dict[str, Any]) -> Generation:
+    """Start the reply. While the conversation fills the context, its oldest turn is forgotten."""
+    while True:
+        ids = model.tokenizer.encode(template.render(messages), special=True)
+        if len(ids) < model.session.max_context or len(messages) < 3:
+            return model.generate(ids, reuse=True, **sampling)
+        print("(the context is full: the oldest turn is forgotten)", file=sys.stderr)
+        del messages[:2]

@@ -1,0 +1,186 @@
+"""What the command line shows beside the text: backends, ledger, checks, speed, progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+from rich.text import Text
+
+from core.ir.dot import to_dot
+from core.plugins.registry import Registry
+from core.verify.crosscheck import CrossCheck
+from models.engine.generate import Generation
+from models.engine.memory import megabytes
+from models.engine.model import Model
+
+_MIN_BYTES = 64 << 20  # loads below this are over before a bar can be read
+
+
+def open_console(*, stderr: bool = False) -> Console:
+    """Wide where the output is a file or a pipe: a table cut to 80 columns says too little."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=200)
+
+
+class Loading:
+    """A progress bar on standard error, shown once a slow part of loading begins."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
+                             TransferSpeedColumn(), console=open_console(stderr=True),
+                             transient=True)
+        self._tasks: dict[str, Any] = {}
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """The callback that models.load takes."""
+        if total < _MIN_BYTES:
+            return
+        if what not in self._tasks:
+            self._bar.start()
+            self._tasks[what] = self._bar.add_task(what, total=total)
+        self._bar.update(self._tasks[what], completed=done)
+
+    def stop(self) -> None:
+        if self._tasks:
+            self._bar.stop()
+
+    def __enter__(self) -> Loading:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.stop()
+
+
+def backends(registry: Registry) -> None:
+    """--list-backends: every backend with its state, then the plugins that could not be loaded."""
+    console = open_console()
+    table = Table("backend", "device", "state", "from")
+    for name in sorted(registry.specs):
+        reason = registry.unavailable(name)
+        state = Text(f"available: {described(registry, name)}" if reason is None
+                     else "unavailable", style="green" if reason is None else "red")
+        table.add_row(name, registry.specs[name].device, state,
+                      registry.plugins.distributions.get(name, "?"))
+    console.print(table)
+    for name in sorted(registry.specs):  # in full, so that the fix can be copied
+        if (reason := registry.unavailable(name)) is not None:
+            console.print(reason, style="red", markup=False, soft_wrap=True)
+    for broken in registry.plugins.broken:
+        console.print(f"broken plugin {broken}", style="red", markup=False, soft_wrap=True)
+
+
+def described(registry: Registry, name: str) -> str:
+    """An opened backend's own line."""
+    try:
+        return registry.backend(name).describe()
+    except Exception as error:  # a backend's own text must not take the list down
+        return f"describe() failed with {type(error).__name__}: {error}"
+
+
+def broken_plugins(registry: Registry) -> None:
+    """One line on standard error for each plugin that was left out."""
+    for broken in registry.plugins.broken:
+        open_console(stderr=True).print(f"broken plugin {broken}", style="red", markup=False,
+                                        soft_wrap=True)
+
+
+def explain(model: Model, form: str) -> None:
+    """--explain, on standard error: the ledger as a table or JSON, or the decode step's graph."""
+    decode = model.session.decoder
+    texts = {"json": lambda: json.dumps(model.ledger.to_json(), indent=1),
+             "graph": lambda: str(decode.graph), "dot": lambda: to_dot(decode.graph)}
+    if form in texts:
+        print(texts[form](), file=sys.stderr)
+        return
+    table = Table("op", "phase", "tokens", "kernel", "nodes", "first node", "refused",
+                  title=f"ledger {model.ledger.hash}")
+    for row in model.ledger.summary():
+        refused = "\n".join([*row["refused"], *([row["note"]] if row["note"] else [])])
+        table.add_row(row["op"], row["phase"], str(row["tokens"]), row["kernel"], str(row["nodes"]),
+                      row["first"], refused)
+    console = open_console(stderr=True)
+    console.print(table)
+    peak, total = decode.activation_bytes
+    console.print(f"decode activations: {peak:,} bytes by reuse, {total:,} as separate buffers; "
+                  f"{kv_cache(model)}", highlight=False)
+
+
+def kv_cache(model: Model) -> str:
+    """The KV cache's memory in words."""
+    session = model.session
+    return (f"KV cache: {session.kv_bytes:,} bytes, {session.kv_dtype} for "
+            f"{session.max_context:,} tokens")
+
+
+def started(model: Model) -> None:
+    """One line before the text: what was loaded, and the memory that it took."""
+    open_console(stderr=True).print(
+        f"{model.path.name} on {', '.join(model.session.selector.backends)}: weights "
+        f"{megabytes(model.session.weights.nbytes)} in {model.session.weights.described()}, "
+        f"{kv_cache(model)}", style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+def checked(check: CrossCheck) -> None:
+    """--check: one row for each op, kernel and opinion."""
+    table = Table("op", "kernel", "against", "calls", "wrong", "worst NMSE", "worst element",
+                  "budget used", "worst node", title="cross-check")
+    for r in check.rows:
+        numbers = ("-", "-", "-") if r.worst is None else (
+            f"{r.worst.nmse:.1e}", f"{r.worst.max_rel:.1e}", f"{r.worst.used:.2f}")
+        who = f"{r.against} (the same kernel)" if r.itself else r.against
+        table.add_row(r.op, r.kernel, who, str(r.calls), str(r.wrong), *numbers,
+                      r.skipped or r.worst_node, style="red" if r.wrong else None)
+    console = open_console(stderr=True)
+    console.print(table)
+    for r in check.rows:
+        if r.wrong and r.worst is not None:
+            console.print(f"{r.worst_node}: {r.worst}", style="red", markup=False)
+            console.print(f"  {', '.join(f'{k} ({op})' for op, k in r.faults)} is wrong by the "
+                          f"definition; vote: {r.vote}", style="red", markup=False, soft_wrap=True)
+
+
+def verdict(check: CrossCheck | None) -> str:
+    """What is known of the correctness of the run that was timed."""
+    if check is None:
+        return "not checked (--check reference)"
+    ops = {r.op for r in check.rows}
+    skipped = sorted({f"{r.op} by {r.against}" for r in check.rows if r.skipped})
+    compared = len({r.op for r in check.rows if r.calls})
+    word = "agrees with" if check.ok else "DISAGREES with"
+    said = f"{word} {', '.join(check.against)} on {compared} of {len(ops)} ops"
+    return f"{said}; not compared: {', '.join(skipped)}" if skipped else said
+
+
+def speed(model: Model, generation: Generation, check: CrossCheck | None) -> None:
+    """One line: times, the ledger's hash, and the verdict without which a speed means nothing."""
+    s = generation.stats.to_json()
+    open_console(stderr=True).print(
+        f"{generation.finish_reason}: prefill {s['prompt_tokens']} tokens in "
+        f"{s['prefill_s'] * 1e3:.0f} ms, decode {s['new_tokens']} tokens at "
+        f"{s['decode_tokens_per_s']:.0f} tokens/s; ledger {model.ledger.hash}; {verdict(check)}",
+        style="dim", markup=False, highlight=False, soft_wrap=True)
+
+
+
+
+def as_json(model: Model, generation: Generation, check: CrossCheck | None, *,
+            ledger: bool = False) -> dict[str, Any]:
+    """The object that --json prints; with --explain it holds the whole ledger too."""
+    found: dict[str, Any] = {
+        "prompt_tokens": generation.prompt_ids, "tokens": generation.tokens,
+        "text": generation.text, "finish_reason": generation.finish_reason,
+        "stats": {**generation.stats.to_json(), "ledger": model.ledger.hash,
+                  "backends": list(model.session.selector.backends),
+                  "correctness": verdict(check), "kv_cache_bytes": model.session.kv_bytes,
+                  "kv_dtype": model.session.kv_dtype.short,
+                  "max_context": model.session.max_context}}
+    if check is not None:
+        found["check"] = {"ok": check.ok, "rows": [r.to_json() for r in check.rows]}
+    return {**found, "ledger": model.ledger.to_json()} if ledger else found

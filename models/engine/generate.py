@@ -1,0 +1,121 @@
+"""The generation loop: prefill, decode, stop, and account for the time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from core.errors import LifetimeError
+from core.runtime.session import Session
+from core.runtime.step import Sampling
+from models.tokenizers.base import Tokenizer
+from models.tokenizers.streaming import IncrementalDecoder, StopStrings
+
+
+@dataclass
+class Stats:
+    """Times in seconds. The prefill ends with the first token; decode makes the others."""
+
+    prompt_tokens: int = 0
+    new_tokens: int = 0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        decoded = max(0, self.new_tokens - 1)
+        prefill_rate = self.prompt_tokens / self.prefill_s if self.prefill_s else 0
+        decode_rate = decoded / self.decode_s if self.decode_s else 0
+        return {**asdict(self), "prefill_tokens_per_s": prefill_rate,
+                "decode_tokens_per_s": decode_rate}
+
+
+@dataclass
+class Generation:
+    """A running generation: iterate over it for pieces of text; the fields fill as it goes.
+
+    finish_reason is `stop` (a stop id or string), `length` (max_new_tokens or a full context),
+    `interrupted` (Ctrl-C) or, before the end, empty. `tokens` includes a final stop id.
+    """
+
+    session: Session
+    tokenizer: Tokenizer
+    prompt_ids: list[int]
+    max_new_tokens: int
+    sampling: Sampling
+    stop_ids: frozenset[int]
+    stop: Sequence[str] = ()
+    reuse: bool = False
+    tokens: list[int] = field(default_factory=list)
+    text: str = ""
+    finish_reason: str = ""
+    stats: Stats = field(default_factory=Stats)
+    _started: bool = False
+
+    def __iter__(self) -> Iterator[str]:
+        decoder = IncrementalDecoder(self.tokenizer.decode, self.prompt_ids)
+        stops = StopStrings(self.stop)
+        try:
+            for token in self._tokens():
+                piece = "" if token in self.stop_ids else stops.push(decoder.push(token))
+                self.text += piece
+                if piece:
+                    yield piece
+                if stops.hit:
+                    self.finish_reason = "stop"
+                    break
+        except KeyboardInterrupt:
+            self.finish_reason = "interrupted"
+        rest = "" if stops.hit else stops.push(decoder.flush()) + stops.flush()
+        self.text += rest
+        if rest:
+            yield rest
+
+    def stream(self, show: Callable[[str], object]) -> Generation:
+        """Generate to the end, or to Ctrl-C, handing each piece to `show`."""
+        try:
+            for piece in self:
+                show(piece)
+        except KeyboardInterrupt:  # it came while a piece was being shown
+            self.finish_reason = "interrupted"
+        return self
+
+    def run(self) -> Generation:
+        """Generate to the end, or to Ctrl-C, without streaming."""
+        return self.stream(lambda piece: None)
+
+    def _shared_prefix(self) -> int:
+        """Tokens of the prompt that the KV cache holds; at least one is left to compute."""
+        pairs = zip(self.session.ids, self.prompt_ids[:-1], strict=False)
+        return next((i for i, (a, b) in enumerate(pairs) if a != b),
+                    min(self.session.length, len(self.prompt_ids) - 1))
+
+    def _tokens(self) -> Iterator[int]:
+        session, stats = self.session, self.stats
+        if self._started:
+            raise LifetimeError("this generation has been run; call generate again")
+        self._started = True
+        session.truncate(self._shared_prefix() if self.reuse else 0)
+        session.sample_with(self.sampling, self.prompt_ids)
+        stats.prompt_tokens = len(self.prompt_ids) - session.length
+        start = time.perf_counter()
+        session.prefill(self.prompt_ids[session.length:])
+        token, turn = session.token, session.turn
+        stats.prefill_s = time.perf_counter() - start
+        while True:
+            self.tokens.append(token)
+            stats.new_tokens = len(self.tokens)
+            if token in self.stop_ids:
+                self.finish_reason = "stop"
+            elif len(self.tokens) >= self.max_new_tokens or session.length >= session.max_context:
+                self.finish_reason = "length"
+            yield token
+            if self.finish_reason:
+                return
+            if session.turn != turn:
+                raise LifetimeError("another generation has started on this model; finish one "
+                                    "before the next, or load the model twice")
+            start = time.perf_counter()
+            token = session.step()
+            stats.decode_s += time.perf_counter() - start

@@ -1,1 +1,0 @@
-"""Checkpoint formats beyond Hugging Face folders: one file a reader, a writer or a shared part."""
