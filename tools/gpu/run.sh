@@ -42,12 +42,12 @@ while [ $# -gt 0 ]; do
     stage=$1; shift
     case $stage in
     matrix) report matrix --pyargs core.conformance -n 12 ;;
-    models) OPENBLAS_NUM_THREADS=4 tests models ../tests/test_gpu_models.py -n 6 ;;
-    memory) tests memory ../tests/test_gpu_memory.py ;;
+    models) OPENBLAS_NUM_THREADS=4 tests models ../tests/gpu/test_gpu_models.py -n 6 ;;
+    memory) tests memory ../tests/gpu/test_gpu_memory.py ;;
     speeds)
-        tests speeds ../tests/test_gpu_speed.py
+        tests speeds ../tests/gpu/test_gpu_speed.py
         python3 ../tools/gpu/speeds.py "$out/gpu_report.json" ;;
-    sanitizer) tests sanitizer ../tests/test_gpu_sanitizer.py -n 4 ;;
+    sanitizer) tests sanitizer ../tests/gpu/test_gpu_sanitizer.py -n 4 ;;
     large)  # not into the report, whose cells are of the other samples
         timeout "$limit" python3 -m pytest --pyargs core.conformance "${named[@]}" --large -q -n 3 \
             -p no:cacheprovider -p no:benchmark -k matches >"$out/large.log" 2>&1

@@ -15,7 +15,7 @@ from core.conformance.known import read
 from core.conformance.report import Counts, Report
 from core.errors import OptionError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 ADD = '''
 @kernels.implements("add", dtypes={"A": "f32"}, batch_invariant=True)

@@ -18,7 +18,7 @@ from models.tokenizers.build import build_tokenizer, vocabulary_of
 from models.tokenizers.llama2c_bin import read_tokenizer_bin, tokenizer_bin
 from models.tokenizers.tiktoken_ranks import byte_letters, is_tiktoken, read_tiktoken
 
-DATA = Path(__file__).parents[1] / ".." / "shared" / "data" / "tokenizers"
+DATA = Path(__file__).parents[2] / ".." / "shared" / "data" / "tokenizers"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is missing: the published "
                                 "vocabularies are not part of the repository")
 VOCABULARIES = ["llama-spm", "llama-bpe", "qwen2"]

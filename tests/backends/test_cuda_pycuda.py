@@ -1,5 +1,5 @@
 """What of cuda_pycuda can be checked on a machine without a GPU. Its kernels run here on the CPU,
-under a stand-in for PyCUDA (tests/cuda_on_cpu): that checks arithmetic, indexing and the code that
+under a stand-in for PyCUDA (tests/support/cuda_on_cpu): that checks arithmetic, indexing and the code that
 launches them, not the GPU. tests/gpu_report.json says what has run on one."""
 
 import json
@@ -13,7 +13,7 @@ import pytest
 
 from core.plugins.registry import default_registry
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 NEEDS_GCC = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which compiles the "
                                "CUDA sources for the CPU here")
 pytestmark = pytest.mark.skipif("cuda_pycuda" not in default_registry().specs,
@@ -29,7 +29,7 @@ def on_cpu(tmp_path_factory):
 
     def run(*args: str, code: int = 0, script: str = ""):
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(
-            [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])}
+            [str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])])}
         how = ["-c", script] if script else ["-m", "cuda_on_cpu", *args]
         done = subprocess.run([sys.executable, *how], capture_output=True, text=True, cwd=folder,
                               env=env, timeout=280)

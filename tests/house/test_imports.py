@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 BACKENDS = {p.name for p in (ROOT / "backends").iterdir() if (p / "pyproject.toml").exists()}
 DEVICE_LIBRARIES = {"cupy", "pycuda", "numba", "torch", "cuda"}
 FORBIDDEN = {"core": {"models", *BACKENDS}, "models": BACKENDS,

@@ -15,7 +15,7 @@ from core.plan.weights import no_progress
 from models.checkpoints.source import Source
 from models.checkpoints.targets import choose_target
 
-TOOL = Path(__file__).parents[1] / "tools" / "load" / "measure.py"
+TOOL = Path(__file__).parents[2] / "tools" / "load" / "measure.py"
 OVERHEAD = 60  # MiB: the interpreter, NumPy, the tokenizer, KV cache and activations take about 40
 pytestmark = pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(),
                                 reason="reads Linux's /proc")

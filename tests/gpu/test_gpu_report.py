@@ -11,7 +11,7 @@ from core.conformance.plugin import GPU
 from core.conformance.report import CASE, CHECK, SPEEDS, Report, source_hashes, uncovered
 from core.plugins.registry import default_registry
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "tests/gpu_report.json"
 ELSEWHERE = {"backend": "other", "shape": "llama3.2-1b"}
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 PLUGIN = '''
-from core.backend import BackendSpec
-from core.hookspecs import hookimpl
+from core.plugins.backend import BackendSpec
+from core.plugins.hookspecs import hookimpl
 
 KERNELYARD_API = 1
 
@@ -27,9 +27,9 @@ from functools import partial
 
 import numpy as np
 
-from core.backend import Backend, KernelSet
+from core.plugins.backend import Backend, KernelSet
 from core.compare import Tolerance
-from core.host import HostAllocator
+from core.tensor.host import HostAllocator
 
 kernels = KernelSet("example")
 

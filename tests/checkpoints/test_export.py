@@ -253,7 +253,7 @@ def test_damaged_quantised_folders(run_export, tmp_path):
 
 def test_commands_of_the_documentation(monkeypatch, tmp_path):
     pytest.importorskip("gguf", reason="needs the extra: pip install '.[gguf]'")
-    page = Path(__file__).parents[1] / "docs" / "file-formats.md"
+    page = Path(__file__).parents[2] / "docs" / "file-formats.md"
     lines = [shlex.split(line)[3:] for line in page.read_text().splitlines()
              if line.startswith("python -m models.export ")]
     monkeypatch.chdir(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 import models
 from models.checkpoints.base import DEFAULT_MODEL, SHIPPED, shipped_models
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from importlib.metadata import EntryPoint, entry_points
 import numpy as np
 import pytest
 import toy_backend
-from test_graph import mlp
+from small_graphs import mlp
 
 import core
 import models

@@ -11,7 +11,7 @@ import pytest
 
 from models.run import parser
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def blocks(page: str, kind: str) -> list[str]:

@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from plain_attention import attention
 
 from core.conformance.cases import matrix
 from core.conformance.runner import run_case
@@ -11,30 +12,6 @@ from core.ir.op import OPS
 from core.plugins.kernel import Kernel
 from core.plugins.registry import Registry
 from core.tensor.dtype import as_dtype
-
-
-def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale,
-              extra_key=0, wrong_head=False):
-    """A plain kernel with two switches; with both off it is correct (see the control below)."""
-    kv_heads = cache.shape[3]
-
-    def launch():
-        out[:] = 0
-        for s, length in enumerate(seq_lens):
-            slots = np.arange(length)
-            blocks = block_table[s, slots // cache.shape[2]]
-            k, v = cache[:, blocks, slots % cache.shape[2]].astype(np.float32)
-            if cache_scales is not None:
-                both = cache_scales[:, blocks, slots % cache.shape[2]][..., None]
-                k, v = k * both[0], v * both[1]
-            first = length - (query_starts[s + 1] - query_starts[s])
-            for i, t in enumerate(range(query_starts[s], query_starts[s + 1] if length else 0)):
-                seen = max(1, first + i + 1 + extra_key)
-                for h in range(q.shape[1]):
-                    kv = h % kv_heads if wrong_head else h // (q.shape[1] // kv_heads)
-                    p = np.exp((score := k[:seen, kv] @ q[t, h] * scale) - score.max())
-                    out[t, h] = p / p.sum() @ v[:seen, kv]
-    return launch
 
 
 def without_scale(*arrays, scale):

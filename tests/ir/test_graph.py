@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 import pytest
+from small_graphs import mlp, spec
 
 from core.errors import OpError, ShapeError
 from core.ir.dot import to_dot
@@ -12,12 +13,7 @@ from core.ir.graph import Graph
 from core.ir.match import find_matches
 from core.ir.op import OPS, find_op
 from core.ir.signature import Signature, resolve
-from core.tensor.dtype import f32, i32
-from core.tensor.tensor import TensorSpec
-
-
-def spec(*shape, dtype=f32):
-    return TensorSpec(shape, dtype)
+from core.tensor.dtype import i32
 
 
 def test_signature():
@@ -36,18 +32,6 @@ def test_every_op_states_its_definition():
         assert type(op).__doc__, op.name
         assert op.samples() and op.error_samples() and op.dtype_cases, op.name
         assert op.tolerance.reason, op.name
-
-
-def mlp() -> Graph:
-    g = Graph("mlp")
-    x, a = g.input("x", spec("T", 8)), g.input("a", spec("T", 8))
-    total = g.add("add", x, a, name="residual")
-    h = g.add("rms_norm", total, g.weight("norm", spec(8)), eps=1e-5, name="norm_1")
-    gate = g.add("linear", h, g.weight("gate", spec(6, 8)), name="gate_proj")
-    up = g.add("linear", h, g.weight("up", spec(6, 8)), name="up_proj")
-    h = g.add("swiglu", gate, up, name="act")
-    g.output("y", g.add("add", total, g.add("linear", h, g.weight("down", spec(8, 6)))))
-    return g
 
 
 def test_graph_prints_and_binds():

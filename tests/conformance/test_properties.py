@@ -6,7 +6,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from test_mutants import attention
+from plain_attention import attention
 
 from core.conformance.properties import PROPERTIES
 from core.conformance.properties.subject import Refused
