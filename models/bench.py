@@ -14,9 +14,9 @@ import numpy as np
 
 from core.errors import OptionError
 from core.verify.crosscheck import REFERENCE, CrossCheck
+from models.analysis.bench_report import benchmark
 from models.analysis.profile import host_seconds, profile_parts
 from models.checkpoints.random import SHAPES, random_checkpoint
-from models.cli import report
 from models.cli.arguments import (
     add_arguments,
     add_backend_options,
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json:
         print(json.dumps(rows, indent=1))
     else:
-        report.benchmark(rows)
+        benchmark(rows)
     return 0 if all(row["ok"] for row in rows) else 1
 
 

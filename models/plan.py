@@ -15,12 +15,11 @@ from core.errors import BackendError, OptionError
 from core.plugins.backend import Backend
 from core.plugins.registry import Registry, split_backends
 from core.tensor.dtype import DType, as_dtype, f32
-from models.checkpoints import quantization as precision
 from models.checkpoints.base import DEFAULT_MODEL, Checkpoint, read_checkpoint
-from models.checkpoints.lazy import hollow_arrays
-from models.checkpoints.random import SHAPES, hollow_checkpoint
+from models.checkpoints.lazy import abstract_arrays
+from models.checkpoints.random import SHAPES, abstract_checkpoint
 from models.cli import report
-from models.cli.arguments import add_backend_options, chosen_registry
+from models.cli.arguments import add_arguments, add_backend_options, chosen_registry
 from models.cli.command import command
 from models.engine.config import Options, Setting
 from models.engine.load import KV_DTYPES, settle
@@ -38,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
                    help="with --shape: dtype of the stored weights (default: bf16)")
     p.add_argument("--backend", default="cpu_numpy", metavar="NAME[,NAME]")
     p.add_argument("--dtype", choices=("f32", "f16", "bf16"), help="of the activations")
-    precision.add_arguments(p)
+    add_arguments(p)
     p.add_argument("--kv-dtype", choices=KV_DTYPES)
     p.add_argument("--max-context", type=int, metavar="N", help="tokens that the KV cache holds")
     p.add_argument("--no-fusion", action="store_true")
@@ -55,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise OptionError("--stored goes with --shape: a file says itself what it stores")
     registry = chosen_registry(args, args.backend)
     report.broken_plugins(registry)
-    checkpoint = (hollow_checkpoint(args.shape, args.stored or "bf16") if args.shape else
+    checkpoint = (abstract_checkpoint(args.shape, args.stored or "bf16") if args.shape else
                   read_checkpoint(args.model or DEFAULT_MODEL, registry))
     options = Options(args.backend, args.dtype, args.quantize, args.kv_dtype, args.max_context,
                       fusion=not args.no_fusion, group_size=args.group_size, keep=args.keep,
@@ -80,7 +79,7 @@ def make_plan(checkpoint: Checkpoint, options: Options, registry: Registry) -> d
     device = opened.allocator.device if opened else registry.spec(name).device
     free = opened.allocator.available() if opened else None
     unopened = None if opened else device
-    weights, limit = setting.hollow_weights(), setting.config.max_positions
+    weights, limit = setting.abstract_weights(), setting.config.max_positions
     made = made_names(setting, weights)
 
     def row(context: int) -> dict[str, Any]:
@@ -142,13 +141,13 @@ def _devices(registry: Registry, setting: Setting, opened: Backend | None) -> se
 
 
 def _parameters(checkpoint: Checkpoint) -> int:
-    return sum(a.size for n, a in hollow_arrays(checkpoint.arrays).items()
+    return sum(a.size for n, a in abstract_arrays(checkpoint.arrays).items()
                if not n.endswith((".scales", ".zeros")))
 
 
 def _forms(setting: Setting, made: set[str]) -> list[dict[str, Any]]:
     """Weights by dtype and by where the host holds them."""
-    weights = setting.hollow_weights()
+    weights = setting.abstract_weights()
     count: Counter[tuple[str, str]] = Counter()
     size: Counter[tuple[str, str]] = Counter()
     for name, array in weights.arrays.items():

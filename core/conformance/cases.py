@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from core.errors import OptionError
+from core.ir.examples import Example, ExampleInputs
 from core.ir.op import OPS, Op
-from core.ir.samples import Draw, Sample
 from core.plugins.kernel import Call, Kernel
 from core.plugins.registry import Registry
 from core.tensor.dtype import DType, as_dtype, i4x2
@@ -28,7 +28,7 @@ class Case:
     op: Op
     backend: str
     dtypes: Mapping[str, DType]
-    sample: Sample | None
+    sample: Example | None
 
     @property
     def id(self) -> str:
@@ -42,7 +42,7 @@ class Case:
         assert self.sample is not None  # a cell without a sample is skipped before
         key = f"{self.op.name}-{dtype_id(self.dtypes)}-{self.sample.name}"
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
-        made = self.sample.make(Draw(np.random.default_rng(seed)))
+        made = self.sample.make(ExampleInputs(np.random.default_rng(seed)))
         arrays: dict[str, Array | None] = {}
         for p in self.op.sig.params:
             array = made.get(p.name)
@@ -116,9 +116,9 @@ def cells(op: Op) -> list[dict[str, DType]]:
     return [{var: as_dtype(d) for var, d in names.items()} for names in op.dtype_cases]
 
 
-def samples_of(op: Op, dtypes: Mapping[str, DType], *, large: bool = False) -> list[Sample]:
+def examples_of(op: Op, dtypes: Mapping[str, DType], *, large: bool = False) -> list[Example]:
     """The op's samples that apply to these dtypes."""
-    return [s for s in op.samples() if s.large == large and _applies(s, dtypes)]
+    return [s for s in op.examples() if s.large == large and _applies(s, dtypes)]
 
 
 def offers(kernel: Kernel, dtypes: Mapping[str, DType]) -> bool:
@@ -137,7 +137,7 @@ def matrix(registry: Registry, backend: str, *, large: bool = False, subset: Sub
             if not any(offers(k, dtypes) for k in kernels):
                 yield Case(op, backend, dtypes, None)
                 continue
-            for sample in samples_of(op, dtypes, large=large):
+            for sample in examples_of(op, dtypes, large=large):
                 yield Case(op, backend, dtypes, sample)
 
 
@@ -146,7 +146,7 @@ def cases_of(kernel: Kernel) -> Iterator[Case]:
     op = OPS[kernel.op]
     for dtypes in cells(op):
         if offers(kernel, dtypes):
-            for sample in samples_of(op, dtypes):
+            for sample in examples_of(op, dtypes):
                 yield Case(op, kernel.backend, dtypes, sample)
 
 
@@ -154,6 +154,6 @@ def _dtype_names(dtypes: Mapping[str, DType]) -> set[str]:
     return {dtype_id(dtypes), *(n for d in dtypes.values() for n in (d.name, d.short))}
 
 
-def _applies(sample: Sample, dtypes: Mapping[str, DType]) -> bool:
+def _applies(sample: Example, dtypes: Mapping[str, DType]) -> bool:
     return all(dtypes[var].short in allowed.split()
                for var, allowed in (sample.only or {}).items())

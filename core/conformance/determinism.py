@@ -1,4 +1,4 @@
-"""Repeatable: the rule behind --deterministic, that a kernel declares and shows equal bits."""
+"""DeterminismRule: the rule behind --deterministic, that a kernel declares and shows equal bits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ RUNS = 4
 LARGEST = 1 << 21  # elements of a sample's inputs: enough for every thread, quick to run
 
 
-class Repeatable:
+class DeterminismRule:
     """A rule for a Selector: refuses kernels that do not declare `deterministic`, and those whose
     bits differ between runs on their op's samples. Each kernel is tried once, when first asked for.
     """

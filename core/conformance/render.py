@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterator
 
-from core.conformance.cases import cells, dtype_id, samples_of
+from core.conformance.cases import cells, dtype_id, examples_of
 from core.conformance.report import Counts, Report
 from core.ir.op import OPS
 
@@ -41,7 +41,7 @@ def rows(report: Report, *, large: bool = False,
     """(op, dtypes, [(status, share of the budget)] by backend) for every cell that was run."""
     for op in list(dict.fromkeys([*OPS, *(o for ops in report.matrix.values() for o in ops)])):
         by_backend = [report.matrix[b].get(op, {}) for b in report.backends]
-        expected = {dtype_id(d): len(samples_of(OPS[op], d, large=large))
+        expected = {dtype_id(d): len(examples_of(OPS[op], d, large=large))
                     for d in cells(OPS[op])} if op in OPS else {}
         found = dict.fromkeys([*expected, *(d for cs in by_backend for d in cs)])
         for dtypes in found:

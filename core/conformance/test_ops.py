@@ -69,6 +69,6 @@ def test_takes_a_sample(kernel: Kernel) -> None:
 
 
 def test_rejects_bad_inputs(op: Op) -> None:
-    for sample in op.error_samples():
+    for sample in op.error_examples():
         with pytest.raises(sample.error, match=sample.match):
             op.infer(sample.inputs, op.complete(sample.attrs))

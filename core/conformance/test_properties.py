@@ -9,7 +9,7 @@ import pytest
 
 from core.conformance.properties.subject import Refused
 from core.conformance.report import PROPERTY
-from core.conformance.trials import Trial
+from core.conformance.trials import PropertyCase
 
 # typed as Any: the package is an optional extra
 hypothesis: Any = pytest.importorskip("hypothesis",
@@ -34,7 +34,7 @@ class Drawn:
         return chosen
 
 
-def test_holds(trial: Trial, record_property: Callable[[str, object], None]) -> None:
+def test_holds(trial: PropertyCase, record_property: Callable[[str, object], None]) -> None:
     kernel, ran, refused = trial.subject.kernel, [], []
     found: dict[str, Any] = {"property": trial.claim.name, "backend": kernel.backend,
                              "op": kernel.op, "kernel": kernel.name}

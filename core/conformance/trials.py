@@ -14,7 +14,7 @@ from core.plugins.registry import Registry
 
 
 @dataclass(frozen=True)
-class Trial:
+class PropertyCase:
     """One property of one subject."""
 
     claim: Property
@@ -28,11 +28,12 @@ class Trial:
                          dtype_id(self.subject.dtypes)])
 
 
-def trials(registry: Registry, kernel: Kernel, subset: Subset = EVERYTHING) -> Iterator[Trial]:
+def trials(registry: Registry, kernel: Kernel, subset: Subset = EVERYTHING,
+           ) -> Iterator[PropertyCase]:
     """Every trial of a kernel."""
     op = OPS[kernel.op]
     for dtypes in cells(op):
         if offers(kernel, dtypes) and subset.has(op, dtypes):
             for prop in PROPERTIES.values():
                 if prop.applies(op):
-                    yield Trial(prop, Subject(registry, kernel, dtypes))
+                    yield PropertyCase(prop, Subject(registry, kernel, dtypes))

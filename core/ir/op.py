@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from core.errors import DtypeError, OpError
-from core.ir.samples import ErrorSample, Sample
+from core.ir.examples import ErrorExample, Example
 from core.ir.signature import Dim, Env, Signature
 from core.ir.tolerance import Tolerance
 from core.tensor.dtype import as_dtype, bf16
@@ -72,11 +72,11 @@ class Op(ABC):
         """The definition. Floats arrive in one float type, which the result keeps."""
 
     @abstractmethod
-    def samples(self) -> list[Sample]:
+    def examples(self) -> list[Example]:
         """Inputs that exercise the op: models' own shapes, odd ones, empty ones."""
 
     @abstractmethod
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         """Inputs that must be rejected."""
 
     def check(self, env: Env, attrs: Attrs) -> None:  # noqa: B027 - optional: most ops add nothing

@@ -5,9 +5,9 @@ from core.ops.advance import Advance
 from core.ops.attention import Attention, KvCacheWrite
 from core.ops.elementwise import Add, Softmax, SwiGLU
 from core.ops.embedding import Embedding
-from core.ops.fused_linear import AddNormGateUp, ThreeLinear
+from core.ops.fused_linear import AddNormGateUp, QkvLinear
 from core.ops.fused_norm import AddRmsNorm, GateUpSwiGLU
-from core.ops.fused_quantized import AddNormQuantizedGateUp, ThreeQuantized
+from core.ops.fused_quantized import AddNormQuantizedGateUp, QkvQuantized
 from core.ops.fused_rope import RopeKvWrite
 from core.ops.linear import Linear
 from core.ops.norm import RmsNorm
@@ -17,6 +17,6 @@ from core.ops.sampling import Argmax, Sample
 
 for _op in (Embedding(), RmsNorm(), Linear(), QuantizedLinear(), Rope(), KvCacheWrite(),
             Attention(), Softmax(), Add(), SwiGLU(), Argmax(), Sample(), Advance(), AddRmsNorm(),
-            GateUpSwiGLU(), AddNormGateUp(), ThreeLinear(), ThreeQuantized(),
+            GateUpSwiGLU(), AddNormGateUp(), QkvLinear(), QkvQuantized(),
             AddNormQuantizedGateUp(), RopeKvWrite()):
     register_op(_op)

@@ -5,8 +5,8 @@ from typing import ClassVar
 import numpy as np
 
 from core.errors import OpError, ShapeError
+from core.ir.examples import ErrorExample, Example, ExampleInputs, spec
 from core.ir.op import Attr, Attrs, Env, Op, need
-from core.ir.samples import Draw, ErrorSample, Sample, spec
 from core.ir.tolerance import EXACT
 from core.tensor.tensor import Array
 
@@ -44,9 +44,9 @@ class Advance(Op):
             slots[s] = block_table[s, block] * block_size + offset if owned else -1
         return ids, positions, slots, seq_lens
 
-    def samples(self) -> list[Sample]:
-        def batch(s: int) -> Sample:
-            def make(r: Draw) -> dict[str, Array | None]:
+    def examples(self) -> list[Example]:
+        def batch(s: int) -> Example:
+            def make(r: ExampleInputs) -> dict[str, Array | None]:
                 table = r.rng.permutation(s * 4).reshape(s, 4).astype(np.int32)
                 positions = r.ints(0, 63, s)
                 positions[:1] = 63  # the next one has no block
@@ -55,13 +55,13 @@ class Advance(Op):
                 return {"token": r.ints(0, 1000, s), "block_table": table,
                         "ids": r.ints(0, 1000, s), "positions": positions,
                         "slots": r.ints(0, 64, s), "seq_lens": lens}
-            return Sample(f"S{s}", make, {"block_size": 16})
+            return Example(f"S{s}", make, {"block_size": 16})
         return [batch(0), batch(1), batch(7)]
 
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         i = spec("i32[2]")
         good = {"token": i, "block_table": spec("i32[2,4]"), "ids": i, "positions": i, "slots": i,
                 "seq_lens": i}
-        return [ErrorSample(good, {"block_size": 0}, OpError, "block_size"),
-                ErrorSample({**good, "slots": spec("i32[3]")}, {"block_size": 16}, ShapeError,
+        return [ErrorExample(good, {"block_size": 0}, OpError, "block_size"),
+                ErrorExample({**good, "slots": spec("i32[3]")}, {"block_size": 16}, ShapeError,
                             "slots")]

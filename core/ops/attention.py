@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from core.errors import DtypeError, OpError, ShapeError
+from core.ir.examples import ErrorExample, Example, ExampleInputs, spec
 from core.ir.op import Attr, Attrs, Cost, Env, Op, Specs, divisible, need
-from core.ir.samples import Draw, ErrorSample, Sample, spec
 from core.ir.tolerance import Tolerance
 from core.tensor.tensor import Array
 
@@ -81,9 +81,9 @@ class KvCacheWrite(Op):
         elements = 2 * k.nbytes // k.dtype.itemsize
         return Cost(0, 2 * k.nbytes + elements * cache.dtype.itemsize + slots.nbytes)
 
-    def samples(self) -> list[Sample]:
-        def write(t: int, heads: int, d: int, quantized: bool) -> Sample:
-            def make(r: Draw) -> dict[str, Array | None]:
+    def examples(self) -> list[Example]:
+        def write(t: int, heads: int, d: int, quantized: bool) -> Example:
+            def make(r: ExampleInputs) -> dict[str, Array | None]:
                 blocks = -(-max(t, 1) // 16) + 2
                 slots = r.rng.permutation(blocks * 16)[:t].astype(np.int32)
                 slots[t // 2:t // 2 + 1] = -1 if t > 1 else slots[:1]
@@ -93,18 +93,18 @@ class KvCacheWrite(Op):
                 return {"k": r.normal(t, heads, d), "v": r.normal(t, heads, d),
                         "cache": cache.reshape(2, blocks, 16, heads, d),
                         "cache_scales": scales, "slots": slots}
-            return Sample(f"T{t}_H{heads}_d{d}", make, {},
+            return Example(f"T{t}_H{heads}_d{d}", make, {},
                           only={"C": "i8" if quantized else "f32 f16 bf16"})
         return [write(t, h, d, q) for q in (False, True)
                 for t, h, d in ((0, 2, 8), (1, 4, 64), (2, 1, 80), (17, 8, 128))]
 
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         k, cache, slots = spec("f32[2,4,8]"), spec("f32[2,3,16,4,8]"), spec("i32[2]")
-        return [ErrorSample({"k": k, "v": spec("f32[2,4,6]"), "cache": cache, "slots": slots}, {},
+        return [ErrorExample({"k": k, "v": spec("f32[2,4,6]"), "cache": cache, "slots": slots}, {},
                             ShapeError, "`v`"),
-                ErrorSample({"k": k, "v": k, "cache": spec("i32[2,3,16,4,8]"), "slots": slots}, {},
+                ErrorExample({"k": k, "v": k, "cache": spec("i32[2,3,16,4,8]"), "slots": slots}, {},
                             DtypeError, "cache"),
-                ErrorSample({"k": k, "v": k, "cache": cache, "slots": spec("i32[3]")}, {},
+                ErrorExample({"k": k, "v": k, "cache": cache, "slots": spec("i32[3]")}, {},
                             ShapeError, "slots")]
 
 
@@ -184,10 +184,10 @@ class Attention(Op):
         elements = q.nbytes // q.dtype.itemsize
         return Cost(4 * elements * tokens, 2 * q.nbytes + 2 * int(table.shape[0]) * tokens * row)
 
-    def samples(self) -> list[Sample]:
+    def examples(self) -> list[Example]:
         def batch(name: str, heads: int, kv_heads: int, d: int, seqs: list[tuple[int, int]],
-                  contiguous: bool, quantized: bool) -> Sample:
-            def make(r: Draw) -> dict[str, Array | None]:
+                  contiguous: bool, quantized: bool) -> Example:
+            def make(r: ExampleInputs) -> dict[str, Array | None]:
                 counts = [-(-length // 16) for _, length in seqs]
                 used, width = sum(counts), max([1, *counts])
                 order = np.arange(used + 2) if contiguous else r.rng.permutation(used + 2)
@@ -203,7 +203,7 @@ class Attention(Op):
                         if quantized else None,
                         "block_table": table, "query_starts": starts,
                         "seq_lens": np.array([n for _, n in seqs], np.int32)}
-            return Sample(name, make, {"scale": d**-0.5},
+            return Example(name, make, {"scale": d**-0.5},
                           only={"C": "i8" if quantized else "f32 f16 bf16"})
 
         # name, query heads, kv heads, d, [(queries, length) of each sequence], contiguous blocks
@@ -220,13 +220,13 @@ class Attention(Op):
             ("mixed_between", 4, 1, 32, [(1, 40), (0, 7), (4, 20)], False))
         return [batch(*shape, quantized) for quantized in (False, True) for shape in shapes]
 
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         good = {"q": spec("f32[3,4,8]"), "cache": spec("f32[2,5,16,2,8]"),
                 "block_table": spec("i32[2,3]"), "query_starts": spec("i32[3]"),
                 "seq_lens": spec("i32[2]")}
         scale = {"scale": 0.5}
-        return [ErrorSample({**good, "q": spec("f32[3,5,8]")}, scale, ShapeError, "multiple"),
-                ErrorSample({**good, "q": spec("f32[3,4,6]")}, scale, ShapeError, "cache"),
-                ErrorSample({**good, "query_starts": spec("i32[2]")}, scale, ShapeError,
+        return [ErrorExample({**good, "q": spec("f32[3,5,8]")}, scale, ShapeError, "multiple"),
+                ErrorExample({**good, "q": spec("f32[3,4,6]")}, scale, ShapeError, "cache"),
+                ErrorExample({**good, "query_starts": spec("i32[2]")}, scale, ShapeError,
                             "query_starts"),
-                ErrorSample(good, {}, OpError, "scale")]
+                ErrorExample(good, {}, OpError, "scale")]

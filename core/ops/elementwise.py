@@ -3,8 +3,8 @@
 import numpy as np
 
 from core.errors import DtypeError, ShapeError
+from core.ir.examples import ErrorExample, Example, spec, uniform
 from core.ir.op import Op
-from core.ir.samples import ErrorSample, Sample, spec, uniform
 from core.ir.tolerance import Tolerance
 from core.tensor.tensor import Array
 
@@ -20,18 +20,18 @@ class Add(Op):
     def reference(self, a: Array, b: Array) -> Array:
         return a + b
 
-    def samples(self) -> list[Sample]:
-        def rows(t: int, d: int) -> Sample:
-            return Sample(f"T{t}_D{d}",
+    def examples(self) -> list[Example]:
+        def rows(t: int, d: int) -> Example:
+            return Example(f"T{t}_D{d}",
                           lambda r: {"a": r.normal(t, d), "b": r.normal(t, d)}, {})
         return [rows(0, 8), rows(1, 2048), rows(2, 7), rows(17, 896), rows(512, 128),
-                Sample("inf_nan", lambda r: {"a": np.array([[np.inf, np.nan, 1.0]]),
+                Example("inf_nan", lambda r: {"a": np.array([[np.inf, np.nan, 1.0]]),
                                              "b": np.array([[1.0, 1.0, -np.inf]])}, {})]
 
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         a = spec("f32[2,4]")
-        return [ErrorSample({"a": a, "b": spec("f32[4,2]")}, {}, ShapeError, "T = 2"),
-                ErrorSample({"a": a, "b": spec("f16[2,4]")}, {}, DtypeError, "`b`")]
+        return [ErrorExample({"a": a, "b": spec("f32[4,2]")}, {}, ShapeError, "T = 2"),
+                ErrorExample({"a": a, "b": spec("f16[2,4]")}, {}, DtypeError, "`b`")]
 
 
 class Softmax(Op):
@@ -47,15 +47,15 @@ class Softmax(Op):
         out: Array = e / np.sum(e, axis=-1, keepdims=True)
         return out
 
-    def samples(self) -> list[Sample]:
-        def rows(t: int, d: int, scale: float) -> Sample:
-            return Sample(f"T{t}_D{d}_scale{scale:g}",
+    def examples(self) -> list[Example]:
+        def rows(t: int, d: int, scale: float) -> Example:
+            return Example(f"T{t}_D{d}_scale{scale:g}",
                           lambda r: {"x": r.normal(t, d, scale=scale)}, {})
         return [rows(0, 8, 1), rows(1, 2048, 1), rows(2, 7, 30), rows(17, 321, 5),
                 rows(512, 128, 1), rows(1, 1, 1), rows(1, 128256, 2)]
 
-    def error_samples(self) -> list[ErrorSample]:
-        return [ErrorSample({"x": spec("f32[4]")}, {}, ShapeError, "2 axes")]
+    def error_examples(self) -> list[ErrorExample]:
+        return [ErrorExample({"x": spec("f32[4]")}, {}, ShapeError, "2 axes")]
 
 
 class SwiGLU(Op):
@@ -71,13 +71,13 @@ class SwiGLU(Op):
             out: Array = gate / (1 + np.exp(-gate)) * up
         return out
 
-    def samples(self) -> list[Sample]:
-        def rows(t: int, d: int, scale: float) -> Sample:
-            return Sample(f"T{t}_D{d}_scale{scale:g}",
+    def examples(self) -> list[Example]:
+        def rows(t: int, d: int, scale: float) -> Example:
+            return Example(f"T{t}_D{d}_scale{scale:g}",
                           lambda r: {"gate": r.normal(t, d, scale=scale), "up": r.normal(t, d)}, {})
         return [rows(0, 8, 1), rows(1, 5632, 1), rows(2, 7, 60), rows(17, 352, 4),
                 rows(512, 128, 1)]
 
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         gate = spec("f32[2,4]")
-        return [ErrorSample({"gate": gate, "up": spec("f32[2,5]")}, {}, ShapeError, "up")]
+        return [ErrorExample({"gate": gate, "up": spec("f32[2,5]")}, {}, ShapeError, "up")]

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from core.errors import DtypeError, ShapeError
+from core.ir.examples import ErrorExample, Example, spec
 from core.ir.op import Attr, Attrs, Cost, Env, Op, Specs, need, out_dtype
-from core.ir.samples import ErrorSample, Sample, spec
 from core.ir.tolerance import EXACT
 from core.tensor.tensor import Array
 
@@ -53,15 +53,16 @@ class Embedding(Op):
         rows = out.nbytes // out.dtype.itemsize * table.dtype.itemsize
         return Cost(0, ids.nbytes + rows + out.nbytes)
 
-    def samples(self) -> list[Sample]:
-        def rows(t: int, v: int, d: int, *, large: bool = False) -> Sample:
-            return Sample(f"T{t}_V{v}_D{d}", lambda r: {"ids": r.ints(0, v, t),
+    def examples(self) -> list[Example]:
+        def rows(t: int, v: int, d: int, *, large: bool = False) -> Example:
+            return Example(f"T{t}_V{v}_D{d}", lambda r: {"ids": r.ints(0, v, t),
                                                         "table": r.normal(v, d)}, {}, large)
         return [rows(0, 5, 8), rows(1, 512, 128), rows(17, 321, 33), rows(512, 1000, 64),
                 rows(2, 128256, 2048, large=True)]
 
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         ids, table = spec("i32[3]"), spec("f32[5,4]")
-        return [ErrorSample({"ids": spec("f32[3]"), "table": table}, {}, DtypeError, "ids"),
-                ErrorSample({"ids": ids, "table": spec("f32[5]")}, {}, ShapeError, "table"),
-                ErrorSample({"ids": ids, "table": table}, {"out_dtype": "f16"}, DtypeError, "lose")]
+        return [ErrorExample({"ids": spec("f32[3]"), "table": table}, {}, DtypeError, "ids"),
+                ErrorExample({"ids": ids, "table": spec("f32[5]")}, {}, ShapeError, "table"),
+                ErrorExample({"ids": ids, "table": table}, {"out_dtype": "f16"}, DtypeError,
+                             "lose")]

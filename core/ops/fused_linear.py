@@ -3,9 +3,9 @@
 from typing import Any, ClassVar
 
 from core.errors import OpError, ShapeError
+from core.ir.examples import ErrorExample, Example, spec, uniform
 from core.ir.fusion import FusedOp
 from core.ir.op import Attr
-from core.ir.samples import ErrorSample, Sample, spec, uniform
 from core.ir.tolerance import Tolerance
 
 
@@ -28,24 +28,24 @@ class AddNormGateUp(FusedOp):
     def weight_params(self) -> frozenset[str]:
         return frozenset({"norm", "gate", "up"})
 
-    def samples(self) -> list[Sample]:
-        return [Sample(f"T{t}_N{n}_K{k}", lambda r, t=t, n=n, k=k: {  # type: ignore[misc]
+    def examples(self) -> list[Example]:
+        return [Example(f"T{t}_N{n}_K{k}", lambda r, t=t, n=n, k=k: {  # type: ignore[misc]
             "a": r.normal(t, k), "b": r.normal(t, k), "norm": 1 + r.normal(k),
             "gate": r.normal(n, k, scale=k**-0.5), "up": r.normal(n, k, scale=k**-0.5)},
             {"eps": 1e-5}) for t, n, k in ((1, 5632, 2048), (1, 352, 896), (1, 33, 264),
                                                   (5, 33, 264))]
 
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         a, w = spec("f32[1,4]"), spec("f32[3,4]")
         good = {"a": a, "b": a, "norm": spec("f32[4]"), "gate": w, "up": w}
-        return [ErrorSample({**good, "up": spec("f32[2,4]")}, {"eps": 1e-5}, ShapeError, "up"),
-                ErrorSample(good, {}, OpError, "eps")]
+        return [ErrorExample({**good, "up": spec("f32[2,4]")}, {"eps": 1e-5}, ShapeError, "up"),
+                ErrorExample(good, {}, OpError, "eps")]
 
 
-class ThreeLinear(FusedOp):
+class QkvLinear(FusedOp):
     """Three products with the same x: the query, key and value projections."""
 
-    name = "three_linear"
+    name = "qkv_linear"
     signature = ("x A[T,K], first W[N1,K], second W[N2,K], third W[N3,K], first_bias W[N1]?, "
                  "second_bias W[N2]?, third_bias W[N3]? "
                  "-> first_out A[T,N1], second_out A[T,N2], third_out A[T,N3]")
@@ -57,7 +57,7 @@ class ThreeLinear(FusedOp):
         return (g.add("linear", x, first, first_bias), g.add("linear", x, second, second_bias),
                 g.add("linear", x, third, third_bias))
 
-    def samples(self) -> list[Sample]:
+    def examples(self) -> list[Example]:
         def make(r: Any, t: int, n: tuple[int, ...], k: int, bias: bool) -> Any:  # noqa: ANN401
             names = ("first", "second", "third")
             return {"x": r.normal(t, k),
@@ -65,14 +65,14 @@ class ThreeLinear(FusedOp):
                        for m, rows in zip(names, n, strict=True)},
                     **{f"{m}_bias": r.normal(rows) if bias else None
                        for m, rows in zip(names, n, strict=True)}}
-        return [Sample(f"T{t}_K{k}_N{'_'.join(map(str, n))}" + ("_bias" if bias else ""),
+        return [Example(f"T{t}_K{k}_N{'_'.join(map(str, n))}" + ("_bias" if bias else ""),
                        lambda r, t=t, n=n, k=k, b=bias: make(r, t, n, k, b),  # type: ignore[misc]
                        {})
                 for t, n, k, bias in ((1, (2048, 256, 256), 2048, False),
                                       (1, (896, 128, 128), 896, True), (1, (33, 7, 5), 264, True),
                                       (5, (33, 7, 5), 264, True))]
 
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         w = spec("f32[3,4]")
         good = {"x": spec("f32[1,4]"), "first": w, "second": w, "third": spec("f32[3,5]")}
-        return [ErrorSample(good, {}, ShapeError, "third")]
+        return [ErrorExample(good, {}, ShapeError, "third")]

@@ -3,9 +3,9 @@
 from typing import Any, ClassVar
 
 from core.errors import OpError, ShapeError
+from core.ir.examples import ErrorExample, Example, spec, uniform
 from core.ir.fusion import FusedOp
 from core.ir.op import Attr
-from core.ir.samples import ErrorSample, Sample, spec, uniform
 from core.ir.tolerance import Tolerance
 
 
@@ -22,17 +22,17 @@ class AddRmsNorm(FusedOp):
         total = g.add("add", a, b)
         return total, g.add("rms_norm", total, weight, eps=eps)
 
-    def samples(self) -> list[Sample]:
-        def rows(t: int, d: int) -> Sample:
-            return Sample(f"T{t}_D{d}", lambda r: {
+    def examples(self) -> list[Example]:
+        def rows(t: int, d: int) -> Example:
+            return Example(f"T{t}_D{d}", lambda r: {
                 "a": r.normal(t, d), "b": r.normal(t, d), "weight": 1 + r.normal(d)}, {"eps": 1e-5})
         return [rows(0, 8), rows(1, 2048), rows(2, 33), rows(17, 128), rows(512, 896)]
 
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         a = spec("f32[2,4]")
-        return [ErrorSample({"a": a, "b": a, "weight": spec("f32[5]")}, {"eps": 1e-5}, ShapeError,
+        return [ErrorExample({"a": a, "b": a, "weight": spec("f32[5]")}, {"eps": 1e-5}, ShapeError,
                             "weight"),
-                ErrorSample({"a": a, "b": a, "weight": spec("f32[4]")}, {}, OpError, "eps")]
+                ErrorExample({"a": a, "b": a, "weight": spec("f32[4]")}, {}, OpError, "eps")]
 
 
 class GateUpSwiGLU(FusedOp):
@@ -46,14 +46,14 @@ class GateUpSwiGLU(FusedOp):
     def compose(self, g: Any, x: Any, gate: Any, up: Any) -> Any:  # noqa: ANN401
         return g.add("swiglu", g.add("linear", x, gate), g.add("linear", x, up))
 
-    def samples(self) -> list[Sample]:
-        def product(t: int, n: int, k: int) -> Sample:
-            return Sample(f"T{t}_N{n}_K{k}", lambda r: {
+    def examples(self) -> list[Example]:
+        def product(t: int, n: int, k: int) -> Example:
+            return Example(f"T{t}_N{n}_K{k}", lambda r: {
                 "x": r.normal(t, k), "gate": r.normal(n, k, scale=k**-0.5),
                 "up": r.normal(n, k, scale=k**-0.5)}, {})
         return [product(0, 4, 8), product(1, 5632, 2048), product(2, 33, 130),
                 product(17, 352, 128), product(512, 64, 96)]
 
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         x, gate = spec("f32[2,4]"), spec("f32[3,4]")
-        return [ErrorSample({"x": x, "gate": gate, "up": spec("f32[2,4]")}, {}, ShapeError, "up")]
+        return [ErrorExample({"x": x, "gate": gate, "up": spec("f32[2,4]")}, {}, ShapeError, "up")]

@@ -3,16 +3,16 @@
 from typing import Any, ClassVar
 
 from core.errors import ShapeError
+from core.ir.examples import ErrorExample, Example, ExampleInputs, spec
 from core.ir.fusion import FusedOp
 from core.ir.op import Attr, Attrs, Env
-from core.ir.samples import Draw, ErrorSample, Sample, spec
 from core.ir.tolerance import Tolerance
 
 
-class ThreeQuantized(FusedOp):
+class QkvQuantized(FusedOp):
     """Three products of quantised matrices with the same x."""
 
-    name = "three_quantized"
+    name = "qkv_quantized"
     signature = ("x A[T,K], first Q[N1,P], first_scales f32[N1,G], first_zeros f32[N1,G]?, "
                  "second Q[N2,P], second_scales f32[N2,G], second_zeros f32[N2,G]?, "
                  "third Q[N3,P], third_scales f32[N3,G], third_zeros f32[N3,G]?, "
@@ -40,8 +40,8 @@ class ThreeQuantized(FusedOp):
     def weight_params(self) -> frozenset[str]:
         return frozenset(p.name for p in self.sig.params) - {"x"}
 
-    def samples(self) -> list[Sample]:
-        def make(r: Draw, t: int, n: tuple[int, ...], k: int, bits: int,
+    def examples(self) -> list[Example]:
+        def make(r: ExampleInputs, t: int, n: tuple[int, ...], k: int, bits: int,
                  extra: bool) -> dict[str, Any]:
             made: dict[str, Any] = {"x": r.normal(t, k)}
             for name, rows in zip(("first", "second", "third"), n, strict=True):
@@ -49,7 +49,7 @@ class ThreeQuantized(FusedOp):
                          random_codes(r, rows, k, bits, zeros=extra).items()}
                 made[f"{name}_bias"] = r.normal(rows) if extra else None
             return made
-        return [Sample(f"T{t}_K{k}_N{n[0]}" + ("_zeros_bias" if extra else ""),
+        return [Example(f"T{t}_K{k}_N{n[0]}" + ("_zeros_bias" if extra else ""),
                        lambda r, t=t, n=n, k=k, b=bits, e=extra:  # type: ignore[misc]
                        make(r, t, n, k, b, e), {"bits": bits, "group_size": 64},
                        only={"Q": "i8" if bits == 8 else "i4x2"})
@@ -57,11 +57,11 @@ class ThreeQuantized(FusedOp):
                 for t, n, k, extra in ((1, (2048, 256, 256), 2048, False),
                                        (1, (33, 7, 5), 320, True), (5, (33, 7, 5), 384, True))]
 
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         codes, scales = spec("i8[3,64]"), spec("f32[3,1]")
         good = {"x": spec("f32[1,64]"), "first": codes, "first_scales": scales, "second": codes,
                 "second_scales": scales, "third": codes, "third_scales": spec("f32[3,2]")}
-        return [ErrorSample(good, {"bits": 8, "group_size": 64}, ShapeError, "third_scales")]
+        return [ErrorExample(good, {"bits": 8, "group_size": 64}, ShapeError, "third_scales")]
 
 
 class AddNormQuantizedGateUp(FusedOp):
@@ -90,14 +90,14 @@ class AddNormQuantizedGateUp(FusedOp):
     def weight_params(self) -> frozenset[str]:
         return frozenset(p.name for p in self.sig.params) - {"a", "b"}
 
-    def samples(self) -> list[Sample]:
+    def examples(self) -> list[Example]:
         def make(r: Any, t: int, n: int, k: int, bits: int, zeros: bool) -> Any:  # noqa: ANN401
             made = {"a": r.normal(t, k), "b": r.normal(t, k), "norm": 1 + r.normal(k)}
             for name in ("gate", "up"):
                 made |= {f"{name}{part}": x for part, x in
                          random_codes(r, n, k, bits, zeros=zeros).items()}
             return made
-        return [Sample(f"T{t}_N{n}_K{k}" + ("_zeros" if zeros else ""),
+        return [Example(f"T{t}_N{n}_K{k}" + ("_zeros" if zeros else ""),
                        lambda r, t=t, n=n, k=k, b=bits, z=zeros:  # type: ignore[misc]
                        make(r, t, n, k, b, z), {"eps": 1e-5, "bits": bits, "group_size": 64},
                        only={"Q": "i8" if bits == 8 else "i4x2"})
@@ -105,15 +105,16 @@ class AddNormQuantizedGateUp(FusedOp):
                 for t, n, k, zeros in ((1, 5632, 2048, False), (1, 33, 320, True),
                                        (5, 33, 384, True))]
 
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         a, codes, scales = spec("f32[1,64]"), spec("i8[3,64]"), spec("f32[3,1]")
         good = {"a": a, "b": a, "norm": spec("f32[64]"), "gate": codes, "gate_scales": scales,
                 "up": codes, "up_scales": spec("f32[2,1]")}
-        return [ErrorSample(good, {"eps": 1e-5, "bits": 8, "group_size": 64}, ShapeError,
+        return [ErrorExample(good, {"eps": 1e-5, "bits": 8, "group_size": 64}, ShapeError,
                             "up_scales")]
 
 
-def random_codes(r: Draw, rows: int, columns: int, bits: int, *, zeros: bool) -> dict[str, Any]:
+def random_codes(r: ExampleInputs, rows: int, columns: int, bits: int, *, zeros: bool,
+                 ) -> dict[str, Any]:
     """Codes (under the name ""), scales and zeros in groups of 64, for samples."""
     groups = -(-columns // 64)
     scale = columns**-0.5 / (64 if bits == 8 else 4)

@@ -3,9 +3,9 @@
 from typing import Any, ClassVar
 
 from core.errors import ShapeError
+from core.ir.examples import ErrorExample, Example, spec, uniform
 from core.ir.fusion import FusedOp
 from core.ir.op import Attr
-from core.ir.samples import ErrorSample, Sample, spec, uniform
 from core.ir.tolerance import Tolerance
 
 
@@ -26,7 +26,7 @@ class RopeKvWrite(FusedOp):
         cache, _ = g.add("kv_cache_write", k, v, cache, None, slots)
         return cache, q
 
-    def samples(self) -> list[Sample]:
+    def examples(self) -> list[Example]:
         def make(r: Any, t: int, heads: int, kv_heads: int, d: int) -> Any:  # noqa: ANN401
             blocks = -(-max(t, 1) // 16) + 1
             slots = r.rng.permutation(blocks * 16)[:t].astype("int32")
@@ -35,13 +35,13 @@ class RopeKvWrite(FusedOp):
                     "v": r.normal(t, kv_heads, d), "positions": r.ints(0, 2048, t),
                     "inv_freq": 10000.0 ** (-r.ints(0, d, d // 2) / d),
                     "cache": r.normal(2, blocks, 16, kv_heads, d), "slots": slots}
-        return [Sample(f"T{t}_H{h}_{n}_d{d}_{i}",
+        return [Example(f"T{t}_H{h}_{n}_d{d}_{i}",
                        lambda r, t=t, h=h, n=n, d=d: make(r, t, h, n, d),  # type: ignore[misc]
                        {"interleaved": i}) for i in (False, True)
                 for t, h, n, d in ((0, 2, 1, 8), (1, 32, 4, 64), (2, 3, 1, 80), (17, 8, 8, 128))]
 
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         q, cache, t = spec("f32[2,4,8]"), spec("f32[2,3,16,4,8]"), spec("i32[2]")
         good = {"q": q, "k": q, "v": q, "positions": t, "inv_freq": spec("f32[4]"), "cache": cache,
                 "slots": t}
-        return [ErrorSample({**good, "inv_freq": spec("f32[8]")}, {}, ShapeError, "inv_freq")]
+        return [ErrorExample({**good, "inv_freq": spec("f32[8]")}, {}, ShapeError, "inv_freq")]

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from core.errors import DtypeError, ShapeError
+from core.ir.examples import ErrorExample, Example, spec
 from core.ir.op import Attr, Attrs, Cost, Env, Op, Specs, out_dtype
-from core.ir.samples import ErrorSample, Sample, spec
 from core.ir.tolerance import Tolerance
 from core.tensor.tensor import Array
 
@@ -55,19 +55,19 @@ class Linear(Product):
             out[:, n:n + ROWS] = x @ weight[n:n + ROWS].astype(x.dtype, copy=False).T
         return out if bias is None else out + bias
 
-    def samples(self) -> list[Sample]:
-        def product(t: int, n: int, k: int, bias: bool = False, *, large: bool = False) -> Sample:
-            return Sample(f"T{t}_N{n}_K{k}" + ("_bias" if bias else ""), lambda r: {
+    def examples(self) -> list[Example]:
+        def product(t: int, n: int, k: int, bias: bool = False, *, large: bool = False) -> Example:
+            return Example(f"T{t}_N{n}_K{k}" + ("_bias" if bias else ""), lambda r: {
                 "x": r.normal(t, k), "weight": r.normal(n, k, scale=k**-0.5),
                 "bias": r.normal(n) if bias else None}, {}, large)
         return [product(0, 4, 8), product(1, 5632, 2048), product(1, 2048, 5632), product(1, 7, 33),
                 product(1, 128, 896, True), product(2, 96, 130), product(17, 352, 128, True),
                 product(512, 256, 512), product(1, 128256, 2048, large=True)]
 
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         x, weight = spec("f32[2,4]"), spec("f32[3,4]")
-        return [ErrorSample({"x": x, "weight": spec("f32[3,5]")}, {}, ShapeError, "K = 4"),
-                ErrorSample({"x": x, "weight": weight, "bias": spec("f32[4]")}, {}, ShapeError,
+        return [ErrorExample({"x": x, "weight": spec("f32[3,5]")}, {}, ShapeError, "K = 4"),
+                ErrorExample({"x": x, "weight": weight, "bias": spec("f32[4]")}, {}, ShapeError,
                             "bias"),
-                ErrorSample({"x": spec("i32[2,4]"), "weight": weight}, {"out_dtype": "i32"},
+                ErrorExample({"x": spec("i32[2,4]"), "weight": weight}, {"out_dtype": "i32"},
                             DtypeError, "out_dtype")]

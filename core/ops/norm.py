@@ -5,8 +5,8 @@ from typing import ClassVar
 import numpy as np
 
 from core.errors import OpError, ShapeError
+from core.ir.examples import ErrorExample, Example, ExampleInputs, spec, uniform
 from core.ir.op import Attr, Op
-from core.ir.samples import Draw, ErrorSample, Sample, spec, uniform
 from core.ir.tolerance import Tolerance
 from core.tensor.tensor import Array
 
@@ -26,27 +26,27 @@ class RmsNorm(Op):
         out: Array = x / np.sqrt(mean_square + x.dtype.type(eps)) * weight
         return out
 
-    def samples(self) -> list[Sample]:
-        def rows(t: int, d: int, eps: float = 1e-5, scale: float = 1.0) -> Sample:
-            return Sample(f"T{t}_D{d}" + (f"_scale{scale:g}" if scale != 1 else ""),
+    def examples(self) -> list[Example]:
+        def rows(t: int, d: int, eps: float = 1e-5, scale: float = 1.0) -> Example:
+            return Example(f"T{t}_D{d}" + (f"_scale{scale:g}" if scale != 1 else ""),
                           lambda r: {"x": r.normal(t, d, scale=scale), "weight": 1 + r.normal(d)},
                           {"eps": eps})
 
-        def special(name: str, value: float) -> Sample:
-            def make(r: Draw) -> dict[str, Array | None]:
+        def special(name: str, value: float) -> Example:
+            def make(r: ExampleInputs) -> dict[str, Array | None]:
                 x = r.normal(3, 16)
                 x[1, 5] = value
                 return {"x": x, "weight": r.normal(16)}
-            return Sample(name, make, {"eps": 1e-5})
+            return Example(name, make, {"eps": 1e-5})
         # the small scale makes eps decide the result, so that leaving it out is seen
         return [rows(0, 8), rows(1, 128), rows(1, 2048), rows(2, 33, 1e-6), rows(17, 2048),
                 rows(512, 896, 1e-6), rows(3, 64, 1e-5, 1e-3), special("nan", np.nan),
-                Sample("zeros", lambda r: {"x": np.zeros((2, 16)), "weight": r.normal(16)},
+                Example("zeros", lambda r: {"x": np.zeros((2, 16)), "weight": r.normal(16)},
                        {"eps": 1e-5})]
 
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         x = spec("f32[2,4]")
-        return [ErrorSample({"x": x, "weight": spec("f32[5]")}, {"eps": 1e-5}, ShapeError,
+        return [ErrorExample({"x": x, "weight": spec("f32[5]")}, {"eps": 1e-5}, ShapeError,
                             "weight"),
-                ErrorSample({"x": x, "weight": spec("f32[4]")}, {}, OpError, "eps"),
-                ErrorSample({"x": x}, {"eps": 1e-5}, OpError, "weight")]
+                ErrorExample({"x": x, "weight": spec("f32[4]")}, {}, OpError, "eps"),
+                ErrorExample({"x": x}, {"eps": 1e-5}, OpError, "weight")]

@@ -5,8 +5,8 @@ from typing import ClassVar
 import numpy as np
 
 from core.errors import OpError, ShapeError
+from core.ir.examples import ErrorExample, Example, ExampleInputs, spec
 from core.ir.op import Attr, Attrs, Env, need, out_dtype
-from core.ir.samples import Draw, ErrorSample, Sample, spec
 from core.ir.tolerance import Tolerance
 from core.ops.linear import Product
 from core.tensor.tensor import Array
@@ -70,17 +70,17 @@ class QuantizedLinear(Product):
         out = x @ weight.T
         return out if bias is None else out + bias
 
-    def samples(self) -> list[Sample]:
+    def examples(self) -> list[Example]:
         def product(t: int, n: int, k: int, bits: int, group: int, zeros: bool = False,
-                    bias: bool = False) -> Sample:
-            def make(r: Draw) -> dict[str, Array | None]:
+                    bias: bool = False) -> Example:
+            def make(r: ExampleInputs) -> dict[str, Array | None]:
                 groups = -(-k // group)
                 scales = (0.5 + abs(r.normal(n, groups))) * k**-0.5 / (64 if bits == 8 else 4)
                 zero = r.ints(0, 16, n, groups).astype(np.float64) if zeros else None
                 return {"x": r.normal(t, k), "codes": r.codes(bits, n, k), "scales": scales,
                         "zeros": zero, "bias": r.normal(n) if bias else None}
             tail = ("_zeros" if zeros else "") + ("_bias" if bias else "")
-            return Sample(f"T{t}_N{n}_K{k}_g{group}{tail}", make,
+            return Example(f"T{t}_N{n}_K{k}_g{group}{tail}", make,
                           {"bits": bits, "group_size": group},
                           only={"Q": "i8" if bits == 8 else "i4x2"})
         return [product(0, 4, 64, 8, 64), product(1, 2048, 2048, 8, 64), product(1, 5, 100, 8, 64),
@@ -92,11 +92,11 @@ class QuantizedLinear(Product):
                 product(65, 4100, 80, 8, 32),
                 product(65, 4100, 256, 4, 128, True)]
 
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         good = {"x": spec("f32[2,64]"), "codes": spec("i8[3,64]"), "scales": spec("f32[3,1]")}
         attrs = {"bits": 8, "group_size": 64}
-        return [ErrorSample(good, {"bits": 3, "group_size": 64}, OpError, "bits is 3"),
-                ErrorSample(good, {"bits": 4, "group_size": 64}, OpError, "i4x2"),
-                ErrorSample({**good, "codes": spec("i8[3,63]")}, attrs, ShapeError, "bytes a row"),
-                ErrorSample({**good, "scales": spec("f32[3,2]")}, attrs, ShapeError, "groups"),
-                ErrorSample(good, {"bits": 8, "group_size": 0}, OpError, "group_size")]
+        return [ErrorExample(good, {"bits": 3, "group_size": 64}, OpError, "bits is 3"),
+                ErrorExample(good, {"bits": 4, "group_size": 64}, OpError, "i4x2"),
+                ErrorExample({**good, "codes": spec("i8[3,63]")}, attrs, ShapeError, "bytes a row"),
+                ErrorExample({**good, "scales": spec("f32[3,2]")}, attrs, ShapeError, "groups"),
+                ErrorExample(good, {"bits": 8, "group_size": 0}, OpError, "group_size")]

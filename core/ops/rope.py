@@ -5,8 +5,8 @@ from typing import ClassVar
 import numpy as np
 
 from core.errors import OpError, ShapeError
+from core.ir.examples import ErrorExample, Example, ExampleInputs, spec, uniform
 from core.ir.op import Attr, Attrs, Env, Op, divisible, need
-from core.ir.samples import Draw, ErrorSample, Sample, spec, uniform
 from core.ir.tolerance import Tolerance
 from core.tensor.tensor import Array
 
@@ -42,27 +42,27 @@ class Rope(Op):
             out[t, :, second] = b * cos + a * sin
         return out
 
-    def samples(self) -> list[Sample]:
+    def examples(self) -> list[Example]:
         def rotate(t: int, heads: int, d: int, interleaved: bool, longest: int = 2048,
-                   theta: float = 10000.0) -> Sample:
-            def make(r: Draw) -> dict[str, Array | None]:
+                   theta: float = 10000.0) -> Example:
+            def make(r: ExampleInputs) -> dict[str, Array | None]:
                 return {"x": r.normal(t, heads, d), "positions": r.ints(0, longest, t),
                         "inv_freq": theta ** (-np.arange(0, d, 2) / d)}
             layout = "interleaved" if interleaved else "half"
-            return Sample(f"T{t}_H{heads}_d{d}_p{longest}_{layout}", make,
+            return Example(f"T{t}_H{heads}_d{d}_p{longest}_{layout}", make,
                           {"interleaved": interleaved})
         return [rotate(t, h, d, i) for i in (False, True)
                 for t, h, d in ((0, 2, 8), (1, 32, 64), (2, 3, 80), (17, 8, 128), (512, 4, 64))
                 ] + [rotate(3, 2, 64, False, 131072, 500000.0), rotate(1, 1, 2, True)]
 
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         x, positions = spec("f32[2,4,8]"), spec("i32[2]")
         freq = spec("f32[4]")
-        return [ErrorSample({"x": x, "positions": positions, "inv_freq": spec("f32[8]")}, {},
+        return [ErrorExample({"x": x, "positions": positions, "inv_freq": spec("f32[8]")}, {},
                             ShapeError, "inv_freq"),
-                ErrorSample({"x": x, "positions": spec("i32[3]"), "inv_freq": freq}, {}, ShapeError,
-                            "positions"),
-                ErrorSample({"x": spec("f32[2,4,7]"), "positions": positions,
+                ErrorExample({"x": x, "positions": spec("i32[3]"), "inv_freq": freq}, {},
+                             ShapeError, "positions"),
+                ErrorExample({"x": spec("f32[2,4,7]"), "positions": positions,
                              "inv_freq": spec("f32[3]")}, {}, ShapeError, "even"),
-                ErrorSample({"x": x, "positions": positions, "inv_freq": freq},
+                ErrorExample({"x": x, "positions": positions, "inv_freq": freq},
                             {"interleaved": "yes"}, OpError, "interleaved")]

@@ -8,9 +8,8 @@ and chunking draws alike.
 import numpy as np
 
 from core.errors import DtypeError, OpError, ShapeError
+from core.ir.examples import ErrorExample, Example, ExampleInputs, spec
 from core.ir.op import Op
-from core.ir.samples import Draw, ErrorSample, spec
-from core.ir.samples import Sample as Inputs
 from core.ir.tolerance import EXACT, Tolerance
 from core.tensor.tensor import Array
 
@@ -40,19 +39,19 @@ class Argmax(Op):
     def reference(self, logits: Array) -> Array:
         return np.array([np.argmax(row) for row in logits], np.int32)
 
-    def samples(self) -> list[Inputs]:
-        def ties(r: Draw) -> dict[str, Array | None]:
+    def examples(self) -> list[Example]:
+        def ties(r: ExampleInputs) -> dict[str, Array | None]:
             logits = r.normal(3, 1000)
             logits[:, [77, 400, 999]] = 9.0
             return {"logits": logits}
 
-        def rows(s: int, v: int) -> Inputs:
-            return Inputs(f"S{s}_V{v}", lambda r: {"logits": r.normal(s, v)}, {})
+        def rows(s: int, v: int) -> Example:
+            return Example(f"S{s}_V{v}", lambda r: {"logits": r.normal(s, v)}, {})
         return [rows(0, 8), rows(1, 512), rows(1, 128256), rows(17, 321), rows(2, 1),
-                Inputs("ties", ties, {})]
+                Example("ties", ties, {})]
 
-    def error_samples(self) -> list[ErrorSample]:
-        return [ErrorSample({"logits": spec("f32[4]")}, {}, ShapeError, "2 axes")]
+    def error_examples(self) -> list[ErrorExample]:
+        return [ErrorExample({"logits": spec("f32[4]")}, {}, ShapeError, "2 axes")]
 
 
 class Sample(Op):
@@ -98,10 +97,10 @@ class Sample(Op):
                 seen[s, out[s]] = 1
         return seen, out
 
-    def samples(self) -> list[Inputs]:
+    def examples(self) -> list[Example]:
         def rows(name: str, s: int, v: int, temperature: float, top_k: int, top_p: float,
-                 min_p: float, penalty: float) -> Inputs:
-            def make(r: Draw) -> dict[str, Array | None]:
+                 min_p: float, penalty: float) -> Example:
+            def make(r: ExampleInputs) -> dict[str, Array | None]:
                 # A few spread-out levels rather than normals: probabilities stay far from each
                 # other's cumulative boundaries in every dtype, and ties are common.
                 logits = r.ints(-6, 7, s, v).astype(np.float64)
@@ -113,7 +112,7 @@ class Sample(Op):
                         "seeds": r.ints(-2**31, 2**31 - 1, s, 2), "positions": r.ints(0, 4096, s),
                         "seen": (r.rng.random((s, v)) < 0.2).astype(np.int8)
                         if penalty != 1 else None}
-            return Inputs(name, make, {})
+            return Example(name, make, {})
 
         # name, temperature, top_k, top_p, min_p, penalty
         settings = (("greedy", 0.0, 0, 1.0, 0.0, 1.0), ("plain", 1.0, 0, 1.0, 0.0, 1.0),
@@ -125,14 +124,14 @@ class Sample(Op):
                   for name, t, k, p, m, rep in settings for s, v in ((1, 321), (5, 64))),
                 rows("empty", 0, 8, 1, 0, 1, 0, 1)]
 
-    def error_samples(self) -> list[ErrorSample]:
+    def error_examples(self) -> list[ErrorExample]:
         f, i = spec("f32[2]"), spec("i32[2]")
         good = {"logits": spec("f32[2,9]"), "temperature": f, "top_k": i, "top_p": f, "min_p": f,
                 "penalty": f, "seeds": spec("i32[2,2]"), "positions": i}
-        return [ErrorSample({**good, "top_k": f}, {}, DtypeError, "top_k"),
-                ErrorSample({**good, "seeds": i}, {}, ShapeError, "seeds"),
-                ErrorSample({**good, "seen": spec("i8[2,8]")}, {}, ShapeError, "seen"),
-                ErrorSample({**good, "penalty": None}, {}, OpError, "penalty")]
+        return [ErrorExample({**good, "top_k": f}, {}, DtypeError, "top_k"),
+                ErrorExample({**good, "seeds": i}, {}, ShapeError, "seeds"),
+                ErrorExample({**good, "seen": spec("i8[2,8]")}, {}, ShapeError, "seen"),
+                ErrorExample({**good, "penalty": None}, {}, OpError, "penalty")]
 
 
 def _draw(row: Array, top_k: int, top_p: float, min_p: float, u: float) -> int:

@@ -17,9 +17,32 @@ from functools import cache
 from pathlib import Path
 
 
+@cache
+def source(path: Path) -> str:
+    """The text of a source or a header."""
+    return path.read_text(encoding="utf-8")
+
+
+@cache
+def headers(path: Path) -> tuple[Path, ...]:
+    """The headers beside a source that it includes, directly or through others."""
+    found: list[Path] = []
+    for name in re.findall(r'#include "([^"]+)"', source(path)):
+        header = path.with_name(name)
+        found += [h for h in (header, *headers(header)) if h not in found]
+    return tuple(found)
+
+
+def texts(path: Path) -> list[str]:
+    """What the machine code of a source is made of: its text, and its headers' with their names."""
+    return [source(path), *(f"{h.name}\n{source(h)}" for h in headers(path))]
+
+
 class CodeCache:
     """One backend's folder below XDG_CACHE_HOME or ~/.cache; counts what was there and what was
     not."""
+
+    source, headers, texts = staticmethod(source), staticmethod(headers), staticmethod(texts)
 
     def __init__(self, backend: str) -> None:
         self.backend = backend
@@ -67,27 +90,6 @@ class CodeCache:
             yield
         finally:
             print("\r\x1b[K", end="", file=err, flush=True)  # clears the line
-
-
-@cache
-def source(path: Path) -> str:
-    """The text of a source or a header."""
-    return path.read_text(encoding="utf-8")
-
-
-@cache
-def headers(path: Path) -> tuple[Path, ...]:
-    """The headers beside a source that it includes, directly or through others."""
-    found: list[Path] = []
-    for name in re.findall(r'#include "([^"]+)"', source(path)):
-        header = path.with_name(name)
-        found += [h for h in (header, *headers(header)) if h not in found]
-    return tuple(found)
-
-
-def texts(path: Path) -> list[str]:
-    """What the machine code of a source is made of: its text, and its headers' with their names."""
-    return [source(path), *(f"{h.name}\n{source(h)}" for h in headers(path))]
 
 
 def _store(path: Path, code: bytes) -> None:

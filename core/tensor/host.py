@@ -60,22 +60,22 @@ class HostAllocator(DeviceAllocator):
         found = [n for n in (_machine_available(), _group_available()) if n is not None]
         return min(found, default=None)
 
+    @staticmethod
+    def read_bandwidth(bind: Callable[[Array, Array, Array], Callable[[], object]]) -> float:
+        """Bytes a second that matrix @ vector reads, the best of five.
 
-def read_bandwidth(bind: Callable[[Array, Array, Array], Callable[[], object]]) -> float:
-    """Bytes a second that matrix @ vector reads, the best of five.
-
-    `bind(matrix, vector, out)` gives the product as a launch. The float32 matrix [N, 2048] takes
-    1 GiB, since a server's last cache has held 256 MiB, or a quarter of what is free.
-    """
-    free = HostAllocator().available() or 1 << 30
-    matrix = np.ones((min(1 << 30, free // 4) // 8192, 2048), np.float32)
-    launch = bind(matrix, np.ones(2048, np.float32), np.empty(len(matrix), np.float32))
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        launch()
-        times.append(time.perf_counter() - start)
-    return matrix.nbytes / min(times)
+        `bind(matrix, vector, out)` gives the product as a launch. The float32 matrix [N, 2048]
+        takes 1 GiB, since a server's last cache has held 256 MiB, or a quarter of what is free.
+        """
+        free = HostAllocator().available() or 1 << 30
+        matrix = np.ones((min(1 << 30, free // 4) // 8192, 2048), np.float32)
+        launch = bind(matrix, np.ones(2048, np.float32), np.empty(len(matrix), np.float32))
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            launch()
+            times.append(time.perf_counter() - start)
+        return matrix.nbytes / min(times)
 
 
 def _machine_available() -> int | None:

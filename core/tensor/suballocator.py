@@ -11,8 +11,6 @@ from typing import Any
 
 from core.errors import AllocationError
 
-SLAB = 64 << 20  # bytes
-LEAST, MOST = 1 << 20, SLAB // 2  # bytes of a piece; others are taken as they are
 _ALIGNED = 512  # bytes
 
 
@@ -32,12 +30,15 @@ class Piece:
         slab.used, slab.live = self.end, slab.live + 1
 
 
-class Slabs:
+class Suballocator:
     """What `take(nbytes)` gives, a (handle, address), in pieces; `give` takes a handle back.
 
     A piece goes to the first slab with room behind what was given from it. The room of a freed one
     comes back when it was the last of its slab, or when the slab is empty, which gives it back.
     """
+
+    SLAB = 64 << 20  # bytes of a block
+    LEAST, MOST = 1 << 20, SLAB // 2  # bytes of a piece; others are taken as they are
 
     def __init__(self, take: Callable[[int], tuple[Any, int]], give: Callable[[Any], None]) -> None:
         self._take, self._give = take, give
@@ -45,12 +46,12 @@ class Slabs:
 
     def allocate(self, nbytes: int) -> tuple[Any, int]:
         """A (handle, address). Raises AllocationError as `take` does."""
-        if not LEAST <= nbytes <= MOST:
+        if not self.LEAST <= nbytes <= self.MOST:
             return self._take(nbytes)
-        slab = next((s for s in self._slabs if SLAB - s.used >= nbytes), None)
+        slab = next((s for s in self._slabs if self.SLAB - s.used >= nbytes), None)
         if slab is None:
             try:
-                slab = Slab(*self._take(SLAB))
+                slab = Slab(*self._take(self.SLAB))
             except AllocationError:  # so little is left: perhaps enough for this alone
                 return self._take(nbytes)
             self._slabs.append(slab)

@@ -13,7 +13,7 @@ from core.errors import CheckpointError
 from core.plan.weights import QuantizedLayout, part_names
 from core.plugins.registry import Registry
 from core.tensor.tensor import Array
-from models.checkpoints.lazy import LazyArrays, hollow
+from models.checkpoints.lazy import LazyArrays, abstract
 from models.checkpoints.llama2c.layout import Slot
 from models.json_reader import ConfigReader
 from models.tokenizers.base import Tokenizer
@@ -116,7 +116,7 @@ class Weights:
 
     def defer_expanded(self, slot: Slot, codes: Array, scales: Array, group: int) -> None:
         """float32 in place of codes that no kernel takes; expanded when first read."""
-        self.arrays.defer({slot.name: hollow(slot.shape, np.dtype(np.float32))},
+        self.arrays.defer({slot.name: abstract(slot.shape, np.dtype(np.float32))},
                           lambda: (_expand(codes, _checked(slot.name, scales), group),))
 
 

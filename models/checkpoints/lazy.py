@@ -27,12 +27,12 @@ class LazyArrays(MutableMapping[str, Array]):
         self._makers: dict[str, tuple[tuple[str, ...], Make]] = {}
 
     def defer(self, specs: Mapping[str, Array], make: Make) -> None:
-        """`make` gives arrays like the hollow ones in `specs`, in their order."""
+        """`make` gives arrays like the abstract ones in `specs`, in their order."""
         for name, like in specs.items():
             self._arrays[name], self._hollow[name] = None, like
             self._makers[name] = (tuple(specs), make)
 
-    def hollow(self, name: str) -> Array:
+    def abstract(self, name: str) -> Array:
         """The array if it lies in the file as it is, else one like it without memory."""
         return self._hollow[name] if name in self._hollow else self[name]
 
@@ -70,15 +70,15 @@ class LazyArrays(MutableMapping[str, Array]):
         return len(self._arrays)
 
 
-def hollow(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+def abstract(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
     """Zeros of that shape that share one element's memory."""
     return np.broadcast_to(np.zeros((), dtype), tuple(shape))
 
 
-def hollow_arrays(arrays: Mapping[str, Array]) -> dict[str, Array]:
+def abstract_arrays(arrays: Mapping[str, Array]) -> dict[str, Array]:
     """What the mapping holds, with nothing made for it."""
     if isinstance(arrays, LazyArrays):
-        return {name: arrays.hollow(name) for name in arrays}
+        return {name: arrays.abstract(name) for name in arrays}
     return dict(arrays)
 
 
@@ -86,15 +86,15 @@ def is_hollow(array: Array) -> bool:
     return array.size > 1 and not any(array.strides)
 
 
-def hollow_cast(array: Array, dtype: np.dtype[Any]) -> Array:
-    return hollow(array.shape, dtype)
+def abstract_cast(array: Array, dtype: np.dtype[Any]) -> Array:
+    return abstract(array.shape, dtype)
 
 
-def hollow_quantize(quantization: Quantization, weight: Array) -> Quantized:
+def abstract_quantize(quantization: Quantization, weight: Array) -> Quantized:
     """Of the shapes that `quantization.apply` gives."""
     rows, columns = weight.shape
     one = quantization.probe(columns)
-    codes, scales, zeros = (None if a is None else hollow((rows, a.shape[1]), a.dtype)
+    codes, scales, zeros = (None if a is None else abstract((rows, a.shape[1]), a.dtype)
                             for a in (one.codes, one.scales, one.zeros))
     assert codes is not None and scales is not None  # quantize always gives both
     return Quantized(codes, scales, zeros, one.bits, one.group_size)

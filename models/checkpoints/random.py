@@ -15,7 +15,7 @@ from core.errors import OptionError
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
 from models.checkpoints.base import Checkpoint
-from models.checkpoints.lazy import hollow
+from models.checkpoints.lazy import abstract
 from models.json_reader import ConfigReader
 from models.tokenizers.chat_template import ChatTemplate
 
@@ -90,10 +90,10 @@ def random_checkpoint(shape: str, stored: str, *, layers: int | None = None,
     return Checkpoint(Path(shape), ConfigReader(config, shape), arrays, NoTokenizer(), ())
 
 
-def hollow_checkpoint(shape: str, stored: str, *, layers: int | None = None) -> Checkpoint:
+def abstract_checkpoint(shape: str, stored: str, *, layers: int | None = None) -> Checkpoint:
     """The same shapes and dtypes, without memory: for planning. Raises OptionError likewise."""
     config = _config(shape, layers)
-    arrays = {name: hollow(sizes, as_dtype(stored).numpy)
+    arrays = {name: abstract(sizes, as_dtype(stored).numpy)
               for name, sizes in _tensors(config).items()}
     return Checkpoint(Path(shape), ConfigReader(config, shape), arrays, NoTokenizer(), ())
 

@@ -17,7 +17,7 @@ from models.architectures.config import ModelConfig
 from models.architectures.layers import HEAD, INV_FREQ
 from models.architectures.rope import inverse_frequencies
 from models.checkpoints.base import Checkpoint
-from models.checkpoints.lazy import hollow_arrays, hollow_cast, hollow_quantize
+from models.checkpoints.lazy import abstract_arrays, abstract_cast, abstract_quantize
 from models.checkpoints.quantization import Quantization
 from models.checkpoints.quantize import Cast, Quantize, cast, convert, quantize_weights
 
@@ -69,10 +69,10 @@ class Setting:
         store.moves = not self.options.mmap
         return store
 
-    def hollow_weights(self) -> WeightStore:
+    def abstract_weights(self) -> WeightStore:
         """The same shapes and dtypes; nothing is read, converted or quantised."""
-        return self._store(hollow_arrays(self.checkpoint.arrays), no_progress, hollow_cast,
-                           hollow_quantize)
+        return self._store(abstract_arrays(self.checkpoint.arrays), no_progress, abstract_cast,
+                           abstract_quantize)
 
     def _store(self, stored: Mapping[str, Array], progress: Progress, cast: Cast,
                quantize: Quantize) -> WeightStore:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from core.conformance.determinism import Repeatable
+from core.conformance.determinism import DeterminismRule
 from core.conformance.lock import Lock
 from core.errors import CheckpointError, DtypeError, OptionError, TokenizerError
 from core.ir.fusion import FusedOp
@@ -23,7 +23,7 @@ from core.tensor.dtype import DType, as_dtype, bf16, f16, f32
 from models.architectures.base import find_architecture
 from models.architectures.layers import EMBEDDING, HEAD
 from models.checkpoints.base import Checkpoint, read_checkpoint
-from models.checkpoints.lazy import hollow_arrays
+from models.checkpoints.lazy import abstract_arrays
 from models.checkpoints.quantization import Quantization
 from models.engine.config import Options, Setting
 from models.engine.memory import check_fits
@@ -101,17 +101,17 @@ def open_checkpoint(checkpoint: Checkpoint, options: Options, registry: Registry
     """`load` for a checkpoint that has been read already, or made."""
     first = registry.backend(split_backends(options.backend)[0])
     setting = settle(checkpoint, options, registry, first.activation_dtype)
-    hollow = setting.hollow_weights()
-    build, overrides = setting.builder(hollow), setting.selector.overrides
+    abstract = setting.abstract_weights()
+    build, overrides = setting.builder(abstract), setting.selector.overrides
     graphs = [build(GraphKind("last", "argmax", loop=True)), build(GraphKind("last", "sample"))]
-    _check_complete(graphs[0], hollow, checkpoint)
+    _check_complete(graphs[0], abstract, checkpoint)
     for override in overrides:
         override.check(registry)
     used = [*setting.selector.backends, *(o.backend for o in overrides)]
     setting = replace(setting, selector=replace(setting.selector,
                                                 rules=_rules(options, registry, used)))
     _check_used(overrides, graphs, fusion=options.fusion)
-    check_fits(setting, hollow, first)
+    check_fits(setting, abstract, first)
     if setting.config.tied_embeddings and HEAD in checkpoint.arrays:
         checkpoint.notes.append(f"{HEAD} in the file is not used: the configuration ties it to "
                                 "the embedding")
@@ -130,7 +130,7 @@ def _rules(options: Options, registry: Registry, backends: Sequence[str]) -> tup
         lock.check(registry, list(dict.fromkeys(backends)))
         rules.append(lock)
     if options.deterministic:
-        rules.append(Repeatable(registry))
+        rules.append(DeterminismRule(registry))
     return tuple(rules)
 
 
@@ -146,7 +146,7 @@ def _stored_dtype(checkpoint: Checkpoint) -> DType:
     if EMBEDDING not in checkpoint.arrays:
         raise CheckpointError(f"{checkpoint.path}: tensor {EMBEDDING} is missing; the checkpoint "
                               f"holds {len(checkpoint.arrays)} tensors")
-    return as_dtype(hollow_arrays(checkpoint.arrays)[EMBEDDING].dtype)
+    return as_dtype(abstract_arrays(checkpoint.arrays)[EMBEDDING].dtype)
 
 
 def _float_dtype(text: str | None) -> DType | None:

@@ -17,7 +17,7 @@ HAS_GPU = default_registry().unavailable("cuda_cupy") is None
 
 
 def test_naming_the_backend_imports_no_cupy():
-    script = ("import sys; from core.registry import default_registry; r = default_registry(); "
+    script = ("import sys; from core.plugins.registry import default_registry; r = default_registry(); "
               "assert 'cuda_cupy' in r.specs, r.plugins.broken; assert 'cupy' not in sys.modules")
     subprocess.run([sys.executable, "-c", script], check=True)
 
@@ -36,8 +36,8 @@ def test_kernels_match_their_ops():
 
 
 @pytest.mark.parametrize("bits, expected", [
-    (None, {"add_norm_gate_up", "three_linear", "rope_kv_write"}),
-    (8, {"add_norm_quantized_gate_up", "three_quantized", "rope_kv_write"})])
+    (None, {"add_norm_gate_up", "qkv_linear", "rope_kv_write"}),
+    (8, {"add_norm_quantized_gate_up", "qkv_quantized", "rope_kv_write"})])
 def test_fused_ops_are_found_in_every_layer(bits, expected):
     models = pytest.importorskip("models")
     quantize = None if bits is None else f"int{bits}"

@@ -1,6 +1,6 @@
 """What of cuda_pycuda can be checked on a machine without a GPU. Its kernels run here on the CPU,
-under a stand-in for PyCUDA (tests/support/cuda_on_cpu): that checks arithmetic, indexing and the code that
-launches them, not the GPU. tests/gpu_report.json says what has run on one."""
+under a stand-in for PyCUDA (tests/support/cuda_on_cpu): that checks arithmetic, indexing and the
+code that launches them, not the GPU. tests/gpu_report.json says what has run on one."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def on_cpu(tmp_path_factory):
 
 
 def test_naming_the_backend_imports_no_pycuda():
-    script = ("import sys; from core.registry import default_registry; r = default_registry(); "
+    script = ("import sys; from core.plugins.registry import default_registry; r = default_registry(); "
               "assert 'cuda_pycuda' in r.specs, r.plugins.broken; "
               "assert not {'pycuda', 'cuda.bindings'} & set(sys.modules)")
     subprocess.run([sys.executable, "-c", script], check=True)
@@ -79,7 +79,7 @@ def test_a_model_gives_the_same_tokens_as_on_numpy(on_cpu, model, options, run_c
                                           ("raise KeyboardInterrupt", -2)])
 def test_the_context_is_popped_however_the_process_ends(on_cpu, ending, code):
     done = on_cpu(code=code, script="from cuda_on_cpu.driver import use; import pathlib; "
-                  "use(pathlib.Path('exit')); from core.registry import default_registry\n"
+                  "use(pathlib.Path('exit')); from core.plugins.registry import default_registry\n"
                   "default_registry().backend('cuda_pycuda')\n" + ending)
     assert "context stack" not in done.stderr
 
@@ -89,10 +89,10 @@ import ctypes, pathlib
 import numpy as np
 from cuda_on_cpu.driver import Event, Stream, use
 use(pathlib.Path("guest"))
-from core.backend import Backend, BackendSpec, KernelSet
-from core.registry import default_registry
+from core import Backend, BackendSpec, KernelSet
+from core.plugins.registry import default_registry
 import models
-from core.registry import Registry
+from core.plugins.registry import Registry
 
 class Guest(Backend):
     name = "guest"

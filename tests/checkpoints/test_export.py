@@ -189,7 +189,7 @@ def test_no_folder_and_no_space(run_export, monkeypatch, tmp_path):
 
 def test_a_difference_is_found(monkeypatch, tmp_path):
     """A writer that forgets the row order is caught, and nothing is left."""
-    monkeypatch.setattr("models.formats.source.to_pairs", lambda rows, heads: rows)
+    monkeypatch.setattr("models.checkpoints.source.to_pairs", lambda rows, heads: rows)
     source = Source(random_model(), REGISTRY)
     target = choose_target("llama2c", source, None, None, None)
     with pytest.raises(CheckError, match="reloaded and its logits differ"):
@@ -213,7 +213,7 @@ def test_stopped_while_writing(to, stop, code, run_export, monkeypatch, tmp_path
             seen.append(sorted(p.name[:3] for p in tmp_path.iterdir() if p.name[0] == "."))
             assert {p: p.read_bytes() for p in before} == before
             raise stop
-    monkeypatch.setattr("models.report.Loading.progress", progress)
+    monkeypatch.setattr("models.cli.report.Loading.progress", progress)
     assert run_export("stories-qwen2" if to == "hf" else "stories-llama2", to, "m", "--force"
                       )[0] == code
     assert seen == [[".m."]]

@@ -36,7 +36,7 @@ def test_broken_plugins_and_missing_modules(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "chosen_registry", lambda args: registry)
     assert doctor.main([]) == 1
     assert "No module named 'no_such_module'" in capsys.readouterr().out
-    registry.specs["far"] = core.backend.BackendSpec("far", "far:0", "far:Far", "far away",
+    registry.specs["far"] = core.BackendSpec("far", "far:0", "far:Far", "far away",
                                                      {"no_such": "pip install no-such"})
     assert doctor.main(["--json"]) == 1
     (far,) = json.loads(capsys.readouterr().out)["backends"]

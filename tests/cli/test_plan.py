@@ -14,7 +14,7 @@ from models import plan, run
 from models.checkpoints.base import read_checkpoint
 from models.checkpoints.gguf import reader as gguf
 from models.checkpoints.llama2c import layout_reader as slot_reader
-from models.checkpoints.random import hollow_checkpoint, random_checkpoint
+from models.checkpoints.random import abstract_checkpoint, random_checkpoint
 from models.engine.config import Options
 from models.plan import make_plan
 
@@ -75,10 +75,10 @@ def _must_not_run(*_):
 
 def test_shapes_need_no_memory():
     small = make_plan(random_checkpoint("qwen2.5-0.5b", "bf16", layers=1), Options(), REGISTRY)
-    hollow = make_plan(hollow_checkpoint("qwen2.5-0.5b", "bf16", layers=1), Options(), REGISTRY)
+    abstract = make_plan(abstract_checkpoint("qwen2.5-0.5b", "bf16", layers=1), Options(), REGISTRY)
     assert {k: v for k, v in small.items() if k != "free"} == {
-        k: v for k, v in hollow.items() if k != "free"}
-    planned = make_plan(hollow_checkpoint("llama3.2-1b", "bf16"), Options(), REGISTRY)
+        k: v for k, v in abstract.items() if k != "free"}
+    planned = make_plan(abstract_checkpoint("llama3.2-1b", "bf16"), Options(), REGISTRY)
     assert planned["parameters"] == 1_235_814_400  # as published, the head tied
     # 16 layers x 2 x 8 heads x 64, and one scale a head where int8
     assert planned["kv_bytes_per_token"] == {"f32": 65536, "f16": 32768, "bf16": 32768,
@@ -90,7 +90,7 @@ def test_shapes_need_no_memory():
 def test_longest_context_is_the_longest(monkeypatch):
     """One block more than what is said to fit does not."""
     allocator = REGISTRY.backend("cpu_numpy").allocator
-    checkpoint = hollow_checkpoint("llama3.2-1b", "f32", layers=4)
+    checkpoint = abstract_checkpoint("llama3.2-1b", "f32", layers=4)
     free = 3 << 30
     monkeypatch.setattr(type(allocator), "available", lambda self: free)
     found = make_plan(checkpoint, Options(), REGISTRY)["longest_context"]
@@ -122,7 +122,7 @@ def test_a_context_that_does_not_fit_is_refused_before_loading(monkeypatch, caps
 @pytest.mark.skipif("cuda_cupy" not in REGISTRY.specs, reason="needs ./backends/cuda_cupy")
 def test_a_backend_that_is_not_there_gets_an_estimate(monkeypatch):
     monkeypatch.setattr(REGISTRY, "backend", _without_cuda(REGISTRY.backend))
-    found = make_plan(hollow_checkpoint("llama3.2-1b", "bf16"), Options("cuda_cupy"), REGISTRY)
+    found = make_plan(abstract_checkpoint("llama3.2-1b", "bf16"), Options("cuda_cupy"), REGISTRY)
     assert found["unavailable"] == "no GPU" and found["free"] is None and found["fits"] is None
     assert found["activations_dtype"] == "bf16"  # the class says so without a device
     assert found["copied_to"] == {"cuda": 2 * 1_235_814_400 + 32 * 4}

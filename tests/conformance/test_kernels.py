@@ -11,8 +11,8 @@ import core
 import models
 from core.conformance.cases import matrix
 from core.errors import DtypeError, NoKernelError, OpError, ShapeError
+from core.ir.examples import spec
 from core.ir.op import OPS
-from core.ir.samples import spec
 from core.plugins.registry import default_registry
 from core.runtime.run_op import run_kernel, single_op_plan
 

@@ -51,7 +51,7 @@ def test_every_entry_point_loads():
         assert entry.load().KERNELYARD_API == 1
 
 
-@pytest.mark.parametrize("module", ["core", "models", "core.op"])
+@pytest.mark.parametrize("module", ["core", "models", "core.ir.op"])
 def test_exported_names_exist(module):
     loaded = importlib.import_module(module)
     assert [n for n in loaded.__all__ if not hasattr(loaded, n)] == []

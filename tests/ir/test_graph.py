@@ -30,7 +30,7 @@ def test_signature():
 def test_every_op_states_its_definition():
     for op in OPS.values():
         assert type(op).__doc__, op.name
-        assert op.samples() and op.error_samples() and op.dtype_cases, op.name
+        assert op.examples() and op.error_examples() and op.dtype_cases, op.name
         assert op.tolerance.reason, op.name
 
 

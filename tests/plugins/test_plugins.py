@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 GOOD = '''
-from core.hookspecs import hookimpl
-from core.backend import BackendSpec
+from core import BackendSpec, hookimpl
 KERNELYARD_API = 1
 @hookimpl
 def register_backends(register):
@@ -28,7 +27,7 @@ BROKEN = {
     "raises_after_registering": (GOOD.format(name="NAME") + "    raise ValueError('late')\n",
                                  "ValueError: late"),
     "steals_an_architecture": ('''
-from core.hookspecs import hookimpl
+from core import hookimpl
 KERNELYARD_API = 1
 @hookimpl
 def register_models(register):
@@ -107,7 +106,7 @@ def test_an_unknown_backend_lists_what_there_is(site, run_cli):
 
 KERNELS = GOOD.format(name="kernel_test").replace(
     "nowhere:Backend", "cpu_numpy.backend:NumpyBackend") + '''
-from core.backend import KernelSet
+from core import KernelSet
 kernels = KernelSet("kernel_test")
 @kernels.implements({op!r}, dtypes={dtypes!r})
 def kernel({parameters}):

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 PLUGIN = '''
-from core.plugins.backend import BackendSpec
-from core.plugins.hookspecs import hookimpl
+from core import BackendSpec, hookimpl
 
 KERNELYARD_API = 1
 
@@ -27,9 +26,7 @@ from functools import partial
 
 import numpy as np
 
-from core.plugins.backend import Backend, KernelSet
-from core.compare import Tolerance
-from core.tensor.host import HostAllocator
+from core import Backend, HostAllocator, KernelSet, Tolerance
 
 kernels = KernelSet("example")
 

@@ -4,8 +4,10 @@ import random
 
 import pytest
 
+from core import Suballocator
 from core.errors import AllocationError
-from core.tensor.suballocator import LEAST, MOST, SLAB, Slabs
+
+LEAST, MOST, SLAB = Suballocator.LEAST, Suballocator.MOST, Suballocator.SLAB
 
 
 class Driver:
@@ -27,7 +29,7 @@ class Driver:
 
 def test_pieces_do_not_overlap_and_all_memory_comes_back():
     driver, draw = Driver(), random.Random(1)
-    slabs, live = Slabs(driver.take, driver.give), {}
+    slabs, live = Suballocator(driver.take, driver.give), {}
     for _ in range(2000):
         if live and draw.random() < 0.48:
             slabs.free(live.pop(draw.choice(list(live)))[0])
@@ -46,7 +48,7 @@ def test_pieces_do_not_overlap_and_all_memory_comes_back():
 def test_weights_of_a_model_waste_little():
     """Qwen2.5-0.5B's: 8.3 MiB, which alone take 10 of the driver's pages of 2 MiB."""
     driver = Driver()
-    slabs = Slabs(driver.take, driver.give)
+    slabs = Suballocator(driver.take, driver.give)
     sizes = 24 * [*3 * [896 * 4864 * 2], *2 * [896 * 896 * 2]]
     for nbytes in sizes:
         slabs.allocate(nbytes)
@@ -54,7 +56,7 @@ def test_weights_of_a_model_waste_little():
 
 
 def test_the_room_of_the_last_piece_is_given_again():
-    slabs = Slabs((driver := Driver()).take, driver.give)
+    slabs = Suballocator((driver := Driver()).take, driver.give)
     kept = slabs.allocate(LEAST)
     for _ in range(100):
         slabs.free(slabs.allocate(MOST)[0])
@@ -63,7 +65,7 @@ def test_the_room_of_the_last_piece_is_given_again():
 
 def test_where_no_slab_fits_a_piece_is_taken_by_itself():
     driver = Driver(limit=2 * LEAST)
-    slabs = Slabs(driver.take, driver.give)
+    slabs = Suballocator(driver.take, driver.give)
     handle, _ = slabs.allocate(LEAST)
     assert list(driver.taken.values()) == [LEAST]
     with pytest.raises(AllocationError):

@@ -22,7 +22,7 @@ from core.verify.replay import replay
 default_registry()  # brings the plugins' ops into OPS
 PROMPT = [1, 40, 50, 60, 70, 80]
 #: what a model must be for its graph to hold the op
-LOADED = {"quantized_linear": {"quantize": "int8"}, "three_quantized": {"quantize": "int8"},
+LOADED = {"quantized_linear": {"quantize": "int8"}, "qkv_quantized": {"quantize": "int8"},
           "add_norm_quantized_gate_up": {"quantize": "int8"}}
 
 

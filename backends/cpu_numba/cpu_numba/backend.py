@@ -9,11 +9,8 @@ from typing import Any
 import numba
 import numpy as np
 
+from core import Backend, HostAllocator, Tensor, bf16, f16
 from core.errors import BackendError
-from core.plugins.backend import Backend
-from core.tensor.dtype import bf16, f16
-from core.tensor.host import HostAllocator, read_bandwidth
-from core.tensor.tensor import Tensor
 from cpu_numba import caching, machine
 
 #: Numba computes with neither 16-bit float, and here the integer type says which one the bits are.
@@ -45,7 +42,8 @@ class NumbaBackend(Backend):
 
     def read_bandwidth(self) -> float:
         from cpu_numba.kernels.linear import linear_dot
-        return read_bandwidth(lambda matrix, vector, out: linear_dot(vector[None], matrix, None,
+        return HostAllocator.read_bandwidth(
+            lambda matrix, vector, out: linear_dot(vector[None], matrix, None,
                                                                      out[None]))
 
     @classmethod

@@ -12,7 +12,7 @@ from numba import from_dtype, typeof, types
 from numba.core import event
 from rich.console import Console
 
-from core.plugins.backend import Launch
+from core import Launch
 from cpu_numba import machine
 
 

@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from core import Backend, HostAllocator, Tensor
 from core.errors import BackendError
-from core.plugins.backend import Backend
-from core.tensor.host import HostAllocator, read_bandwidth
-from core.tensor.tensor import Tensor
 
 
 class NumpyBackend(Backend):
@@ -35,7 +33,8 @@ class NumpyBackend(Backend):
         return tensor.numpy()
 
     def read_bandwidth(self) -> float:
-        return read_bandwidth(lambda matrix, vector, out: partial(np.dot, matrix, vector, out))
+        return HostAllocator.read_bandwidth(
+            lambda matrix, vector, out: partial(np.dot, matrix, vector, out))
 
     def describe(self) -> str:
         """With threadpoolctl, also the processor that the BLAS chose its kernels for."""

@@ -1,7 +1,6 @@
 """Entry point: names the backend without importing its kernels."""
 
-from core.plugins.backend import BackendSpec
-from core.plugins.hookspecs import hookimpl
+from core import BackendSpec, hookimpl
 
 KERNELYARD_API = 1
 

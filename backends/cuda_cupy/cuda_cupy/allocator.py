@@ -8,9 +8,8 @@ import cupy
 import numpy as np
 from cupy.cuda import runtime
 
+from core import Buffer, DeviceAllocator, Suballocator
 from core.errors import AllocationError
-from core.tensor.allocator import Buffer, Bytes, DeviceAllocator
-from core.tensor.suballocator import Slabs
 from cuda_cupy.device import Device
 
 _STAGED = 1 << 16  # bytes; smaller reads go through page-locked memory, which is faster for them
@@ -23,7 +22,7 @@ class CudaAllocator(DeviceAllocator):
         super().__init__()
         self.device = f"cuda:{gpu.index}"
         self._stream = gpu.stream
-        self._slabs = Slabs(self._take, lambda memory: None)  # dropped, it goes back to the pool
+        self._slabs = Suballocator(self._take, lambda memory: None)  # back to the pool
         self._pinned = cupy.cuda.alloc_pinned_memory(_STAGED)
         self._staging = np.frombuffer(self._pinned, np.uint8, _STAGED)
 
@@ -43,13 +42,13 @@ class CudaAllocator(DeviceAllocator):
     def _free(self, handle: Any) -> None:  # noqa: ANN401 - the ABC's signature
         self._slabs.free(handle)  # later uses come later on the same stream
 
-    def _copy_from_host(self, dst: Buffer, offset: int, src: Bytes) -> None:
+    def _copy_from_host(self, dst: Buffer, offset: int, src: np.ndarray) -> None:
         # from pageable memory the call returns once the bytes are staged, so `src` may change
         if src.nbytes:
             runtime.memcpyAsync(dst.pointer + offset, src.ctypes.data, src.nbytes,
                                 runtime.memcpyHostToDevice, self._stream.ptr)
 
-    def _copy_to_host(self, src: Buffer, offset: int, dst: Bytes) -> None:
+    def _copy_to_host(self, src: Buffer, offset: int, dst: np.ndarray) -> None:
         count = dst.nbytes
         if count == 0:
             return

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from core.plugins.backend import Backend, Launch
-from core.tensor.dtype import DType, bf16, f16
-from core.tensor.tensor import Array, Tensor
+import numpy as np
+
+from core import Backend, DType, Launch, Tensor, bf16, f16
 from cuda_cupy import capture, compiler
 from cuda_cupy.device import driver_release, open_device
 
@@ -57,7 +57,7 @@ class CupyBackend(Backend):
             ours.wait_event(event)
         return wait
 
-    def read_later(self, tensor: Tensor) -> Callable[[], Array]:
+    def read_later(self, tensor: Tensor) -> Callable[[], np.ndarray]:
         return self._reads.queue(tensor)
 
     def read_bandwidth(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.plugins.backend import Launch
+from core import Launch
 from cuda_cupy.device import device
 
 

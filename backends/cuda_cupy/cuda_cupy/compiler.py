@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from core import CodeCache
 from core.errors import BackendError
-from core.plugins.code_cache import CodeCache, headers, source, texts
 
 SOURCES = Path(__file__).parent / "cuda"
 Defines = Mapping[str, object]
@@ -23,7 +23,7 @@ def cubin(file: str, defines: Defines, target: str) -> bytes:
     """Machine code of `cuda/<file>` for `target` (such as sm_90a), from the cache if there."""
     from cupy.cuda import nvrtc
     path = SOURCES / file
-    made_of = [*texts(path), *_flags(defines, target), str(nvrtc.getVersion())]
+    made_of = [*CodeCache.texts(path), *_flags(defines, target), str(nvrtc.getVersion())]
     return kept.get(f"{path.stem}-{target}", made_of,
                     lambda: compile_source(file, defines, target)[0])
 
@@ -31,9 +31,9 @@ def cubin(file: str, defines: Defines, target: str) -> bytes:
 def compile_source(file: str, defines: Defines, target: str) -> tuple[bytes, str]:
     """(machine code, ptxas's report), past the cache. Raises BackendError with the log."""
     from cupy.cuda import nvrtc
-    included = headers(SOURCES / file)
-    program = nvrtc.createProgram(source(SOURCES / file), file,
-                                  [source(h).encode() for h in included],
+    included = CodeCache.headers(SOURCES / file)
+    program = nvrtc.createProgram(CodeCache.source(SOURCES / file), file,
+                                  [CodeCache.source(h).encode() for h in included],
                                   [h.name.encode() for h in included])
     try:
         nvrtc.compileProgram(program, [*_flags(defines, target), "--ptxas-options=-v"])

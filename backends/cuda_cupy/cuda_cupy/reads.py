@@ -8,7 +8,7 @@ import cupy
 import numpy as np
 from cupy.cuda import runtime
 
-from core.tensor.tensor import Array, Tensor
+from core import Tensor
 from cuda_cupy.device import Device
 
 _SLOTS, _SLOT = 8, 4096  # reads in flight, and bytes of one
@@ -25,7 +25,7 @@ class LateReads:
         self._events = [cupy.cuda.Event(disable_timing=True) for _ in range(_SLOTS)]
         self._next = 0
 
-    def queue(self, tensor: Tensor) -> Callable[[], Array]:
+    def queue(self, tensor: Tensor) -> Callable[[], np.ndarray]:
         """Copy the present value behind what is queued; the result waits for it."""
         if tensor.nbytes > _SLOT or not tensor.contiguous:
             value = np.array(tensor.numpy())
@@ -36,7 +36,7 @@ class LateReads:
                             runtime.memcpyDeviceToHost, self._stream.ptr)
         event.record(self._stream)
 
-        def wait() -> Array:
+        def wait() -> np.ndarray:
             event.synchronize()
             found = self._bytes[start:start + tensor.nbytes].copy()
             return found.view(tensor.dtype.numpy).reshape(tensor.shape)

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pycuda.driver as cuda
 
+from core import Buffer, DeviceAllocator, Suballocator
 from core.errors import AllocationError
-from core.tensor.allocator import Buffer, Bytes, DeviceAllocator
-from core.tensor.suballocator import MOST, SLAB, Slabs
 from cuda_pycuda.device import Device
 
 _STAGED = 1 << 16  # bytes; smaller reads go through page-locked memory, which is faster for them
@@ -22,7 +21,7 @@ class PycudaAllocator(DeviceAllocator):
         super().__init__()
         self.device = f"cuda:{gpu.index}"
         self._stream, self._pool = gpu.stream, gpu.pool
-        self._slabs = Slabs(self._take, lambda memory: memory.free())
+        self._slabs = Suballocator(self._take, lambda memory: memory.free())
         self._staging = cuda.pagelocked_empty(_STAGED, np.uint8)
 
     def _allocate(self, nbytes: int) -> tuple[Any, int]:
@@ -30,7 +29,7 @@ class PycudaAllocator(DeviceAllocator):
 
     def _take(self, nbytes: int) -> tuple[Any, int]:
         # the pool rounds sizes up by as much as a sixteenth, though not a slab's
-        alone = nbytes > MOST and nbytes != SLAB
+        alone = nbytes > Suballocator.MOST and nbytes != Suballocator.SLAB
         take = cuda.mem_alloc if alone else self._pool.allocate
         try:
             memory = take(max(1, nbytes))
@@ -43,12 +42,12 @@ class PycudaAllocator(DeviceAllocator):
     def _free(self, handle: Any) -> None:  # noqa: ANN401 - the ABC's signature
         self._slabs.free(handle)  # the pool's later uses come later on the same stream
 
-    def _copy_from_host(self, dst: Buffer, offset: int, src: Bytes) -> None:
+    def _copy_from_host(self, dst: Buffer, offset: int, src: np.ndarray) -> None:
         # from pageable memory the call returns once the bytes are staged, so `src` may change
         if src.nbytes:
             cuda.memcpy_htod_async(dst.pointer + offset, src, self._stream)
 
-    def _copy_to_host(self, src: Buffer, offset: int, dst: Bytes) -> None:
+    def _copy_to_host(self, src: Buffer, offset: int, dst: np.ndarray) -> None:
         count = dst.nbytes
         if count == 0:
             return

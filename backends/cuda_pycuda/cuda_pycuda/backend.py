@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from core.plugins.backend import Backend, Launch
-from core.tensor.dtype import DType, bf16, f16
-from core.tensor.tensor import Array, Tensor
+import numpy as np
+
+from core import Backend, DType, Launch, Tensor, bf16, f16
 from cuda_pycuda import compiler
 from cuda_pycuda.device import driver_release, open_device
 
@@ -42,7 +42,7 @@ class PycudaBackend(Backend):
         from cuda_pycuda.graphs import wait_for
         return super().after(other) if other.stream is None else wait_for(other.stream)
 
-    def read_later(self, tensor: Tensor) -> Callable[[], Array]:
+    def read_later(self, tensor: Tensor) -> Callable[[], np.ndarray]:
         return self._reads.queue(tensor)
 
     def read_bandwidth(self) -> float:

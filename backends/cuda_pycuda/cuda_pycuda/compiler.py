@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from core import CodeCache
 from core.errors import BackendError
-from core.plugins.code_cache import CodeCache, headers, source, texts
 
 SOURCES = Path(__file__).parent / "cuda"
 Defines = Mapping[str, object]
@@ -65,10 +65,10 @@ def nvrtc() -> Toolchain | None:
         return None
 
     def run(file: str, flags: list[str], target: str) -> tuple[bytes, str]:
-        included = headers(SOURCES / file)
+        included = CodeCache.headers(SOURCES / file)
         _, program = rtc.nvrtcCreateProgram(
-            source(SOURCES / file).encode(), file.encode(), len(included),
-            [source(h).encode() for h in included], [h.name.encode() for h in included])
+            CodeCache.source(SOURCES / file).encode(), file.encode(), len(included),
+            [CodeCache.source(h).encode() for h in included], [h.name.encode() for h in included])
         options = [f"--gpu-architecture={target}", "-std=c++17", *flags, "--ptxas-options=-v"]
         status, = rtc.nvrtcCompileProgram(program, len(options), [o.encode() for o in options])
         log = bytearray(rtc.nvrtcGetProgramLogSize(program)[1])
@@ -99,7 +99,7 @@ def cubin(file: str, defines: Defines, target: str) -> bytes:
     Raises BackendError with the compiler's log.
     """
     path, tool = SOURCES / file, toolchain()
-    made_of = [*texts(path), *_flags(defines), target, tool.version]
+    made_of = [*CodeCache.texts(path), *_flags(defines), target, tool.version]
     return kept.get(f"{path.stem}-{target}", made_of,
                     lambda: compile_source(file, defines, target, tool)[0])
 

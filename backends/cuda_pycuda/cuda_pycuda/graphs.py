@@ -7,8 +7,8 @@ from typing import Any
 
 from cuda.bindings import driver
 
+from core import Launch
 from core.errors import BackendError
-from core.plugins.backend import Launch
 from cuda_pycuda.device import device
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pycuda.driver as cuda
 
+from core import Tensor
 from core.errors import BackendError
-from core.tensor.tensor import Tensor
 from cuda_pycuda.compiler import Defines, cubin
 from cuda_pycuda.device import device
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pycuda.driver as cuda
 
-from core.tensor.tensor import Array, Tensor
+from core import Tensor
 from cuda_pycuda.device import Device
 
 _SLOTS, _SLOT = 8, 4096  # reads in flight, and bytes of one
@@ -23,7 +23,7 @@ class LateReads:
         self._events = [cuda.Event(cuda.event_flags.DISABLE_TIMING) for _ in range(_SLOTS)]
         self._next = 0
 
-    def queue(self, tensor: Tensor) -> Callable[[], Array]:
+    def queue(self, tensor: Tensor) -> Callable[[], np.ndarray]:
         """Copy the present value behind what is queued; the result waits for it."""
         if tensor.nbytes > _SLOT or not tensor.contiguous:
             value = np.array(tensor.numpy())
@@ -33,7 +33,7 @@ class LateReads:
         cuda.memcpy_dtoh_async(slot, tensor.pointer, self._stream)
         event.record(self._stream)
 
-        def wait() -> Array:
+        def wait() -> np.ndarray:
             event.synchronize()
             return slot.copy().view(tensor.dtype.numpy).reshape(tensor.shape)
         return wait

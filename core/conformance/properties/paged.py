@@ -9,7 +9,7 @@ import numpy as np
 
 from core.conformance.cases import Case
 from core.conformance.properties.subject import Arrays, Draws, Subject
-from core.ir.samples import Draw
+from core.ir.examples import ExampleInputs
 from core.tensor.tensor import Array
 
 BLOCK = 16  # tokens in a block of the cache
@@ -56,7 +56,7 @@ def _batch(subject: Subject, draws: Draws, sequences: int, news: Sequence[int]) 
     for _ in range(sequences):
         new = draws.choice(news)
         seqs.append((new, new + draws.integer(0, 40)))
-    r = Draw(np.random.default_rng(draws.integer(0, 2**32 - 1)))
+    r = ExampleInputs(np.random.default_rng(draws.integer(0, 2**32 - 1)))
     quantized = subject.dtypes["C"].short == "i8"
     kv = [(r.codes(8, 2 * n, kv_heads * size) if quantized else r.normal(2 * n, kv_heads * size)
            ).reshape(2, n, kv_heads, size) for _, n in seqs]

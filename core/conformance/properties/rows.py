@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from core.conformance.cases import Case, dtype_id, samples_of
+from core.conformance.cases import Case, dtype_id, examples_of
 from core.conformance.properties.subject import Arrays, Draws, Refused, Subject
+from core.ir.examples import Example, ExampleInputs
 from core.ir.op import Op
-from core.ir.samples import Draw, Sample
 from core.tensor.dtype import DType
 from core.tensor.tensor import Array
 
@@ -40,10 +40,10 @@ def _split_results(op: Op, results: Arrays) -> tuple[Arrays, Arrays]:
 
 
 @cache
-def _small(op: Op, cell: str, pairs: tuple[tuple[str, DType], ...]) -> tuple[Sample, ...]:
+def _small(op: Op, cell: str, pairs: tuple[tuple[str, DType], ...]) -> tuple[Example, ...]:
     """Samples with at least two rows that run in about a millisecond."""
     found = []
-    for sample in samples_of(op, dict(pairs)):
+    for sample in examples_of(op, dict(pairs)):
         made = Case(op, "none", dict(pairs), sample).arrays
         rows = max((made[p.name].shape[0] for p in op.sig.params  # type: ignore[union-attr]
                     if p.dims[:1] == (axis(op),) and made[p.name] is not None), default=0)
@@ -62,7 +62,7 @@ def _row_example(subject: Subject, draws: Draws) -> tuple[Arrays, dict[str, Any]
         raise Refused(f"{op.name} has no sample with several rows")
     sample = draws.choice(samples)
     rng = np.random.default_rng(draws.integer(0, 2**32 - 1))
-    arrays = sample.make(Draw(rng))
+    arrays = sample.make(ExampleInputs(rng))
     rows = next(len(a) for p in op.sig.params if p.dims[:1] == (axis(op),)
                 and (a := arrays.get(p.name)) is not None)
     taken = min(rows, draws.choice((rows, 2, 5)))  # some kernels are for a few rows

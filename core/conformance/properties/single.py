@@ -6,8 +6,8 @@ import numpy as np
 
 from core.conformance.properties.subject import Draws, Subject
 from core.errors import NoKernelError
+from core.ir.examples import ExampleInputs
 from core.ir.op import OPS
-from core.ir.samples import Draw
 from core.ops.quantized_linear import expand_weight
 from core.runtime.run_op import run_kernel, run_reference
 
@@ -49,7 +49,7 @@ def expanding(subject: Subject, draws: Draws) -> None:
     bits = 8 if subject.dtypes["Q"].short == "i8" else 4
     t, n, k = draws.choice((1, 2, 5, 20)), draws.integer(1, 70), draws.integer(1, 300)
     group = draws.choice((32, 64, 2, 48, 7))
-    r, groups = Draw(np.random.default_rng(draws.integer(0, 2**32 - 1))), -(-k // group)
+    r, groups = ExampleInputs(np.random.default_rng(draws.integer(0, 2**32 - 1))), -(-k // group)
     zeros = r.ints(0, 16, n, groups).astype(np.float64) if draws.choice((False, True)) else None
     case = subject.case({
         "x": r.normal(t, k), "codes": r.codes(bits, n, k),

@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from core.conformance.cases import Case
+from core.ir.examples import Example
 from core.ir.op import OPS, Op
-from core.ir.samples import Sample
 from core.ir.tolerance import Tolerance
 from core.plugins.kernel import Kernel
 from core.plugins.registry import Registry
@@ -49,7 +49,7 @@ class Subject:
 
     def case(self, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any]) -> Case:
         """A case with these inputs, floats rounded to the subject's dtypes."""
-        sample = Sample("example", lambda r: dict(arrays), dict(attrs))
+        sample = Example("example", lambda r: dict(arrays), dict(attrs))
         return Case(self.op, self.kernel.backend, self.dtypes, sample)
 
     def run(self, case: Case) -> Arrays:

@@ -22,7 +22,7 @@ from models.checkpoints.gguf.header import GgufHeader, TensorInfo, read_header
 from models.checkpoints.gguf.names import ROPE_FACTORS, to_huggingface
 from models.checkpoints.gguf.tokenizer import read_gguf_tokenizer
 from models.checkpoints.gguf.types import MAGIC
-from models.checkpoints.lazy import hollow
+from models.checkpoints.lazy import abstract
 from models.checkpoints.llama2c.layout import EMBEDDING, HEAD
 
 _FLOATS = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16),
@@ -109,7 +109,7 @@ def _add_blocks(weights: Weights, name: str, tensor: TensorInfo, tied: bool) -> 
     rows, columns = tensor.shape
     unpack = partial(unpack_blocks, tensor.raw, tensor.type.name, (rows, columns))
     if name == EMBEDDING:
-        weights.arrays.defer({name: hollow((rows, columns), np.dtype(np.float32))},
+        weights.arrays.defer({name: abstract((rows, columns), np.dtype(np.float32))},
                              lambda: (expand(unpack(), columns),))
         weights.notes.append(f"{name} is {tensor.type.name} in the file and was expanded to f32: "
                              "look-ups have no quantised kernel")
@@ -117,9 +117,9 @@ def _add_blocks(weights: Weights, name: str, tensor: TensorInfo, tied: bool) -> 
             return
         name = HEAD
     layout = block_layout(tensor.type.name)
-    groups = hollow((rows, columns // layout.group_size), np.dtype(np.float32))
-    codes = (hollow((rows, columns), np.dtype(np.int8)) if layout.bits == 8 else
-             hollow((rows, columns // 2), np.dtype(np.uint8)))
+    groups = abstract((rows, columns // layout.group_size), np.dtype(np.float32))
+    codes = (abstract((rows, columns), np.dtype(np.int8)) if layout.bits == 8 else
+             abstract((rows, columns // 2), np.dtype(np.uint8)))
     parts = dict(zip(part_names(name), (codes, groups, groups), strict=True))
     if not layout.has_zeros:
         del parts[part_names(name)[2]]

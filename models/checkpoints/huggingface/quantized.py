@@ -13,7 +13,7 @@ from core.tensor.tensor import Array
 from models.checkpoints.base import Weights
 from models.checkpoints.huggingface.gptq_awq import PARTS, PackedMatrix
 from models.checkpoints.huggingface.writer import QUANT_METHOD
-from models.checkpoints.lazy import LazyArrays, hollow
+from models.checkpoints.lazy import LazyArrays, abstract
 from models.json_reader import ConfigReader
 
 _FULL = "take the model in full precision and pass --quantize"
@@ -104,15 +104,15 @@ def _read_packed(reader: ConfigReader, arrays: Mapping[str, Array], *, awq: bool
         matrix, name = PackedMatrix(module, parts, group, awq), f"{module}.weight"
         if matrix.order is None:
             codes, scales, zeros = part_names(name)
-            weights.arrays.defer({codes: hollow((matrix.n, -(-matrix.k // 2)), np.dtype(np.uint8))},
-                                 partial(_codes, matrix))
+            nibbles = abstract((matrix.n, -(-matrix.k // 2)), np.dtype(np.uint8))
+            weights.arrays.defer({codes: nibbles}, partial(_codes, matrix))
             weights.arrays[scales] = matrix.float_scales()
             stored = matrix.zeros(zero_offset)
             if stored is not None:
                 weights.arrays[zeros] = stored
             weights.quantized[name] = QuantizedLayout(4, matrix.group, stored is not None)
         else:
-            weights.arrays.defer({name: hollow((matrix.n, matrix.k), np.dtype(np.float32))},
+            weights.arrays.defer({name: abstract((matrix.n, matrix.k), np.dtype(np.float32))},
                                  partial(_expanded, matrix, zero_offset))
             if f"{module}.bias" in weights.arrays:  # linear takes both in one type
                 bias = weights.arrays[f"{module}.bias"]

@@ -17,7 +17,7 @@ import numpy as np
 from core.errors import CheckpointError
 from core.tensor.tensor import Array
 from models.checkpoints.base import Checkpoint
-from models.checkpoints.lazy import LazyArrays, hollow
+from models.checkpoints.lazy import LazyArrays, abstract
 from models.checkpoints.llama2c.layout import EMBEDDING, HEAD, NORM
 from models.checkpoints.meta.params import read_params
 from models.checkpoints.meta.torch_file import read_torch
@@ -57,7 +57,7 @@ class MetaFolder:
                        ConfigReader.open(path / PARAMS).size("dim"))
         if EMBEDDING not in arrays:
             raise CheckpointError(f"{path}: tensor tok_embeddings.weight is missing")
-        config = read_params(path / PARAMS, arrays.hollow(EMBEDDING).shape[0], HEAD not in arrays)
+        config = read_params(path / PARAMS, arrays.abstract(EMBEDDING).shape[0], HEAD not in arrays)
         tokenizer, stops = _tokenizer(path)
         return Checkpoint(path, config, arrays, tokenizer, stops, interleaved=True)
 
@@ -104,7 +104,7 @@ def _join(paths: Sequence[Path], parts: Sequence[dict[str, Array]], dim: int) ->
                       or (name == EMBEDDING and first.shape[1] < dim))
         rows, columns = first.shape
         shape = (rows, columns * len(parts)) if by_columns else (rows * len(parts), columns)
-        joined.defer({name: hollow(shape, first.dtype)},
+        joined.defer({name: abstract(shape, first.dtype)},
                      partial(_concatenate, pieces, 1 if by_columns else 0))
     return joined
 

@@ -10,6 +10,6 @@ ordering, or speed. The report of a run on a GPU decides (tests/gpu_report.json)
     toolchain.py  g++ as the backend's compiler; "machine code" is a shared library
     driver.py     streams, events, memory, modules: what the backend uses of PyCUDA, cuda-bindings
 
-`python -m cuda_on_cpu MODULE ARGUMENTS`, with tests/support on PYTHONPATH, runs a module so: for example
+`python -m cuda_on_cpu MODULE ARGUMENTS`, with tests/support on PYTHONPATH, runs a module so: see
 `models.run --backend cuda_pycuda`, or `pytest --pyargs core.conformance --backend cuda_pycuda`.
 """

@@ -1,6 +1,6 @@
 """The list that every kernel of this backend is declared in."""
 
-from core.plugins.kernel import KernelSet
+from core import KernelSet
 
 kernels = KernelSet("cpu_numba")
 #: what loads and stores widen and round

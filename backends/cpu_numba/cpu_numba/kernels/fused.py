@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from core.plugins.kernel import Call
-from core.tensor.dtype import f32
-from core.tensor.tensor import TensorSpec
+from core import Call, TensorSpec, f32
 from cpu_numba.compiling import bound
 from cpu_numba.kernels import linear, quantized
 from cpu_numba.kernels.compiled import dot
@@ -14,17 +12,17 @@ from cpu_numba.kernels.quantized import in_integers, integers_of_x
 from cpu_numba.kernels.threads import sharing
 
 
-@kernels.implements("three_linear", dtypes={"A": FLOATS, "W": FLOATS}, supports=linear.few_narrow,
+@kernels.implements("qkv_linear", dtypes={"A": FLOATS, "W": FLOATS}, supports=linear.few_narrow,
                     batch_invariant=True)
-def three_linear(x, first, second, third, first_bias, second_bias, third_bias, first_out,
+def qkv_linear(x, first, second, third, first_bias, second_bias, third_bias, first_out,
                  second_out, third_out):
     return linear.products(x, (first, first_bias, first_out), (second, second_bias, second_out),
                            (third, third_bias, third_out))
 
 
-@kernels.implements("three_quantized", supports=in_integers, workspace=integers_of_x,
+@kernels.implements("qkv_quantized", supports=in_integers, workspace=integers_of_x,
                     dtypes={"A": FLOATS, "Q": "i8 i4x2", "B": FLOATS}, batch_invariant=True)
-def three_quantized(x, first, first_scales, first_zeros, second, second_scales, second_zeros, third,
+def qkv_quantized(x, first, first_scales, first_zeros, second, second_scales, second_zeros, third,
                     third_scales, third_zeros, first_bias, second_bias, third_bias, first_out,
                     second_out, third_out, *, bits, group_size, workspace):
     return quantized.products(x, group_size, workspace,

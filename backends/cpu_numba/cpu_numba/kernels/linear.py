@@ -1,6 +1,6 @@
 """Products with weight matrices of floats, for a few tokens: dot products that read it once."""
 
-from core.plugins.kernel import Call
+from core import Call
 from cpu_numba.compiling import bound
 from cpu_numba.kernels.compiled import dot
 from cpu_numba.kernels.declare import FLOATS, kernels

@@ -3,9 +3,7 @@
 import numba
 import numpy as np
 
-from core.plugins.kernel import Call
-from core.tensor.dtype import f32
-from core.tensor.tensor import TensorSpec
+from core import Call, TensorSpec, f32
 from cpu_numba.compiling import bound
 from cpu_numba.kernels import linear
 from cpu_numba.kernels.compiled import blocks, integers, pairs, rounding

@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from core.plugins.kernel import Call
-from core.tensor.dtype import bf16, f32, i4x2
-from core.tensor.tensor import TensorSpec
+from core import Call, TensorSpec, bf16, f32, i4x2
 from cpu_numba.compiling import bound
 from cpu_numba.kernels.compiled import groups, int4, int8, rounding
 from cpu_numba.kernels.declare import FLOATS, kernels

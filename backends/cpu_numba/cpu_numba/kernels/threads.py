@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 
-from cpu_numba.kernels.compiled.share import Shared
+from cpu_numba.kernels.compiled.work_queue import Shared
 
 _LONG = 1 << 20  # bytes; with a quarter of that, products took up to 1.1 times as long
 _SHORT = 1 << 16  # bytes; near the end, so that threads end together

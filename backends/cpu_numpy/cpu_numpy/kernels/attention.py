@@ -3,9 +3,7 @@ follow each other, as they do for a single sequence, and gathered otherwise."""
 
 import numpy as np
 
-from core.plugins.kernel import Call
-from core.tensor.dtype import f32
-from core.tensor.tensor import TensorSpec
+from core import Call, TensorSpec, f32
 from cpu_numpy.kernels.declare import kernels
 
 _SCORES = 1 << 21  # float32 elements of scores held at a time: 8 MiB

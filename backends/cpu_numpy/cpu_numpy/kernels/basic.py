@@ -4,9 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from core.plugins.kernel import Call
-from core.tensor.dtype import f32
-from core.tensor.tensor import TensorSpec
+from core import Call, TensorSpec, f32
 from cpu_numpy.kernels.declare import kernels
 
 

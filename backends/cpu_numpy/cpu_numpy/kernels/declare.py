@@ -1,5 +1,5 @@
 """The list that every kernel of this backend is declared in."""
 
-from core.plugins.kernel import KernelSet
+from core import KernelSet
 
 kernels = KernelSet("cpu_numpy")

@@ -6,9 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from core.plugins.kernel import Call
-from core.tensor.dtype import f32
-from core.tensor.tensor import TensorSpec
+from core import Call, TensorSpec, f32
 from cpu_numpy.kernels.declare import kernels
 
 _TURNED = 1 << 18  # float32 elements at most: 1 MiB, which stays in the L2 cache

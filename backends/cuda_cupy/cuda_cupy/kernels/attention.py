@@ -1,8 +1,6 @@
 """Attention over the paged cache: one query at a time, or tiles of 64 on tensor cores."""
 
-from core.plugins.kernel import Call
-from core.tensor.dtype import f32
-from core.tensor.tensor import TensorSpec
+from core import Call, TensorSpec, f32
 from cuda_cupy.arrays import counters
 from cuda_cupy.device import device
 from cuda_cupy.kernels.declare import FLOATS, kernels

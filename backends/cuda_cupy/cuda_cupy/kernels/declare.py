@@ -1,6 +1,6 @@
 """The list that every kernel of this backend is declared in."""
 
-from core.plugins.kernel import KernelSet
+from core import KernelSet
 
 kernels = KernelSet("cuda_cupy")
 FLOATS = "f32 f16 bf16"

@@ -1,6 +1,6 @@
 """Fused kernels for decode steps; core/ops/fused*.py say what they stand for."""
 
-from core.tensor.tensor import TensorSpec
+from core import TensorSpec
 from cuda_cupy import shapes
 from cuda_cupy.kernels import quantized
 from cuda_cupy.kernels.declare import FLOATS, kernels
@@ -50,8 +50,8 @@ def add_norm_gate_up(a, b, norm, gate, up, sum, out, *, eps):
                     {"NORM": 1, "G": c_type(norm)})
 
 
-@kernels.implements("three_linear", supports=one_row, dtypes={"A": FLOATS, "W": FLOATS})
-def three_linear(x, first, second, third, first_bias, second_bias, third_bias, first_out,
+@kernels.implements("qkv_linear", supports=one_row, dtypes={"A": FLOATS, "W": FLOATS})
+def qkv_linear(x, first, second, third, first_bias, second_bias, third_bias, first_out,
                  second_out, third_out):
     return stream(x, [first, second, third], [first_bias, second_bias, third_bias],
                   [first_out, second_out, third_out])
@@ -67,9 +67,9 @@ def rope_kv_write(q, k, v, positions, inv_freq, cache, slots, out, *, interleave
                    side_step(cache), int(interleaved)), defines=defines)
 
 
-@kernels.implements("three_quantized", supports=quantized.one_row,
+@kernels.implements("qkv_quantized", supports=quantized.one_row,
                     dtypes={"A": FLOATS, "Q": "i8 i4x2", "B": FLOATS})
-def three_quantized(x, first, first_scales, first_zeros, second, second_scales, second_zeros, third,
+def qkv_quantized(x, first, first_scales, first_zeros, second, second_scales, second_zeros, third,
                     third_scales, third_zeros, first_bias, second_bias, third_bias, first_out,
                     second_out, third_out, *, bits, group_size):
     return quantized.stream(x, [(first, first_scales, first_zeros, first_bias, first_out),

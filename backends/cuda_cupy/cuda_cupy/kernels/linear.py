@@ -1,10 +1,7 @@
 """Products with float weights: streamed rows for one token, warps for few, cuBLAS or tiles for
 many."""
 
-from core.ir.tolerance import Tolerance
-from core.plugins.kernel import Call
-from core.tensor.dtype import f32
-from core.tensor.tensor import TensorSpec
+from core import Call, TensorSpec, Tolerance, f32
 from cuda_cupy import blas, shapes
 from cuda_cupy.kernels.declare import FLOATS, kernels
 from cuda_cupy.kernels.rowwise import add_bias, fill_bias

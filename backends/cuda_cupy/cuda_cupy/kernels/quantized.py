@@ -1,7 +1,7 @@
 """Products with quantised weights: streamed rows for one token, tiles on tensor cores for more.
 Rows or groups that do not fit those go to kernels that read one code at a time."""
 
-from core.plugins.kernel import Call
+from core import Call
 from cuda_cupy import shapes
 from cuda_cupy.kernels.declare import FLOATS, kernels
 from cuda_cupy.kernels.linear import few, token_bucket

@@ -1,8 +1,6 @@
 """argmax and sample."""
 
-from core.plugins.kernel import Call
-from core.tensor.dtype import f32, i32
-from core.tensor.tensor import TensorSpec
+from core import Call, TensorSpec, f32, i32
 from cuda_cupy.arrays import counters
 from cuda_cupy.kernels.declare import FLOATS, kernels
 from cuda_cupy.launch import c_type, launch

@@ -1,7 +1,6 @@
 """Fused kernels for decode steps; core/ops/fused*.py say what they stand for."""
 
-from core.plugins.kernel import Call
-from core.tensor.tensor import TensorSpec
+from core import Call, TensorSpec
 from cuda_pycuda import shapes
 from cuda_pycuda.kernels import linear, quantized
 from cuda_pycuda.kernels.declare import FLOATS, kernels
@@ -48,16 +47,16 @@ def gate_up_parts(x, gate, up, out, *, workspace):
                     swiglu(*halves, out))
 
 
-@kernels.implements("three_linear", supports=linear.one_row, dtypes={"A": FLOATS, "W": FLOATS})
-def three_linear(x, first, second, third, first_bias, second_bias, third_bias, first_out,
+@kernels.implements("qkv_linear", supports=linear.one_row, dtypes={"A": FLOATS, "W": FLOATS})
+def qkv_linear(x, first, second, third, first_bias, second_bias, third_bias, first_out,
                  second_out, third_out):
     return linear.gemv(x, [first, second, third], [first_bias, second_bias, third_bias],
                        [first_out, second_out, third_out])
 
 
-@kernels.implements("three_quantized", supports=quantized.one_row,
+@kernels.implements("qkv_quantized", supports=quantized.one_row,
                     dtypes={"A": FLOATS, "Q": "i8 i4x2", "B": FLOATS})
-def three_quantized(x, first, first_scales, first_zeros, second, second_scales, second_zeros, third,
+def qkv_quantized(x, first, first_scales, first_zeros, second, second_scales, second_zeros, third,
                     third_scales, third_zeros, first_bias, second_bias, third_bias, first_out,
                     second_out, third_out, *, bits, group_size):
     return quantized.gemv(x, [(first, first_scales, first_zeros, first_bias, first_out),

@@ -1,6 +1,6 @@
 """Products with float weights: a warp a row for one token or a few, tiles for many."""
 
-from core.plugins.kernel import Call
+from core import Call
 from cuda_pycuda import shapes
 from cuda_pycuda.device import device
 from cuda_pycuda.kernels.declare import FLOATS, kernels

@@ -1,8 +1,6 @@
 """argmax and sample."""
 
-from core.plugins.kernel import Call
-from core.tensor.dtype import f32, i32
-from core.tensor.tensor import TensorSpec
+from core import Call, TensorSpec, f32, i32
 from cuda_pycuda.kernels.declare import FLOATS, kernels
 from cuda_pycuda.launch import Counters, c_type, cover, launch
 

@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit, prange
 
 from cpu_numba.kernels.compiled.exponential import exp
-from cpu_numba.kernels.compiled.lanes import (
+from cpu_numba.kernels.compiled.simd import (
     first,
     get,
     load,

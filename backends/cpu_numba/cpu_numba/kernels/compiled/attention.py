@@ -10,8 +10,8 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from cpu_numba.kernels.compiled.lanes import fma, load, load_some, splat, store, store_some, total
 from cpu_numba.kernels.compiled.rows import fill
+from cpu_numba.kernels.compiled.simd import fma, load, load_some, splat, store, store_some, total
 from cpu_numba.kernels.compiled.softmax import softmax_row
 
 STRETCH = 128  # positions; their keys or values for one head stay in the first cache

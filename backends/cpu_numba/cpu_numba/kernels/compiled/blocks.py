@@ -10,12 +10,12 @@ import numpy as np
 from numba import njit, prange
 
 from cpu_numba.kernels.compiled.groups import group_sums
-from cpu_numba.kernels.compiled.lanes import ahead, fma, load, load_some, splat, store, store_some
 from cpu_numba.kernels.compiled.naming import named
 from cpu_numba.kernels.compiled.rounding import round_row
-from cpu_numba.kernels.compiled.share import claim
+from cpu_numba.kernels.compiled.simd import fma, load, load_some, prefetch, splat, store, store_some
 from cpu_numba.kernels.compiled.tile import GROUPED, ROWS, WHOLE
-from cpu_numba.kernels.compiled.turn import turn
+from cpu_numba.kernels.compiled.transpose import transpose
+from cpu_numba.kernels.compiled.work_queue import claim
 
 DEPTH = 128 if ROWS == 64 else 256  # units of weights turned at a time: 32 or 16 KiB
 TOKENS = 12
@@ -32,7 +32,7 @@ def turn_tokens(x, turned, first, tokens, size, unit, units):
     """A block of tokens as [units, tokens of the block]; tokens beyond the last are 0."""
     many = block_of(first, tokens)
     for column in range(0, size, 16 * unit):
-        turn(x, first * size + column, size, min(many, tokens - first), size - column, turned,
+        transpose(x, first * size + column, size, min(many, tokens - first), size - column, turned,
              first * units + column // unit * many, many, many)
 
 
@@ -111,9 +111,9 @@ def turn_weights(weights, start, packed, count, column, depth, each, unit, panel
         for i in range(0, depth, 16 * unit):
             place = start + n * packed + (column + i) // each
             for r in range(16):  # what the next panel holds there
-                ahead(weights, place + r * packed + DEPTH * unit // each, 1, 0)
-            turn(weights, place, packed, count - n, depth - i, panel, i // unit * ROWS + n, ROWS,
-                 16)
+                prefetch(weights, place + r * packed + DEPTH * unit // each, 1, 0)
+            transpose(weights, place, packed, count - n, depth - i, panel, i // unit * ROWS + n,
+                      ROWS, 16)
 
 
 @njit(_nrt=False)

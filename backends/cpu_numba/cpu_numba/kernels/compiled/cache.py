@@ -4,8 +4,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from cpu_numba.kernels.compiled.lanes import get
 from cpu_numba.kernels.compiled.rows import convert_row
+from cpu_numba.kernels.compiled.simd import get
 
 
 def put(row, start, cache, at, scales, place, size):

@@ -10,9 +10,9 @@ import numpy as np
 from numba import njit
 
 from cpu_numba.kernels.compiled.activations import gated_one
-from cpu_numba.kernels.compiled.lanes import ahead, fma, load_some, put, splat, times, total
 from cpu_numba.kernels.compiled.rows import add_norm_wide
-from cpu_numba.kernels.compiled.share import shared, shared_rows
+from cpu_numba.kernels.compiled.simd import fma, load_some, prefetch, put, splat, times, total
+from cpu_numba.kernels.compiled.work_queue import shared, shared_rows
 
 
 class Matrix(NamedTuple):
@@ -33,8 +33,8 @@ def dots(a, i, b, j, x, first, size):
     q, r, s = p, p, p  # four sums hide the latency of an addition
     whole = size // 64 * 64
     for k in range(0, whole, 64):
-        ahead(a, i + k, 64, 1024)
-        ahead(b, j + k, 64, 1024)
+        prefetch(a, i + k, 64, 1024)
+        prefetch(b, j + k, 64, 1024)
         p = times(a, i + k, x, first + k, p)
         q = times(b, j + k, x, first + k, q)
         r = times(a, i + k + 32, x, first + k + 32, r)

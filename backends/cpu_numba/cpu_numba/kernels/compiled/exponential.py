@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from cpu_numba.kernels.compiled.lanes import fma, pick, shift_exponent, splat
+from cpu_numba.kernels.compiled.simd import fma, pick, shift_exponent, splat
 
 _LOG2_E = np.float32(1.44269504088896341)
 _ROUND = np.float32(12582912.0)  # 1.5 * 2^23: adding it leaves the nearest integer in the low bits

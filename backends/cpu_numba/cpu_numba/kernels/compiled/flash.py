@@ -11,8 +11,8 @@ import numpy as np
 from numba import njit, prange
 
 from cpu_numba.kernels.compiled.attention import seen_by
-from cpu_numba.kernels.compiled.lanes import fma, get, load, load_some, splat, store, store_some
 from cpu_numba.kernels.compiled.rows import convert_row, fill
+from cpu_numba.kernels.compiled.simd import fma, get, load, load_some, splat, store, store_some
 from cpu_numba.kernels.compiled.softmax import scale_row, softmax_row
 
 KEYS = 64  # a block: four vectors of scores

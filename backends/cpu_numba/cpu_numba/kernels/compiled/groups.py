@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from cpu_numba.kernels.compiled.lanes import fma, get, load, load_some, put, splat, total
 from cpu_numba.kernels.compiled.nibbles import high, high_some, low, low_some
 from cpu_numba.kernels.compiled.rows import convert_row
-from cpu_numba.kernels.compiled.share import shared_rows
+from cpu_numba.kernels.compiled.simd import fma, get, load, load_some, put, splat, total
+from cpu_numba.kernels.compiled.work_queue import shared_rows
 
 
 class Matrix(NamedTuple):

@@ -12,11 +12,11 @@ from numba import njit
 from cpu_numba.kernels.compiled.activations import gated_one
 from cpu_numba.kernels.compiled.groups import group_sums, settle
 from cpu_numba.kernels.compiled.integers import floats, load_words, nibbles_times
-from cpu_numba.kernels.compiled.lanes import ahead, fma, load, put, splat, spread, total
 from cpu_numba.kernels.compiled.naming import named
 from cpu_numba.kernels.compiled.rounding import FINER, GROUPS, round_row
 from cpu_numba.kernels.compiled.rows import add_norm_wide
-from cpu_numba.kernels.compiled.share import shared, shared_rows
+from cpu_numba.kernels.compiled.simd import fma, load, prefetch, put, splat, spread, total
+from cpu_numba.kernels.compiled.work_queue import shared, shared_rows
 
 CODES = 128  # of 64 bytes
 
@@ -34,7 +34,7 @@ class Turned(NamedTuple):
 
 
 @njit(_nrt=False)
-def turn(whole, turned, begins, start, size):
+def transpose(whole, turned, begins, start, size):
     """The order in which halves of lanes meet the codes of their word: turned[128 * c + 32 * j + h]
     = whole[128 * c + 4 * h + j]; and where each lane's sum begins."""
     if whole is None:
@@ -62,7 +62,7 @@ def _make(group):
         p, rest = splat(np.float32(0)), splat(np.float32(1) / FINER)
         for k in range(0, size, CODES):
             i, at = (n * size + k) // 2, t * size + k
-            ahead(codes, i, 64, 4096)
+            prefetch(codes, i, 64, 4096)
             y = floats(nibbles_times(codes, i, first, at, load_words(begins, at // 8)))
             if second is not None:
                 finer = nibbles_times(codes, i, second, at, load_words(second_begins, at // 8))
@@ -114,8 +114,8 @@ def prepare(x, scratch, turned, zeros, tokens, size, group):
         group_sums(x, scratch.sums, tokens, size, group)
     for t in range(tokens):
         round_row(x, t, size, group, scratch)
-        turn(scratch.first, turned.first, turned.begins, t * size, size)
-        turn(scratch.second, turned.second, turned.second_begins, t * size, size)
+        transpose(scratch.first, turned.first, turned.begins, t * size, size)
+        transpose(scratch.second, turned.second, turned.second_begins, t * size, size)
         for i in range(size // 8):
             turned.scales[t * size // 8 + i] = scratch.scales[t * -(-size // group)
                                                               + 8 * i // group]

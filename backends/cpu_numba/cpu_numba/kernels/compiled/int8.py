@@ -10,11 +10,11 @@ from numba import njit
 from cpu_numba.kernels.compiled.activations import gated_one
 from cpu_numba.kernels.compiled.groups import group_sums, leave, settle
 from cpu_numba.kernels.compiled.integers import bytes_times, floats, nothing
-from cpu_numba.kernels.compiled.lanes import ahead, fma, put, splat, total
 from cpu_numba.kernels.compiled.naming import named
 from cpu_numba.kernels.compiled.rounding import FINER, GROUPS, round_row
 from cpu_numba.kernels.compiled.rows import add_norm_wide
-from cpu_numba.kernels.compiled.share import shared, shared_rows
+from cpu_numba.kernels.compiled.simd import fma, prefetch, put, splat, total
+from cpu_numba.kernels.compiled.work_queue import shared, shared_rows
 
 
 def _make(group):
@@ -28,8 +28,8 @@ def _make(group):
         for begin in range(0, size, group):
             a, b, c, d = nothing(), nothing(), nothing(), nothing()
             i, j, at = n * size + begin, m * size + begin, t * size + begin
-            ahead(codes, i, group, 1024)
-            ahead(others, j, group, 1024)
+            prefetch(codes, i, group, 1024)
+            prefetch(others, j, group, 1024)
             for k in range(0, group, 32):
                 a = bytes_times(codes, i + k, first, at + k, a)
                 b = bytes_times(others, j + k, first, at + k, b)

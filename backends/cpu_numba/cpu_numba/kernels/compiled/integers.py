@@ -11,7 +11,7 @@ from numba.extending import intrinsic, models, register_model
 
 from cpu_numba import machine
 from cpu_numba.kernels.compiled import emit
-from cpu_numba.kernels.compiled.lanes import lanes
+from cpu_numba.kernels.compiled.simd import lanes
 
 #: Whether the machine has the instruction for whole vectors.
 FAST = machine.has("avx2")
@@ -101,8 +101,8 @@ def bytes_times(typing_context, codes, index, x, first, sums):
 @intrinsic
 def nibbles_times(typing_context, codes, index, x, first, sums):
     """sums + the product of 64 bytes of codes from 0 to 15 with 128 int16 elements of x, which come
-    in the order of `int4.turn`. Each half of a lane takes its four codes one after another: nothing
-    moves between lanes."""
+    in the order of `int4.transpose`. Each half of a lane takes its four codes one after another:
+    nothing moves between lanes."""
     def code(context, builder, signature, args):
         array, at, factors, place, sums = args
         parts = []

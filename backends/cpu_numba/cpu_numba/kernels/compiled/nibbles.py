@@ -10,7 +10,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from cpu_numba.kernels.compiled import emit
-from cpu_numba.kernels.compiled.lanes import lanes
+from cpu_numba.kernels.compiled.simd import lanes
 
 _TWO_23 = 0x4B000000  # the bits of 2^23, whose last place is worth 1
 

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from cpu_numba.kernels.compiled.integers import nearest, put_shorts
-from cpu_numba.kernels.compiled.lanes import fma, larger, largest, load, splat, total
+from cpu_numba.kernels.compiled.simd import fma, larger, largest, load, splat, total
 
 MOST = np.float32(32767)
 FINER = np.float32(65000)  # what is left of an element is half a unit at most: 32,500 of these

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numba import njit
 
-from cpu_numba.kernels.compiled.lanes import fma, load, load_some, splat, store, store_some, total
+from cpu_numba.kernels.compiled.simd import fma, load, load_some, splat, store, store_some, total
 
 
 @njit(_nrt=False)

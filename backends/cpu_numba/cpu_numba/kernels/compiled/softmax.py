@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from cpu_numba.kernels.compiled.exponential import exp
-from cpu_numba.kernels.compiled.lanes import fma, larger, largest, load, splat, store, total
+from cpu_numba.kernels.compiled.simd import fma, larger, largest, load, splat, store, total
 
 
 @njit(_nrt=False)

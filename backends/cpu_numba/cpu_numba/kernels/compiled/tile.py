@@ -1,6 +1,6 @@
 """A tile of sums in registers: some tokens by 64 or 16 rows of weights, the heart of a product.
 
-Both come turned (`turn`): a lane is a row of weights, and the tokens' units of one place lie side
+Both come transposed: a lane is a row of weights, and the tokens' units of one place lie side
 by side, so that each is spread over a vector while it is read. Six tokens by 64 rows are 24 of
 AVX-512's 32 registers of sums; three are 12, and 12 of totals over groups. Six tokens by 16 rows
 are 12 of AVX2's 16 registers, and totals stay in memory.
@@ -13,8 +13,8 @@ from numba.extending import intrinsic
 from cpu_numba import machine
 from cpu_numba.kernels.compiled import emit, integers, pairs
 from cpu_numba.kernels.compiled.integers import int_lanes
-from cpu_numba.kernels.compiled.lanes import lanes
 from cpu_numba.kernels.compiled.naming import named
+from cpu_numba.kernels.compiled.simd import lanes
 
 _WIDE = machine.has("avx512f")
 ROWS = 64 if _WIDE else 16

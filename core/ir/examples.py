@@ -13,7 +13,7 @@ from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array, TensorSpec
 
 
-class Draw:
+class ExampleInputs:
     """Seeded inputs for samples: floats come as float64, to be rounded to the case's dtype."""
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -34,18 +34,18 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Example:
     """One set of inputs. `large` ones need gigabytes; `only` keeps to matching dtype cases."""
 
     name: str
-    make: Callable[[Draw], dict[str, Array | None]]
+    make: Callable[[ExampleInputs], dict[str, Array | None]]
     attrs: dict[str, Any]
     large: bool = False
     only: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
-class ErrorSample:
+class ErrorExample:
     """Specs that `infer` must reject with `error`, whose message contains `match`."""
 
     inputs: Mapping[str, TensorSpec | None]

@@ -12,7 +12,7 @@ from cpu_numba.kernels.compiled import emit, pairs
 
 
 @intrinsic
-def turn(typing_context, source, start, skip, rows, count, target, at, step, lanes):
+def transpose(typing_context, source, start, skip, rows, count, target, at, step, lanes):
     """target[at + step * u : ...][:lanes] = unit u of 16 rows, which begin `skip` apart.
 
     A unit is a float32 or, in a target of words, two bf16 or, if they are signed, two int16. Only
