@@ -82,7 +82,7 @@ class LifetimeError(MemoryError_):
 
 
 class PluginError(KernelyardError):
-    """A plugin breaks the contract of `core.hookspecs`."""
+    """A plugin breaks the contract of `core.plugins.hookspecs`."""
 
 
 class BackendError(KernelyardError):

@@ -1,4 +1,4 @@
-"""The fused products of `core.ops.fused_products`, with quantised weights."""
+"""The fused products of `core.ops.fused_linear`, with quantised weights."""
 
 from typing import Any, ClassVar
 

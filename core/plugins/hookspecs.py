@@ -34,9 +34,9 @@ def register_ops(register: Callable[[Op], None]) -> None:
 
 @hookspec
 def register_models(register: Callable[[str, Any], None]) -> None:
-    """Map an architecture name of config.json to a `models.architecture.Architecture`."""
+    """Map an architecture name of config.json to a `models.architectures.base.Architecture`."""
 
 
 @hookspec
 def register_checkpoints(register: Callable[[Any], None]) -> None:
-    """Add a reader for one more file format: a `models.checkpoint.CheckpointFormat`."""
+    """Add a reader for one more file format: a `models.checkpoints.base.CheckpointFormat`."""

@@ -113,7 +113,7 @@ class KernelSet:
         """
         if option is not None and option not in BackendOptions.__dataclass_fields__:
             raise PluginError(f"kernel of {self.backend} for {op}: option {option!r} is no field "
-                              "of core.backend.BackendOptions")
+                              "of core.plugins.backend.BackendOptions")
 
         def declare(bind: F) -> F:
             self._kernels.append(Kernel(

@@ -70,8 +70,8 @@ def find_footprint(build: Callable[[GraphKind], Graph], weights: WeightStore, se
                    vocab_size: int, max_context: int, prompt: int = 0, chunk: int = 512,
                    block_size: int = 16, fusion: bool = True, unopened: str | None = None,
                    ) -> Footprint:
-    """What `core.session.Session` with these arguments will hold, and a prompt of `prompt` tokens
-    add. Weights give only their specs.
+    """Find what a `Session` with these arguments will hold, and a prompt of `prompt` tokens add.
+    Weights give only their specs.
 
     unopened  the device of a backend that cannot be used here: every node is then a step of its
               own, without scratch or prepacked weights

@@ -14,7 +14,6 @@ from core.plan.weights import QuantizedLayout, part_names
 from core.plugins.registry import Registry
 from core.tensor.tensor import Array
 from models.checkpoints.lazy import LazyArrays, abstract
-from models.checkpoints.llama2c.layout import Slot
 from models.json_reader import ConfigReader
 from models.tokenizers.base import Tokenizer
 
@@ -26,7 +25,7 @@ DEFAULT_MODEL = "stories-llama2"
 class Checkpoint:
     """config in Hugging Face's keys, arrays in its names, and what the files say of stopping.
 
-    quantized    matrices whose arrays are codes and scales; see core.weights.QuantizedLayout
+    quantized    matrices whose arrays are codes and scales; see core.plan.weights.QuantizedLayout
     interleaved  whether q and k rows are in pairs for interleaved rope, as llama2.c and Meta store
                  them, not in halves as Hugging Face does
     """
@@ -114,10 +113,10 @@ class Weights:
                           lambda: (codes, _checked(name, scales)))
         self.quantized[name] = QuantizedLayout(8, group, False)
 
-    def defer_expanded(self, slot: Slot, codes: Array, scales: Array, group: int) -> None:
+    def defer_expanded(self, name: str, codes: Array, scales: Array, group: int) -> None:
         """float32 in place of codes that no kernel takes; expanded when first read."""
-        self.arrays.defer({slot.name: abstract(slot.shape, np.dtype(np.float32))},
-                          lambda: (_expand(codes, _checked(slot.name, scales), group),))
+        self.arrays.defer({name: abstract(codes.shape, np.dtype(np.float32))},
+                          lambda: (expand_groups(codes, _checked(name, scales), group),))
 
 
 def _checked(name: str, scales: Array) -> Array:
@@ -128,7 +127,8 @@ def _checked(name: str, scales: Array) -> Array:
     return scales
 
 
-def _expand(codes: Array, scales: Array, group: int) -> Array:
+def expand_groups(codes: Array, scales: Array, group: int) -> Array:
+    """Multiply codes [N,K] by the scale of their group; float32 [N,K]."""
     flat = codes.reshape(-1, group) * scales.reshape(-1, 1)
     return flat.astype(np.float32, copy=False).reshape(codes.shape)
 

@@ -51,16 +51,16 @@ def load(path_or_name: str | Path, backend: str | Sequence[str] = "cpu_numpy", *
                  while loading
     kv_dtype     f32, f16, bf16 or i8 for the KV cache (default: the activations')
     max_context  tokens the KV cache holds (default: the model's limit, at most 4096)
-    kernels      overrides such as "attention=cpu_numpy"; see core.select.Override
+    kernels      overrides such as "attention=cpu_numpy"; see core.plan.policy.Override
     fusion       whether fused kernels may take several nodes at once
     chunk        the most tokens of a prompt that are computed at once
     group_size, keep, quantize_only  the weights that share a scale; which matrices stay in full
-                 precision, or which alone are quantised: see models.precision.Quantization
+                 precision, or which alone are quantised: see checkpoints.quantization
     deterministic  only kernels that declare, and show, equal bits from run to run
-    lock         a lock file: only its kernels, from unchanged packages; see core.lock
+    lock         a lock file: only its kernels, from unchanged packages; see core.conformance.lock
     mmap         CPU kernels read stored weights where the file is mapped; False: from memory of
                  their own, which takes longer to fill and less long to read
-    device, threads, allow_tf32   see core.backend.BackendOptions; a `registry` has its own
+    device, threads, allow_tf32   see core.plugins.backend.BackendOptions; a `registry` has its own
 
     Raises an InputError, BackendError, LockError or NoKernelError that says what to do.
     """

@@ -36,7 +36,8 @@ def compilations():
 
 
 def test_listing_backends_does_not_import_numba():
-    code = "import sys; from core.plugins.registry import Registry; Registry().specs; print(*sys.modules)"
+    code = ("import sys; from core.plugins.registry import Registry; Registry().specs; "
+            "print(*sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"cpu_numba.plugin"} <= set(done.stdout.split())
     assert not {"numba", "llvmlite", "cpu_numba.backend"} & set(done.stdout.split())

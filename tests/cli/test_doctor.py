@@ -30,8 +30,8 @@ def test_the_page_names_everything(capsys):
 
 
 def test_broken_plugins_and_missing_modules(monkeypatch, capsys):
-    group = core.plugins.GROUP
-    entries = [e for e in core.plugins.entry_points(group=group) if e.name == "models"]
+    group = core.plugins.loader.GROUP
+    entries = [e for e in core.plugins.loader.entry_points(group=group) if e.name == "models"]
     registry = Registry(Plugins([*entries, EntryPoint("bad", "no_such_module", group)]))
     monkeypatch.setattr(doctor, "chosen_registry", lambda args: registry)
     assert doctor.main([]) == 1

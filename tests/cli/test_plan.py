@@ -11,9 +11,9 @@ from core.plugins.registry import default_registry
 from core.tensor.dtype import as_dtype
 from models import __main__ as cli
 from models import plan, run
+from models.checkpoints import base
 from models.checkpoints.base import read_checkpoint
 from models.checkpoints.gguf import reader as gguf
-from models.checkpoints.llama2c import layout_reader as slot_reader
 from models.checkpoints.random import abstract_checkpoint, random_checkpoint
 from models.engine.config import Options
 from models.plan import make_plan
@@ -62,7 +62,7 @@ def test_quantised_files_are_planned_from_their_headers(target, extra, tmp_path,
                         "--out", str(file), *extra, "--no-verify"]) == 0
     with models.load(file) as model:
         nbytes = model.session.weights.nbytes
-    for module, name in ((gguf, "unpack_blocks"), (gguf, "expand"), (slot_reader, "_expand")):
+    for module, name in ((gguf, "unpack_blocks"), (gguf, "expand"), (base, "expand_groups")):
         monkeypatch.setattr(module, name, _must_not_run)
     planned = make_plan(read_checkpoint(file, REGISTRY), Options(), REGISTRY)
     assert sum(w["bytes"] for w in planned["weights"]) == nbytes

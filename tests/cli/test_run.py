@@ -78,7 +78,7 @@ def test_chat_forgets_when_the_context_is_full(run_cli):
 
 
 def test_interrupted_run_prints_what_it_has(tmp_path):
-    code = ("import sys, time; from models import run, streaming\n"
+    code = ("import sys, time; from models import run; from models.tokenizers import streaming\n"
             "real = streaming.IncrementalDecoder.push\n"
             "def slow(self, token):\n    time.sleep(0.1); return real(self, token)\n"
             "streaming.IncrementalDecoder.push = slow\n"

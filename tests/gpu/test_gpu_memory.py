@@ -14,10 +14,10 @@ MEMORY = 0.03
 MEMORY_OF = """
 import gc, json, sys
 import models
-from core.registry import default_registry
-from models.checkpoint import read_checkpoint
+from core.plugins.registry import default_registry
+from models.checkpoints.base import read_checkpoint
 from models.plan import make_plan
-from models.setting import Options
+from models.engine.config import Options
 shape, backend = sys.argv[1:]
 registry = default_registry()
 device = registry.backend(backend).allocator

@@ -107,7 +107,7 @@ def test_a_second_start_compiles_nothing(on_gpu, backend, run_cli, tmp_path, mon
 def test_the_process_ends_quietly(on_gpu, backend, ending, code):
     """With the GPU open: normally, after an error, on Ctrl-C."""
     on_gpu(backend)
-    script = ("from core.registry import default_registry as r; "
+    script = ("from core.plugins.registry import default_registry as r; "
               f"b = r().backend({backend!r}); "
               "x = [b.allocator.allocate(n) for n in (64, 1 << 21, 1 << 27)]; "
               f"print('opened', flush=True); {ending}")

@@ -147,7 +147,7 @@ class Ours:
         return f"{calls} kernel calls checked"
 
     def profile(self, ids: list[int]) -> dict[str, Any]:
-        """For a prefill and for a decode step, a list of core.profile.KernelTime."""
+        """For a prefill and for a decode step, a list of core.plan.profile.KernelTime."""
         from core.plan.profile import profile
         self.turn(ids, 2)
         plans = {p.steps[0].call.dims["T"]: p for p in self.session.plans}

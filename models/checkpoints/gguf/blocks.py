@@ -1,4 +1,4 @@
-"""GGUF's quantised blocks as our codes, scales and zeros by group (core.ops.quantized).
+"""GGUF's quantised blocks as our codes, scales and zeros by group (core.ops.quantized_linear).
 
 Layouts: https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-common.h. A block holds
 its scales beside its codes; ours are apart. 4-bit blocks keep elements i and i + 16 (Q4_0, Q4_1) or

@@ -69,7 +69,7 @@ class PackedMatrix:
         return out
 
     def codes(self) -> Array:
-        """uint8 [N,ceil(K/2)]: what core.ops.quantized takes where there is no `order`."""
+        """uint8 [N,ceil(K/2)]: what core.ops.quantized_linear takes where there is no `order`."""
         if not self.awq:  # a word's bytes already are pairs of neighbours along K
             return np.ascontiguousarray(self.words.T).view(np.uint8)
         codes = np.empty((self.n, -(-self.k // 2)), np.uint8)
@@ -85,7 +85,7 @@ class PackedMatrix:
         return np.ascontiguousarray(self.scales.T, np.float32)
 
     def zeros(self, offset: int) -> Array | None:
-        """float32 [N, groups]; None where all are 8, which core.ops.quantized takes unsaid."""
+        """float32 [N, groups]; None where all are 8, which `quantized_linear` takes unsaid."""
         zeros = self._zeros(offset)
         return None if (zeros == 8).all() else zeros
 

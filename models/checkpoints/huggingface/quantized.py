@@ -20,7 +20,7 @@ _FULL = "take the model in full precision and pass --quantize"
 
 
 def read_quantized(config: ConfigReader, arrays: Mapping[str, Array]) -> Weights:
-    """The folder's arrays, those of quantised matrices as core.weights.part_names names them.
+    """The folder's arrays, those of quantised matrices as core.plan.weights.part_names names them.
 
     Raises ConfigError for a method, bits or a layout that is not read here, CheckpointError for
     tensors that do not belong together.

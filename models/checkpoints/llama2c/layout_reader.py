@@ -52,7 +52,7 @@ def _add_quantized(weights: Weights, slot: Slot, raw: Array, d: Dimensions, grou
     scales = _float32(raw[rows * columns:])
     whole = columns % group == 0  # else groups run over the ends of rows
     if slot.name == EMBEDDING:
-        weights.defer_expanded(slot, codes, scales, group)
+        weights.defer_expanded(slot.name, codes, scales, group)
         weights.notes.append(f"{slot.name} is int8 in the file and was expanded to f32: look-ups "
                              "have no quantised kernel")
         if d.tied and whole:
@@ -60,7 +60,7 @@ def _add_quantized(weights: Weights, slot: Slot, raw: Array, d: Dimensions, grou
     elif whole:
         weights.add_quantized(slot.name, codes, scales.reshape(rows, -1), group)
     else:
-        weights.defer_expanded(slot, codes, scales, group)
+        weights.defer_expanded(slot.name, codes, scales, group)
         weights.notes.append(f"{slot.name} was expanded to f32: its groups of {group} run over the "
                              f"ends of its rows of {columns}")
 
