@@ -17,7 +17,8 @@ HAS_GPU = default_registry().unavailable("cuda_cupy") is None
 
 
 def test_naming_the_backend_imports_no_cupy():
-    script = ("import sys; from core.plugins.registry import default_registry as found; r = found(); "
+    script = ("import sys; from core.plugins.registry import default_registry; "
+              "r = default_registry(); "
               "assert 'cuda_cupy' in r.specs, r.plugins.broken; assert 'cupy' not in sys.modules")
     subprocess.run([sys.executable, "-c", script], check=True)
 

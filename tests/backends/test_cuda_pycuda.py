@@ -39,7 +39,8 @@ def on_cpu(tmp_path_factory):
 
 
 def test_naming_the_backend_imports_no_pycuda():
-    script = ("import sys; from core.plugins.registry import default_registry as found; r = found(); "
+    script = ("import sys; from core.plugins.registry import default_registry; "
+              "r = default_registry(); "
               "assert 'cuda_pycuda' in r.specs, r.plugins.broken; "
               "assert not {'pycuda', 'cuda.bindings'} & set(sys.modules)")
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -147,7 +147,8 @@ def test_the_suite_writes_it(tmp_path):
     assert set(stored["packages"]["example"]["sources"]) == {"__init__.py", "backend.py",
                                                              "plugin.py"}
     code = ("from pathlib import Path; from core.conformance.lock import Lock; "
-            "from core.plugins.registry import Registry; Lock.read(Path('kernelyard.lock')).check(Registry(), ['example'])")
+            "from core.plugins.registry import Registry; "
+            "Lock.read(Path('kernelyard.lock')).check(Registry(), ['example'])")
     check = [sys.executable, "-c", code]
     assert subprocess.run(check, cwd=tmp_path, env=env, timeout=60).returncode == 0
     (site / "example/backend.py").write_text((site / "example/backend.py").read_text() + "\n")
