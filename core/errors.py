@@ -15,6 +15,7 @@
     │   ├── BoundsError         a copy or view beyond the end of its buffer
     │   └── LifetimeError       use after free, double free
     ├── PluginError             a plugin that cannot be used
+    │   └── ClashError          two plugins offer one name: one thing of one of them is left out
     ├── BackendError            a backend is unknown or unavailable
     ├── LockError               installed kernels are not those of the lock file
     ├── NoKernelError           no kernel takes a node; lists what was tried and why not
@@ -82,7 +83,11 @@ class LifetimeError(MemoryError_):
 
 
 class PluginError(KernelyardError):
-    """A plugin breaks the contract of `core.plugins.hookspecs`."""
+    """A plugin breaks the contract of docs/plugin-api.md."""
+
+
+class ClashError(PluginError):
+    """A name is taken: the thing that came later is left out, the rest of its plugin works."""
 
 
 class BackendError(KernelyardError):

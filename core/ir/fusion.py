@@ -98,7 +98,8 @@ class Reference:
 
     def add(self, op_name: str, *inputs: Any, **attrs: Any) -> Any:  # noqa: ANN401
         op = find_op(op_name)
-        given = {k: v for k, v in op.complete(attrs).items() if not op.attributes[k].structural}
+        full = op.complete(attrs)
+        given = {k: full[k] for k in op.plain_attributes}
         result = op.reference(*op.named(inputs).values(), **given)
         if isinstance(result, tuple):
             return tuple(self._round(r) for r in result)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from core.errors import DtypeError, OpError
+from core.errors import ClashError, DtypeError, OpError
 from core.ir.examples import ErrorExample, Example
 from core.ir.signature import Dim, Env, Signature
 from core.ir.tolerance import Tolerance
@@ -66,6 +66,9 @@ class Op(ABC):
         super().__init_subclass__(**kwargs)
         if "signature" in cls.__dict__:
             cls.sig = Signature.parse(cls.signature)
+        for old, now in (("samples", "examples"), ("error_samples", "error_examples")):
+            if old in cls.__dict__:  # their names in plugin API 1
+                setattr(cls, now, cls.__dict__[old])
 
     @abstractmethod
     def reference(self, *inputs: Any, **attrs: Any) -> Any:  # noqa: ANN401 - one array or several
@@ -155,7 +158,7 @@ class Op(ABC):
         With float64 this is the oracle; with float32 it shows what arithmetic alone may do. With
         `rounding`, a composed op also rounds its intermediates to the activations' dtype.
         """
-        given = {k: v for k, v in attrs.items() if not self.attributes[k].structural}
+        given = {k: attrs[k] for k in self.plain_attributes}
         result = self.reference(*self.inputs_in(compute, inputs).values(), **given)
         return result if isinstance(result, tuple) else (result,)
 
@@ -173,6 +176,11 @@ class Op(ABC):
         return arrays
 
     @property
+    def plain_attributes(self) -> list[str]:
+        """List the attributes that kernels and the reference take as keywords."""
+        return [k for k, a in self.attributes.items() if not a.structural]
+
+    @property
     def weight_params(self) -> frozenset[str]:
         """Inputs that are constants of a model: those of dtype W, B or Q, and their scales."""
         names = {p.name for p in self.sig.params if p.dtype in ("W", "B", "Q")}
@@ -188,11 +196,14 @@ OPS: dict[str, Op] = {}
 
 
 def register_op(op: Op) -> None:
-    """Add an op to the vocabulary. Raises OpError if its name is taken by another definition; the
-    same one again (a second Registry in a process) changes nothing."""
+    """Add an op to the vocabulary. Raises ClashError if its name is taken by another definition.
+
+    The same one again (a second Registry in a process) changes nothing.
+    """
     if op.name in OPS and type(OPS[op.name]) is not type(op):
-        raise OpError(f"op {op.name!r} is already defined by {type(OPS[op.name]).__module__}; "
-                      "choose another name")
+        raise ClashError(f"op {op.name!r} is already defined by {type(OPS[op.name]).__module__}; "
+                         "this one is left out: give it the namespace of its plugin, as in "
+                         f"'PLUGIN.{op.name}'")
     OPS.setdefault(op.name, op)
 
 

@@ -141,13 +141,11 @@ class Plan:
                     step.arguments[name] = self.tensor(value, step.device)
                     native[name] = backend.native(step.arguments[name])
             step.results.update({k: self.tensor(v, step.device) for k, v in step.outputs.items()})
-            outs = [backend.native(step.results[p.name]) for p in step.op.sig.outputs]
-            keywords = {k: v for k, v in step.call.attrs.items()
-                        if not step.op.attributes[k].structural}
+            native.update((p.name, backend.native(step.results[p.name]))
+                          for p in step.op.sig.outputs)
             if i in scratch:
-                keywords["workspace"] = backend.native(scratch[i])
-            inputs = [native[p.name] for p in step.op.sig.params]
-            launch = step.kernel.bind(*inputs, *outs, **keywords)
+                native["workspace"] = backend.native(scratch[i])
+            launch = step.kernel.bind_to(step.call, native)
             owner = self._owners[step.device]
             # each backend has a queue of its own: a guest on the device waits, and is waited for
             step.launches += [launch] if owner is backend else [

@@ -25,8 +25,8 @@ from core.tensor.allocator import DeviceAllocator
 from core.tensor.dtype import DType, f32
 from core.tensor.tensor import Array, Tensor
 
-#: The version of this contract. Plugins state the one they were written for.
-API_VERSION = 1
+#: The versions of the plugin contract that this core serves; docs/plugin-api.md says what each holds
+API_VERSION, OLDEST_API = 2, 1
 
 Launch = Callable[[], object]
 

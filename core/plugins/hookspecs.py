@@ -1,5 +1,5 @@
 """The whole plugin contract. A plugin is a module named by an entry point of the group
-`kernelyard.plugins`; it sets `KERNELYARD_API = 1` and implements any of these hooks.
+`kernelyard.plugins`; it sets `KERNELYARD_API = 2` and implements any of these hooks.
 
 Each hook is called with a `register` function, once: never while tokens are being computed.
 """
@@ -34,9 +34,14 @@ def register_ops(register: Callable[[Op], None]) -> None:
 
 @hookspec
 def register_models(register: Callable[[str, Any], None]) -> None:
-    """Map an architecture name of config.json to a `models.architectures.base.Architecture`."""
+    """Map an architecture name of config.json to a `models.Architecture`."""
 
 
 @hookspec
 def register_checkpoints(register: Callable[[Any], None]) -> None:
-    """Add a reader for one more file format: a `models.checkpoints.base.CheckpointFormat`."""
+    """Add a reader for one more file format: a `models.CheckpointFormat`."""
+
+
+@hookspec
+def register_rope_types(register: Callable[[str, Any], None]) -> None:
+    """Map a rope type of config.json to a `models.RopeType`."""

@@ -1,14 +1,25 @@
-"""(moved)"""
+"""Kernels: functions that bind an op to arrays, and the set of them that a package registers.
+
+A kernel is called once for each node of a plan, with the backend's native arrays, and returns a
+zero-argument callable that the plan runs each step.
+
+    kernels = KernelSet("my_backend")
+
+    @kernels.implements("add", dtypes={"A": "f32"})
+    def add(a, b, out):
+        return partial(np.add, a, b, out)
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from core.errors import PluginError
-from core.ir.op import Op, find_op
+from core.ir.op import REQUIRED, Op, find_op
 from core.ir.tolerance import Tolerance
 from core.plugins.backend import BackendOptions, Launch
 from core.tensor.dtype import DType, as_dtype
@@ -63,17 +74,42 @@ class Kernel:
     def id(self) -> str:
         return f"{self.backend}:{self.name}"
 
+    @cached_property
+    def takes(self) -> frozenset[str]:
+        """Hold the names of the kernel's parameters. It may leave out what has a default."""
+        return frozenset(inspect.signature(self.bind).parameters)
+
+    def bind_to(self, call: Call, arrays: Mapping[str, Any]) -> Launch:
+        """Bind native arrays by name: inputs (None for an absent one), outputs, `workspace`."""
+        op = call.op
+        positional = [arrays[p.name] for p in op.sig.params if p.name in self.takes]
+        positional += [arrays[p.name] for p in op.sig.outputs]
+        keywords = {k: v for k, v in call.attrs.items() if k in self.takes}
+        if "workspace" in arrays:
+            keywords["workspace"] = arrays["workspace"]
+        return self.bind(*positional, **keywords)
+
     def refuses(self, call: Call) -> str | None:
         """None if this kernel takes the call, else the reason."""
         for var, allowed in self.dtypes.items():
             found = call.dtypes.get(var)
             if found is not None and found not in allowed:
                 return f"{var} is {found}, takes {' '.join(map(str, allowed))}"
+        for name in self._left_out(call.op):
+            value = call.inputs.get(name, call.attrs.get(name))
+            default = call.op.attributes[name].default if name in call.op.attributes else None
+            if value != default:
+                return f"takes no `{name}`"
         reason = self.supports(call) if self.supports is not None else None
-        if reason is not None and not isinstance(reason, str):
+        if reason is not None and (not isinstance(reason, str) or not reason):
             raise PluginError(f"kernel {self.id}: supports() returned {reason!r}, expected None or "
                               "the reason for refusing")
         return reason
+
+    def _left_out(self, op: Op) -> list[str]:
+        """List the op's inputs and attributes that this kernel has no parameter for."""
+        names = [*(p.name for p in op.sig.params), *op.plain_attributes]
+        return [n for n in names if n not in self.takes]
 
 
 class KernelSet:
@@ -109,7 +145,9 @@ class KernelSet:
                          it, such as "allow_tf32", or named the kernel itself
 
         The conformance suite tests the two flags. The function's parameters are the op's inputs,
-        then its new outputs, then as keywords its attributes, by the op's names.
+        then its new outputs, then as keywords its attributes, by the op's names. It may leave out
+        an optional input, or an attribute that has a default: calls in which that differs from the
+        default are refused for it.
         """
         if option is not None and option not in BackendOptions.__dataclass_fields__:
             raise PluginError(f"kernel of {self.backend} for {op}: option {option!r} is no field "
@@ -129,31 +167,42 @@ class KernelSet:
 
 
 def check_kernel(kernel: Kernel) -> None:
-    """Raise PluginError unless the kernel's parameters and dtypes are those of its op."""
+    """Raise PluginError unless the kernel's parameters and dtypes are those of its op.
+
+    It may leave out optional inputs and attributes with a default.
+    """
     op = find_op(kernel.op)
-    parameters = inspect.signature(kernel.bind).parameters.values()
-    found = ([p.name for p in parameters if p.kind is not p.KEYWORD_ONLY],
-             sorted(p.name for p in parameters if p.kind is p.KEYWORD_ONLY))
-    keywords = [k for k, a in op.attributes.items() if not a.structural]
-    if kernel.workspace is not None:
-        keywords.append("workspace")
-    expected = ([*(p.name for p in op.sig.params), *(p.name for p in op.sig.outputs)],
-                sorted(keywords))
     where = inspect.getsourcefile(kernel.bind) or "?"
-    if found != expected:
+    parameters = inspect.signature(kernel.bind).parameters.values()
+    found = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    keywords = sorted(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+    inputs = [p for p in op.sig.params if p.name in kernel.takes or not p.optional]
+    outputs = [p.name for p in op.sig.outputs]
+    named = [k for k in op.plain_attributes
+             if k in kernel.takes or op.attributes[k].default is REQUIRED]
+    named += ["workspace"] if kernel.workspace is not None else []
+    if found != [*(p.name for p in inputs), *outputs] or keywords != sorted(named):
         raise PluginError(
-            f"kernel {kernel.id} ({where}) has parameters {_show(*found)}, but op {op.name} "
-            f"({inspect.getsourcefile(type(op))}) declares {_show(*expected)}")
+            f"kernel {kernel.id} ({where}) has parameters {_show(found, keywords)}, but op "
+            f"{op.name} ({inspect.getsourcefile(type(op))}) declares {_declared(op, kernel)}")
     if (kernel.prepare is None) != (kernel.packs is None):
         raise PluginError(f"kernel {kernel.id} ({where}) has only one of prepare and packs: packs "
                           "gives the specs of what prepare fills")
-    variables = {p.dtype for p in (*op.sig.params, *op.sig.outputs) if p.dtype_is_variable}
-    if set(kernel.dtypes) != variables:
+    every = {p.dtype for p in (*op.sig.params, *op.sig.outputs) if p.dtype_is_variable}
+    least = {p.dtype for p in (*inputs, *op.sig.outputs) if p.dtype_is_variable}
+    if not least <= set(kernel.dtypes) <= every:
         raise PluginError(f"kernel {kernel.id} ({where}) gives dtypes for {sorted(kernel.dtypes)}, "
-                          f"but op {op.name} has the dtype variables {sorted(variables)}")
+                          f"but op {op.name} has the dtype variables {sorted(least)}")
+
+
+def _declared(op: Op, kernel: Kernel) -> str:
+    """Show the op's parameters; `=` marks one that a kernel may leave out."""
+    positional = [p.name + ("=None" if p.optional else "") for p in op.sig.params]
+    keywords = [k if (a := op.attributes[k]).default is REQUIRED else f"{k}={a.default!r}"
+                for k in op.plain_attributes]
+    keywords += ["workspace"] if kernel.workspace is not None else []
+    return _show([*positional, *(p.name for p in op.sig.outputs)], keywords)
 
 
 def _show(positional: list[str], keywords: list[str]) -> str:
     return f"({', '.join([*positional, *(['*'] if keywords else []), *keywords])})"
-
-

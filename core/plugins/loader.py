@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import pluggy
 
-from core.errors import PluginError
+from core.errors import ClashError, PluginError
 from core.plugins import hookspecs
-from core.plugins.backend import API_VERSION
+from core.plugins.backend import API_VERSION, OLDEST_API
 
 GROUP = "kernelyard.plugins"
+OURS = "kernelyard"  # the distribution whose plugins load first: where a name clashes, it keeps it
 
 
 @dataclass(frozen=True)
@@ -31,15 +32,23 @@ class BrokenPlugin:
 
 
 class Plugins:
-    """Loaded plugins, by name with their distribution, and the broken ones."""
+    """Loaded plugins, by name with their distribution, and the broken ones.
+
+    distributions  plugin -> "distribution version", in the order in which hooks are called: ours,
+                   then by distribution, so that a clash is settled alike on every machine
+    versions       plugin -> the API version that it is served with
+    broken         plugins that are left out
+    dropped        single things that are left out of a plugin that works
+    """
 
     def __init__(self, found: Iterable[EntryPoint] | None = None) -> None:
         self.manager = pluggy.PluginManager("kernelyard")
         self.manager.add_hookspecs(hookspecs)
         self.distributions: dict[str, str] = {}
+        self.versions: dict[str, int] = {}
         self.broken: list[BrokenPlugin] = []
-        for entry in sorted(entry_points(group=GROUP) if found is None else found,
-                            key=lambda e: (not _built_in(e), e.name, e.value)):
+        self.dropped: list[BrokenPlugin] = []
+        for entry in sorted(entry_points(group=GROUP) if found is None else found, key=_order):
             self._load(entry)
 
     def _load(self, entry: EntryPoint) -> None:
@@ -53,7 +62,7 @@ class Plugins:
             return
         try:
             plugin = entry.load()
-            self._check(entry, plugin)
+            version = served_version(entry.value, getattr(plugin, "KERNELYARD_API", None))
             self.manager.register(plugin, entry.name)
             try:
                 self.manager.check_pending()  # a misspelt hook is silent until this call
@@ -64,15 +73,33 @@ class Plugins:
             self.broken.append(BrokenPlugin(entry.name, source, f"{type(error).__name__}: {error}",
                                             traceback.format_exc()))
         else:
-            self.distributions[entry.name] = source
+            self.distributions[entry.name], self.versions[entry.name] = source, version
 
-    def _check(self, entry: EntryPoint, plugin: Any) -> None:  # noqa: ANN401 - any module
-        version = getattr(plugin, "KERNELYARD_API", None)
-        if version != API_VERSION:
-            raise PluginError(f"{entry.value} states KERNELYARD_API = {version}, this core has "
-                              f"{API_VERSION}; install a matching version of the plugin")
+    def collect(self, hook: str, add: Callable[..., None],
+                check: Callable[..., None] = lambda *_: None, **kwargs: object) -> None:
+        """Call a hook plugin by plugin, and `add(plugin, *things)` for each call of `register`.
 
-    def call(self, name: str, hook: str, **kwargs: object) -> bool:
+        `check` takes the same arguments while the plugin's hook runs: what it raises breaks the
+        plugin, of which nothing is added then. A ClashError that `add` raises drops that one thing.
+        """
+        for name in list(self.distributions):
+            offered: list[tuple[Any, ...]] = []
+
+            def register(*things: Any, name: str = name,  # noqa: ANN401 - what the hook offers
+                         offered: list[tuple[Any, ...]] = offered) -> None:
+                check(name, *things)
+                offered.append(things)
+            if not self._call(name, hook, register=register, **kwargs):
+                continue
+            for things in offered:
+                try:
+                    add(name, *things)
+                except ClashError as clash:
+                    dropped = BrokenPlugin(name, self.distributions[name], str(clash))
+                    if dropped not in self.dropped:
+                        self.dropped.append(dropped)
+
+    def _call(self, name: str, hook: str, **kwargs: object) -> bool:
         """Call one plugin's hook. If it raises, the plugin becomes a broken one; False then."""
         plugin = self.manager.get_plugin(name)
         others = [p for p in self.manager.get_plugins() if p is not plugin]
@@ -86,12 +113,26 @@ class Plugins:
             return False
         return True
 
-    def call_each(self, hook: str, **kwargs: object) -> None:
-        """Call a hook plugin by plugin, so that one that raises is left out and the rest go on."""
-        for name in list(self.distributions):
-            self.call(name, hook, **kwargs)
+
+def served_version(where: str, stated: object) -> int:
+    """Return the API version that a plugin gets: the newest that both sides have.
+
+    `stated` is the plugin's KERNELYARD_API: one version, or the first and the last that it was
+    written for. Raises PluginError where core has none of them.
+    """
+    span = (stated, stated) if type(stated) is int else stated
+    if not (isinstance(span, tuple) and len(span) == 2 and all(type(v) is int for v in span)):
+        raise PluginError(f"{where} states KERNELYARD_API = {stated!r}; expected a version such as "
+                          f"{API_VERSION}, or the first and the last as ({OLDEST_API}, "
+                          f"{API_VERSION})")
+    version = min(span[1], API_VERSION)
+    if version < max(span[0], OLDEST_API):
+        raise PluginError(f"{where} states KERNELYARD_API = {stated!r}, this core serves "
+                          f"{OLDEST_API} to {API_VERSION}; install a matching version of "
+                          f"{'kernelyard' if span[0] > API_VERSION else 'the plugin'}")
+    return int(version)
 
 
-def _built_in(entry: EntryPoint) -> bool:
-    """Core's own plugins load first: where a name clashes, the newcomer is refused."""
-    return entry.dist is not None and entry.dist.name == "kernelyard"
+def _order(entry: EntryPoint) -> tuple[bool, str, str, str]:
+    distribution = entry.dist.name if entry.dist else ""
+    return distribution != OURS, distribution, entry.name, entry.value

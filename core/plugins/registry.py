@@ -2,42 +2,85 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
-from collections.abc import Sequence
-from functools import cache, partial
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import core.ops  # noqa: F401 - fills the vocabulary
-from core.errors import BackendError, KernelyardError, OptionError, PluginError
-from core.ir.op import register_op
+from core.errors import BackendError, ClashError, KernelyardError, OptionError, PluginError
+from core.ir.op import Op, register_op
+from core.plugins import api1
 from core.plugins.backend import Backend, BackendOptions, BackendSpec
 from core.plugins.kernel import Kernel, check_kernel
 from core.plugins.loader import Plugins
 
 
+#: Backends of this project: an unknown name is never advised as something to install, since anybody
+#: may publish a package under it.
+OUR_BACKENDS = ("cpu_numba", "cpu_numpy", "cuda_cupy", "cuda_pycuda")
+
+
 class Registry:
-    """Backends by name, opened on first use; kernels by backend and op, best first."""
+    """Backends by name, opened on first use; kernels by backend and op, best first; what other
+    hooks register, by name.
+
+    sources  the distribution that each kernel came from
+    owners   the distribution that each backend came from
+    """
 
     def __init__(self, plugins: Plugins | None = None,
                  options: BackendOptions | None = None) -> None:
         self.plugins = plugins or Plugins()
         self.options = options or BackendOptions()
         self.specs: dict[str, BackendSpec] = {}
+        self.owners: dict[str, str] = {}
+        self.sources: dict[Kernel, str] = {}
         self._kernels: dict[str, dict[str, list[Kernel]]] = {}
         self._open: dict[str, Backend] = {}
-        self.sources: dict[Kernel, str] = {}  #: the distribution that each kernel came from
-        self.plugins.call_each("register_ops", register=register_op)
-        for plugin in list(self.plugins.distributions):
-            added: dict[str, BackendSpec] = {}  # a plugin that breaks halfway leaves nothing behind
-            register = partial(self._add_backend, plugin, added)
-            if self.plugins.call(plugin, "register_backends", register=register):
-                self.specs.update(added)
+        self._tables: dict[str, dict[str, Any]] = {}
+        self._renamed: dict[Kernel, Kernel] = {}
+        self._lost_ops: set[tuple[str, str]] = set()  # (plugin, op) that another plugin defines
+        self.plugins.collect("register_ops", self._add_op, _check_op)
+        self.plugins.collect("register_backends", self._add_backend, _check_backend)
 
-    def _add_backend(self, plugin: str, added: dict[str, BackendSpec], spec: BackendSpec) -> None:
-        if spec.name != plugin:
-            raise PluginError(f"backend {spec.name!r} is registered by the plugin {plugin!r}; a "
-                              "backend has the name of its entry point")
-        added[spec.name] = spec
+    def table(self, hook: str) -> Mapping[str, Any]:
+        """Return what the plugins register by `register(name, thing)` in this hook, or by
+        `register(thing)` where things have a `key`.
+
+        A name that is taken is dropped, and listed in `plugins.dropped`.
+        """
+        if hook not in self._tables:
+            found: dict[str, Any] = {}
+            owners: dict[str, str] = {}
+
+            def add(plugin: str, *things: Any) -> None:  # noqa: ANN401
+                name, thing = things if len(things) == 2 else (things[0].key, things[0])
+                if name in found:
+                    raise ClashError(f"{hook}: {name!r} is already registered by {owners[name]}; "
+                                     "this one is left out")
+                found[name], owners[name] = thing, self.plugins.distributions[plugin]
+            self.plugins.collect(hook, add)
+            self._tables[hook] = found
+        return self._tables[hook]
+
+    def guest(self, kernel: Kernel) -> bool:
+        """Tell whether a kernel comes from another distribution than its backend."""
+        return self.sources[kernel] != self.owners.get(kernel.backend)
+
+    def _add_op(self, plugin: str, op: Op) -> None:
+        try:
+            register_op(op)
+        except ClashError:
+            self._lost_ops.add((plugin, op.name))
+            raise
+
+    def _add_backend(self, plugin: str, spec: BackendSpec) -> None:
+        self.specs[spec.name] = spec
+        self.owners[spec.name] = self.plugins.distributions[plugin]
 
     def spec(self, name: str) -> BackendSpec:
         """Raises BackendError listing the installed backends and the broken plugins."""
@@ -45,8 +88,11 @@ class Registry:
             return self.specs[name]
         lines = [f"unknown backend {name!r}; installed: {', '.join(sorted(self.specs)) or 'none'}"]
         lines += [f"  broken plugin {b}" for b in self.plugins.broken]
-        lines.append(f"  install it with: pip install kernelyard-{name.replace('_', '-')} "
-                     f"(or ./backends/{name} from a checkout)")
+        near = difflib.get_close_matches(name, [*self.specs, *OUR_BACKENDS], 1)
+        lines += [f"  did you mean {near[0]!r}?"] if near else []
+        lines += [f"  install it with: pip install kernelyard-{n.replace('_', '-')} "
+                  f"(or ./backends/{n} from a checkout)"
+                  for n in [name, *near] if n in OUR_BACKENDS and n not in self.specs][:1]
         raise BackendError("\n".join(lines))
 
     def check_options(self, names: Sequence[str]) -> None:
@@ -103,14 +149,27 @@ class Registry:
         if backend not in self._kernels:
             self.backend(backend)
             table: dict[tuple[str, str], Kernel] = {}
-            for plugin in list(self.plugins.distributions):
-                added = dict(table)  # a plugin that breaks halfway leaves nothing behind
-                if self.plugins.call(plugin, "register_kernels", backend=backend,
-                                     register=partial(self._add, added, backend)):
-                    source = self.plugins.distributions[plugin]
-                    self.sources.update({k: source for k in added.values()
-                                         if k not in self.sources})
-                    table = added
+
+            def check(plugin: str, kernel: Kernel) -> None:
+                if kernel.backend != backend:
+                    raise PluginError(
+                        f"kernel {kernel.id} for op {kernel.op} was registered while {backend!r} "
+                        "asked for its own kernels; register it for its backend")
+                if (plugin, kernel.op) not in self._lost_ops:
+                    check_kernel(self._served(plugin, kernel))
+
+            def add(plugin: str, kernel: Kernel) -> None:
+                kernel = self._served(plugin, kernel)
+                if (plugin, kernel.op) in self._lost_ops:
+                    raise ClashError(f"kernel {kernel.id}: its op {kernel.op!r} is left out, "
+                                     "another plugin defines one of that name")
+                if (kernel.op, kernel.name) in table:
+                    taken = self.sources[table[kernel.op, kernel.name]]
+                    raise ClashError(f"kernel {kernel.id} for op {kernel.op} is already registered "
+                                     f"by {taken}; give this one another name")
+                table[kernel.op, kernel.name] = kernel
+                self.sources[kernel] = self.plugins.distributions[plugin]
+            self.plugins.collect("register_kernels", add, check, backend=backend)
             if not table:
                 raise BackendError("\n".join([f"backend {backend} registered no kernels",
                                               *map(str, self.plugins.broken)]))
@@ -120,15 +179,26 @@ class Registry:
         by_op = self._kernels[backend]
         return by_op.get(op, []) if op is not None else [k for ks in by_op.values() for k in ks]
 
-    def _add(self, table: dict[tuple[str, str], Kernel], backend: str, kernel: Kernel) -> None:
-        if kernel.backend != backend:
-            raise PluginError(f"kernel {kernel.id} for op {kernel.op} was registered while "
-                              f"{backend!r} asked for its own kernels; register it for its backend")
-        check_kernel(kernel)
-        if (kernel.op, kernel.name) in table:
-            raise PluginError(f"kernel {kernel.id} for op {kernel.op} is registered twice; "
-                              "give it another name")
-        table[kernel.op, kernel.name] = kernel
+    def _served(self, plugin: str, kernel: Kernel) -> Kernel:
+        """Return the kernel under its op's present name."""
+        if self.plugins.versions[plugin] == 1 and kernel.op in api1.OPS:
+            if kernel not in self._renamed:
+                self._renamed[kernel] = replace(kernel, op=api1.OPS[kernel.op])
+            return self._renamed[kernel]
+        return kernel
+
+
+def _check_op(plugin: str, op: Op) -> None:
+    namespace, dot, _ = op.name.rpartition(".")
+    if dot and namespace != plugin:
+        raise PluginError(f"op {op.name!r} is registered by the plugin {plugin!r}; a namespace is "
+                          f"the plugin's own name, as in '{plugin}.{op.name.rpartition('.')[2]}'")
+
+
+def _check_backend(plugin: str, spec: BackendSpec) -> None:
+    if spec.name != plugin:
+        raise PluginError(f"backend {spec.name!r} is registered by the plugin {plugin!r}; a "
+                          "backend has the name of its entry point")
 
 
 def _importable(module: str) -> bool:

@@ -13,7 +13,7 @@ from core.plan.weights import Progress, no_progress, part_names
 from core.plugins.registry import Registry
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
-from models.architectures.layers import EMBEDDING, HEAD
+from models.architectures.tensors import EMBEDDING, HEAD
 from models.checkpoints.base import Checkpoint
 from models.checkpoints.quantization import Quantization
 from models.checkpoints.quantize import quantize_weights

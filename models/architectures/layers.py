@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from core.errors import CheckpointError
+from core.errors import CheckpointError, PluginError
 from core.ir.graph import Graph, Value
 from core.plan.weights import WeightStore, part_names
 from core.runtime.step import GraphKind
 from core.tensor.dtype import DType, f32, i8, i32
 from core.tensor.tensor import TensorSpec
 from models.architectures.config import ModelConfig
+from models.architectures.tensors import EMBEDDING, HEAD, WeightSpec
 
 INV_FREQ = "rope.inv_freq"  # a constant computed from the config, kept beside the weights
-EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 class Builder:
-    """Holds the graph being declared, the step's inputs and where in the model it is (`path`)."""
+    """Holds the graph being declared, the step's inputs and where in the model it is (`path`).
+
+    tensors  the family's; `weight` and `linear` look shapes up there
+    """
 
     def __init__(self, config: ModelConfig, weights: WeightStore, activations: DType,
-                 kind: GraphKind) -> None:
+                 kind: GraphKind, tensors: Mapping[str, WeightSpec]) -> None:
         self.config, self.weights, self.activations, self.kind = config, weights, activations, kind
+        self.tensors = tensors
         self.graph = Graph(config.architecture)
         self.path = ""
         #: the name of the token dimension: in the loop every sequence has just one token
@@ -44,46 +49,45 @@ class Builder:
         return value
 
     def weight(self, name: str, *shape: int) -> Value:
-        """A weight of exactly this shape. Raises CheckpointError naming it otherwise."""
-        spec = self.weights.spec(name)
+        """Add a weight of the shape that the family declares; one that it computes itself, of
+        `shape`. Raises CheckpointError if it has another."""
+        shape, spec = shape or self.shape(name), self.weights.spec(name)
         if spec.shape != shape:
             raise CheckpointError(f"tensor {name} has shape {list(spec.shape)}, the configuration "
                                   f"asks for {list(shape)}")
         return self.graph.weight(name, spec)
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return a tensor's shape. Raises PluginError where the family does not declare it."""
+        if name not in self.tensors:
+            raise PluginError(f"{self.config.architecture} uses the tensor {name}, which its "
+                              "`tensors` does not list")
+        return self.tensors[name].shape
+
     def embed(self) -> Value:
         """ids [T] → [T, hidden] in the activations' dtype."""
-        c = self.config
-        table = self.weight(EMBEDDING, c.vocab_size, c.hidden_size)
-        return self.one("embedding", self.inputs["ids"], table, name="embed",
+        return self.one("embedding", self.inputs["ids"], self.weight(EMBEDDING), name="embed",
                         out_dtype=self.activations.short)
 
     def norm(self, x: Value, name: str) -> Value:
+        """Add the rms_norm whose weight is `name.weight` at the current path."""
         full = f"model.{self.path}.{name}.weight" if self.path else f"model.{name}.weight"
-        return self.one("rms_norm", x, self.weight(full, self.config.hidden_size), name=name,
-                        eps=self.config.norm_eps)
+        return self.one("rms_norm", x, self.weight(full), name=name, eps=self.config.norm_eps)
 
     def linear(self, x: Value, name: str) -> Value:
-        """A projection of the current layer, quantised if the weights hold it so."""
-        c, kind = self.config, name.rpartition(".")[2]
-        attention, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
-        rows, columns = {
-            "q_proj": (attention, c.hidden_size), "k_proj": (kv, c.hidden_size),
-            "v_proj": (kv, c.hidden_size), "o_proj": (c.hidden_size, attention),
-            "gate_proj": (c.intermediate_size, c.hidden_size),
-            "up_proj": (c.intermediate_size, c.hidden_size),
-            "down_proj": (c.hidden_size, c.intermediate_size)}[kind]
+        """Add a projection of the current layer, with a bias if the family declares one."""
         prefix = f"model.{self.path}.{name}"
-        bias = self.weight(f"{prefix}.bias", rows) if kind in c.biases else None
-        return self.product(x, f"{prefix}.weight", rows, columns, bias, kind, None)
+        bias = f"{prefix}.bias"
+        return self.product(x, f"{prefix}.weight", name.rpartition(".")[2],
+                            self.weight(bias) if bias in self.tensors else None)
 
-    def product(self, x: Value, weight: str, rows: int, columns: int, bias: Value | None, name: str,
-                out_dtype: str | None) -> Value:
+    def product(self, x: Value, weight: str, name: str, bias: Value | None = None,
+                out_dtype: str | None = None) -> Value:
         """x @ weight.T + bias with a plain or a quantised weight of that name."""
         layout = self.weights.quantized.get(weight)
         if layout is None:
-            return self.one("linear", x, self.weight(weight, rows, columns), bias, name=name,
-                            out_dtype=out_dtype)
+            return self.one("linear", x, self.weight(weight), bias, name=name, out_dtype=out_dtype)
+        rows, columns = self.shape(weight)
         width = columns if layout.bits == 8 else -(-columns // 2)
         groups = -(-columns // layout.group_size)
         codes, scales, zeros = part_names(weight)
@@ -105,13 +109,13 @@ class Builder:
     def finish(self, x: Value) -> None:
         """The final norm, the logits in float32 and, if asked for, the next token."""
         self.path = ""
-        c, g = self.config, self.graph
+        g = self.graph
         if self.kind.head == "none":  # the last layer's keys and values are all that is needed
             g.prune()
             return
-        name = EMBEDDING if c.tied_embeddings and HEAD not in self.weights.quantized else HEAD
-        logits = self.product(self.norm(x, "norm"), name, c.vocab_size, c.hidden_size, None,
-                              "lm_head", f32.short)
+        tied = self.config.tied_embeddings and HEAD not in self.weights.quantized
+        logits = self.product(self.norm(x, "norm"), EMBEDDING if tied else HEAD, "lm_head",
+                              out_dtype=f32.short)
         g.output("logits", logits)
         if self.kind.sampling != "none":
             self._sample(logits)

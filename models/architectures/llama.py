@@ -7,31 +7,66 @@ from core.plan.weights import WeightStore
 from core.runtime.step import GraphKind
 from core.tensor.dtype import DType, f32
 from core.tensor.tensor import TensorSpec
+from models.architectures.base import Architecture
 from models.architectures.config import ModelConfig, read_config
 from models.architectures.layers import Builder
+from models.architectures.tensors import EMBEDDING, HEAD, NORM, WeightSpec
 from models.json_reader import ConfigReader
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
 
 
-class Llama:
+class Llama(Architecture):
     """Decoder layers of rms_norm → attention → residual, rms_norm → SwiGLU MLP → residual."""
 
-    name = "LlamaForCausalLM"
+    name, model_type = "LlamaForCausalLM", "llama"
+    gguf_name, gguf_pairs = "llama", True
 
     def config(self, reader: ConfigReader) -> ModelConfig:
         reader.require("pretraining_tp", 1)
         return read_config(reader, self.name, self.biases(reader))
 
     def biases(self, reader: ConfigReader) -> frozenset[str]:
-        """The projections with a bias."""
+        """Name the projections with a bias."""
         return frozenset((ATTENTION if reader.get("attention_bias", bool, False) else ())
                          + (MLP if reader.get("mlp_bias", bool, False) else ()))
 
+    def tensors(self, config: ModelConfig) -> dict[str, WeightSpec]:
+        c = config
+        found = {EMBEDDING: WeightSpec((c.vocab_size, c.hidden_size)),
+                 NORM: WeightSpec((c.hidden_size,))}
+        if not c.tied_embeddings:
+            found[HEAD] = WeightSpec((c.vocab_size, c.hidden_size), split="rows")
+        layer = self.layer_tensors(c)
+        for i in range(c.layers):
+            found.update((f"model.layers.{i}.{name}", spec) for name, spec in layer.items())
+        return found
+
+    def layer_tensors(self, c: ModelConfig) -> dict[str, WeightSpec]:
+        """List the tensors of one layer, without `model.layers.N.`."""
+        hidden, inner = c.hidden_size, c.intermediate_size
+        q, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
+        matrices = {
+            "self_attn.q_proj": WeightSpec((q, hidden), c.heads, "rows"),
+            "self_attn.k_proj": WeightSpec((kv, hidden), c.kv_heads, "rows"),
+            "self_attn.v_proj": WeightSpec((kv, hidden), split="rows"),
+            "self_attn.o_proj": WeightSpec((hidden, q), split="columns"),
+            "mlp.gate_proj": WeightSpec((inner, hidden), split="rows"),
+            "mlp.up_proj": WeightSpec((inner, hidden), split="rows"),
+            "mlp.down_proj": WeightSpec((hidden, inner), split="columns")}
+        found = {"input_layernorm.weight": WeightSpec((hidden,)),
+                 "post_attention_layernorm.weight": WeightSpec((hidden,))}
+        for name, spec in matrices.items():
+            found[f"{name}.weight"] = spec
+            if name.rpartition(".")[2] in c.biases:
+                split = spec.split if spec.split == "rows" else None
+                found[f"{name}.bias"] = WeightSpec(spec.shape[:1], spec.rotary_heads, split)
+        return found
+
     def build(self, config: ModelConfig, weights: WeightStore, kind: GraphKind, *,
               activations: DType, kv_dtype: DType) -> Graph:
-        b = Builder(config, weights, activations, kind)
+        b = Builder(config, weights, activations, kind, self.tensors(config))
         x = b.embed()
         for layer in range(config.layers):
             x = self.layer(b, layer, x, kv_dtype)

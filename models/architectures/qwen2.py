@@ -8,7 +8,8 @@ from models.json_reader import ConfigReader
 class Qwen2(Llama):
     """States only its difference from Llama."""
 
-    name = "Qwen2ForCausalLM"
+    name, model_type = "Qwen2ForCausalLM", "qwen2"
+    gguf_name, gguf_pairs = "qwen2", False
 
     def config(self, reader: ConfigReader) -> ModelConfig:
         reader.require("use_sliding_window", False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from core.errors import CheckpointError
 from core.plan.weights import QuantizedLayout, part_names
 from core.plugins.registry import Registry
 from core.tensor.tensor import Array
+from models.architectures.base import Architecture, families
 from models.checkpoints.lazy import LazyArrays, abstract
 from models.json_reader import ConfigReader
 from models.tokenizers.base import Tokenizer
@@ -50,8 +52,9 @@ class CheckpointFormat(Protocol):
 
     def recognises(self, path: Path) -> bool: ...
 
-    def read(self, path: Path) -> Checkpoint:
-        """Raises CheckpointError, ConfigError or TokenizerError."""
+    def read(self, path: Path, families: Mapping[str, Architecture]) -> Checkpoint:
+        """Read a file; `families` are the known architectures by name. A reader of plugin API 1
+        takes the path alone. Raises CheckpointError, ConfigError or TokenizerError."""
 
 
 def shipped_models() -> list[str]:
@@ -65,14 +68,8 @@ def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
 
     Raises CheckpointError saying what was looked for.
     """
-    formats: dict[str, CheckpointFormat] = {}
-
-    def register(reader: CheckpointFormat) -> None:
-        if reader.key in formats:
-            raise CheckpointError(f"checkpoint format {reader.key!r} is registered twice")
-        formats[reader.key] = reader
-
-    registry.plugins.call_each("register_checkpoints", register=register)
+    formats: Mapping[str, CheckpointFormat] = registry.table("register_checkpoints")
+    known = families(registry)
     key, _, rest = str(path_or_name).partition(":")
     forced = key in formats and bool(rest)
     shipped = str(path_or_name) in shipped_models()
@@ -81,12 +78,19 @@ def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
         raise CheckpointError(f"no model at {str(path)!r}: expected a path, or one of the "
                               f"shipped models {', '.join(shipped_models())}")
     if forced:
-        return formats[key].read(path)
+        return _read(formats[key], path, known)
     for reader in formats.values():
         if reader.recognises(path):
-            return reader.read(path)
+            return _read(reader, path, known)
     raise CheckpointError(f"{path} is in no known format; expected one of: "
                           f"{', '.join(f.name for f in formats.values())}")
+
+
+def _read(reader: CheckpointFormat, path: Path,
+          known: Mapping[str, Architecture]) -> Checkpoint:
+    if len(inspect.signature(reader.read).parameters) == 1:  # of plugin API 1
+        return reader.read(path)  # type: ignore[call-arg]
+    return reader.read(path, known)
 
 
 def read_start(path: Path, count: int) -> bytes:

@@ -11,7 +11,7 @@ from core.ops.quantize import Quantized
 from core.plan.weights import Progress, QuantizedLayout, WeightStore, part_names
 from core.tensor.dtype import DType, as_dtype
 from core.tensor.tensor import Array
-from models.architectures.layers import EMBEDDING, HEAD
+from models.architectures.tensors import EMBEDDING, HEAD
 from models.checkpoints.quantization import Quantization
 
 Cast = Callable[[Array, np.dtype[Any]], Array]

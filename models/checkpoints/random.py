@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 from core.errors import OptionError
+from core.plugins.registry import default_registry
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
+from models.architectures.base import find_architecture
 from models.checkpoints.base import Checkpoint
 from models.checkpoints.lazy import abstract
 from models.json_reader import ConfigReader
@@ -83,10 +85,10 @@ def random_checkpoint(shape: str, stored: str, *, layers: int | None = None,
         return values.reshape(rows, columns)
 
     arrays = {}
-    for i, (name, sizes) in enumerate(_tensors(config).items()):
+    for i, (name, sizes) in enumerate(_tensors(config, shape).items()):
         arrays[name] = (matrix(*sizes, 7919 * i) if len(sizes) == 2  # 7919: an odd prime's steps
-                        else np.ones(sizes, dtype) if name.endswith("norm.weight")
-                        else block[:sizes[0]].astype(dtype))
+                        else block[:sizes[0]].astype(dtype) if name.endswith(".bias")
+                        else np.ones(sizes, dtype))
     return Checkpoint(Path(shape), ConfigReader(config, shape), arrays, NoTokenizer(), ())
 
 
@@ -94,7 +96,7 @@ def abstract_checkpoint(shape: str, stored: str, *, layers: int | None = None) -
     """The same shapes and dtypes, without memory: for planning. Raises OptionError likewise."""
     config = _config(shape, layers)
     arrays = {name: abstract(sizes, as_dtype(stored).numpy)
-              for name, sizes in _tensors(config).items()}
+              for name, sizes in _tensors(config, shape).items()}
     return Checkpoint(Path(shape), ConfigReader(config, shape), arrays, NoTokenizer(), ())
 
 
@@ -104,24 +106,8 @@ def _config(shape: str, layers: int | None) -> dict[str, Any]:
     return {**SHAPES[shape], **({} if layers is None else {"num_hidden_layers": layers})}
 
 
-def _tensors(c: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in Hugging Face's layout."""
-    hidden, inner, vocab = c["hidden_size"], c["intermediate_size"], c["vocab_size"]
-    size = c.get("head_dim") or hidden // c["num_attention_heads"]
-    q, kv = size * c["num_attention_heads"], size * c["num_key_value_heads"]
-    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocab, hidden),
-                                         "model.norm.weight": (hidden,)}
-    if not c.get("tie_word_embeddings"):
-        found["lm_head.weight"] = (vocab, hidden)
-    for i in range(c["num_hidden_layers"]):
-        at, mlp = f"model.layers.{i}.self_attn", f"model.layers.{i}.mlp"
-        found |= {f"{at}.q_proj.weight": (q, hidden), f"{at}.k_proj.weight": (kv, hidden),
-                  f"{at}.v_proj.weight": (kv, hidden), f"{at}.o_proj.weight": (hidden, q),
-                  f"{mlp}.gate_proj.weight": (inner, hidden), f"{mlp}.up_proj.weight":
-                  (inner, hidden), f"{mlp}.down_proj.weight": (hidden, inner),
-                  f"model.layers.{i}.input_layernorm.weight": (hidden,),
-                  f"model.layers.{i}.post_attention_layernorm.weight": (hidden,)}
-        if c["architectures"] == ["Qwen2ForCausalLM"]:
-            found |= {f"{at}.q_proj.bias": (q,), f"{at}.k_proj.bias": (kv,),
-                      f"{at}.v_proj.bias": (kv,)}
-    return found
+def _tensors(config: Mapping[str, Any], where: str) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes, as the family states them."""
+    family = find_architecture(config["architectures"][0], default_registry())
+    tensors = family.tensors(family.config(ConfigReader(config, where)))
+    return {name: spec.shape for name, spec in tensors.items()}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from core.errors import CheckpointError
+from models.architectures.base import Architecture
 from models.checkpoints.base import Checkpoint
 from models.checkpoints.random import SHAPES, random_checkpoint
 
@@ -25,7 +27,7 @@ class RandomShape:
     def recognises(self, path: Path) -> bool:
         return False  # no file is random weights
 
-    def read(self, path: Path) -> Checkpoint:
+    def read(self, path: Path, families: Mapping[str, Architecture]) -> Checkpoint:
         shape, _, rest = str(path).partition(":")
         stored, _, layers = rest.partition(":")
         stored = stored or STORED[0]

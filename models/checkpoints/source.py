@@ -15,8 +15,9 @@ from core.plugins.registry import Registry
 from core.tensor.tensor import Array
 from models.architectures.base import find_architecture
 from models.architectures.rope import RopeConfig
+from models.architectures.tensors import EMBEDDING, HEAD
 from models.checkpoints.base import Checkpoint
-from models.checkpoints.llama2c.layout import EMBEDDING, HEAD, Dimensions
+from models.checkpoints.llama2c.layout import Dimensions
 from models.checkpoints.rows import to_halves, to_pairs
 
 
@@ -25,9 +26,10 @@ class Source:
 
     def __init__(self, checkpoint: Checkpoint, registry: Registry) -> None:
         names = checkpoint.config.get("architectures", list)
-        architecture = find_architecture(str(names[0]) if names else "", registry)
+        self.architecture = find_architecture(str(names[0]) if names else "", registry)
         self.checkpoint = checkpoint
-        self.config = architecture.config(checkpoint.config)
+        self.config = self.architecture.config(checkpoint.config)
+        self.tensors = self.architecture.tensors(self.config)
         if self.config.tied_embeddings and self._has_own_head():
             self.config = replace(self.config, tied_embeddings=False)
         parts = {p for name in checkpoint.quantized for p in part_names(name)}
@@ -50,8 +52,7 @@ class Source:
         else:
             raise CheckpointError(f"{c.path}: tensor {name} is missing; the checkpoint holds "
                                   f"{len(c.arrays)} tensors")
-        heads = {"q_proj": self.config.heads, "k_proj": self.config.kv_heads}.get(
-            name.split(".")[-2])
+        heads = self.tensors[name].rotary_heads if name in self.tensors else 0
         if heads and pairs != c.interleaved:
             return to_pairs(array, heads) if pairs else to_halves(array, heads)
         return array
@@ -87,9 +88,7 @@ class Source:
 
     def _columns(self, name: str) -> int:
         """The row length of a quantised matrix: with two codes a byte the last may be half used."""
-        c, kind = self.config, name.split(".")[-2]
-        return {"o_proj": c.heads * c.head_dim, "down_proj": c.intermediate_size}.get(
-            kind, c.hidden_size)
+        return self.tensors[EMBEDDING if name == HEAD else name].shape[1]
 
     def dimensions(self) -> Dimensions:
         """For formats with a fixed header. Raises ConfigError for a head size of its own."""

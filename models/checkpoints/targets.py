@@ -9,6 +9,7 @@ from pathlib import Path
 from core.errors import OptionError
 from core.plan.weights import Progress
 from core.tensor.dtype import as_dtype
+from models.architectures.tensors import EMBEDDING
 from models.checkpoints.gguf.writer import gguf_matrices, load_gguf, write_gguf
 from models.checkpoints.huggingface.tokenizer_files import (
     copy_tokenizer_files,
@@ -17,7 +18,6 @@ from models.checkpoints.huggingface.tokenizer_files import (
 )
 from models.checkpoints.huggingface.writer import huggingface_matrices, write_huggingface
 from models.checkpoints.llama2c.kuiper_writer import kuiper_family, write_kuiper
-from models.checkpoints.llama2c.layout import EMBEDDING
 from models.checkpoints.llama2c.writer import write_llama2c
 from models.checkpoints.quantization import Quantization
 from models.checkpoints.source import Source

@@ -14,8 +14,9 @@ from core.tensor.dtype import DType
 from core.tensor.tensor import Array
 from models.architectures.base import Architecture
 from models.architectures.config import ModelConfig
-from models.architectures.layers import HEAD, INV_FREQ
+from models.architectures.layers import INV_FREQ
 from models.architectures.rope import inverse_frequencies
+from models.architectures.tensors import HEAD
 from models.checkpoints.base import Checkpoint
 from models.checkpoints.lazy import abstract_arrays, abstract_cast, abstract_quantize
 from models.checkpoints.quantization import Quantization

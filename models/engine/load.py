@@ -21,7 +21,7 @@ from core.runtime.session import Session
 from core.runtime.step import GraphKind
 from core.tensor.dtype import DType, as_dtype, bf16, f16, f32
 from models.architectures.base import find_architecture
-from models.architectures.layers import EMBEDDING, HEAD
+from models.architectures.tensors import EMBEDDING, HEAD
 from models.checkpoints.base import Checkpoint, read_checkpoint
 from models.checkpoints.lazy import abstract_arrays
 from models.checkpoints.quantization import Quantization

@@ -142,7 +142,9 @@ def test_published_rope_factors():
     from models.architectures.rope import RopeConfig
     from models.checkpoints.gguf.config import llama3_scaling
     for factor, head_dim in ((8.0, 128), (32.0, 64)):
-        table = rope_factors(RopeConfig(5e5, "llama3", factor, 1.0, 4.0, 8192), head_dim)
+        table = rope_factors(RopeConfig(5e5, "llama3", {
+            "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192}), head_dim)
         found = llama3_scaling(table.astype(np.float32), 5e5, "x")
         assert (found["factor"], found["original_max_position_embeddings"]) == (factor, 8192)
     with pytest.raises(ConfigError, match="not llama3's"):

@@ -27,6 +27,21 @@ def test_signature():
     assert resolve("S+1", {"S": 4}) == 5 and resolve("d/2", {}) == "d/2"
 
 
+def test_product_dimensions():
+    sig = Signature.parse("flat A[T*H,d], heads i32[H] -> out A[T,H*d]")
+    env = sig.unify("op", {"flat": spec(12, 8), "heads": spec(3, dtype=i32)})
+    assert env.dims == {"T": 4, "H": 3, "d": 8}  # the product waits for `heads`
+    assert sig.results("op", env)["out"].shape == (4, 24)
+    named = sig.unify("op", {"flat": spec("T*3", 8), "heads": spec(3, dtype=i32)})
+    assert named.dims["T"] == "T" and sig.results("op", named)["out"].shape == ("T", 24)
+    assert resolve("T*3", {"T": 5}) == 15 and resolve("T*H*2", {"H": 4}) == "T*8"
+    assert Signature.parse("x A[T*4] -> out A[T]").unify("op", {"x": spec("T*8")}).dims["T"] == "T*2"
+    with pytest.raises(ShapeError, match=r"`flat` has shape \[13, 8\].*T\*H"):
+        sig.unify("op", {"flat": spec(13, 8), "heads": spec(3, dtype=i32)})
+    with pytest.raises(ShapeError, match="no other input tells the factors"):
+        Signature.parse("x A[T*H] -> out A[T]").unify("op", {"x": spec(12)})
+
+
 def test_every_op_states_its_definition():
     for op in OPS.values():
         assert type(op).__doc__, op.name

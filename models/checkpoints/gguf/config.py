@@ -9,20 +9,17 @@ import numpy as np
 
 from core.errors import ConfigError
 from core.tensor.tensor import Array
+from models.architectures.base import Architecture
 from models.architectures.rope import RopeConfig, inverse_frequencies
 from models.checkpoints.gguf.header import GgufHeader
-from models.checkpoints.gguf.names import ARCHITECTURES, ROPE_FACTORS
+from models.checkpoints.gguf.names import ROPE_FACTORS
 from models.json_reader import ConfigReader
 
 
-def read_gguf_config(header: GgufHeader) -> ConfigReader:
-    """Raises ConfigError for an unknown architecture, a missing key or a rope scaling that is not
+def read_gguf_config(header: GgufHeader, family: Architecture) -> ConfigReader:
+    """Translate the metadata. Raises ConfigError for a missing key or a rope scaling that is not
     linear or llama3."""
-    meta = ConfigReader(header.metadata, str(header.path))
-    short = meta.get("general.architecture", str)
-    if short not in ARCHITECTURES:
-        raise ConfigError(f"{meta.where}: architecture {short!r} is not supported, expected one of "
-                          f"{', '.join(ARCHITECTURES)}")
+    meta, short = ConfigReader(header.metadata, str(header.path)), family.gguf_name
 
     def key(name: str) -> str:
         return f"{short}.{name}"
@@ -40,7 +37,7 @@ def read_gguf_config(header: GgufHeader) -> ConfigReader:
     embedding = header.tensors.get("token_embd.weight")
     vocabulary = embedding.shape[0] if embedding else len(tokens or ())
     return ConfigReader({
-        "architectures": [ARCHITECTURES[short]], "hidden_size": hidden,
+        "architectures": [family.name], "hidden_size": hidden,
         "intermediate_size": meta.size(key("feed_forward_length")),
         "num_hidden_layers": meta.size(key("block_count")), "num_attention_heads": heads,
         "num_key_value_heads": meta.size(key("attention.head_count_kv"), heads),
@@ -51,10 +48,12 @@ def read_gguf_config(header: GgufHeader) -> ConfigReader:
         "attention_bias": "blk.0.attn_output.bias" in header.tensors,
         "mlp_bias": "blk.0.ffn_down.bias" in header.tensors,
         "rope_parameters": {"rope_theta": theta, **_scaling(header, meta, short, theta, head_dim)},
+        **{hf: header.metadata[key(name)] for name, hf in family.gguf_keys.items()
+           if key(name) in header.metadata},
     }, meta.where)
 
 
-def _scaling(header: GgufHeader, meta: ConfigReader, short: str, theta: float, head_dim: int,
+def _scaling(header: GgufHeader, meta: ConfigReader, short: str | None, theta: float, head_dim: int,
              ) -> dict[str, Any]:
     kind = meta.get(f"{short}.rope.scaling.type", str, "none")
     factors = header.tensors.get(ROPE_FACTORS)
@@ -84,10 +83,11 @@ def llama3_scaling(factors: Array, theta: float, where: str) -> dict[str, Any]:
         raise ConfigError(f"{where}: {ROPE_FACTORS} holds factors from {factors.min():g} to "
                           f"{largest:g}, expected 1 or more; the file is damaged")
     for power in range(6, 21):
-        rope = RopeConfig(theta, "llama3", largest, 1.0, 4.0, 1 << power)
+        numbers = {"factor": largest, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                   "original_max_position_embeddings": 1 << power}
+        rope = RopeConfig(theta, "llama3", numbers)
         if np.allclose(rope_factors(rope, 2 * factors.size), factors, rtol=1e-4):
-            return {"rope_type": "llama3", "factor": largest, "low_freq_factor": 1.0,
-                    "high_freq_factor": 4.0, "original_max_position_embeddings": 1 << power}
+            return {"rope_type": "llama3", **numbers}
     raise ConfigError(f"{where}: {ROPE_FACTORS} holds factors up to {largest:g} that are not "
                       "llama3's; this scaling of rope is not supported")
 

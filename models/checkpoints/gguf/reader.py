@@ -5,6 +5,7 @@ llama.cpp's converter stores q and k of "llama" in pairs, of "qwen2" in halves; 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -15,15 +16,16 @@ from core.errors import CheckpointError
 from core.ops.expand import expand
 from core.plan.weights import part_names
 from core.tensor.tensor import Array
+from models.architectures.base import Architecture
+from models.architectures.tensors import EMBEDDING, HEAD
 from models.checkpoints.base import Checkpoint, Weights, read_start
 from models.checkpoints.gguf.blocks import block_layout, unpack_blocks
 from models.checkpoints.gguf.config import read_gguf_config
 from models.checkpoints.gguf.header import GgufHeader, TensorInfo, read_header
-from models.checkpoints.gguf.names import ROPE_FACTORS, to_huggingface
+from models.checkpoints.gguf.names import ROPE_FACTORS, gguf_family, to_huggingface
 from models.checkpoints.gguf.tokenizer import read_gguf_tokenizer
 from models.checkpoints.gguf.types import MAGIC
 from models.checkpoints.lazy import abstract
-from models.checkpoints.llama2c.layout import EMBEDDING, HEAD
 
 _FLOATS = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16),
            "BF16": np.dtype(ml_dtypes.bfloat16)}
@@ -38,30 +40,31 @@ class GgufFile:
     def recognises(self, path: Path) -> bool:
         return path.is_file() and read_start(path, 4) == MAGIC
 
-    def read(self, path: Path) -> Checkpoint:
+    def read(self, path: Path, families: Mapping[str, Architecture]) -> Checkpoint:
         """Raises CheckpointError, ConfigError, TokenizerError."""
         header = read_header(path)
         parts = header.metadata.get("split.count", 1)
         if parts not in (0, 1):
             raise CheckpointError(f"{path} is one of {parts} parts of a model, expected a whole one"
                                   "; join them with: llama-gguf-split --merge FIRST OUT")
-        config = read_gguf_config(header)
-        weights = _read_weights(header, tied=config.data["tie_word_embeddings"])
+        family = gguf_family(header, families)
+        config = read_gguf_config(header, family)
+        weights = _read_weights(header, family, tied=config.data["tie_word_embeddings"])
         tokenizer = read_gguf_tokenizer(header)
         stops = [header.metadata.get(f"tokenizer.ggml.{name}") for name in _STOPS]
         return Checkpoint(path, config, weights.arrays, tokenizer,
                           tuple(dict.fromkeys(i for i in stops if type(i) is int)),
                           weights.quantized,
-                          header.metadata["general.architecture"] == "llama", weights.notes)
+                          family.gguf_pairs, weights.notes)
 
 
-def _read_weights(header: GgufHeader, tied: bool) -> Weights:
+def _read_weights(header: GgufHeader, family: Architecture, tied: bool) -> Weights:
     weights = Weights()
     kept: dict[str, int] = {}
     for tensor in header.tensors.values():
         if tensor.name == ROPE_FACTORS:  # read_gguf_config made it part of the configuration
             continue
-        name = to_huggingface(tensor.name)
+        name = to_huggingface(tensor.name, family)
         if tensor.type.name in _FLOATS:
             weights.arrays[name] = _floats(tensor)
         elif name.endswith("_proj.weight") or name in (EMBEDDING, HEAD):

@@ -18,7 +18,7 @@ from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
 from models.checkpoints.base import Checkpoint
 from models.checkpoints.gguf.config import rope_factors
-from models.checkpoints.gguf.names import ARCHITECTURES, ROPE_FACTORS, to_gguf
+from models.checkpoints.gguf.names import ROPE_FACTORS, to_gguf
 from models.checkpoints.quantization import Quantization
 from models.checkpoints.source import Source
 from models.tokenizers.build import vocabulary_of
@@ -43,17 +43,14 @@ def write_gguf(source: Source, path: Path, kind: str, progress: Progress,
     Raises ConfigError for an architecture that GGUF names differently, TokenizerError for a
     tokenizer that it cannot hold."""
     gguf = load_gguf()
-    shorts = {hf: short for short, hf in ARCHITECTURES.items()}
-    if source.config.architecture not in shorts:
-        raise ConfigError(f"{source.config.architecture} has no GGUF architecture here, expected "
-                          f"one of {', '.join(shorts)}")
-    short = shorts[source.config.architecture]
-    writer = gguf.GGUFWriter(path, short)
+    family = source.architecture
+    if family.gguf_name is None:
+        raise ConfigError(f"{family.name} has no name in GGUF; export to hf instead")
+    writer = gguf.GGUFWriter(path, family.gguf_name)
     _add_config(writer, gguf, source)
     _add_tokenizer(writer, source.checkpoint, source.config.vocab_size)
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{TYPES[kind]}" if kind != "f32" else
                                             "ALL_F32"])
-    pairs = short == "llama"
     chosen = gguf_matrices(source, quantization)
     plan: list[tuple[str, Any, int]] = []
     if source.config.rope.type == "llama3":
@@ -64,7 +61,7 @@ def write_gguf(source: Source, path: Path, kind: str, progress: Progress,
         stored = _stored(source, name, kind if name in chosen else None, gguf)
         sample = _encode(np.zeros((1, *columns), np.float32), stored, gguf)
         shape, nbytes = (rows, *sample.shape[1:]), sample.nbytes * rows
-        writer.add_tensor_info(to_gguf(name), shape, sample.dtype, nbytes, raw_dtype=stored)
+        writer.add_tensor_info(to_gguf(name, family), shape, sample.dtype, nbytes, raw_dtype=stored)
         plan.append((name, stored, nbytes))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -73,7 +70,7 @@ def write_gguf(source: Source, path: Path, kind: str, progress: Progress,
         writer.write_tensor_data(factors)
     total, done = sum(nbytes for *_, nbytes in plan), 0
     for name, stored, nbytes in plan:
-        writer.write_tensor_data(_encode(source.array(name, pairs=pairs), stored, gguf))
+        writer.write_tensor_data(_encode(source.array(name, pairs=family.gguf_pairs), stored, gguf))
         done += nbytes
         progress(f"writing {path.name}", done, total)
     writer.close()
@@ -118,7 +115,7 @@ def _add_config(writer: Any, gguf: Any, source: Source) -> None:  # noqa: ANN401
     writer.add_vocab_size(c.vocab_size)
     if c.rope.type == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(c.rope.factor)
+        writer.add_rope_scaling_factor(c.rope.numbers["factor"])
 
 
 def _add_tokenizer(writer: Any, checkpoint: Checkpoint, size: int) -> None:  # noqa: ANN401

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from core.errors import CheckpointError
 from core.tensor.tensor import Array
+from models.architectures.base import Architecture
 from models.checkpoints.base import Checkpoint
 from models.checkpoints.huggingface.quantized import read_quantized
 from models.checkpoints.huggingface.safetensors import read_safetensors
@@ -23,7 +25,7 @@ class HuggingFaceFolder:
     def recognises(self, path: Path) -> bool:
         return path.is_dir()
 
-    def read(self, path: Path) -> Checkpoint:
+    def read(self, path: Path, families: Mapping[str, Architecture]) -> Checkpoint:
         config = ConfigReader.open(path / "config.json")
         weights = read_quantized(config, _read_arrays(path))
         generation = path / "generation_config.json"

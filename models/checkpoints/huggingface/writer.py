@@ -16,8 +16,8 @@ import numpy as np
 
 from core.plan.weights import Progress, part_names
 from core.tensor.tensor import Array
+from models.architectures.tensors import EMBEDDING, HEAD
 from models.checkpoints.huggingface.safetensors_writer import Entry, write_safetensors
-from models.checkpoints.llama2c.layout import EMBEDDING, HEAD
 from models.checkpoints.quantization import Quantization
 from models.checkpoints.source import Source
 
@@ -25,7 +25,6 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "f32": np.dtype(np.float32), "f16": np.dtype(np.float16),
     "bf16": np.dtype(ml_dtypes.bfloat16)}
 LONG = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}
-MODEL_TYPES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}
 QUANT_METHOD = "kernelyard"
 
 
@@ -36,8 +35,7 @@ def write_huggingface(source: Source, folder: Path, dtype: str, quantization: Qu
     named = "dtype" if "dtype" in c.config.data else "torch_dtype"  # transformers 5, 4; both read
     config = {"bos_token_id": c.tokenizer.bos_id, **c.config.data, named: LONG[dtype],
               "use_cache": True,
-              "model_type": MODEL_TYPES.get(source.config.architecture,
-                                            c.config.data.get("model_type", "llama")),
+              "model_type": source.architecture.model_type,
               "tie_word_embeddings": source.config.tied_embeddings}
     config.pop("quantization_config", None)
     config["eos_token_id"] = list(c.eos_ids) if len(c.eos_ids) > 1 else next(iter(c.eos_ids), None)

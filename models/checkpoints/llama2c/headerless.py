@@ -14,10 +14,12 @@ KuiperLLama computes no rope scaling and fixes eps (1e-5; Qwen2 1e-6); so do we 
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import CheckpointError
+from models.architectures.base import Architecture
 from models.checkpoints.base import Checkpoint, read_start
 from models.checkpoints.llama2c.layout import (
     Dimensions,
@@ -70,7 +72,7 @@ class HeaderlessFile:
         return (len(start) == SEVEN.size
                 and Dimensions.parse(SEVEN.unpack(start)).problem() is None)
 
-    def read(self, path: Path) -> Checkpoint:
+    def read(self, path: Path, families: Mapping[str, Architecture]) -> Checkpoint:
         """Raises CheckpointError, TokenizerError."""
         start = read_start(path, EIGHT.size)
         if len(start) < EIGHT.size:

@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.errors import CheckpointError
+from models.architectures.config import ModelConfig
+from models.architectures.llama import Llama
+from models.architectures.rope import RopeConfig
+from models.architectures.tensors import EMBEDDING, HEAD, NORM
 
-EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 FREQUENCIES = "(cos and sin tables)"  # written by every exporter, skipped by every program
 ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
 MLP = ("mlp.gate_proj", "mlp.down_proj", "mlp.up_proj")  # w1, w2, w3
@@ -61,6 +64,14 @@ class Dimensions:
         """The seven integers in the file's order, the vocabulary positive."""
         return (self.dim, self.hidden, self.layers, self.heads, self.kv_heads, self.vocab,
                 self.positions)
+
+
+    def layer_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of a layer's tensors, as the family states them."""
+        config = ModelConfig("", self.vocab, self.dim, self.hidden, self.layers, self.heads,
+                             self.kv_heads, self.dim // self.heads, 0.0, self.positions,
+                             RopeConfig(1.0), self.tied, frozenset(), None, ())
+        return {name: spec.shape for name, spec in Llama().layer_tensors(config).items()}
 
 
 @dataclass(frozen=True)
@@ -116,20 +127,13 @@ def check_group(slots: Sequence[Slot], group: int, where: str) -> None:
                                   f"divide the {math.prod(slot.shape)} elements of {slot.name}")
 
 
-def _shape(d: Dimensions, kind: str) -> tuple[int, int]:
-    kv = d.dim // d.heads * d.kv_heads
-    return {"q_proj": (d.dim, d.dim), "k_proj": (kv, d.dim), "v_proj": (kv, d.dim),
-            "o_proj": (d.dim, d.dim), "gate_proj": (d.hidden, d.dim),
-            "down_proj": (d.dim, d.hidden), "up_proj": (d.hidden, d.dim)}[kind.partition(".")[2]]
-
-
 def _layers(d: Dimensions, kind: str, bias: bool = False) -> list[Slot]:
-    rows, columns = _shape(d, kind)
+    shape = d.layer_shapes()[f"{kind}.weight"]
     slots = []
     for layer in range(d.layers):
-        slots.append(Slot(f"model.layers.{layer}.{kind}.weight", (rows, columns)))
+        slots.append(Slot(f"model.layers.{layer}.{kind}.weight", shape))
         if bias:
-            slots.append(Slot(f"model.layers.{layer}.{kind}.bias", (rows,)))
+            slots.append(Slot(f"model.layers.{layer}.{kind}.bias", shape[:1]))
     return slots
 
 

@@ -10,11 +10,10 @@ import numpy as np
 
 from core.errors import CheckpointError
 from core.tensor.tensor import Array
+from models.architectures.tensors import EMBEDDING, HEAD
 from models.checkpoints.base import Weights
 from models.checkpoints.llama2c.layout import (
-    EMBEDDING,
     FREQUENCIES,
-    HEAD,
     Dimensions,
     Slot,
     check_group,
@@ -63,10 +62,6 @@ def _add_quantized(weights: Weights, slot: Slot, raw: Array, d: Dimensions, grou
         weights.defer_expanded(slot.name, codes, scales, group)
         weights.notes.append(f"{slot.name} was expanded to f32: its groups of {group} run over the "
                              f"ends of its rows of {columns}")
-
-
-
-
 
 
 def _float32(raw: Array) -> Array:

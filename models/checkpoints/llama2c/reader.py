@@ -8,9 +8,11 @@ q and k rows in pairs. llama2.c fixes theta 10000 and eps 1e-5, and ends a text 
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 from core.errors import CheckpointError
+from models.architectures.base import Architecture
 from models.checkpoints.base import Checkpoint, read_start
 from models.checkpoints.llama2c.layout import Dimensions, v1_slots, v2_slots
 from models.checkpoints.llama2c.layout_reader import read_slots
@@ -31,7 +33,7 @@ class Llama2cFile:
     def recognises(self, path: Path) -> bool:
         return path.is_file() and read_start(path, 4) == struct.pack("<I", MAGIC)
 
-    def read(self, path: Path) -> Checkpoint:
+    def read(self, path: Path, families: Mapping[str, Architecture]) -> Checkpoint:
         """Raises CheckpointError, TokenizerError."""
         start = read_start(path, HEADER_BYTES)
         if len(start) < HEADER_BYTES or start[:4] != struct.pack("<I", MAGIC):

@@ -16,9 +16,10 @@ import numpy as np
 
 from core.errors import CheckpointError
 from core.tensor.tensor import Array
+from models.architectures.base import Architecture
+from models.architectures.tensors import EMBEDDING, HEAD, NORM
 from models.checkpoints.base import Checkpoint
 from models.checkpoints.lazy import LazyArrays, abstract
-from models.checkpoints.llama2c.layout import EMBEDDING, HEAD, NORM
 from models.checkpoints.meta.params import read_params
 from models.checkpoints.meta.torch_file import read_torch
 from models.json_reader import ConfigReader
@@ -45,7 +46,7 @@ class MetaFolder:
         return (path.is_dir() and (path / PARAMS).exists() and any(path.glob(PARTS))
                 and not (path / "config.json").exists())
 
-    def read(self, path: Path) -> Checkpoint:
+    def read(self, path: Path, families: Mapping[str, Architecture]) -> Checkpoint:
         """Raises CheckpointError, ConfigError, TokenizerError, OptionError without torch."""
         parts = sorted(path.glob(PARTS))
         expected = [path / f"consolidated.{i:02}.pth" for i in range(max(1, len(parts)))]
