@@ -13,41 +13,34 @@ from typing import Any
 import numpy as np
 
 from core.errors import OptionError
+from core.plugins.registry import Registry
 from core.verify.crosscheck import REFERENCE, CrossCheck
 from models.analysis.bench_report import benchmark
 from models.analysis.profile import host_seconds, profile_parts
+from models.checkpoints.base import Checkpoint, read_checkpoint
 from models.checkpoints.random import SHAPES, random_checkpoint
-from models.cli.arguments import (
-    add_arguments,
-    add_backend_options,
-    add_rule_options,
-    chosen_registry,
-)
+from models.cli.arguments import add_load_options, add_model_option, load_options
 from models.cli.command import command
-from models.engine.config import Options
-from models.engine.load import KV_DTYPES, open_checkpoint
+from models.engine.load import open_checkpoint
 from models.engine.model import Model
+from models.engine.options import LoadOptions
 
 CHECKED_TOKENS, CHECKED_STEPS = 8, 2
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser("python -m models.bench", description=__doc__)
-    p.add_argument("--shape", action="append", choices=list(SHAPES), help="may repeat (default: "
-                   "all)")
-    p.add_argument("--backend", default="cpu_numpy", metavar="NAME[,NAME]")
+    what = p.add_mutually_exclusive_group()
+    what.add_argument("--shape", action="append", choices=list(SHAPES),
+                      help="a published shape with random weights; may repeat (default: all)")
+    add_model_option(what, None)
     p.add_argument("--stored", default="f32", choices=("f32", "f16", "bf16"),
-                   help="dtype of the stored weights (default: f32)")
-    p.add_argument("--dtype", choices=("f32", "f16", "bf16"), help="of the activations")
-    add_arguments(p)
-    p.add_argument("--kv-dtype", choices=KV_DTYPES)
+                   help="with --shape: dtype of the stored weights (default: f32)")
     p.add_argument("--layers", type=int, metavar="N", help="fewer layers than the shape has")
     p.add_argument("--prompt", type=int, default=32, metavar="N", help="tokens of the prompt")
     p.add_argument("--tokens", type=int, default=128, metavar="N", help="tokens to decode")
     p.add_argument("--repeat", type=int, default=5, metavar="N")
-    p.add_argument("--no-fusion", action="store_true")
-    add_backend_options(p)
-    add_rule_options(p)
+    add_load_options(p, without=["max_context"])
     p.add_argument("--profile", action="store_true",
                    help="also time each kind of kernel of the prompt and of a decode step alone")
     p.add_argument("--json", action="store_true")
@@ -60,26 +53,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if min(args.prompt, args.tokens, args.repeat, args.layers or 1) < 1 or args.tokens < 2:
         raise OptionError("--prompt, --repeat and --layers must be at least 1, --tokens 2")
-    rows = [measure(shape, args) for shape in args.shape or SHAPES]
-    if args.json:
-        print(json.dumps(rows, indent=1))
-    else:
-        benchmark(rows)
+    if args.model is not None and args.layers is not None:
+        raise OptionError("--layers goes with --shape: a model file has its own layers")
+    rows = []
+    try:
+        for name in [args.model] if args.model is not None else args.shape or SHAPES:
+            rows.append(measure(name, args))
+            if not args.json:
+                benchmark(rows[-1:])
+    finally:  # what was measured is shown, whatever ends the rest
+        if args.json:
+            print(json.dumps(rows, indent=1))
     return 0 if all(row["ok"] for row in rows) else 1
 
 
-def measure(shape: str, args: argparse.Namespace) -> dict[str, Any]:
-    """One row: times in seconds, rates in tokens or bytes a second, the verdict, the ledger."""
-    registry = chosen_registry(args, args.backend)
-    options = Options(args.backend, args.dtype, args.quantize, args.kv_dtype,
-                      args.prompt + args.tokens, fusion=not args.no_fusion,
-                      deterministic=args.deterministic, lock=args.lock,
-                      group_size=args.group_size, keep=args.keep,
-                      quantize_only=args.quantize_only)
-    checked, verdict, ok = _check(shape, args, options)
-    with open_checkpoint(random_checkpoint(shape, args.stored, layers=args.layers), options,
+def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Return one row: times in seconds, rates in tokens or bytes a second, the verdict, the
+    ledger."""
+    options = load_options(args, max_context=args.prompt + args.tokens)
+    registry = options.registry()
+    checked, verdict, ok = _check(name, args, options, registry)
+    with open_checkpoint(_checkpoint(name, args, registry, args.layers), options,
                          registry) as model:
-        backend = registry.backend(model.session.selector.backends[0])
+        backend = model.session.policy.primary
         ids = np.random.default_rng(1).integers(0, model.config.vocab_size, args.prompt).tolist()
         runs = [_run(model, ids, args.tokens) for _ in range(args.repeat + 1)][1:]  # one to warm up
         if _kernels(model) != checked:
@@ -90,9 +86,9 @@ def measure(shape: str, args: argparse.Namespace) -> dict[str, Any]:
         weights, bandwidth = _matrix_bytes(model), backend.read_bandwidth()
         second = statistics.median(step)
         return {
-            "shape": shape, "layers": model.config.layers, "backend": args.backend,
-            "device": backend.describe(), "stored": args.stored, "quantize": args.quantize,
-            "keep": args.keep, "quantize_only": args.quantize_only,
+            "shape": name, "layers": model.config.layers, "backend": args.backend,
+            "device": backend.describe(), "stored": model.session.weights.described(),
+            "quantize": args.quantize, "keep": args.keep, "quantize_only": args.quantize_only,
             "prompt": args.prompt, "tokens": args.tokens, "repeat": args.repeat,
             "prefill_tokens_per_s": args.prompt / statistics.median(prefill),
             "time_to_first_token_s": statistics.median(prefill),
@@ -106,6 +102,13 @@ def measure(shape: str, args: argparse.Namespace) -> dict[str, Any]:
             "profile": profile_parts(model.session, ids, bandwidth) if args.profile else []}
 
 
+def _checkpoint(name: str, args: argparse.Namespace, registry: Registry,
+                layers: int | None) -> Checkpoint:
+    if args.model is not None:
+        return read_checkpoint(name, registry)
+    return random_checkpoint(name, args.stored, layers=layers)
+
+
 def _run(model: Model, ids: list[int], tokens: int) -> tuple[float, float, list[int]]:
     """(seconds to the first token, mean seconds of a further one, the tokens)."""
     generation = model.generate(ids, max_new_tokens=tokens).run()
@@ -113,20 +116,19 @@ def _run(model: Model, ids: list[int], tokens: int) -> tuple[float, float, list[
     return stats.prefill_s, stats.decode_s / (len(generation.tokens) - 1), generation.tokens
 
 
-def _check(shape: str, args: argparse.Namespace, options: Options,
+def _check(name: str, args: argparse.Namespace, options: LoadOptions, registry: Registry,
            ) -> tuple[set[tuple[str, str]], str, bool]:
-    """The kernels of the first and the last layer, which have all kinds that a model has, and the
-    head at this shape, each held to the float64 definition."""
-    registry, start = chosen_registry(args, args.backend), time.perf_counter()
-    with open_checkpoint(random_checkpoint(shape, args.stored, layers=min(2, args.layers or 2)),
-                         options, registry) as model:
+    """Hold each kernel to the float64 definition: of a shape's first and last layer, which have all
+    kinds that it has, and its head; of a file, all layers."""
+    start, layers = time.perf_counter(), min(2, args.layers or 2)
+    with open_checkpoint(_checkpoint(name, args, registry, layers), options, registry) as model:
         check = CrossCheck(registry, [REFERENCE])
         model.session.observer = check
         model.generate(list(range(1, 1 + min(CHECKED_TOKENS, args.prompt))),
                        max_new_tokens=1 + CHECKED_STEPS).run()
         calls, wrong = sum(r.calls for r in check.rows), sum(r.wrong for r in check.rows)
-        verdict = (f"{calls} kernel calls of two layers and the head checked against float64 in "
-                   f"{time.perf_counter() - start:.0f} s, {wrong} wrong")
+        verdict = (f"{calls} kernel calls of {model.config.layers} layers and the head checked "
+                   f"against float64 in {time.perf_counter() - start:.0f} s, {wrong} wrong")
         return _kernels(model), verdict, check.ok
 
 

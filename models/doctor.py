@@ -16,7 +16,7 @@ from rich.table import Table
 
 from core.plugins.registry import Registry
 from models.cli import report
-from models.cli.arguments import add_backend_options, chosen_registry
+from models.cli.arguments import BACKEND_OPTIONS, add_load_options, whole_registry
 from models.cli.command import command
 from models.engine.memory import megabytes
 
@@ -30,7 +30,7 @@ MODULES = {"numpy": "core", "ml_dtypes": "core", "pluggy": "core", "rich": "comm
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser("python -m models.doctor", description=__doc__)
-    add_backend_options(p)
+    add_load_options(p, only=BACKEND_OPTIONS)
     p.add_argument("--json", action="store_true", help="print one JSON object")
     return p
 
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 some backend works, 1 none does or a plugin is broken."""
     args = parser().parse_args(argv)
-    found = examine(chosen_registry(args))
+    found = examine(whole_registry(args))
     if args.json:
         print(json.dumps(found, indent=1))
     else:

@@ -19,7 +19,7 @@ from models.checkpoints.base import Checkpoint, read_checkpoint
 from models.checkpoints.source import Source, without_rope_scaling
 from models.checkpoints.targets import TARGETS, Target, choose_target
 from models.cli import report
-from models.cli.arguments import add_arguments, parsed
+from models.cli.arguments import QUANTIZATION, add_load_options, quantization
 from models.cli.command import command
 
 
@@ -27,12 +27,12 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser("python -m models.export",
                                 description="Write a model in another format.")
     p.add_argument("--model", required=True, metavar="PATH|NAME")
-    p.add_argument("--to", choices=TARGETS, help="required, but with --dry-run")
+    p.add_argument("--to", choices=TARGETS, help="required unless --dry-run")
     p.add_argument("--out", type=Path, metavar="PATH",
-                   help="a folder for hf, a file for the others; required, but with --dry-run")
+                   help="a folder for hf, a file for the others; required unless --dry-run")
     p.add_argument("--dtype", choices=("f32", "f16", "bf16"),
-                   help="of the weights (default: as they are stored; llama2c and kuiper: f32)")
-    add_arguments(p)
+                   help="dtype of the weights (default: as they are stored; llama2c and kuiper: f32)")
+    add_load_options(p, only=QUANTIZATION)
     p.add_argument("--version", type=int, choices=(0, 1, 2),
                    help="of llama2.c's format (default: 0, which run.c reads; int8: 2, for runq.c)")
     p.add_argument("--ignore-rope-scaling", action="store_true",
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         checkpoint = without_rope_scaling(checkpoint)
     _check_report(args)
     source = Source(checkpoint, registry)
-    target = choose_target(args.to or "hf", source, args.dtype, parsed(args), args.version)
+    target = choose_target(args.to or "hf", source, args.dtype, quantization(args), args.version)
     try:
         with report.Loading() as loading:
             if args.dry_run:

@@ -1,4 +1,4 @@
-"""(moved)"""
+"""Typed access to JSON objects, with errors that name the file and the key."""
 
 from __future__ import annotations
 

@@ -14,16 +14,18 @@ from rich.table import Table
 from core.errors import BackendError, OptionError
 from core.plugins.backend import Backend
 from core.plugins.registry import Registry, split_backends
+from core.runtime.step import BLOCK_SIZE
 from core.tensor.dtype import DType, as_dtype, f32
 from models.checkpoints.base import DEFAULT_MODEL, Checkpoint, read_checkpoint
 from models.checkpoints.lazy import abstract_arrays
 from models.checkpoints.random import SHAPES, abstract_checkpoint
 from models.cli import report
-from models.cli.arguments import add_arguments, add_backend_options, chosen_registry
+from models.cli.arguments import add_load_options, add_model_option, load_options
 from models.cli.command import command
-from models.engine.config import Options, Setting
-from models.engine.load import KV_DTYPES, settle
+from models.engine.config import EngineConfig, settle
+from models.engine.load import restrict
 from models.engine.memory import cache_bytes, footprint, longest, made_names, megabytes, nbytes
+from models.engine.options import KV_DTYPES, LoadOptions
 
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
@@ -31,17 +33,11 @@ LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser("python -m models.plan", description=__doc__)
     what = p.add_mutually_exclusive_group()
-    what.add_argument("--model", metavar="PATH|NAME", help=f"(default: {DEFAULT_MODEL})")
+    add_model_option(what, None)
     what.add_argument("--shape", choices=list(SHAPES), help="a published shape, without a file")
     p.add_argument("--stored", choices=("f32", "f16", "bf16"),
                    help="with --shape: dtype of the stored weights (default: bf16)")
-    p.add_argument("--backend", default="cpu_numpy", metavar="NAME[,NAME]")
-    p.add_argument("--dtype", choices=("f32", "f16", "bf16"), help="of the activations")
-    add_arguments(p)
-    p.add_argument("--kv-dtype", choices=KV_DTYPES)
-    p.add_argument("--max-context", type=int, metavar="N", help="tokens that the KV cache holds")
-    p.add_argument("--no-fusion", action="store_true")
-    add_backend_options(p)
+    add_load_options(p)
     p.add_argument("--json", action="store_true", help="print one JSON object")
     return p
 
@@ -52,13 +48,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.stored and not args.shape:
         raise OptionError("--stored goes with --shape: a file says itself what it stores")
-    registry = chosen_registry(args, args.backend)
+    options = load_options(args)
+    registry = options.registry()
     report.broken_plugins(registry)
     checkpoint = (abstract_checkpoint(args.shape, args.stored or "bf16") if args.shape else
                   read_checkpoint(args.model or DEFAULT_MODEL, registry))
-    options = Options(args.backend, args.dtype, args.quantize, args.kv_dtype, args.max_context,
-                      fusion=not args.no_fusion, group_size=args.group_size, keep=args.keep,
-                      quantize_only=args.quantize_only)
     plan = make_plan(checkpoint, options, registry)
     if args.json:
         print(json.dumps(plan, indent=1))
@@ -67,55 +61,55 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if plan["fits"] is False else 0
 
 
-def make_plan(checkpoint: Checkpoint, options: Options, registry: Registry) -> dict[str, Any]:
+def make_plan(checkpoint: Checkpoint, options: LoadOptions, registry: Registry) -> dict[str, Any]:
     """Bytes and tokens, as --json prints them. Reads no weights and takes no device memory.
 
     Raises an InputError for options that cannot be used, NoKernelError as loading would.
     """
     name = split_backends(options.backend)[0]
     opened, reason = _open(registry, options)
-    setting = settle(checkpoint, options, registry,
-                     opened.activation_dtype if opened else _unopened_dtype(registry, name))
+    config = settle(checkpoint, options, registry,
+                    opened.activation_dtype if opened else _unopened_dtype(registry, name))
+    config = restrict(config) if opened else config
     device = opened.allocator.device if opened else registry.spec(name).device
     free = opened.allocator.available() if opened else None
     unopened = None if opened else device
-    weights, limit = setting.abstract_weights(), setting.config.max_positions
-    made = made_names(setting, weights)
+    limit, made = config.config.max_positions, made_names(config)
 
     def row(context: int) -> dict[str, Any]:
-        found = footprint(setting, weights, context, context, unopened)
-        in_place = nbytes(weights, made | found.shared) if device == "cpu" else 0
+        found = footprint(config, context, context, unopened)
+        in_place = nbytes(config.abstract, made | found.shared) if device == "cpu" else 0
         activations = found.decode[device] + found.prompt[device] + found.inputs[device]
         total = found.peak(device) + in_place
         return {"tokens": context, "kv_cache": found.cache[device], "activations": activations,
                 "weights": total - activations - found.cache[device], "total": total,
                 "fits": None if free is None else total <= free}
 
-    at = row(setting.context)
-    found = footprint(setting, weights, setting.context, setting.context, unopened)
-    lengths = sorted({min(n, limit) for n in LENGTHS} | {setting.context})
+    at = row(config.context)
+    found = footprint(config, config.context, config.context, unopened)
+    lengths = sorted({min(n, limit) for n in LENGTHS} | {config.context})
     kinds = {kind: as_dtype("int8" if kind == "i8" else kind) for kind in KV_DTYPES}
     return {
         "model": str(checkpoint.path), "backend": options.backend, "device": device,
-        "unavailable": reason, "activations_dtype": setting.activations.short,
-        "kv_dtype": setting.cache.short, "parameters": _parameters(checkpoint),
-        "weights": _forms(setting, made), "prepacked": [
+        "unavailable": reason, "activations_dtype": config.activations.short,
+        "kv_dtype": config.cache.short, "parameters": _parameters(checkpoint),
+        "weights": _forms(config, made), "prepacked": [
             {"kernel": kernel, "dtype": dtype, "device": place, "bytes": count}
             for (place, kernel, dtype), count in sorted(found.packed.items())],
         "copied_to": dict(found.copied),
-        "elsewhere": {d: found.peak(d) for d in _devices(registry, setting, opened) - {device}},
-        "kv_bytes_per_token": {k: cache_bytes(setting, weights, 16, d) // 16
+        "elsewhere": {d: found.peak(d) for d in _devices(registry, config, opened) - {device}},
+        "kv_bytes_per_token": {k: cache_bytes(config, BLOCK_SIZE, d) // BLOCK_SIZE
                                for k, d in kinds.items()},
-        "context": setting.context, "at_context": at, "fits": at["fits"],
+        "context": config.context, "at_context": at, "fits": at["fits"],
         "free": free, "contexts": [row(n) for n in lengths],
-        "kv_cache": [{"tokens": n, **{k: cache_bytes(setting, weights, n, d)
+        "kv_cache": [{"tokens": n, **{k: cache_bytes(config, n, d)
                                       for k, d in kinds.items()}} for n in lengths],
         "longest_context": None if free is None else longest(lambda n: row(n)["total"], free,
                                                              limit),
         "limit": limit}
 
 
-def _open(registry: Registry, options: Options) -> tuple[Backend | None, str | None]:
+def _open(registry: Registry, options: LoadOptions) -> tuple[Backend | None, str | None]:
     """The first backend, or why it cannot be used here. Raises BackendError if none has the name,
     or if a further one cannot be used."""
     first, *others = split_backends(options.backend)
@@ -135,8 +129,8 @@ def _unopened_dtype(registry: Registry, name: str) -> Callable[[DType], DType]:
     return (lambda stored: f32) if kind is None else kind.activation_dtype
 
 
-def _devices(registry: Registry, setting: Setting, opened: Backend | None) -> set[str]:
-    return {registry.backend(n).allocator.device for n in setting.selector.backends} \
+def _devices(registry: Registry, config: EngineConfig, opened: Backend | None) -> set[str]:
+    return {registry.backend(n).allocator.device for n in config.policy.backends} \
         if opened else set()
 
 
@@ -145,9 +139,9 @@ def _parameters(checkpoint: Checkpoint) -> int:
                if not n.endswith((".scales", ".zeros")))
 
 
-def _forms(setting: Setting, made: set[str]) -> list[dict[str, Any]]:
+def _forms(config: EngineConfig, made: set[str]) -> list[dict[str, Any]]:
     """Weights by dtype and by where the host holds them."""
-    weights = setting.abstract_weights()
+    weights = config.abstract
     count: Counter[tuple[str, str]] = Counter()
     size: Counter[tuple[str, str]] = Counter()
     for name, array in weights.arrays.items():
@@ -176,7 +170,7 @@ def show(plan: dict[str, Any]) -> None:
         table.add_row("all of these that kernels read", "", megabytes(count), f"copied to {device}")
     console.print(table)
     table = Table("context", *(f"KV cache {k}" for k in KV_DTYPES), "activations",
-                  f"in all, KV {plan['kv_dtype']}", "fits")
+                  f"total, KV {plan['kv_dtype']}", "fits")
     for row, kv in zip(plan["contexts"], plan["kv_cache"], strict=True):
         fits = {None: "unknown", True: "yes", False: "NO"}[row["fits"]]
         table.add_row(f"{row['tokens']:,}", *(megabytes(kv[k]) for k in KV_DTYPES),
@@ -190,7 +184,7 @@ def _conclusions(plan: dict[str, Any]) -> list[str]:
     lines = [f"activations in {plan['activations_dtype']}: the decode step, and a prompt as long "
              "as the context, in chunks"]
     if plan["device"] == "cpu":
-        lines.append("in all = weights where they are read (mapped pages counted once), prepacked "
+        lines.append("total = weights where they are read (mapped pages counted once), prepacked "
                      "forms, KV cache, activations")
     lines += [f"on {device}: {megabytes(n)} more" for device, n in plan["elsewhere"].items() if n]
     if plan["unavailable"]:

@@ -16,18 +16,17 @@ from core.plugins.registry import split_backends
 from core.verify.crosscheck import CrossCheck
 from core.verify.finite import FiniteCheck
 from core.verify.recorder import Capture, Recorder
-from models.checkpoints.base import DEFAULT_MODEL, shipped_models
 from models.cli import report
 from models.cli.arguments import (
-    add_arguments,
-    add_backend_options,
-    add_rule_options,
-    chosen_registry,
+    add_load_options,
+    add_model_option,
     given_ids,
+    load_options,
+    whole_registry,
 )
 from models.cli.chat import chat
 from models.cli.command import command
-from models.engine.load import KV_DTYPES, load
+from models.engine.load import load
 from models.engine.model import Model
 
 DEFAULT_PROMPT = "Once upon a time"
@@ -36,11 +35,7 @@ DEFAULT_PROMPT = "Once upon a time"
 def parser() -> argparse.ArgumentParser:
     """The options, which are also the README's list."""
     p = argparse.ArgumentParser("python -m models.run", description="Run a language model.")
-    p.add_argument("--model", default=DEFAULT_MODEL, metavar="PATH|NAME",
-                   help=f"a model folder, or one that ships with the package: "
-                        f"{', '.join(shipped_models())} (default: {DEFAULT_MODEL})")
-    p.add_argument("--backend", default="cpu_numpy", metavar="NAME[,NAME]",
-                   help="where the kernels come from; several allow falling back in that order")
+    add_model_option(p)
     p.add_argument("--prompt", help="the text to continue (default: standard input, or "
                                     f"{DEFAULT_PROMPT!r} where that is a terminal or empty)")
     p.add_argument("--prompt-ids", metavar="1,2,3", help="token ids in place of a text")
@@ -54,17 +49,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--stop", action="append", default=[], metavar="TEXT",
                    help="stop before this text; may repeat")
     p.add_argument("--seed", type=int, help="fixes the random numbers, on any backend")
-    p.add_argument("--dtype", choices=("f32", "f16", "bf16"), help="of the activations")
-    add_arguments(p)
-    p.add_argument("--kv-dtype", choices=KV_DTYPES, help="of the KV cache")
-    p.add_argument("--max-context", type=int, metavar="N", help="tokens that the KV cache holds")
-    p.add_argument("--kernel", action="append", default=[], metavar="[NODES:]OP=BACKEND[:KERNEL]",
-                   help="choose a kernel, such as attention=cpu_numpy; may repeat")
-    p.add_argument("--no-fusion", action="store_true", help="use no fused kernels")
-    p.add_argument("--no-mmap", action="store_true", help="on a CPU, copy the weights into memory "
-                   "instead of mapping the file: decodes faster, begins later")
-    add_rule_options(p)
-    add_backend_options(p)
+    add_load_options(p)
     p.add_argument("--explain", nargs="?", const="table", choices=("table", "json", "graph", "dot"),
                    help="show which kernel runs what, and why others do not; or the graph")
     p.add_argument("--check", metavar="BACKEND[,BACKEND]",
@@ -93,9 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a terminal without some character shows `?`
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdin else "replace")
     if args.list_backends:
-        report.backends(chosen_registry(args))
+        report.backends(whole_registry(args))
         return 0
-    registry = chosen_registry(args, args.backend, args.check, *args.kernel)
+    options = load_options(args)
+    registry = options.registry(args.check)
     report.broken_plugins(registry)
     if args.check is not None and args.check_finite:
         raise OptionError("--check and --check-finite cannot be used together: take one at a time")
@@ -111,11 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check = CrossCheck(registry, split_backends(args.check), stop=args.check_stop,
                        recorder=recorder) if args.check is not None else None
     with report.Loading() as loading, load(
-            args.model, args.backend, dtype=args.dtype, quantize=args.quantize,
-            kv_dtype=args.kv_dtype, max_context=args.max_context, kernels=args.kernel,
-            group_size=args.group_size, keep=args.keep, quantize_only=args.quantize_only,
-            fusion=not args.no_fusion, deterministic=args.deterministic, lock=args.lock,
-            mmap=not args.no_mmap, registry=registry, progress=loading.progress) as model:
+            args.model, options, registry=registry, progress=loading.progress) as model:
         loading.stop()
         model.session.observer = check or (
             FiniteCheck(recorder) if args.check_finite else

@@ -19,8 +19,9 @@ from core.runtime.step import Sampling
 from core.verify.crosscheck import CrossCheck
 from models.checkpoints.base import read_checkpoint, shipped_models
 from models.checkpoints.random import random_checkpoint
-from models.engine.load import Options, open_checkpoint
+from models.engine.load import open_checkpoint
 from models.engine.model import Model
+from models.engine.options import LoadOptions
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Seconds a decode step: of either backend alone, and of the first while it is checked."""
     registry = default_registry()
-    options = [Options(b, max_context=256) for b in (args.backend, args.check)]
+    options = [LoadOptions(b, max_context=256) for b in (args.backend, args.check)]
     shipped = args.shape in shipped_models()
     checkpoints = [read_checkpoint(args.shape, registry) if shipped else
                    random_checkpoint(args.shape, "f32", layers=args.layers) for _ in options]

@@ -4,7 +4,8 @@
 
 A capital-letter dtype is a variable (A activations, W weights, O outputs, C cache, Q codes), any
 other is fixed. Dimensions are names, numbers, a name with `+1` or `/2`, or a product such as `T*H`.
-`?` marks an input that may be None. An output with no type is an input that the op updates in place.
+`?` marks an input that may be None. An output with no type is an input that the op updates in
+place.
 """
 
 from __future__ import annotations

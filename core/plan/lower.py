@@ -51,14 +51,15 @@ class Chooser:
 
     def __init__(self, graph: Graph, selector: Selector) -> None:
         self.graph, self.selector = graph, selector
-        first = selector.registry.backend(selector.backends[0]).allocator.device
+        first = selector.primary.allocator.device
         self.home = {v: first for kind in ("input", "state") for v in graph.roots(kind)}
         self._order = {node: i for i, node in enumerate(graph.nodes)}
         self._refused_fusions: dict[Node, Refusals] = {}
 
-    def steps(self, *, fusion: bool) -> list[Step]:
+    def steps(self, *, fusion: bool | None = None) -> list[Step]:
         """Steps in execution order. Raises NoKernelError for a node that nothing takes."""
-        fused, claimed = self._fuse() if fusion else ({}, set())
+        wanted = self.selector.fusion if fusion is None else fusion
+        fused, claimed = self._fuse() if wanted else ({}, set())
         steps = []
         for node in self.graph.nodes:
             if node in claimed and node not in fused:

@@ -26,8 +26,8 @@ class Plan:
     """
 
     def __init__(self, graph: Graph, selector: Selector, weights: WeightStore,
-                 tensors: Mapping[str, Tensor], *, fusion: bool = True, repeats: bool = False,
-                 guard: int = 0) -> None:
+                 tensors: Mapping[str, Tensor], *, fusion: bool | None = None,
+                 repeats: bool = False, guard: int = 0) -> None:
         self.graph, self.selector, self.weights = graph, selector, weights
         chooser = Chooser(graph, selector)
         self.steps = chooser.steps(fusion=fusion)

@@ -1,4 +1,5 @@
-"""Selection: which kernel runs a node. Capability: a predicate with reasons; preference: a list."""
+"""KernelPolicy: which kernel runs a node. Capability is a predicate with reasons, preference a
+list."""
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ from fnmatch import fnmatchcase
 
 from core.errors import NoKernelError, OptionError
 from core.ir.op import OPS
+from core.plugins.backend import Backend
 from core.plugins.kernel import Call, Kernel
-from core.plugins.registry import Registry
+from core.plugins.registry import Registry, split_backends
 
 #: (kernel id, why it was not taken)
 Refusals = list[tuple[str, str]]
@@ -55,14 +57,30 @@ class Override:
 
 
 @dataclass(frozen=True)
-class Selector:
-    """A frozen preference: backends in order, then overrides (the last match wins). Every one of
-    the rules must admit a kernel, besides the kernel's own."""
+class KernelPolicy:
+    """Says which kernels a graph may get, in which order.
+
+    backends   in order of preference; the first one owns the model's memory
+    overrides  for single ops or nodes; the last match wins
+    rules      each must admit a kernel, besides the kernel's own `supports`
+    fusion     fused kernels may take several nodes at once
+    """
 
     registry: Registry
     backends: tuple[str, ...]
     overrides: tuple[Override, ...] = ()
     rules: tuple[Rule, ...] = ()
+    fusion: bool = True
+
+    @classmethod
+    def of(cls, registry: Registry, backends: str | Sequence[str]) -> KernelPolicy:
+        """Prefer these backends, as `--backend` names them. Raises BackendError."""
+        return cls(registry, split_backends(backends))
+
+    @property
+    def primary(self) -> Backend:
+        """The first backend, opened. Raises BackendError where it cannot run."""
+        return self.registry.backend(self.backends[0])
 
     def override(self, op: str, node: str) -> Override | None:
         return next((o for o in reversed(self.overrides) if o.matches(op, node)), None)
@@ -109,3 +127,6 @@ class Selector:
             wider = ",".join([*self.backends, others[0]])
             lines.append(f"  allow a fallback with --backend {wider}")
         return NoKernelError("\n".join(lines))
+
+
+Selector = KernelPolicy

@@ -25,7 +25,7 @@ from core.tensor.allocator import DeviceAllocator
 from core.tensor.dtype import DType, f32
 from core.tensor.tensor import Array, Tensor
 
-#: The versions of the plugin contract that this core serves; docs/plugin-api.md says what each holds
+#: The plugin contract's versions that this core serves; docs/plugin-api.md says what each holds
 API_VERSION, OLDEST_API = 2, 1
 
 Launch = Callable[[], object]

@@ -18,7 +18,6 @@ from core.plugins.backend import Backend, BackendOptions, BackendSpec
 from core.plugins.kernel import Kernel, check_kernel
 from core.plugins.loader import Plugins
 
-
 #: Backends of this project: an unknown name is never advised as something to install, since anybody
 #: may publish a package under it.
 OUR_BACKENDS = ("cpu_numba", "cpu_numpy", "cuda_cupy", "cuda_pycuda")

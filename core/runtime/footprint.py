@@ -19,7 +19,14 @@ from core.plan.policy import Selector
 from core.plan.weights import WeightStore, prepared_key
 from core.plugins.backend import Launch
 from core.plugins.kernel import Kernel
-from core.runtime.step import GraphKind, sequence_inputs, step_dims, token_inputs
+from core.runtime.step import (
+    BLOCK_SIZE,
+    DECODE,
+    GraphKind,
+    sequence_inputs,
+    step_dims,
+    token_inputs,
+)
 from core.tensor.host import HostAllocator
 from core.tensor.tensor import TensorSpec
 
@@ -68,8 +75,7 @@ class _Reads:
 
 def find_footprint(build: Callable[[GraphKind], Graph], weights: WeightStore, selector: Selector, *,
                    vocab_size: int, max_context: int, prompt: int = 0, chunk: int = 512,
-                   block_size: int = 16, fusion: bool = True, unopened: str | None = None,
-                   ) -> Footprint:
+                   unopened: str | None = None) -> Footprint:
     """Find what a `Session` with these arguments will hold, and a prompt of `prompt` tokens add.
     Weights give only their specs.
 
@@ -77,35 +83,35 @@ def find_footprint(build: Callable[[GraphKind], Graph], weights: WeightStore, se
               own, without scratch or prepacked weights
     Raises NoKernelError as the session would.
     """
-    blocks = -(-max_context // block_size)
-    first = unopened or selector.registry.backend(selector.backends[0]).allocator.device
+    blocks = -(-max_context // BLOCK_SIZE)
+    first = unopened or selector.primary.allocator.device
     found, reads = Footprint(), _Reads()
 
     def arena(kind: GraphKind, tokens: int) -> Counter[str]:
-        graph = build(kind).bind(step_dims(tokens, blocks, block_size))
+        graph = build(kind).bind(step_dims(tokens, blocks))
         if not found.cache:
             found.cache[first] = sum(v.spec.nbytes for v in graph.roots("state"))
-        return _arena(graph, selector, reads, fusion=fusion, unopened=unopened)
+        return _arena(graph, selector, reads, unopened)
 
-    found.decode += arena(GraphKind("last", "argmax", loop=True, block_size=block_size), 1)
+    found.decode += arena(DECODE, 1)
     rest = prompt and (prompt % chunk or chunk)
     parts = [("last", rest)] * (prompt > 0) + [("none", chunk)] * (prompt > chunk)
     for head, tokens in parts:
         sampling = "argmax" if head == "last" else "none"
-        found.prompt += arena(GraphKind(head, sampling, block_size=block_size), tokens)
+        found.prompt += arena(GraphKind(head, sampling), tokens)
     found.prompt[first] += sum(_total(token_inputs(n)) for n in {tokens for _, tokens in parts})
     found.inputs[first] = _total(sequence_inputs(vocab_size, blocks)) + _total(token_inputs(1))
     _count_weights(found, reads, weights, selector, unopened)
     return found
 
 
-def _arena(graph: Graph, selector: Selector, reads: _Reads, *, fusion: bool, unopened: str | None,
+def _arena(graph: Graph, selector: Selector, reads: _Reads, unopened: str | None,
            ) -> Counter[str]:
     """Bytes of a plan's arenas; what its steps read is added to `reads`."""
     roots = [v for kind in ("input", "state") for v in graph.roots(kind)]
     if unopened is None:
         chooser = Chooser(graph, selector)
-        steps, home = chooser.steps(fusion=fusion), chooser.home
+        steps, home = chooser.steps(), chooser.home
     else:
         steps = _plain_steps(graph, selector.backends[0], unopened)
         home = {v.root: unopened for s in steps for v in s.outputs.values()}

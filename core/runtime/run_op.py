@@ -14,13 +14,12 @@ from core.ir.graph import Graph, Value
 from core.ir.op import Op, find_op
 from core.ir.signature import Env
 from core.plan.plan import Plan
-from core.plan.policy import Override, Selector
+from core.plan.policy import KernelPolicy, Override
 from core.plan.weights import WeightStore
 from core.plugins.registry import Registry, default_registry, split_backends
+from core.runtime.step import BLOCK_SIZE
 from core.tensor.dtype import DType, as_dtype, i4x2
 from core.tensor.tensor import Array, Tensor, TensorSpec
-
-BLOCK_SIZE = 16  # of the cache that `past=` makes
 
 
 def run_op(name: str, *inputs: Array | None, backend: str = "cpu_numpy", kernel: str | None = None,
@@ -99,7 +98,7 @@ def single_op_plan(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[st
     if place is not None:
         for key, array in weights.items():
             store.put(key, place(key, array, store.dtypes[key]))
-    return Plan(graph, Selector(registry, names, overrides), store, tensors, fusion=False,
+    return Plan(graph, KernelPolicy(registry, names, overrides, fusion=False), store, tensors,
                 guard=guard)
 
 

@@ -12,10 +12,12 @@ from core.errors import LifetimeError, PromptError
 from core.ir.graph import Graph
 from core.plan.ledger import Ledger
 from core.plan.plan import Plan
-from core.plan.policy import Selector
+from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore
 from core.plugins.backend import Backend
 from core.runtime.step import (
+    BLOCK_SIZE,
+    DECODE,
     GraphKind,
     Observer,
     Sampling,
@@ -32,39 +34,36 @@ PREFILL_PLANS = 4  # plans kept for different prompt lengths; each owns its acti
 class Session:
     """One sequence at a time.
 
-    build        makes the graph of a kind, with dimensions T, S, B (blocks a sequence), NB, BS
+    build        gives the graph of a kind, with dimensions T, S, B (blocks a sequence), NB, BS
     max_context  tokens that the KV cache holds
     chunk        the most tokens of a prompt computed at once
     """
 
     def __init__(self, build: Callable[[GraphKind], Graph], weights: WeightStore,
-                 selector: Selector, *, vocab_size: int, max_context: int, chunk: int = 512,
-                 block_size: int = 16, fusion: bool = True) -> None:
-        self.selector = selector
+                 policy: KernelPolicy, *, vocab_size: int, max_context: int, chunk: int = 512,
+                 ) -> None:
+        self.policy = policy
         self.weights = weights
         self.max_context = max_context
         self.observer: Observer | None = None
         self.ids: list[int] = []  #: the tokens in the KV cache
         self.token = -1  #: drawn last; the next `step` reads it
         self._looping = False  # whether the decode inputs on the device follow from `ids`, `token`
-        self.turn = 0  #: counts prefills and truncations: who finds another number was interrupted
+        self.epoch = 0  #: counts prefills and truncations; another number means an interruption
         self._queued: deque[Callable[[], Array]] = deque()
-        self._build, self._chunk, self._fusion = build, chunk, fusion
+        self._build, self._chunk = build, chunk
         self._vocab_size = vocab_size
-        self._blocks = -(-max_context // block_size)
-        self._block_size = block_size
-        self._backend: Backend = selector.registry.backend(selector.backends[0])
-        self._graphs: dict[GraphKind, Graph] = {}
+        self._blocks = -(-max_context // BLOCK_SIZE)
+        self._backend: Backend = policy.primary
         self._plans: OrderedDict[tuple[GraphKind, int], Plan] = OrderedDict()
         self._sampling = Sampling()
         self._open = True
         self._prompt_inputs: dict[int, dict[str, Tensor]] = {}
-        self._states = self._zeros({v.name: v.spec for v in build(
-            self._kind("none")).bind(self._dims(1)).roots("state")})
+        self._states: dict[str, Tensor] = {}
         self._shared = self._zeros(sequence_inputs(vocab_size, self._blocks))
         self._shared["block_table"].write(np.arange(self._blocks, dtype=np.int32)[None])
         self._decode_inputs = self._zeros(token_inputs(1))
-        self.decoder = self._plan(self._kind("last", "argmax", loop=True), 1)
+        self.decoder = self._plan(DECODE, 1)
 
     # running
 
@@ -81,7 +80,7 @@ class Session:
         for start in range(0, len(ids), self._chunk):
             part = ids[start:start + self._chunk]
             final = start + len(part) == len(ids)
-            kind = self._kind(head if final or head == "all" else "none",
+            kind = GraphKind(head if final or head == "all" else "none",
                              self._sampling.kind if final and head == "last" else "none")
             plan = self._plan(kind, len(part))
             inputs = self._prompt_inputs[len(part)]
@@ -123,10 +122,13 @@ class Session:
         return new
 
     def sample_with(self, sampling: Sampling, seen: Sequence[int] = ()) -> None:
-        """Draw from now on so. `seen` are the tokens that a repetition penalty counts already."""
+        """Use this sampling from now on.
+
+        seen  tokens already counted for the repetition penalty
+        """
         self._alive()
         self._sampling = sampling
-        self.decoder = self._plan(self._kind("last", sampling.kind, loop=True), 1)
+        self.decoder = self._plan(GraphKind("last", sampling.kind, loop=True), 1)
         for name, value in (("temperature", sampling.temperature), ("top_k", sampling.top_k),
                             ("top_p", sampling.top_p), ("min_p", sampling.min_p),
                             ("penalty", sampling.repetition_penalty)):
@@ -206,7 +208,7 @@ class Session:
             raise LifetimeError("this session is closed; load the model again")
 
     def _stop_loop(self) -> None:
-        self.turn += 1
+        self.epoch += 1
         self._looping = False
         self._queued.clear()
 
@@ -229,12 +231,11 @@ class Session:
             return self._plans[key]
         inputs = self._decode_inputs if kind.loop else self._prompt_inputs.setdefault(
             tokens, self._zeros(token_inputs(tokens)))
-        if kind not in self._graphs:
-            self._graphs[kind] = self._build(kind)
-        graph = self._graphs[kind].bind(self._dims(tokens))
+        graph = self._build(kind).bind(step_dims(tokens, self._blocks))
+        if not self._states:
+            self._states = self._zeros({v.name: v.spec for v in graph.roots("state")})
         tensors = {**self._states, **self._shared, **inputs}
-        plan = Plan(graph, self.selector, self.weights, tensors, fusion=self._fusion,
-                    repeats=kind.loop)
+        plan = Plan(graph, self.policy, self.weights, tensors, repeats=kind.loop)
         self._plans[key] = plan
         prompts = [k for k in self._plans if not k[0].loop]
         for old in prompts[:-PREFILL_PLANS]:
@@ -242,12 +243,6 @@ class Session:
         for size in set(self._prompt_inputs) - {n for k, n in self._plans if not k.loop}:
             del self._prompt_inputs[size]
         return plan
-
-    def _kind(self, head: str, sampling: str = "none", *, loop: bool = False) -> GraphKind:
-        return GraphKind(head, sampling, loop, self._block_size)
-
-    def _dims(self, tokens: int) -> dict[str, int]:
-        return step_dims(tokens, self._blocks, self._block_size)
 
     def _zeros(self, specs: Mapping[str, TensorSpec]) -> dict[str, Tensor]:
         return {name: Tensor.zeros(spec.sizes, spec.dtype, self._backend.allocator)

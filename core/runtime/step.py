@@ -9,6 +9,8 @@ from core.plan.plan import Plan
 from core.tensor.dtype import DType, f32, i8, i32
 from core.tensor.tensor import TensorSpec
 
+BLOCK_SIZE = 16  # tokens of a block of the KV cache
+
 
 @dataclass(frozen=True)
 class GraphKind:
@@ -22,12 +24,15 @@ class GraphKind:
     head: str
     sampling: str = "none"
     loop: bool = False
-    block_size: int = 16
 
 
-def step_dims(tokens: int, blocks: int, block_size: int) -> dict[str, int]:
-    """What a graph's named dimensions are for `tokens` of one sequence that owns every block."""
-    return {"T": tokens, "S": 1, "B": blocks, "NB": blocks, "BS": block_size}
+#: the two that a greedy run begins with
+DECODE, PROMPT = GraphKind("last", "argmax", loop=True), GraphKind("last", "argmax")
+
+
+def step_dims(tokens: int, blocks: int) -> dict[str, int]:
+    """Return a graph's named dimensions for `tokens` of one sequence that owns every block."""
+    return {"T": tokens, "S": 1, "B": blocks, "NB": blocks, "BS": BLOCK_SIZE}
 
 
 def sequence_inputs(vocab_size: int, blocks: int) -> dict[str, TensorSpec]:

@@ -1,4 +1,4 @@
-"""(moved)"""
+"""Expected: what the reference expects of the results of one call."""
 
 from __future__ import annotations
 

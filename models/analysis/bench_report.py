@@ -1,4 +1,4 @@
-"""(moved)"""
+"""Tables of models.bench."""
 
 from __future__ import annotations
 

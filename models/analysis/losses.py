@@ -18,9 +18,9 @@ from models.checkpoints.base import Checkpoint
 from models.checkpoints.quantization import Quantization
 from models.checkpoints.quantize import quantize_weights
 from models.checkpoints.source import Source
-from models.engine.config import Options
 from models.engine.load import open_checkpoint
 from models.engine.model import Model
+from models.engine.options import LoadOptions
 from models.json_reader import ConfigReader
 
 TOKENS = 256  # of the text that the model makes where none is given
@@ -99,7 +99,7 @@ def _opened(checkpoint: Checkpoint, arrays: dict[str, Array], registry: Registry
     data.pop("quantization_config", None)
     dense = replace(checkpoint, arrays=arrays, quantized={}, interleaved=False, notes=[],
                     config=ConfigReader(data, checkpoint.config.where))
-    return open_checkpoint(dense, Options(dtype="f32"), registry)
+    return open_checkpoint(dense, LoadOptions(dtype="f32"), registry)
 
 
 def _sequences(model: Model, text: str | None) -> list[list[int]]:

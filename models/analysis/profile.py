@@ -63,7 +63,7 @@ def host_seconds(session: Session, ids: Sequence[int]) -> float:
     is empty afterwards."""
     session.truncate()
     session.prefill(ids)
-    wait = session.selector.registry.backend(session.selector.backends[0]).allocator.synchronize
+    wait = session.policy.primary.allocator.synchronize
     times = []
     for _ in range(min(_HOST_STEPS, session.max_context - len(ids))):
         wait()

@@ -8,8 +8,8 @@ from core.errors import CheckError
 from core.plugins.registry import Registry
 from models.checkpoints.base import Checkpoint, read_checkpoint
 from models.checkpoints.targets import Target
-from models.engine.config import Options
 from models.engine.load import open_checkpoint
+from models.engine.options import LoadOptions
 
 #: The largest difference of logits, as a part of the largest logit, by what was written: rounding
 #: of sums in another order for f32; then the format's step through the layers of a model.
@@ -22,7 +22,7 @@ def verify_written(before: Checkpoint, written: str, target: Target, registry: R
     after = read_checkpoint(written, registry)
     logits = []
     for checkpoint in (before, after):
-        with open_checkpoint(checkpoint, Options(dtype="f32"), registry) as model:
+        with open_checkpoint(checkpoint, LoadOptions(dtype="f32"), registry) as model:
             count = min(_PROMPT, model.session.max_context)
             drawn = np.random.default_rng(0).integers(0, model.config.vocab_size, count)
             logits.append(model.logits(drawn.tolist()))

@@ -8,7 +8,7 @@ from typing import Any
 from core.errors import CheckpointError, PluginError
 from core.ir.graph import Graph, Value
 from core.plan.weights import WeightStore, part_names
-from core.runtime.step import GraphKind
+from core.runtime.step import BLOCK_SIZE, GraphKind
 from core.tensor.dtype import DType, f32, i8, i32
 from core.tensor.tensor import TensorSpec
 from models.architectures.config import ModelConfig
@@ -141,4 +141,4 @@ class Builder:
         if self.kind.loop:
             inputs = (self.inputs[n] for n in ("block_table", "ids", "positions", "slots",
                                                "seq_lens"))
-            self.add("advance", token, *inputs, name="advance", block_size=self.kind.block_size)
+            self.add("advance", token, *inputs, name="advance", block_size=BLOCK_SIZE)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
 from models.architectures.base import find_architecture
 from models.checkpoints.base import Checkpoint
-from models.checkpoints.lazy import abstract
+from models.checkpoints.lazy import LazyArrays, abstract
 from models.json_reader import ConfigReader
 from models.tokenizers.chat_template import ChatTemplate
 
@@ -62,42 +62,53 @@ class NoTokenizer:
 
 def random_checkpoint(shape: str, stored: str, *, layers: int | None = None,
                       seed: int = 0) -> Checkpoint:
-    """A model of a published shape in the dtype `stored`, of its own or fewer `layers`.
+    """Make a model of a published shape in the dtype `stored`, of its own or fewer `layers`.
 
     Matrices are slices of one block of N(0, 1) numbers, scaled by 1/sqrt(columns); norms are ones.
-    Raises OptionError for an unknown shape.
+    Each array is made when it is first read. Raises OptionError for an unknown shape.
     """
-    config = _config(shape, layers)
-    block = np.random.default_rng(seed).standard_normal(1 << 24, np.float32)
-    dtype = as_dtype(stored).numpy
-
-    @cache
-    def scaled(columns: int) -> Array:
-        return (block / np.float32(math.sqrt(columns))).astype(dtype)
-
-    def matrix(rows: int, columns: int, offset: int) -> Array:
-        values, filled = np.empty(rows * columns, dtype), 0
-        source, start = scaled(columns), -offset % block.size
-        while filled < values.size:  # the block, again and again from `start`
-            part = source[start:start + values.size - filled]
-            values[filled:filled + part.size] = part
-            filled, start = filled + part.size, 0
-        return values.reshape(rows, columns)
-
-    arrays = {}
-    for i, (name, sizes) in enumerate(_tensors(config, shape).items()):
-        arrays[name] = (matrix(*sizes, 7919 * i) if len(sizes) == 2  # 7919: an odd prime's steps
-                        else block[:sizes[0]].astype(dtype) if name.endswith(".bias")
-                        else np.ones(sizes, dtype))
-    return Checkpoint(Path(shape), ConfigReader(config, shape), arrays, NoTokenizer(), ())
+    checkpoint = abstract_checkpoint(shape, stored, layers=layers)
+    numbers, arrays = _Numbers(seed, as_dtype(stored).numpy), LazyArrays()
+    for i, (name, like) in enumerate(checkpoint.arrays.items()):
+        arrays.defer({name: like}, partial(_made, numbers, name, like.shape, 7919 * i))
+    return replace(checkpoint, arrays=arrays)
 
 
 def abstract_checkpoint(shape: str, stored: str, *, layers: int | None = None) -> Checkpoint:
-    """The same shapes and dtypes, without memory: for planning. Raises OptionError likewise."""
+    """Make the same shapes and dtypes without memory, for planning. Raises OptionError likewise."""
     config = _config(shape, layers)
     arrays = {name: abstract(sizes, as_dtype(stored).numpy)
               for name, sizes in _tensors(config, shape).items()}
     return Checkpoint(Path(shape), ConfigReader(config, shape), arrays, NoTokenizer(), ())
+
+
+class _Numbers:
+    """One block of N(0, 1) numbers, and it scaled for matrices of some columns."""
+
+    def __init__(self, seed: int, dtype: np.dtype[Any]) -> None:
+        self.seed, self.dtype = seed, dtype
+        self.scaled = cache(self._scaled)
+
+    @cached_property
+    def block(self) -> Array:
+        return np.random.default_rng(self.seed).standard_normal(1 << 24, np.float32)
+
+    def _scaled(self, columns: int) -> Array:
+        return (self.block / np.float32(math.sqrt(columns))).astype(self.dtype)
+
+
+def _made(numbers: _Numbers, name: str, shape: tuple[int, ...], offset: int) -> tuple[Array]:
+    """Make one array; `offset` in steps of 7919, an odd prime, tells matrices apart."""
+    if len(shape) == 1:
+        return (numbers.block[:shape[0]].astype(numbers.dtype) if name.endswith(".bias")
+                else np.ones(shape, numbers.dtype),)
+    values, filled = np.empty(math.prod(shape), numbers.dtype), 0
+    source, start = numbers.scaled(shape[-1]), -offset % numbers.block.size
+    while filled < values.size:  # the block, again and again from `start`
+        part = source[start:start + values.size - filled]
+        values[filled:filled + part.size] = part
+        filled, start = filled + part.size, 0
+    return (values.reshape(shape),)
 
 
 def _config(shape: str, layers: int | None) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def kv_cache(model: Model) -> str:
 def started(model: Model) -> None:
     """One line before the text: what was loaded, and the memory that it took."""
     open_console(stderr=True).print(
-        f"{model.path.name} on {', '.join(model.session.selector.backends)}: weights "
+        f"{model.path.name} on {', '.join(model.session.policy.backends)}: weights "
         f"{megabytes(model.session.weights.nbytes)} in {model.session.weights.described()}, "
         f"{kv_cache(model)}", style="dim", markup=False, highlight=False, soft_wrap=True)
 
@@ -177,7 +177,7 @@ def as_json(model: Model, generation: Generation, check: CrossCheck | None, *,
         "prompt_tokens": generation.prompt_ids, "tokens": generation.tokens,
         "text": generation.text, "finish_reason": generation.finish_reason,
         "stats": {**generation.stats.to_json(), "ledger": model.ledger.hash,
-                  "backends": list(model.session.selector.backends),
+                  "backends": list(model.session.policy.backends),
                   "correctness": verdict(check), "kv_cache_bytes": model.session.kv_bytes,
                   "kv_dtype": model.session.kv_dtype.short,
                   "max_context": model.session.max_context}}

@@ -1,86 +1,175 @@
-"""Setting: everything that decides how a model is computed, settled before a weight is touched."""
+"""EngineConfig: what a checkpoint and options settle before a weight is touched."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 
+from core.errors import CheckpointError, DtypeError, OptionError, TokenizerError
 from core.ir.graph import Graph
-from core.plan.policy import Selector
-from core.plan.weights import Progress, WeightStore, no_progress
+from core.plan.policy import KernelPolicy, Override
+from core.plan.weights import (
+    Progress,
+    QuantizedLayout,
+    WeightStore,
+    no_progress,
+    part_names,
+)
+from core.plugins.registry import Registry, split_backends
 from core.runtime.step import GraphKind
-from core.tensor.dtype import DType
+from core.tensor.dtype import DType, as_dtype
 from core.tensor.tensor import Array
-from models.architectures.base import Architecture
+from models.architectures.base import Architecture, find_architecture
 from models.architectures.config import ModelConfig
 from models.architectures.layers import INV_FREQ
 from models.architectures.rope import inverse_frequencies
-from models.architectures.tensors import HEAD
+from models.architectures.tensors import EMBEDDING, HEAD
+from models.checkpoints.arrange import arrange
 from models.checkpoints.base import Checkpoint
 from models.checkpoints.lazy import abstract_arrays, abstract_cast, abstract_quantize
 from models.checkpoints.quantization import Quantization
 from models.checkpoints.quantize import Cast, Quantize, cast, convert, quantize_weights
+from models.engine.options import DTYPES, KV_DTYPES, LoadOptions
+
+DEFAULT_CONTEXT = 4096  # tokens, where the model allows more and the user names no number
 
 
 @dataclass(frozen=True)
-class Options:
-    """Everything that decides how a model is computed; `load` explains the fields."""
+class EngineConfig:
+    """How a model is computed.
 
-    backend: str | Sequence[str] = "cpu_numpy"
-    dtype: str | None = None
-    quantize: str | None = None
-    kv_dtype: str | None = None
-    max_context: int | None = None
-    kernels: Sequence[str] = ()
-    fusion: bool = True
-    chunk: int = 512
-    group_size: int | None = None
-    keep: str | Sequence[str] = ()
-    quantize_only: str | Sequence[str] = ()
-    deterministic: bool = False
-    lock: str | Path | None = None
-    mmap: bool = True
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a checkpoint and options settle before a weight is touched."""
+    activations, cache  dtypes of the activations and of the KV cache
+    context             tokens that the KV cache holds
+    arrays, quantized   the checkpoint's, under the family's names
+    """
 
     checkpoint: Checkpoint
-    options: Options
+    options: LoadOptions
     architecture: Architecture
     config: ModelConfig
-    selector: Selector
+    policy: KernelPolicy
     activations: DType
     cache: DType
     context: int
     quantization: Quantization | None
+    arrays: Mapping[str, Array]
+    quantized: Mapping[str, QuantizedLayout]
 
-    def builder(self, weights: WeightStore) -> Callable[[GraphKind], Graph]:
-        """Declares the graphs over these weights, or over their shapes."""
-        def build(kind: GraphKind) -> Graph:
-            return self.architecture.build(self.config, weights, kind, kv_dtype=self.cache,
-                                           activations=self.activations)
-        return build
+    @cached_property
+    def _graphs(self) -> dict[tuple[GraphKind, DType], Graph]:
+        return {}
+
+    def graph(self, kind: GraphKind, cache: DType | None = None) -> Graph:
+        """Return the graph of a step, declared once for each kind; `cache`: another KV dtype."""
+        key = (kind, cache or self.cache)
+        if key not in self._graphs:
+            self._graphs[key] = self.architecture.build(
+                self.config, self.abstract, kind, kv_dtype=key[1], activations=self.activations)
+        return self._graphs[key]
 
     def weights(self, progress: Progress = no_progress) -> WeightStore:
-        """The weights, converted and quantised as asked for."""
-        store = self._store(self.checkpoint.arrays, progress, cast, Quantization.apply)
+        """Return the weights, converted and quantised as asked for."""
+        store = self._store(self.arrays, progress, cast, Quantization.apply)
         store.moves = not self.options.mmap
         return store
 
-    def abstract_weights(self) -> WeightStore:
-        """The same shapes and dtypes; nothing is read, converted or quantised."""
-        return self._store(abstract_arrays(self.checkpoint.arrays), no_progress, abstract_cast,
+    @cached_property
+    def abstract(self) -> WeightStore:
+        """Hold the same shapes and dtypes; nothing is read, converted or quantised."""
+        return self._store(abstract_arrays(self.arrays), no_progress, abstract_cast,
                            abstract_quantize)
 
     def _store(self, stored: Mapping[str, Array], progress: Progress, cast: Cast,
                quantize: Quantize) -> WeightStore:
-        tied, layouts = self.config.tied_embeddings, self.checkpoint.quantized
+        tied, layouts = self.config.tied_embeddings, self.quantized
         arrays = convert(stored, layouts, self.activations, progress, cast)
         if tied:
             arrays.pop(HEAD, None)
         store = quantize_weights(arrays, layouts, self.quantization, tied, progress, quantize)
         store.add(INV_FREQ, inverse_frequencies(self.config.rope, self.config.head_dim))
         return store
+
+
+def settle(checkpoint: Checkpoint, options: LoadOptions, registry: Registry,
+           default_dtype: Callable[[DType], DType]) -> EngineConfig:
+    """Settle everything that follows from the header and the options.
+
+    `default_dtype` gives the activations' dtype for the stored one, where the user names none.
+    Raises an InputError for options or a configuration that cannot be used.
+    """
+    architecture = find_architecture(_architecture_name(checkpoint), registry)
+    config = architecture.config(checkpoint.config)
+    config = replace(config, rope=replace(config.rope, interleaved=checkpoint.interleaved))
+    if checkpoint.tokenizer.size > config.vocab_size:
+        raise TokenizerError(
+            f"{checkpoint.path}: the tokenizer has {checkpoint.tokenizer.size} ids, the model's "
+            f"vocabulary {config.vocab_size}; the tokenizer belongs to another model")
+    if options.chunk < 1:
+        raise OptionError(f"chunk is {options.chunk}, expected at least 1 token")
+    tensors = architecture.tensors(config)
+    arrays, quantized = arrange(checkpoint.arrays, checkpoint.quantized, tensors)
+    _check_complete(arrays, quantized, set(tensors), checkpoint, tied=config.tied_embeddings)
+    stored = as_dtype(abstract_arrays(arrays)[EMBEDDING].dtype)
+    activations = _dtype("--dtype", options.dtype, DTYPES) or default_dtype(stored)
+    cache = _dtype("--kv-dtype", options.kv_dtype, KV_DTYPES) or activations
+    context = _context(config.max_positions, options.max_context)
+    quantization = Quantization.parse(options.quantize, options.group_size, options.keep,
+                                      options.quantize_only)
+    policy = KernelPolicy(registry, split_backends(options.backend),
+                          tuple(Override.parse(text) for text in options.kernels),
+                          fusion=options.fusion)
+    return EngineConfig(checkpoint, options, architecture, config, policy, activations, cache,
+                        context, quantization, arrays, quantized)
+
+
+def _architecture_name(checkpoint: Checkpoint) -> str:
+    names = checkpoint.config.get("architectures", list)
+    if len(names) != 1 or not isinstance(names[0], str):
+        raise CheckpointError(f"{checkpoint.config.where}: architectures is {names!r}, expected "
+                              "one name")
+    return names[0]
+
+
+def _check_complete(arrays: Mapping[str, Array], quantized: Mapping[str, QuantizedLayout],
+                    wanted: set[str], checkpoint: Checkpoint, *, tied: bool) -> None:
+    """Compare the file's tensors with the family's. One that has no place means that the family is
+    not the model in the file. Raises CheckpointError."""
+    parts = {p for name in quantized for p in part_names(name)}
+    held = {*(n for n in arrays if n not in parts), *quantized}
+    missing = sorted(wanted - held)
+    if missing:
+        raise CheckpointError(
+            f"{checkpoint.path}: tensor {missing[0]} is missing"
+            + (f" with {len(missing) - 1} others" if len(missing) > 1 else "")
+            + f"; the checkpoint holds {len(held)} tensors")
+    unused = [n for n in held - wanted if not n.endswith("rotary_emb.inv_freq")
+              and not (tied and n == HEAD)]
+    if unused:
+        raise CheckpointError(
+            f"{checkpoint.path}: {len(unused)} tensors have no place in the configured model, such "
+            f"as {', '.join(sorted(unused)[:4])}; config.json does not describe these weights")
+    if tied and HEAD in arrays:
+        checkpoint.notes.append(f"{HEAD} in the file is not used: the configuration ties it to "
+                                "the embedding")
+
+
+def _dtype(flag: str, text: str | None, known: tuple[str, ...]) -> DType | None:
+    if text is None:
+        return None
+    try:
+        found = as_dtype("int8" if text == "i8" else text)
+    except DtypeError:
+        found = None
+    if found is None or found.short not in known:
+        raise OptionError(f"{flag} {text!r}: expected one of {', '.join(known)}")
+    return found
+
+
+def _context(limit: int, asked: int | None) -> int:
+    if asked is None:
+        return min(limit, DEFAULT_CONTEXT)
+    if not 0 < asked <= limit:
+        raise OptionError(f"--max-context {asked}: expected 1 to {limit}, the positions that the "
+                          "model was made for")
+    return asked

@@ -101,7 +101,7 @@ class Generation:
         stats.prompt_tokens = len(self.prompt_ids) - session.length
         start = time.perf_counter()
         session.prefill(self.prompt_ids[session.length:])
-        token, turn = session.token, session.turn
+        token, epoch = session.token, session.epoch
         stats.prefill_s = time.perf_counter() - start
         while True:
             self.tokens.append(token)
@@ -113,7 +113,7 @@ class Generation:
             yield token
             if self.finish_reason:
                 return
-            if session.turn != turn:
+            if session.epoch != epoch:
                 raise LifetimeError("another generation has started on this model; finish one "
                                     "before the next, or load the model twice")
             start = time.perf_counter()

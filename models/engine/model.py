@@ -14,16 +14,17 @@ from core.plan.ledger import Ledger
 from core.runtime.session import Session
 from core.runtime.step import Sampling
 from core.tensor.tensor import Array
-from models.architectures.config import ModelConfig
-from models.checkpoints.base import Checkpoint
+from models.engine.config import EngineConfig
 from models.engine.generate import Generation
 
 
 class Model:
     """A loaded model. Close it, or use it in a `with` statement, to free its memory."""
 
-    def __init__(self, checkpoint: Checkpoint, session: Session, config: ModelConfig) -> None:
-        self.config = config
+    def __init__(self, config: EngineConfig, session: Session) -> None:
+        checkpoint = config.checkpoint
+        self.config = config.config
+        self.activations = config.activations
         self.tokenizer = checkpoint.tokenizer
         self.stop_ids = frozenset(checkpoint.eos_ids)
         self.path = checkpoint.path

@@ -17,8 +17,8 @@ from models import export
 from models.checkpoints.base import SHIPPED, read_checkpoint
 from models.checkpoints.source import Source
 from models.checkpoints.targets import choose_target
-from models.engine.config import Options
 from models.engine.load import open_checkpoint
+from models.engine.options import LoadOptions
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_transformers_reads_what_we_write(run_export, tmp_path):
         with torch.no_grad():
             theirs = model(torch.tensor([ids])).logits[0].numpy()
         with open_checkpoint(read_checkpoint(f"stories-{name}", REGISTRY),
-                             Options(dtype="f32"), REGISTRY) as ours:
+                             LoadOptions(dtype="f32"), REGISTRY) as ours:
             assert difference(ours.logits(ids), theirs) < 1e-5
 
 

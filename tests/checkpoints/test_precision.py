@@ -15,8 +15,8 @@ from models.checkpoints.base import read_checkpoint
 from models.checkpoints.quantization import Quantization
 from models.checkpoints.source import Source
 from models.checkpoints.targets import choose_target
-from models.engine.config import Options
 from models.engine.load import open_checkpoint
+from models.engine.options import LoadOptions
 
 HEAD, LAYERS = "lm_head.weight", 3
 
@@ -125,7 +125,7 @@ def test_rows_that_are_no_multiple_of_the_group(bits, symmetric, group):
 def test_a_model_of_odd_rows(scheme, tmp_path):
     """Rows of 66 and 90 in groups of 64: at load and on disk alike."""
     model = random_model(dim=66, hidden=90, heads=3, kv_heads=1)
-    with open_checkpoint(model, Options(dtype="f32", quantize=scheme, group_size=64),
+    with open_checkpoint(model, LoadOptions(dtype="f32", quantize=scheme, group_size=64),
                          REGISTRY) as opened:
         ids = np.random.default_rng(3).integers(3, 640, 40).tolist()
         at_load = opened.logits(ids)

@@ -7,8 +7,8 @@ import pytest
 
 from models import bench
 from models.checkpoints.random import SHAPES, random_checkpoint
-from models.engine.config import Options
 from models.engine.load import open_checkpoint
+from models.engine.options import LoadOptions
 
 
 @pytest.mark.parametrize("quantize", [None, "int8"])
@@ -113,7 +113,7 @@ def test_shapes_build(name):
     checkpoint = random_checkpoint(name, "bf16", layers=1)
     values = checkpoint.arrays["model.embed_tokens.weight"][:64].astype(np.float32)
     assert 0.5 < values.std() * checkpoint.config.data["hidden_size"] ** 0.5 < 1.5
-    with open_checkpoint(checkpoint, Options(max_context=16), default_registry()) as model:
+    with open_checkpoint(checkpoint, LoadOptions(max_context=16), default_registry()) as model:
         assert np.isfinite(model.logits([1, 2, 3])).all()
 
 

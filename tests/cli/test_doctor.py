@@ -33,7 +33,7 @@ def test_broken_plugins_and_missing_modules(monkeypatch, capsys):
     group = core.plugins.loader.GROUP
     entries = [e for e in core.plugins.loader.entry_points(group=group) if e.name == "models"]
     registry = Registry(Plugins([*entries, EntryPoint("bad", "no_such_module", group)]))
-    monkeypatch.setattr(doctor, "chosen_registry", lambda args: registry)
+    monkeypatch.setattr(doctor, "whole_registry", lambda args: registry)
     assert doctor.main([]) == 1
     assert "No module named 'no_such_module'" in capsys.readouterr().out
     registry.specs["far"] = core.BackendSpec("far", "far:0", "far:Far", "far away",

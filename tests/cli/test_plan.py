@@ -15,7 +15,7 @@ from models.checkpoints import base
 from models.checkpoints.base import read_checkpoint
 from models.checkpoints.gguf import reader as gguf
 from models.checkpoints.random import abstract_checkpoint, random_checkpoint
-from models.engine.config import Options
+from models.engine.options import LoadOptions
 from models.plan import make_plan
 
 REGISTRY = default_registry()
@@ -35,7 +35,7 @@ def test_plan_is_what_is_allocated(backend, name, options):
     numba = (REGISTRY.backend("cpu_numba").allocator.stats,) if "numba" in backend else ()
     gc.collect()
     before = stats.total_allocations
-    planned = make_plan(read_checkpoint(name, REGISTRY), Options(backend, **options), REGISTRY)
+    planned = make_plan(read_checkpoint(name, REGISTRY), LoadOptions(backend, **options), REGISTRY)
     assert stats.total_allocations == before
     held = sum(s.allocated for s in (stats, *numba))
     with models.load(name, backend, **options) as model:
@@ -64,7 +64,7 @@ def test_quantised_files_are_planned_from_their_headers(target, extra, tmp_path,
         nbytes = model.session.weights.nbytes
     for module, name in ((gguf, "unpack_blocks"), (gguf, "expand"), (base, "expand_groups")):
         monkeypatch.setattr(module, name, _must_not_run)
-    planned = make_plan(read_checkpoint(file, REGISTRY), Options(), REGISTRY)
+    planned = make_plan(read_checkpoint(file, REGISTRY), LoadOptions(), REGISTRY)
     assert sum(w["bytes"] for w in planned["weights"]) == nbytes
     assert "made while loading" in {w["host"] for w in planned["weights"]}
 
@@ -74,11 +74,11 @@ def _must_not_run(*_):
 
 
 def test_shapes_need_no_memory():
-    small = make_plan(random_checkpoint("qwen2.5-0.5b", "bf16", layers=1), Options(), REGISTRY)
-    abstract = make_plan(abstract_checkpoint("qwen2.5-0.5b", "bf16", layers=1), Options(), REGISTRY)
+    small = make_plan(random_checkpoint("qwen2.5-0.5b", "bf16", layers=1), LoadOptions(), REGISTRY)
+    abstract = make_plan(abstract_checkpoint("qwen2.5-0.5b", "bf16", layers=1), LoadOptions(), REGISTRY)
     assert {k: v for k, v in small.items() if k != "free"} == {
         k: v for k, v in abstract.items() if k != "free"}
-    planned = make_plan(abstract_checkpoint("llama3.2-1b", "bf16"), Options(), REGISTRY)
+    planned = make_plan(abstract_checkpoint("llama3.2-1b", "bf16"), LoadOptions(), REGISTRY)
     assert planned["parameters"] == 1_235_814_400  # as published, the head tied
     # 16 layers x 2 x 8 heads x 64, and one scale a head where int8
     assert planned["kv_bytes_per_token"] == {"f32": 65536, "f16": 32768, "bf16": 32768,
@@ -93,9 +93,9 @@ def test_longest_context_is_the_longest(monkeypatch):
     checkpoint = abstract_checkpoint("llama3.2-1b", "f32", layers=4)
     free = 3 << 30
     monkeypatch.setattr(type(allocator), "available", lambda self: free)
-    found = make_plan(checkpoint, Options(), REGISTRY)["longest_context"]
+    found = make_plan(checkpoint, LoadOptions(), REGISTRY)["longest_context"]
     assert 0 < found < 131072 and found % 16 == 0
-    totals = [make_plan(checkpoint, Options(max_context=n), REGISTRY)["at_context"]["total"]
+    totals = [make_plan(checkpoint, LoadOptions(max_context=n), REGISTRY)["at_context"]["total"]
               for n in (found, found + 16)]
     assert totals[0] <= free < totals[1]
 
@@ -122,7 +122,7 @@ def test_a_context_that_does_not_fit_is_refused_before_loading(monkeypatch, caps
 @pytest.mark.skipif("cuda_cupy" not in REGISTRY.specs, reason="needs ./backends/cuda_cupy")
 def test_a_backend_that_is_not_there_gets_an_estimate(monkeypatch):
     monkeypatch.setattr(REGISTRY, "backend", _without_cuda(REGISTRY.backend))
-    found = make_plan(abstract_checkpoint("llama3.2-1b", "bf16"), Options("cuda_cupy"), REGISTRY)
+    found = make_plan(abstract_checkpoint("llama3.2-1b", "bf16"), LoadOptions("cuda_cupy"), REGISTRY)
     assert found["unavailable"] == "no GPU" and found["free"] is None and found["fits"] is None
     assert found["activations_dtype"] == "bf16"  # the class says so without a device
     assert found["copied_to"] == {"cuda": 2 * 1_235_814_400 + 32 * 4}

@@ -17,7 +17,7 @@ import models
 from core.plugins.registry import default_registry
 from models.checkpoints.base import read_checkpoint
 from models.plan import make_plan
-from models.engine.config import Options
+from models.engine.options import LoadOptions
 shape, backend = sys.argv[1:]
 registry = default_registry()
 device = registry.backend(backend).allocator
@@ -31,7 +31,7 @@ whole = device.available()
 used(f"{shape}:1")
 gc.collect()
 free, held = device.available(), device.stats.allocated
-planned = make_plan(read_checkpoint(f"random:{shape}", registry), Options(backend), registry)
+planned = make_plan(read_checkpoint(f"random:{shape}", registry), LoadOptions(backend), registry)
 taken, left = used(shape)
 print(json.dumps({"planned": planned["at_context"]["total"], "code": whole - free,
                   "taken": taken - held, "gone": free - left}))

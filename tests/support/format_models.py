@@ -9,8 +9,8 @@ from core.plugins.registry import default_registry
 from models.checkpoints.base import SHIPPED, Checkpoint, read_checkpoint
 from models.checkpoints.llama2c.layout import Dimensions, v1_slots
 from models.checkpoints.source import Source
-from models.engine.config import Options
 from models.engine.load import open_checkpoint
+from models.engine.options import LoadOptions
 from models.json_reader import ConfigReader
 from models.tokenizers.base import load_tokenizer
 
@@ -49,7 +49,7 @@ def random_model(family="llama2", *, tied=False, dim=64, hidden=96, layers=2, he
 def logits(model, count=40):
     """float32 [count, vocab] of a checkpoint, or of what is at a path."""
     checkpoint = model if isinstance(model, Checkpoint) else read_checkpoint(model, REGISTRY)
-    with open_checkpoint(checkpoint, Options(dtype="f32"), REGISTRY) as opened:
+    with open_checkpoint(checkpoint, LoadOptions(dtype="f32"), REGISTRY) as opened:
         ids = np.random.default_rng(3).integers(3, opened.config.vocab_size, count)
         return opened.logits(ids.tolist())
 

@@ -93,12 +93,12 @@ class Ours:
         from core.plugins.backend import BackendOptions
         from core.plugins.registry import default_registry
         from models.checkpoints.base import read_checkpoint
-        from models.engine.config import Options
         from models.engine.load import open_checkpoint
+        from models.engine.options import LoadOptions
         self.registry = default_registry(BackendOptions(threads=threads))
         chain = backend if backend == "cpu_numpy" else f"{backend},cpu_numpy"
         self.model = open_checkpoint(read_checkpoint(path, self.registry),
-                                     Options(chain, dtype=dtype, max_context=context,
+                                     LoadOptions(chain, dtype=dtype, max_context=context,
                                              mmap=mmap),
                                      self.registry)
         self.session = self.model.session

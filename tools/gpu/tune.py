@@ -15,8 +15,8 @@ from core.plugins.registry import default_registry
 from cuda_cupy import shapes
 from cuda_cupy.shapes import Spread
 from models.checkpoints.random import random_checkpoint
-from models.engine.config import Options
 from models.engine.load import open_checkpoint
+from models.engine.options import LoadOptions
 
 NAMES = ("spread", "spread_pairs", "spread_codes", "spread_code_pairs")
 ORIGINAL = {name: getattr(shapes, name) for name in NAMES}
@@ -72,7 +72,7 @@ def step_us(plan: Plan) -> float:
 def tune(text: str) -> None:
     shape, stored, *rest = text.split(":")
     table = Table()
-    options = Options("cuda_cupy", quantize=rest[0] if rest else None, max_context=512)
+    options = LoadOptions("cuda_cupy", quantize=rest[0] if rest else None, max_context=512)
     with open_checkpoint(random_checkpoint(shape, stored), options, default_registry()) as model:
         model.session.prefill(list(range(5, 120)))
         plan = model.session.decoder

@@ -1,0 +1,107 @@
+"""LoadOptions: what a user may ask of a model while it is loaded, each option stated once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from core.errors import OptionError
+from core.plugins.backend import BackendOptions
+from core.plugins.registry import Registry, default_registry, split_backends
+from models.checkpoints.quantization import SCHEMES
+
+DTYPES = ("f32", "f16", "bf16")
+KV_DTYPES = (*DTYPES, "i8")
+
+
+def option(default: Any, help_text: str, flag: str = "", **argument: Any) -> Any:  # noqa: ANN401
+    """Declare a field and how the command line shows it.
+
+    flag      where it is not `--` and the field's name, such as `--no-fusion`
+    argument  what argparse's add_argument takes: choices, metavar, type, action
+    """
+    return field(default=default, metadata={"help": help_text, "flag": flag, **argument})
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Everything that decides how a model is computed. Help texts say what each field does."""
+
+    backend: str | Sequence[str] = option(
+        "cpu_numpy", "where the kernels come from; one is strict, several fall back in that order",
+        metavar="NAME[,NAME]")
+    dtype: str | None = option(
+        None, "dtype of the activations (default: the backend's choice). Weights keep their stored "
+        "dtype unless it is wider than this one, or another 16-bit type", choices=DTYPES)
+    quantize: str | None = option(
+        None, "quantise projections and output head while loading; int4 has a zero for each group",
+        choices=tuple(SCHEMES))
+    group_size: int | None = option(
+        None, "weights that share a scale (default: int8 64, int4 128)", type=int, metavar="N")
+    keep: str | Sequence[str] = option(
+        (), "keep matching weights in full precision, such as lm_head.weight or "
+        "'model.layers.0.*'; may repeat", action="append", metavar="PATTERN")
+    quantize_only: str | Sequence[str] = option(
+        (), "quantise matching weights only; may repeat", action="append", metavar="PATTERN")
+    kv_dtype: str | None = option(
+        None, "dtype of the KV cache (default: the activations')", choices=KV_DTYPES)
+    max_context: int | None = option(
+        None, "tokens that the KV cache holds (default: the model's limit, at most 4096)",
+        type=int, metavar="N")
+    chunk: int = option(512, "the most tokens of a prompt that are computed at once (default: 512)",
+                        type=int, metavar="N")
+    kernels: Sequence[str] = option(
+        (), "choose a kernel, such as attention=cpu_numpy; may repeat", "--kernel",
+        action="append", metavar="[NODES:]OP=BACKEND[:KERNEL]")
+    fusion: bool = option(True, "use no fused kernels", "--no-fusion", action="store_false")
+    deterministic: bool = option(
+        False, "only kernels that declare, and show on their op's examples, equal bits from run to "
+        "run", action="store_true")
+    lock: str | Path | None = option(None, "only the kernels of a lock file, unchanged",
+                                     metavar="FILE")
+    mmap: bool = option(
+        True, "on a CPU, copy the weights into memory instead of mapping the file: faster "
+        "decoding, slower start", "--no-mmap", action="store_false")
+    device: int | None = option(None, "which GPU, counted from 0", type=int, metavar="N")
+    threads: int | None = option(None, "CPU threads (default: all cores)", type=int, metavar="N")
+    allow_tf32: bool | None = option(None, "f32 products on a GPU may round their inputs to TF32",
+                                     action="store_true")
+
+    @classmethod
+    def of(cls, options: LoadOptions | None, overrides: dict[str, Any]) -> LoadOptions:
+        """Return `options`, or the defaults, with some fields replaced.
+
+        Raises OptionError for a name that is no option.
+        """
+        if options is not None and not isinstance(options, LoadOptions):
+            raise OptionError(f"options is {options!r}, expected LoadOptions; a backend is named "
+                              "with backend=")
+        base = options if options is not None else cls()
+        known = {f.name: getattr(base, f.name) for f in fields(base)}
+        unknown = sorted(set(overrides) - set(known))
+        if unknown:
+            raise OptionError(f"unknown load option {', '.join(unknown)}; expected "
+                              f"{', '.join(known)}")
+        return type(base)(**{**known, **overrides})
+
+    @property
+    def backend_options(self) -> BackendOptions:
+        """The options that backends take as they open. Raises OptionError for a bad value."""
+        return BackendOptions(self.device, self.threads, self.allow_tf32)
+
+    def registry(self, *others: str | None) -> Registry:
+        """Return what is installed, its backends opened with `backend_options`.
+
+        others  more texts that name backends, such as "a,b" or "attention=c"
+        Raises OptionError for an option that no named backend takes.
+        """
+        registry = default_registry(self.backend_options)
+        texts = [*split_backends(self.backend), *self.kernels, *filter(None, others)]
+        words = {word for text in texts for word in re.split("[,+:=]", text)}
+        named = [name for name in registry.specs if name in words]
+        if named:  # an unknown name is reported where it is used
+            registry.check_options(named)
+        return registry
