@@ -10,10 +10,10 @@ from models.cli.command import command
 
 COMMANDS = {"run": (run.main, "generate text with a model"),
             "plan": (plan.main, "say what a model will need in memory, before loading it"),
-            "doctor": (doctor.main, "say what is installed, what works, and how to mend the rest"),
+            "doctor": (doctor.main, "say what is installed, what works, and how to fix the rest"),
             "export": (export.main, "write a model in another format"),
             "bench": (bench.main, "measure speed at published shapes, outputs checked"),
-            "verify": (verify.main, "hold backends to each other, or to saved answers")}
+            "verify": (verify.main, "compare backends with each other or with saved results")}
 
 
 @command

@@ -65,12 +65,16 @@ def _packages() -> list[dict[str, str | None]]:
 
 
 def _plugins(registry: Registry) -> list[dict[str, str]]:
+    """List every plugin: loaded, broken, and single things of a loaded one that are left out."""
+    registry.load_tables()
     plugins = registry.plugins
     loaded = [{"name": name, "distribution": source, "state": "loaded", "reason": "",
                "path": str(getattr(plugins.manager.get_plugin(name), "__file__", "?"))}
               for name, source in plugins.distributions.items()]
     return loaded + [{"name": b.name, "distribution": b.distribution, "state": "broken",
-                      "reason": b.reason, "path": ""} for b in plugins.broken]
+                      "reason": b.reason, "path": ""} for b in plugins.broken] + [
+        {"name": d.name, "distribution": d.distribution, "state": "left out", "reason": d.reason,
+         "path": ""} for d in plugins.dropped]
 
 
 def _backend(registry: Registry, name: str) -> dict[str, Any]:
@@ -79,7 +83,7 @@ def _backend(registry: Registry, name: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": name, "description": spec.description, "device": spec.device,
         "available": reason is None, "details": None, "free": None, "kernels": 0,
-        "reason": None, "fix": None,
+        "reason": None, "fix": None, "guests": [],
         "caches": [] if kind is None else [
             {"path": str(folder), "bytes": _size(folder)} for folder in kind.cache_folders()]}
     if reason is not None:
@@ -87,7 +91,8 @@ def _backend(registry: Registry, name: str) -> dict[str, Any]:
         return {**found, "fix": fix or None}
     backend = registry.backend(name)
     return {**found, "device": backend.allocator.device, "free": backend.allocator.available(),
-            "details": report.described(registry, name), "kernels": len(registry.kernels(name))}
+            "details": report.described(registry, name), "kernels": len(registry.kernels(name)),
+            "guests": report.guests(registry, name)}
 
 
 def _size(folder: Path) -> int:
@@ -113,6 +118,9 @@ def show(found: dict[str, Any]) -> None:
                       free, style=None if b["available"] else "red")
     console.print(table)
     for b in found["backends"]:
+        for guest in b["guests"]:
+            console.print(f"{b['name']} has a guest kernel, {guest}", highlight=False, markup=False,
+                          soft_wrap=True)
         if b["reason"]:
             console.print(f"{b['reason']}\n  fix: {b['fix'] or 'see the reason'}", style="red",
                           highlight=False, markup=False, soft_wrap=True)

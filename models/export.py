@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 written, 1 the written model differs, 2 the input cannot be used."""
     args = parser().parse_args(argv)
     registry = default_registry()
-    report.broken_plugins(registry)
+    report.left_out(registry)
     checkpoint = read_checkpoint(args.model, registry)
     if args.ignore_rope_scaling:
         checkpoint = without_rope_scaling(checkpoint)

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise OptionError("--stored goes with --shape: a file says itself what it stores")
     options = load_options(args)
     registry = options.registry()
-    report.broken_plugins(registry)
+    report.left_out(registry)
     checkpoint = (abstract_checkpoint(args.shape, args.stored or "bf16") if args.shape else
                   read_checkpoint(args.model or DEFAULT_MODEL, registry))
     plan = make_plan(checkpoint, options, registry)

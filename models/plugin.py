@@ -5,7 +5,7 @@ from typing import Any
 
 from core.plugins.hookspecs import hookimpl
 
-KERNELYARD_API = 1
+KERNELYARD_API = 2
 
 
 @hookimpl

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     options = load_options(args)
     registry = options.registry(args.check)
-    report.broken_plugins(registry)
+    report.left_out(registry)
     if args.check is not None and args.check_finite:
         raise OptionError("--check and --check-finite cannot be used together: take one at a time")
     if args.check_stop and args.check is None:

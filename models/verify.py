@@ -152,7 +152,7 @@ def _replay(args: argparse.Namespace) -> int:
 
 def _registry(args: argparse.Namespace) -> Registry:
     registry = chosen_registry(args, *(args.opinions or ["cpu_numpy"]), args.backend)
-    report.broken_plugins(registry)
+    report.left_out(registry)
     return registry
 
 

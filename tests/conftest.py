@@ -26,7 +26,8 @@ def story():
 def run_cli(tmp_path):
     """Run `python -m models.run` in a fresh process; returns it with text output."""
     def run(*args: str, stdin: str = "", path: str = "", code: int | None = None):
-        env = {**os.environ, "PYTHONPATH": path} if path else dict(os.environ)
+        paths = os.pathsep.join(filter(None, [path, os.environ.get("PYTHONPATH")]))
+        env = {**os.environ, "PYTHONPATH": paths} if paths else dict(os.environ)
         done = subprocess.run([sys.executable, "-m", "models.run", *args], input=stdin,
                               capture_output=True, text=True, cwd=tmp_path, env=env, timeout=120)
         assert "Traceback" not in done.stderr, done.stderr

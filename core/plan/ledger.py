@@ -10,7 +10,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """One bound step. `covers` lists the graph nodes it computes (several for a fused kernel)."""
+    """Records one binding.
+
+    covers  the graph nodes that it computes, several for a fused kernel
+    guest   the kernel is of another distribution (`source`) than its backend
+    """
 
     node: str
     op: str
@@ -21,6 +25,7 @@ class LedgerEntry:
     covers: tuple[str, ...]
     refused: tuple[tuple[str, str], ...]
     note: str = ""
+    guest: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Ledger:
             key = (e.op, e.phase, e.tokens, e.kernel, e.refused, e.note)
             row = rows.setdefault(key, {
                 "op": e.op, "phase": e.phase, "tokens": e.tokens, "kernel": e.kernel,
-                "source": e.source, "nodes": 0, "first": e.node, "covers": len(e.covers),
+                "source": e.source, "guest": e.guest, "nodes": 0, "first": e.node, "covers": len(e.covers),
                 "refused": [f"{k}: {why}" for k, why in e.refused], "note": e.note})
             row["nodes"] += 1
         return list(rows.values())

@@ -99,11 +99,12 @@ class Plan:
     @property
     def ledger(self) -> Ledger:
         """What runs each step, and what was refused."""
-        sources = self.selector.registry.sources
+        registry = self.selector.registry
         return Ledger(tuple(LedgerEntry(
             s.node.name, s.op.name, s.call.phase,
-            int(s.call.dims.get("T", s.call.dims.get("S", 1))), s.kernel.id, sources[s.kernel],
-            tuple(n.name for n in s.covers), tuple(s.refused), "; ".join(s.notes))
+            int(s.call.dims.get("T", s.call.dims.get("S", 1))), s.kernel.id, registry.sources[s.kernel],
+            tuple(n.name for n in s.covers), tuple(s.refused), "; ".join(s.notes),
+            registry.guest(s.kernel))
             for s in self.steps))
 
     @property

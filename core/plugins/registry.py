@@ -18,6 +18,8 @@ from core.plugins.backend import Backend, BackendOptions, BackendSpec
 from core.plugins.kernel import Kernel, check_kernel
 from core.plugins.loader import Plugins
 
+#: hooks of the shape register(name, thing) or register(thing with a `key`)
+TABLES = ("register_models", "register_checkpoints", "register_rope_types")
 #: Backends of this project: an unknown name is never advised as something to install, since anybody
 #: may publish a package under it.
 OUR_BACKENDS = ("cpu_numba", "cpu_numpy", "cuda_cupy", "cuda_pycuda")
@@ -66,6 +68,11 @@ class Registry:
             self._tables[hook] = found
         return self._tables[hook]
 
+    def load_tables(self) -> None:
+        """Call every hook that `table` serves, so that what they drop or break is known."""
+        for hook in TABLES:
+            self.table(hook)
+
     def guest(self, kernel: Kernel) -> bool:
         """Tell whether a kernel comes from another distribution than its backend."""
         return self.sources[kernel] != self.owners.get(kernel.backend)
@@ -100,8 +107,9 @@ class Registry:
             if not any(option in self.spec(name).options for name in names):
                 takers = sorted(n for n, s in self.specs.items() if option in s.options)
                 raise OptionError(
-                    f"--{option.replace('_', '-')} means nothing to {', '.join(names)}; installed "
-                    f"backends that take it: {', '.join(takers) or 'none'}")
+                    f"{', '.join(names)} {'does' if len(names) == 1 else 'do'} not use "
+                    f"--{option.replace('_', '-')}; installed backends that take it: "
+                    f"{', '.join(takers) or 'none'}")
 
     def unavailable(self, name: str) -> str | None:
         """None if the backend can be used here, else the reason with its fix. Opens the backend."""

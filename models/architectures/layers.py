@@ -58,7 +58,11 @@ class Builder:
         return self.graph.weight(name, spec)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return a tensor's shape. Raises PluginError where the family does not declare it."""
+        """Return a tensor's shape; a tied head has the embedding's.
+
+        Raises PluginError where the family does not declare it.
+        """
+        name = EMBEDDING if name == HEAD and self.config.tied_embeddings else name
         if name not in self.tensors:
             raise PluginError(f"{self.config.architecture} uses the tensor {name}, which its "
                               "`tensors` does not list")

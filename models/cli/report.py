@@ -61,19 +61,18 @@ class Loading:
 def backends(registry: Registry) -> None:
     """--list-backends: every backend with its state, then the plugins that could not be loaded."""
     console = open_console()
-    table = Table("backend", "device", "state", "from")
+    table = Table("backend", "device", "state", "from", "guests")
     for name in sorted(registry.specs):
         reason = registry.unavailable(name)
         state = Text(f"available: {described(registry, name)}" if reason is None
                      else "unavailable", style="green" if reason is None else "red")
         table.add_row(name, registry.specs[name].device, state,
-                      registry.plugins.distributions.get(name, "?"))
+                      registry.owners[name], "\n".join(guests(registry, name)))
     console.print(table)
     for name in sorted(registry.specs):  # in full, so that the fix can be copied
         if (reason := registry.unavailable(name)) is not None:
             console.print(reason, style="red", markup=False, soft_wrap=True)
-    for broken in registry.plugins.broken:
-        console.print(f"broken plugin {broken}", style="red", markup=False, soft_wrap=True)
+    left_out(registry, console)
 
 
 def described(registry: Registry, name: str) -> str:
@@ -84,11 +83,22 @@ def described(registry: Registry, name: str) -> str:
         return f"describe() failed with {type(error).__name__}: {error}"
 
 
-def broken_plugins(registry: Registry) -> None:
-    """One line on standard error for each plugin that was left out."""
+def guests(registry: Registry, name: str) -> list[str]:
+    """Name the kernels that other distributions brought for a backend that works."""
+    if registry.unavailable(name) is not None:
+        return []
+    return [f"{k.op}: {k.name} ({registry.sources[k]})" for k in registry.kernels(name)
+            if registry.guest(k)]
+
+
+def left_out(registry: Registry, console: Console | None = None) -> None:
+    """Print a line for each plugin, or single thing of one, that was left out."""
+    console = console or open_console(stderr=True)
+    registry.load_tables()
     for broken in registry.plugins.broken:
-        open_console(stderr=True).print(f"broken plugin {broken}", style="red", markup=False,
-                                        soft_wrap=True)
+        console.print(f"broken plugin {broken}", style="red", markup=False, soft_wrap=True)
+    for dropped in registry.plugins.dropped:
+        console.print(f"left out: {dropped}", style="red", markup=False, soft_wrap=True)
 
 
 def explain(model: Model, form: str) -> None:
@@ -103,13 +113,18 @@ def explain(model: Model, form: str) -> None:
                   title=f"ledger {model.ledger.hash}")
     for row in model.ledger.summary():
         refused = "\n".join([*row["refused"], *([row["note"]] if row["note"] else [])])
-        table.add_row(row["op"], row["phase"], str(row["tokens"]), row["kernel"], str(row["nodes"]),
+        table.add_row(row["op"], row["phase"], str(row["tokens"]), _kernel(row), str(row["nodes"]),
                       row["first"], refused)
     console = open_console(stderr=True)
     console.print(table)
     peak, total = decode.activation_bytes
     console.print(f"decode activations: {peak:,} bytes by reuse, {total:,} as separate buffers; "
                   f"{kv_cache(model)}", highlight=False)
+
+
+def _kernel(row: dict[str, Any]) -> str:
+    """Name a kernel, and its distribution if it is a guest in its backend."""
+    return f"{row['kernel']} (guest: {row['source']})" if row["guest"] else str(row["kernel"])
 
 
 def kv_cache(model: Model) -> str:
@@ -125,6 +140,9 @@ def started(model: Model) -> None:
         f"{model.path.name} on {', '.join(model.session.policy.backends)}: weights "
         f"{megabytes(model.session.weights.nbytes)} in {model.session.weights.described()}, "
         f"{kv_cache(model)}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    for kernel, source in sorted({(e.kernel, e.source) for e in model.ledger.entries if e.guest}):
+        open_console(stderr=True).print(f"guest kernel: {kernel}, from {source}", markup=False,
+                                        highlight=False, soft_wrap=True)
 
 
 def checked(check: CrossCheck) -> None:

@@ -140,7 +140,7 @@ def _check_complete(arrays: Mapping[str, Array], quantized: Mapping[str, Quantiz
     missing = sorted(wanted - held)
     if missing:
         raise CheckpointError(
-            f"{checkpoint.path}: tensor {missing[0]} is missing"
+            f"{checkpoint.path}: tensor {missing[0]!r} is missing"
             + (f" with {len(missing) - 1} others" if len(missing) > 1 else "")
             + f"; the checkpoint holds {len(held)} tensors")
     unused = [n for n in held - wanted if not n.endswith("rotary_emb.inv_freq")

@@ -38,7 +38,7 @@ def test_plan_is_what_is_allocated(backend, name, options):
     planned = make_plan(read_checkpoint(name, REGISTRY), LoadOptions(backend, **options), REGISTRY)
     assert stats.total_allocations == before
     held = sum(s.allocated for s in (stats, *numba))
-    with models.load(name, backend, **options) as model:
+    with models.load(name, backend=backend, **options) as model:
         session = model.session
         session.prefill([1] * session.max_context)  # in chunks, as long as the context
         taken = sum(s.allocated for s in (stats, *numba)) - held

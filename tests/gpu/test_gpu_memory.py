@@ -22,7 +22,7 @@ shape, backend = sys.argv[1:]
 registry = default_registry()
 device = registry.backend(backend).allocator
 def used(name):
-    with models.load(f"random:{name}", backend) as model:
+    with models.load(f"random:{name}", backend=backend) as model:
         model.session.prefill([1] * (model.session.max_context - 2))
         model.session.step()
         device.synchronize()

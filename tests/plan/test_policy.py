@@ -50,7 +50,7 @@ def test_strict_by_default(registry):
     message = str(caught.value)
     assert "toy:softmax: A is f32, takes f16" in message and "--backend toy," in message
     with pytest.raises(NoKernelError, match="toy: has no kernel for embedding"):
-        models.load("stories-llama2", "toy", registry=registry)
+        models.load("stories-llama2", backend="toy", registry=registry)
 
 
 def test_a_model_across_two_devices(registry, story):
@@ -69,7 +69,7 @@ def test_a_model_across_two_devices(registry, story):
 def test_state_is_never_copied_between_devices(registry):
     with pytest.raises(NoKernelError, match=r"`cache` is kept on toy:0 between steps, this "
                        r"kernel runs on cpu\n.*toy: has no kernel for kv_cache_write"):
-        models.load("stories-llama2", "toy,cpu_numpy", registry=registry)
+        models.load("stories-llama2", backend="toy,cpu_numpy", registry=registry)
 
 
 def test_only_a_repeating_plan_of_one_backend_is_captured(registry):
@@ -118,7 +118,7 @@ def test_bad_overrides(registry, text, complaint):
 def test_bad_backend_lists(registry):
     for text in ("", "toy,", "toy,toy"):
         with pytest.raises(BackendError, match="distinct names"):
-            models.load("stories-llama2", text, registry=registry)
+            models.load("stories-llama2", backend=text, registry=registry)
     with pytest.raises(BackendError, match=r"unknown backend 'cuda'; installed: .*cpu_numpy"):
         core.run_op("add", np.ones((1, 1), np.float32), np.ones((1, 1), np.float32), backend="cuda")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 PLUGIN = '''
 from core import BackendSpec, hookimpl
 
-KERNELYARD_API = 1
+KERNELYARD_API = 2
 
 
 @hookimpl

@@ -10,7 +10,7 @@ from core.plugins.kernel import KernelSet
 from core.tensor.host import HostAllocator
 from cpu_numpy.backend import NumpyBackend
 
-KERNELYARD_API = 1
+KERNELYARD_API = 2
 kernels = KernelSet("toy")
 captured = []
 

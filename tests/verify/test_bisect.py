@@ -102,13 +102,13 @@ def player(model, greedy=True):
 def test_a_wrong_kernel_is_named(name):
     op, greedy = OPS[name], name != "sample"
     registry = with_suspect(op)
-    with models.load("stories-llama2", "cpu_numpy", registry=registry, max_context=32,
+    with models.load("stories-llama2", backend="cpu_numpy", registry=registry, max_context=32,
                      fusion=not isinstance(op, FusedOp), **LOADED.get(name, {})) as good:
         check = CrossCheck(registry, ["suspect,cpu_numpy"])
         player(good, greedy)(check)
         blame = find_blame(player(good, greedy), Opinion.parse("suspect,cpu_numpy", registry))
     if isinstance(op, FusedOp):  # no single node of the other graph is computed by it
-        with models.load("stories-llama2", "suspect,cpu_numpy", registry=registry, max_context=32,
+        with models.load("stories-llama2", backend="suspect,cpu_numpy", registry=registry, max_context=32,
                          **LOADED.get(name, {})) as bad:
             check = CrossCheck(registry, ["cpu_numpy"])
             player(bad)(check)
@@ -141,7 +141,7 @@ def test_softmax_too():
 def test_stopping_at_the_first_wrong_call_leaves_it_in_a_capsule(name, tmp_path):
     registry = with_suspect(OPS[name])
     recorder = Recorder(tmp_path)
-    with models.load("stories-llama2", "suspect,cpu_numpy", registry=registry,
+    with models.load("stories-llama2", backend="suspect,cpu_numpy", registry=registry,
                      max_context=32) as bad:
         check = CrossCheck(registry, ["cpu_numpy"], stop=True, recorder=recorder)
         with pytest.raises(CheckError, match=r"suspect:spoilt is wrong.*outlier: suspect:spoilt"):
@@ -159,7 +159,7 @@ def test_stray_writes_into_the_cache_are_seen():
         if array.ndim == 5:
             array[1, -1, -1] = 3.0
     registry = with_suspect(OPS["kv_cache_write"], stray)
-    with models.load("stories-llama2", "suspect,cpu_numpy", registry=registry,
+    with models.load("stories-llama2", backend="suspect,cpu_numpy", registry=registry,
                      max_context=64) as bad:
         check = CrossCheck(registry, ["cpu_numpy"])
         player(bad)(check)

@@ -57,7 +57,7 @@ def measure(path: str, backend: str) -> dict[str, float]:
     from models.engine.load import load
     imported = time.time()
     libraries = _status("RssFile")
-    with load(path, backend, max_context=512) as model:
+    with load(path, backend=backend, max_context=512) as model:
         loaded = time.time()
         first = model.generate(PROMPT, max_new_tokens=1).run().tokens
         done = time.time()

@@ -2,7 +2,7 @@
 
 from core import BackendSpec, hookimpl
 
-KERNELYARD_API = 1
+KERNELYARD_API = 2
 
 
 @hookimpl
