@@ -1,11 +1,26 @@
 """kernelyard models: graph builders, checkpoints, tokenizers and generation.
 
-    model = models.load("stories-llama2", backend="cpu_numpy")
-    for piece in model.generate("Once upon a time", max_new_tokens=60):
-        print(piece, end="")
+    with models.load("stories-llama2", backend="cpu_numpy") as model:
+        for piece in model.generate("Once upon a time", max_new_tokens=60):
+            print(piece, end="")
+
+The names below `Model` are for plugins that bring a family or a file format.
 """
 
+from models.architectures.base import Architecture
+from models.architectures.config import ModelConfig
+from models.architectures.layers import Builder
+from models.architectures.llama import Llama
+from models.architectures.rope import RopeConfig, RopeType
+from models.architectures.tensors import Rows, Stack, WeightSpec
+from models.checkpoints.base import Checkpoint, CheckpointFormat
 from models.engine.load import load
 from models.engine.model import Model
+from models.engine.options import LoadOptions
+from models.json_reader import ConfigReader
 
-__all__ = ["Model", "load"]
+__all__ = [
+    "Architecture", "Builder", "Checkpoint", "CheckpointFormat", "ConfigReader", "Llama",
+    "LoadOptions", "Model", "ModelConfig", "RopeConfig", "RopeType", "Rows", "Stack", "WeightSpec",
+    "load",
+]

@@ -34,6 +34,7 @@ def run_op(name: str, *inputs: Array | None, backend: str = "cpu_numpy", kernel:
 
     Raises OpError for inputs outside the definition, NoKernelError when no kernel takes them.
     """
+    default_registry()  # plugins add ops
     op = find_op(name)
     if past is not None:
         inputs = _plain_attention(op, inputs, past)
