@@ -166,7 +166,7 @@ def _check_free(parent: Path, needed: int) -> None:
 
 
 def _check_siblings(folder: Path, out: Path, force: bool, target: Target) -> None:
-    """Tokenizer files go beside a weights file; others that are there already must be equal."""
+    """Check that tokenizer files that are already beside a weights file equal ours."""
     if target.is_folder or force:
         return
     for file in folder.iterdir():

@@ -1,4 +1,5 @@
-"""What trust costs: the ledger in a decode step, --check beside the backends' own times, and off.
+"""Measures what trust costs: the ledger in a decode step, --check beside the backends' own times,
+and off.
 
 Prints one JSON object. Random weights at a published shape, fewer layers; outputs are checked in
 the same run. Times are medians over interleaved rounds.
@@ -38,7 +39,8 @@ def main() -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Seconds a decode step: of either backend alone, and of the first while it is checked."""
+    """Measure the seconds of a decode step: of either backend alone, and of the first while it is
+    checked."""
     registry = default_registry()
     options = [LoadOptions(b, max_context=256) for b in (args.backend, args.check)]
     shipped = args.shape in shipped_models()
@@ -66,7 +68,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def decode(model: Model, steps: int, check: CrossCheck | None) -> float:
-    """Seconds a step after an untimed prefill and two steps."""
+    """Return the seconds a step takes after an untimed prefill and two steps."""
     session = model.session
     session.observer = check
     session.truncate(0)
@@ -83,7 +85,7 @@ def decode(model: Model, steps: int, check: CrossCheck | None) -> float:
 
 
 def ledger_reads(model: Model) -> int:
-    """How often a decode step asks for a ledger: counted, not assumed."""
+    """Count how often a decode step asks for a ledger: counted, not assumed."""
     reads = 0
     real = Plan.ledger
 

@@ -1,4 +1,4 @@
-"""The suite that any backend is held to: every op × dtype × sample against the float64 definition.
+"""Tests any backend: compares every op × dtype × example with the float64 reference.
 
     pytest --pyargs core.conformance --backend NAME
 """

@@ -1,4 +1,4 @@
-"""The matrix: one case for each op, backend, dtype combination and sample."""
+"""The matrix: has one case for each op, backend, dtype combination and example."""
 
 from __future__ import annotations
 
@@ -32,13 +32,14 @@ class Case:
 
     @property
     def id(self) -> str:
-        """Such as `linear-cpu_numpy-float32.W=bf16-T1_N5632_K2048`."""
+        """Return an id such as `linear-cpu_numpy-float32.W=bf16-T1_N5632_K2048`."""
         return "-".join([self.op.name, self.backend, dtype_id(self.dtypes),
                          self.sample.name if self.sample else "none"])
 
     @cached_property
     def arrays(self) -> dict[str, Array | None]:
-        """The inputs, seeded by op, dtypes and sample (not by backend: all get the same)."""
+        """Return the inputs, seeded by op, dtypes and example (not by backend: all get the
+        same)."""
         assert self.sample is not None  # a cell without a sample is skipped before
         key = f"{self.op.name}-{dtype_id(self.dtypes)}-{self.sample.name}"
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
@@ -54,7 +55,7 @@ class Case:
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """The sample's attributes, with the output dtype where the op has one."""
+        """Return the example's attributes, with the output dtype where the op has one."""
         assert self.sample is not None
         attrs = dict(self.sample.attrs)
         if "out_dtype" in self.op.attributes:
@@ -63,12 +64,12 @@ class Case:
 
     @cached_property
     def expected(self) -> dict[str, Expected]:
-        """What the definition says of every result."""
+        """Return the reference of every result."""
         return expectations(self.op, self.arrays, self.attrs)
 
     @property
     def call(self) -> Call:
-        """What a kernel's `supports` sees of the case."""
+        """Return the call that a kernel's `supports` judges."""
         specs = {p.name: None if a is None else TensorSpec(a.shape, i4x2 if p.dtype == "Q" and
                  a.dtype == np.uint8 else as_dtype(a.dtype))
                  for p in self.op.sig.params for a in (self.arrays[p.name],)}
@@ -79,7 +80,8 @@ class Case:
 
 
 def dtype_id(dtypes: Mapping[str, DType]) -> str:
-    """`float16` where all variables agree, else the first one's name and the differing others."""
+    """Return `float16` where all variables agree, else the first one's name and the differing
+    others."""
     if not dtypes:
         return "int32"
     first = next(iter(dtypes.values()))
@@ -88,8 +90,8 @@ def dtype_id(dtypes: Mapping[str, DType]) -> str:
 
 @dataclass(frozen=True)
 class Subset:
-    """A part of the vocabulary: these ops and dtypes, all where empty. A dtype is a cell's id, such
-    as `float32.W=bf16`, or one name for the cells in which it occurs."""
+    """Selects a part of the vocabulary: these ops and dtypes, or all where empty. A dtype is a
+    cell's id, such as `float32.W=bf16`, or one name for the cells in which it occurs."""
 
     ops: frozenset[str] = frozenset()
     dtypes: frozenset[str] = frozenset()
@@ -112,23 +114,23 @@ EVERYTHING = Subset()
 
 
 def cells(op: Op) -> list[dict[str, DType]]:
-    """The dtype combinations that the matrix holds for an op."""
+    """Return the dtype combinations that the matrix holds for an op."""
     return [{var: as_dtype(d) for var, d in names.items()} for names in op.dtype_cases]
 
 
 def examples_of(op: Op, dtypes: Mapping[str, DType], *, large: bool = False) -> list[Example]:
-    """The op's samples that apply to these dtypes."""
+    """Return the op's examples that apply to these dtypes."""
     return [s for s in op.examples() if s.large == large and _applies(s, dtypes)]
 
 
 def offers(kernel: Kernel, dtypes: Mapping[str, DType]) -> bool:
-    """Whether the kernel declares these dtypes."""
+    """Return whether the kernel declares these dtypes."""
     return all(dtypes[var] in allowed for var, allowed in kernel.dtypes.items())
 
 
 def matrix(registry: Registry, backend: str, *, large: bool = False, subset: Subset = EVERYTHING,
            ) -> Iterator[Case]:
-    """Every case of a backend, in the order of the vocabulary."""
+    """Return every case of a backend, in the order of the vocabulary."""
     for op in OPS.values():
         kernels = registry.kernels(backend, op.name)
         for dtypes in cells(op):
@@ -142,7 +144,7 @@ def matrix(registry: Registry, backend: str, *, large: bool = False, subset: Sub
 
 
 def cases_of(kernel: Kernel) -> Iterator[Case]:
-    """The cases of a kernel's op with dtypes that it declares, without the large ones."""
+    """Return the cases of a kernel's op with dtypes that it declares, without the large ones."""
     op = OPS[kernel.op]
     for dtypes in cells(op):
         if offers(kernel, dtypes):

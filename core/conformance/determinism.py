@@ -1,4 +1,4 @@
-"""DeterminismRule: the rule behind --deterministic, that a kernel declares and shows equal bits."""
+"""DeterminismRule: requires that a kernel declares and shows equal bits, for --deterministic."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DeterminismRule:
         self._tried: dict[Kernel, str | None] = {}
 
     def __call__(self, kernel: Kernel, call: Call) -> str | None:
-        """None if the kernel may be chosen, else the reason."""
+        """Return None if the kernel may be chosen, else the reason."""
         if not kernel.deterministic:
             return "--deterministic: declares that equal inputs may give other bits"
         if kernel not in self._tried:

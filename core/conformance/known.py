@@ -20,7 +20,7 @@ FILE = "known_failures.txt"
 
 
 def known_failures(registry: Registry, backend: str) -> dict[str, str]:
-    """Patterns of test ids with their reasons, of an installed backend.
+    """Return patterns of test ids with their reasons, for an installed backend.
 
     Raises OptionError for a line without a reason, naming the file and the line.
     """
@@ -32,7 +32,7 @@ def known_failures(registry: Registry, backend: str) -> dict[str, str]:
 
 
 def read(path: Path) -> dict[str, str]:
-    """The file's patterns and reasons."""
+    """Return the file's patterns and reasons."""
     known: dict[str, str] = {}
     for number, line in enumerate(path.read_text().splitlines(), 1):
         pattern, _, reason = line.strip().partition(" ")
@@ -46,7 +46,7 @@ def read(path: Path) -> dict[str, str]:
 
 
 def reason_for(test: str, known: Mapping[str, str]) -> str | None:
-    """The reason of the first pattern that matches."""
+    """Return the reason of the first pattern that matches."""
     return next((why for pattern, why in known.items() if fnmatchcase(test, pattern)), None)
 
 

@@ -1,4 +1,4 @@
-"""kernelyard.lock: the kernels that a conformance run has tested, down to their sources.
+"""kernelyard.lock: lists the kernels that a conformance run has tested, down to their sources.
 
 A lock is written by the suite, so that each verdict in it comes from a run, and required with
 `--lock`: then nothing but these kernels, from unchanged packages, may be chosen.
@@ -27,8 +27,8 @@ PASSED = "passed"
 
 @dataclass(frozen=True)
 class Lock:
-    """A lock file's contents: by package the distribution and sources, by op and kernel the
-    verdict. As a rule of a Selector it admits the kernels that passed."""
+    """Holds a lock file's contents: by package the distribution and sources, by op and kernel the
+    verdict. As a rule of a policy it admits the kernels that passed."""
 
     path: Path
     packages: Mapping[str, Mapping[str, Any]]
@@ -72,7 +72,8 @@ class Lock:
                 f"  if that is as intended, test and lock again: {_command(backends, self.path)}"]))
 
     def __call__(self, kernel: Kernel, call: Call) -> str | None:
-        """None if the kernel passed when the lock was written, else the reason for refusing it."""
+        """Return None if the kernel passed when the lock was written, else the reason for refusing
+        it."""
         entry = self.kernels.get(kernel.op, {}).get(kernel.id)
         if entry is None:
             return f"is not in {self.path}"
@@ -100,7 +101,7 @@ def write_lock(path: Path, report: Report, registry: Registry) -> None:
 
 
 def _packages(registry: Registry, kernels: Sequence[Kernel]) -> dict[str, dict[str, Any]]:
-    """The import packages of these kernels: distribution and SHA-256 of each file."""
+    """Return the distribution and the SHA-256 of each file of these kernels' import packages."""
     packages: dict[str, dict[str, Any]] = {}
     for kernel in kernels:
         name = kernel.bind.__module__.partition(".")[0]

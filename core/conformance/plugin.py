@@ -1,4 +1,4 @@
-"""The suite's pytest plugin.
+"""Connects the suite to pytest.
 
 An entry point loads it wherever core is installed, since pytest does not read the conftest.py of a
 package named with --pyargs early enough for its options. It imports core only when the suite itself
@@ -108,8 +108,8 @@ def _tests(kind: str, config: pytest.Config) -> Iterable[Any]:
 
 
 def chosen_backends(registry: Registry, named: list[str] | None, *, gpu: bool) -> list[str]:
-    """The backends to test: those named, else the available ones; with `gpu`, of those only what
-    computes on a GPU. Raises OptionError if that leaves none."""
+    """Return the backends to test: those named, else the available ones; with `gpu`, only those of
+    them that compute on a GPU. Raises OptionError if that leaves none."""
     from core.errors import OptionError
     from core.plugins.registry import split_backends
     if named:
@@ -128,7 +128,7 @@ def chosen_backends(registry: Registry, named: list[str] | None, *, gpu: bool) -
 
 def _all(kind: str, registry: Registry, backend: str, subset: Subset, large: bool,
          ) -> Iterable[tuple[Any, str]]:
-    """Every test of one kind, with its id."""
+    """Return every test of one kind, with its id."""
     from core.conformance.cases import EVERYTHING, cases_of, matrix
     if kind == "case":
         yield from ((c, c.id) for c in matrix(registry, backend, large=large, subset=subset))

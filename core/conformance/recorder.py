@@ -1,4 +1,4 @@
-"""What listens to a run of the suite and, at its end, writes, compares and shows what it found."""
+"""Listens to a run of the suite and, at its end, writes, compares and shows what it found."""
 
 from __future__ import annotations
 

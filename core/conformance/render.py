@@ -1,4 +1,4 @@
-"""A Report as text and as a Markdown support matrix, and what two matrices are compared by."""
+"""Renders a Report as text and as a Markdown support matrix, and compares two matrices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ NONE = "—"
 
 
 def status(cell: Counts | None, expected: int | None) -> str:
-    """One cell in words. `expected` cases make it whole; None where the op is not known here.
+    """Describe one cell in words. `expected` cases make it whole; None where the op is not known
+    here.
 
     Only what passed counts as a pass: refused cases and cases not run are named.
     """
@@ -38,7 +39,8 @@ def status(cell: Counts | None, expected: int | None) -> str:
 
 def rows(report: Report, *, large: bool = False,
          ) -> Iterator[tuple[str, str, list[tuple[str, str]]]]:
-    """(op, dtypes, [(status, share of the budget)] by backend) for every cell that was run."""
+    """Return (op, dtypes, [(status, share of the budget)] by backend) for every cell that was
+    run."""
     for op in list(dict.fromkeys([*OPS, *(o for ops in report.matrix.values() for o in ops)])):
         by_backend = [report.matrix[b].get(op, {}) for b in report.backends]
         expected = {dtype_id(d): len(examples_of(OPS[op], d, large=large))
@@ -57,7 +59,7 @@ def rows(report: Report, *, large: bool = False,
 
 
 def text(report: Report, *, large: bool = False) -> str:
-    """Backend by backend, for a terminal."""
+    """Render the report backend by backend, for a terminal."""
     lines = []
     for i, backend in enumerate(report.backends):
         lines += [f"{backend}: {report.devices.get(backend, '')}",
@@ -70,7 +72,7 @@ def text(report: Report, *, large: bool = False) -> str:
 
 
 def summary(report: Report, *, large: bool = False) -> str:
-    """One line a backend, then what is neither a pass nor an absent kernel."""
+    """Render one line a backend, then everything that is neither a pass nor an absent kernel."""
     lines = []
     for i, backend in enumerate(report.backends):
         if not report.matrix[backend]:
@@ -86,7 +88,8 @@ def summary(report: Report, *, large: bool = False) -> str:
 
 
 def markdown(report: Report, command: str) -> str:
-    """The support matrix. Everything after `## Measured` may differ from machine to machine."""
+    """Render the support matrix. Everything after `## Measured` may differ from machine to
+    machine."""
     backends = report.backends
     head = ["# Support matrix", "",
             f"Generated, not edited: `{command}`.", "",
@@ -115,7 +118,8 @@ def markdown(report: Report, command: str) -> str:
 
 
 def differences(old: str, new: str) -> list[str]:
-    """Lines that differ above `## Measured`: statuses, properties, tolerances, remarks."""
+    """Return the lines that differ above `## Measured`: statuses, properties, tolerances,
+    remarks."""
     a, b = (t.partition(f"\n{MEASURED}")[0].splitlines() for t in (old, new))
     return [line for line in difflib.unified_diff(a, b, "written", "now", lineterm="", n=0)
             if not re.match(r"@@|---|\+\+\+", line)]
@@ -126,7 +130,7 @@ def _used(cell: Counts) -> str:
 
 
 def _remarks(report: Report) -> list[str]:
-    """What must not be overlooked: tolerances of their own, known failures, refusals.
+    """Return the remarks under the matrix: kernels' own tolerances, known failures, refusals.
 
     Sorted, so that the order in which tests ran does not show.
     """

@@ -1,4 +1,4 @@
-"""What a run of the suite found, as JSON: verdicts by backend, op and dtypes, tied to sources.
+"""Stores a run of the suite as JSON: verdicts by backend, op and dtypes, tied to sources.
 
 The record of a run on a GPU is committed, since CI has no GPU to repeat it on. The SHA-256 of the
 kernel sources lets a test without a GPU tell when one has changed since it was shown to be right.
@@ -26,8 +26,8 @@ SPEEDS = "kernelyard-speeds"  #: rows as `models.bench --json` gives them
 
 @dataclass
 class Counts:
-    """Outcomes of tests. A skipped case is one that every kernel refuses, or none is there for;
-    `known` are failures that the backend's file of known failures gives a reason for."""
+    """Counts outcomes of tests. A skipped case is one that every kernel refuses, or that has no
+    kernel; `known` are failures that the backend's file of known failures explains."""
 
     passed: int = 0
     failed: int = 0
@@ -60,7 +60,8 @@ Table = dict[str, dict[str, dict[str, Counts]]]
 
 
 class Report:
-    """Outcomes by backend, op and dtypes, by backend, op and kernel, by backend and property."""
+    """Holds outcomes by backend, op and dtypes, by backend, op and kernel, by backend and
+    property."""
 
     def __init__(self) -> None:
         self.matrix: Table = {}
@@ -162,18 +163,18 @@ class Report:
 
 
 def _what(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a row of speeds measured."""
+    """Describe what a row of speeds measured."""
     return tuple(row.get(k) for k in ("backend", "shape", "layers", "stored", "quantize", "prompt",
                                       "tokens"))
 
 
 def finite(used: float) -> float | None:
-    """A share of the budget as JSON can hold it: None where it is infinite."""
+    """Return a share of the budget as JSON can hold it: None where it is infinite."""
     return used if math.isfinite(used) else None
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A report's contents. Raises OptionError if the file is missing or no report."""
+    """Return a report's contents. Raises OptionError if the file is missing or no report."""
     try:
         stored = json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -192,13 +193,13 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def source_hashes(sources: Mapping[str, Path]) -> dict[str, str]:
-    """Hex SHA-256 of each file's bytes, by its stable name."""
+    """Return the hex SHA-256 of each file's bytes, by its stable name."""
     return {name: hashlib.sha256(path.read_bytes()).hexdigest()
             for name, path in sorted(sources.items())}
 
 
 def uncovered(report: Mapping[str, Any], backend: str, sources: Mapping[str, Path]) -> list[str]:
-    """Sources whose contents the report has not seen and does not list as unverified."""
+    """Return sources whose contents the report has not seen and does not list as unverified."""
     known = report.get("sources", {}).get(backend, {})
     unverified = report.get("unverified", {}).get(backend, [])
     return [name for name, found in source_hashes(sources).items()

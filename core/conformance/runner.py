@@ -1,4 +1,4 @@
-"""Running one case on one kernel, with poisoned outputs and guard bytes around every tensor."""
+"""Runs one case on one kernel, with poisoned outputs and guard bytes around every tensor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GUARD = 256  # bytes on each side of every tensor
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case on one kernel: comparisons by result, and broken rules.
+    """Holds the outcome of a case on one kernel: comparisons by result, and broken rules.
 
     `comparisons` are by the op's tolerance and are what a report shows; `judged` are by the
     kernel's own where it declares one, and decide.
@@ -41,7 +41,7 @@ class Outcome:
 
     @property
     def used(self) -> float:
-        """The largest share of the op's budget, whatever the kernel declares."""
+        """Return the largest share of the op's budget, whatever the kernel declares."""
         return max((c.used for c in self.comparisons.values()), default=0.0)
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ class _Placed:
 
 
 class Guarded:
-    """Tensors with `GUARD` poisoned bytes before and after each.
+    """Holds tensors with `GUARD` poisoned bytes before and after each.
 
     Weights hold their data when a kernel binds, since it may prepack them. Inputs hold poison until
     `reset`: they change from step to step, and a kernel that reads them early is wrong.
@@ -88,7 +88,8 @@ class Guarded:
             self.allocator.copy_from_host(placed.tensor.buffer, placed.frame)
 
     def damaged(self) -> list[str]:
-        """Tensors in which a guard byte, or data that a kernel may not change, did change."""
+        """Return tensors in which a guard byte, or data that a kernel may not change, did
+        change."""
         found = []
         for placed in self.placed:
             now = np.empty_like(placed.frame)
@@ -133,7 +134,7 @@ def run_case(case: Case, kernel: Kernel, registry: Registry,
 
 
 def repeats(case: Case, kernel: Kernel, registry: Registry, runs: int) -> bool:
-    """Whether that many runs from equal inputs give equal bits."""
+    """Return whether that many runs from equal inputs give equal bits."""
     guarded = Guarded(registry, case)
     plan = single_op_plan(case.op, case.arrays, case.attrs, backend=case.backend,
                           kernel=kernel.name, registry=registry, place=guarded)
@@ -149,8 +150,8 @@ def repeats(case: Case, kernel: Kernel, registry: Registry, runs: int) -> bool:
 
 
 def time_case(case: Case, kernel: Kernel, registry: Registry) -> float:
-    """Median seconds of one run, of at least five within 20 ms or so, by batches that are long
-    enough for the clock. The first, which may compile, is left out."""
+    """Measure the median seconds of one run, of at least five within 20 ms or so, by batches that
+    are long enough for the clock. The first, which may compile, is left out."""
     plan = single_op_plan(case.op, case.arrays, case.attrs, backend=case.backend,
                           kernel=kernel.name, registry=registry)
     wait = registry.backend(case.backend).allocator.synchronize

@@ -1,4 +1,4 @@
-"""Every op × backend × dtype × sample against the float64 definition."""
+"""Tests every op × backend × dtype × example against the float64 reference."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_matches_reference(case: Case, record_property: Callable[[str, object], 
 
 
 def test_takes_a_sample(kernel: Kernel) -> None:
-    """A kernel that refuses all that is there to show it right has shown nothing.
+    """Fail a kernel that refuses every example, as nothing has shown it right.
 
     The matrix holds it to what it takes, so taking one case is what remains to be asked.
     """

@@ -1,4 +1,4 @@
-"""Properties that follow from the ops' contracts, on drawn shapes, for every kernel."""
+"""Tests properties that follow from the ops' contracts, at sampled shapes, for every kernel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Drawn:
-    """An example's choices, from hypothesis: the same ones in every run."""
+    """Makes an example's choices through hypothesis: the same ones in every run."""
 
     def __init__(self, data: Any) -> None:  # noqa: ANN401 - hypothesis is optional
         self._data = data

@@ -1,4 +1,4 @@
-"""Trials: each property on each kernel, with each set of dtypes that the kernel declares."""
+"""Trials: tries each property on each kernel, with each set of dtypes that the kernel declares."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from core.plugins.registry import Registry
 
 @dataclass(frozen=True)
 class PropertyCase:
-    """One property of one subject."""
+    """Holds one property of one subject."""
 
     claim: Property
     subject: Subject
 
     @property
     def id(self) -> str:
-        """Such as `shifting-cpu_numpy-softmax-float32`, by the kernel's name."""
+        """Return an id such as `shifting-cpu_numpy-softmax-float32`, by the kernel's name."""
         kernel = self.subject.kernel
         return "-".join([self.claim.name, kernel.backend, kernel.name,
                          dtype_id(self.subject.dtypes)])
@@ -30,7 +30,7 @@ class PropertyCase:
 
 def trials(registry: Registry, kernel: Kernel, subset: Subset = EVERYTHING,
            ) -> Iterator[PropertyCase]:
-    """Every trial of a kernel."""
+    """Return every trial of a kernel."""
     op = OPS[kernel.op]
     for dtypes in cells(op):
         if offers(kernel, dtypes) and subset.has(op, dtypes):

@@ -1,10 +1,10 @@
-"""Graph as Graphviz dot: `dot -Tsvg` draws what `to_dot` returns."""
+"""Writes a graph as Graphviz dot: `dot -Tsvg` draws what `to_dot` returns."""
 
 from core.ir.graph import Graph, Value
 
 
 def to_dot(graph: Graph, *, weights: bool = False) -> str:
-    """Nodes as boxes, inputs and states as ellipses, edges labelled with dtype and shape."""
+    """Draw nodes as boxes, inputs and states as ellipses; edges show dtype and shape."""
     lines = [f'digraph "{graph.name}" {{',
              '  rankdir=TB; node [fontname="Helvetica", fontsize=10];']
     kinds = ["input", "state", *(["weight"] if weights else [])]

@@ -14,7 +14,8 @@ from core.tensor.tensor import Array, TensorSpec
 
 
 class ExampleInputs:
-    """Seeded inputs for samples: floats come as float64, to be rounded to the case's dtype."""
+    """Makes seeded inputs for examples: floats come as float64, to be rounded to the case's
+    dtype."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -23,11 +24,11 @@ class ExampleInputs:
         return self.rng.standard_normal(shape, np.float32).astype(np.float64) * scale
 
     def ints(self, low: int, high: int, *shape: int) -> Array:
-        """Integers in low..high-1."""
+        """Return integers in low..high-1."""
         return self.rng.integers(low, high, shape, dtype=np.int32)
 
     def codes(self, bits: int, rows: int, columns: int) -> Array:
-        """Quantised codes of a [rows, columns] matrix: int8, or uint8 with two nibbles."""
+        """Return quantised codes of a [rows, columns] matrix: int8, or uint8 with two nibbles."""
         if bits == 8:
             return self.rng.integers(-127, 128, (rows, columns), dtype=np.int8)
         return self.rng.integers(0, 256, (rows, (columns + 1) // 2), dtype=np.uint8)
@@ -46,7 +47,7 @@ class Example:
 
 @dataclass(frozen=True)
 class ErrorExample:
-    """Specs that `infer` must reject with `error`, whose message contains `match`."""
+    """Holds specs that `infer` must reject with `error`, whose message contains `match`."""
 
     inputs: Mapping[str, TensorSpec | None]
     attrs: dict[str, Any]
@@ -55,12 +56,12 @@ class ErrorExample:
 
 
 def spec(text: str) -> TensorSpec:
-    """A TensorSpec from text such as "f32[2,3]"."""
+    """Return a TensorSpec from text such as "f32[2,3]"."""
     dtype, _, dims = text.rstrip("]").partition("[")
     return TensorSpec(tuple(int(d) if d.isdigit() else d for d in dims.split(",") if d),
                       as_dtype(dtype))
 
 
 def uniform(*variables: str) -> tuple[dict[str, str], ...]:
-    """One case for each of f32, f16 and bf16, with all the variables alike."""
+    """Return one case for each of f32, f16 and bf16, with all the variables alike."""
     return tuple(dict.fromkeys(variables, d) for d in ("f32", "f16", "bf16"))

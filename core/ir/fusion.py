@@ -28,7 +28,8 @@ class PatternNode:
 
 @dataclass(frozen=True)
 class PatternValue:
-    """A fused op's own input (`node` None, `name` the parameter) or output `name` of a node."""
+    """Names a fused op's own input (`node` None, `name` the parameter) or output `name` of a
+    node."""
 
     node: PatternNode | None
     name: str
@@ -41,7 +42,8 @@ class Pattern:
 
 
 class FusedOp(Op):
-    """Subclasses give a signature, samples and `compose` instead of a reference."""
+    """Defines an op by `compose`: subclasses give a signature, examples and `compose`, no
+    reference."""
 
     @abstractmethod
     def compose(self, g: Any, *inputs: Any, **attrs: Any) -> Any:  # noqa: ANN401 - read by Tracer and Reference
@@ -58,7 +60,7 @@ class FusedOp(Op):
         return result if isinstance(result, tuple) else (result,)
 
     def pattern(self, absent: frozenset[str] = frozenset()) -> Pattern:
-        """The composition as a pattern, with the optional inputs in `absent` left out."""
+        """Return the composition as a pattern, with the optional inputs in `absent` left out."""
         tracer = Tracer()
         args = [None if p.name in absent else PatternValue(None, p.name) for p in self.sig.params]
         result = self.compose(tracer, *args, **{k: AttrVar(k) for k in self.attributes})

@@ -1,4 +1,4 @@
-"""Graph: what a model declares. Ops over named values; nothing in it says how they are computed."""
+"""Graph: declares a model's computation. It holds ops over named values, and no kernels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Value:
 
     @property
     def root(self) -> Value:
-        """The value that owns the memory."""
+        """Return the value that owns the memory."""
         return self if self.alias_of is None else self.alias_of.root
 
     @property
@@ -55,7 +55,7 @@ class Node:
 
 
 class Graph:
-    """Nodes in order. Dimensions may be names (`T` tokens, `S` sequences) until `bind`."""
+    """Holds nodes in order. Dimensions may be names (`T` tokens, `S` sequences) until `bind`."""
 
     def __init__(self, name: str = "graph") -> None:
         self.name = name
@@ -67,7 +67,7 @@ class Graph:
     # declaring
 
     def input(self, name: str, dtype_spec: TensorSpec) -> Value:
-        """A value that the caller sets before each run."""
+        """Declare a value that the caller sets before each run."""
         return self._declare(name, dtype_spec, "input")
 
     def weight(self, name: str, dtype_spec: TensorSpec) -> Value:
@@ -75,11 +75,12 @@ class Graph:
         return self.values.get(name) or self._declare(name, dtype_spec, "weight")
 
     def state(self, name: str, dtype_spec: TensorSpec) -> Value:
-        """A value that lives on between runs, such as a KV cache."""
+        """Declare a value that lives on between runs, such as a KV cache."""
         return self._declare(name, dtype_spec, "state")
 
     def view(self, value: Value, *shape: Dim) -> Value:
-        """The same elements in another shape, at no cost. Raises ShapeError where sizes differ."""
+        """Return the same elements in another shape, at no cost. Raises ShapeError where sizes
+        differ."""
         if _elements(value.spec.shape) != _elements(shape):
             raise ShapeError(f"cannot view {value} as [{', '.join(map(str, shape))}]: "
                              "expected the same number of elements")
@@ -133,11 +134,11 @@ class Graph:
     # using
 
     def roots(self, kind: str) -> list[Value]:
-        """The declared inputs, weights or states, in order."""
+        """Return the declared inputs, weights or states, in order."""
         return [v for v in self.values.values() if v.kind == kind and v.alias_of is None]
 
     def bind(self, dims: Mapping[str, int]) -> Graph:
-        """The same graph with the named dimensions replaced by numbers."""
+        """Return the same graph with the named dimensions replaced by numbers."""
         bound = Graph(self.name)
         new: dict[Value, Value] = {}
         for value in self.values.values():
@@ -159,7 +160,7 @@ class Graph:
         return bound
 
     def consumers(self) -> dict[Value, list[Node]]:
-        """The nodes that read each value."""
+        """Return the nodes that read each value."""
         found: dict[Value, list[Node]] = {v: [] for v in self.values.values()}
         for node in self.nodes:
             for value in dict.fromkeys(v for v in node.inputs.values() if v is not None):

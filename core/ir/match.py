@@ -1,4 +1,4 @@
-"""Finding a fused op's pattern in a graph."""
+"""Finds a fused op's pattern in a graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from core.ir.op import AttrVar
 
 @dataclass
 class Match:
-    """Where a fused op applies: the nodes it covers; its inputs, attributes and outputs there."""
+    """Describes where a fused op applies: the nodes it covers; its inputs, attributes and outputs
+    there."""
 
     nodes: list[Node] = field(default_factory=list)
     inputs: dict[str, Value | None] = field(default_factory=dict)
@@ -33,7 +34,7 @@ class _State:
 
 
 def find_matches(op: FusedOp, graph: Graph) -> Iterator[Match]:
-    """Every place where `op`'s composition occurs and may be replaced by one kernel."""
+    """Find every place where `op`'s composition occurs and may be replaced by one kernel."""
     optional = [p.name for p in op.sig.params if p.optional]
     variants = [frozenset(c) for n in range(len(optional) + 1) for c in combinations(optional, n)]
     index = _Index(graph)
@@ -49,7 +50,7 @@ def find_matches(op: FusedOp, graph: Graph) -> Iterator[Match]:
 
 
 class _Index:
-    """What the search asks of a graph again and again."""
+    """Keeps the graph's answers that the search needs again and again."""
 
     def __init__(self, graph: Graph) -> None:
         self.nodes = graph.nodes

@@ -1,4 +1,4 @@
-"""Op: the definition of one operation, which belongs to no backend.
+"""Op: defines one operation, independent of every backend.
 
 The signature types it, `reference` defines it (slow, obvious, in the float type of its inputs), the
 samples exercise it and the tolerance says how far a kernel may be from the float64 reference.
@@ -27,7 +27,7 @@ REQUIRED = object()
 
 @dataclass(frozen=True)
 class Attr:
-    """A declared attribute. A structural one shows in the output's spec: kernels don't take it."""
+    """Declares an attribute. A structural one shows in the output's spec: kernels don't take it."""
 
     type: type
     default: Any = REQUIRED
@@ -43,14 +43,15 @@ class AttrVar:
 
 @dataclass(frozen=True)
 class Cost:
-    """Floating point operations, and the least bytes that must move."""
+    """Counts floating point operations, and the least bytes that must move."""
 
     flops: int
     nbytes: int
 
 
 class Op(ABC):
-    """Subclasses give `name`, `signature`, `attributes`, `dtype_cases` and the methods below."""
+    """Defines an operation: subclasses give `name`, `signature`, `attributes`, `dtype_cases` and
+    the methods below."""
 
     name: ClassVar[str]
     signature: ClassVar[str]
@@ -72,15 +73,16 @@ class Op(ABC):
 
     @abstractmethod
     def reference(self, *inputs: Any, **attrs: Any) -> Any:  # noqa: ANN401 - one array or several
-        """The definition. Floats arrive in one float type, which the result keeps."""
+        """Compute the op by its definition. Floats arrive in one float type, which the result
+        keeps."""
 
     @abstractmethod
     def examples(self) -> list[Example]:
-        """Inputs that exercise the op: models' own shapes, odd ones, empty ones."""
+        """Return inputs that exercise the op: models' own shapes, odd ones, empty ones."""
 
     @abstractmethod
     def error_examples(self) -> list[ErrorExample]:
-        """Inputs that must be rejected."""
+        """Return inputs that must be rejected."""
 
     def check(self, env: Env, attrs: Attrs) -> None:  # noqa: B027 - optional: most ops add nothing
         """Complete `env` from the attributes, and raise OpError for what a signature cannot say."""
@@ -100,14 +102,16 @@ class Op(ABC):
         return {}
 
     def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
-        """By default: each input read once, each output written once, one operation an output."""
+        """Return the cost; by default each input is read once, each output written once, with one
+        operation an output."""
         specs = [s for s in inputs.values() if s is not None]
         outs = list(self.infer(inputs, attrs).values())
         flops = sum(o.nbytes // o.dtype.itemsize for o in outs)
         return Cost(flops, sum(s.nbytes for s in [*specs, *outs]))
 
     def complete(self, attrs: Attrs) -> dict[str, Any]:
-        """Attributes, defaults filled in. Raises OpError for unknown, missing or mistyped ones."""
+        """Return attributes, defaults filled in. Raises OpError for unknown, missing or mistyped
+        ones."""
         unknown = sorted(set(attrs) - set(self.attributes))
         if unknown:
             raise OpError(f"{self.name}: unknown attribute {', '.join(unknown)}; expected "
@@ -139,11 +143,11 @@ class Op(ABC):
         return env
 
     def infer(self, inputs: Specs, attrs: Attrs) -> dict[str, TensorSpec]:
-        """The specs of the new outputs. Raises OpError for inputs outside the definition."""
+        """Return the specs of the new outputs. Raises OpError for inputs outside the definition."""
         return self.sig.results(self.name, self.bind(inputs, attrs))
 
     def named(self, inputs: Sequence[Any]) -> dict[str, Any]:
-        """Positional inputs by parameter name; missing optional ones become None."""
+        """Return positional inputs by parameter name; missing optional ones become None."""
         params = self.sig.params
         if len(inputs) > len(params):
             raise OpError(f"{self.name} takes {len(params)} inputs "
@@ -164,8 +168,8 @@ class Op(ABC):
 
     def inputs_in(self, compute: type[np.floating[Any]], inputs: Mapping[str, Any],
                   ) -> dict[str, Any]:
-        """The inputs with every float one converted to `compute`. Those that the op updates are
-        copies; the others may be the caller's own, and cannot be written to."""
+        """Return the inputs with every float one converted to `compute`. Those that the op updates
+        are copies; the others may be the caller's own, and cannot be written to."""
         arrays: dict[str, Any] = {}
         for key, array in inputs.items():
             if array is not None:
@@ -182,13 +186,15 @@ class Op(ABC):
 
     @property
     def weight_params(self) -> frozenset[str]:
-        """Inputs that are constants of a model: those of dtype W, B or Q, and their scales."""
+        """Return the inputs that are constants of a model: those of dtype W, B or Q, and their
+        scales."""
         names = {p.name for p in self.sig.params if p.dtype in ("W", "B", "Q")}
         return frozenset(names | ({"scales", "zeros"} if "codes" in names else set()))
 
     @property
     def result_names(self) -> tuple[str, ...]:
-        """What the op returns, in order: in-place inputs first, then new outputs."""
+        """Return the names of the op's results, in order: in-place inputs first, then new
+        outputs."""
         return (*self.sig.mutated, *(p.name for p in self.sig.outputs))
 
 
@@ -208,7 +214,7 @@ def register_op(op: Op) -> None:
 
 
 def find_op(name: str) -> Op:
-    """The op of that name. Raises OpError listing the known ones."""
+    """Return the op of that name. Raises OpError listing the known ones."""
     if name not in OPS:
         raise OpError(f"unknown op {name!r}; known: {', '.join(sorted(OPS))}")
     return OPS[name]
@@ -233,7 +239,7 @@ def need(condition: bool, message: str, error: type[OpError] = OpError) -> None:
 
 
 def divisible(value: Dim, by: Dim) -> bool:
-    """Whether `by` divides `value`; True while either is still a name."""
+    """Return whether `by` divides `value`; True while either is still a name."""
     return isinstance(value, str) or isinstance(by, str) or (by > 0 and value % by == 0)
 
 

@@ -1,4 +1,4 @@
-"""Typed op signatures, read from one line such as
+"""Reads typed op signatures from one line such as
 
     x A[T,K], weight W[N,K], bias W[N]? -> out O[T,N]
 
@@ -27,7 +27,7 @@ _DIM = re.compile(r"([A-Za-z_]\w*)([+/])(\d+)$|(\w+(?:\*\w+)*)$")
 
 @dataclass(frozen=True)
 class Param:
-    """One input or output of a signature."""
+    """Describes one input or output of a signature."""
 
     name: str
     dtype: str
@@ -44,7 +44,7 @@ class Param:
 
 @dataclass
 class Env:
-    """What the names of a signature stand for in one call."""
+    """Maps the names of a signature to their values in one call."""
 
     dims: dict[str, Dim] = field(default_factory=dict)
     dtypes: dict[str, DType] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Signature:
         return env
 
     def results(self, op: str, env: Env) -> dict[str, TensorSpec]:
-        """The outputs' specs under a complete `env`."""
+        """Return the outputs' specs under a complete `env`."""
         return {p.name: TensorSpec(
                     tuple(resolve(d, env.dims) for d in p.dims),
                     env.dtypes[p.dtype] if p.dtype_is_variable else as_dtype(p.dtype))

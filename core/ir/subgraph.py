@@ -1,4 +1,4 @@
-"""A part of a graph as a graph of its own, so that other kernels can compute it."""
+"""Makes a graph from a part of another, so that other kernels can compute it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from core.ir.graph import Graph, Node, Value
 
 
 def extract(graph: Graph, nodes: Collection[Node], outputs: Iterable[Value]) -> Graph:
-    """The named nodes, with what they read as inputs or weights under the same names, and the named
-    values of theirs as outputs."""
+    """Return the named nodes as a graph; its inputs and weights are what they read, under the same
+    names, its outputs the named values."""
     part = Graph(graph.name)
     new: dict[Value, Value] = {}
     chosen = set(nodes)
@@ -38,7 +38,7 @@ def extract(graph: Graph, nodes: Collection[Node], outputs: Iterable[Value]) -> 
 
 
 def visible_values(graph: Graph, nodes: Collection[Node]) -> list[Value]:
-    """Values made by the nodes that somebody else sees: in-place updates count as seen."""
+    """Return the nodes' values that others see: in-place updates count as seen."""
     chosen, consumers = set(nodes), graph.consumers()
     returned = {v.root for v in graph.outputs.values()}
     families: dict[Value, list[Value]] = {}

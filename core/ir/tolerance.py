@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a kernel may be from the float64 reference.
+    """Bounds how far a kernel may be from the float64 reference.
 
     Arithmetic: `factor` × the error of the same computation in float32, and at least `ulps` × eps
     of float32 × the inputs' `condition`. A 16-bit result may add what rounding costs: `roundings` ×

@@ -1,4 +1,5 @@
-"""The op vocabulary: one small file a family. Importing it registers them in `core.ir.op.OPS`."""
+"""The op vocabulary: holds a small file a family. Importing it registers them in
+`core.ir.op.OPS`."""
 
 from core.ir.op import register_op
 from core.ops.advance import Advance

@@ -12,7 +12,7 @@ from core.tensor.tensor import Array
 
 
 class Advance(Op):
-    """ids = token; positions += 1; seq_lens += 1; slots follow from the block table.
+    """Set ids = token; positions += 1; seq_lens += 1; slots follow from the block table.
 
     It closes the loop of a decode step on the device: a captured step can be replayed with no input
     from the host. A sequence with seq_lens 0 is idle and stays as it is; where the block table has

@@ -1,4 +1,4 @@
-"""kv_cache_write and attention over a paged cache, for a ragged batch of sequences.
+"""Define kv_cache_write and attention over a paged cache, for a ragged batch of sequences.
 
 The cache of one layer is [2, NB, BS, Hkv, d]: keys and values, NB blocks of BS tokens. A token's
 slot is block * BS + offset. Sequence s owns the blocks block_table[s]; its token at position p is
@@ -37,7 +37,7 @@ def quantize_rows(x: Array) -> tuple[Array, Array]:
 
 def _context(cache: Array, scales: Array | None, blocks: Array, length: int,
              dtype: np.dtype[Any]) -> Array:
-    """Keys and values [2, length, Hkv, d] of the sequence that owns `blocks`."""
+    """Return the keys and values [2, length, Hkv, d] of the sequence that owns `blocks`."""
     place = np.arange(length)
     where = blocks[place // cache.shape[2]], place % cache.shape[2]
     kv = cache[:, where[0], where[1]].astype(dtype)
@@ -109,7 +109,8 @@ class KvCacheWrite(Op):
 
 
 class Attention(Op):
-    """Causal attention of query token i of sequence s over the first positions of s, up to its own.
+    """Computes causal attention of query token i of sequence s over the first positions of s, up to
+    its own.
 
     Queries of s are rows query_starts[s]..query_starts[s+1]-1 of q; they are the last ones of its
     seq_lens[s] tokens. Query head h reads key/value head h // (H / Hkv). A sequence of length 0
@@ -148,7 +149,8 @@ class Attention(Op):
                  f"{-(-int(length) // size)} of 0 to {blocks - 1}")
 
     def condition(self, inputs: Mapping[str, Any], attrs: Attrs) -> float:
-        """The largest |score|: exp turns a score's relative error into |score| times as much."""
+        """Return the largest |score|: exp turns a score's relative error into |score| times as
+        much."""
         q, cache, cache_scales, table, _, lens = inputs.values()
         group, largest = q.shape[1] // cache.shape[3], 1.0
         for s, length in enumerate(lens):

@@ -10,7 +10,7 @@ from core.tensor.tensor import Array
 
 
 class Add(Op):
-    """out = a + b: the residual connection."""
+    """Computes out = a + b: the residual connection."""
 
     name = "add"
     signature = "a A[T,D], b A[T,D] -> out A[T,D]"
@@ -35,7 +35,7 @@ class Add(Op):
 
 
 class Softmax(Op):
-    """out = exp(x - max(x)) / sum(exp(x - max(x))) along the last axis."""
+    """Computes out = exp(x - max(x)) / sum(exp(x - max(x))) along the last axis."""
 
     name = "softmax"
     signature = "x A[T,D] -> out A[T,D]"
@@ -59,7 +59,8 @@ class Softmax(Op):
 
 
 class SwiGLU(Op):
-    """out = silu(gate) * up, silu(x) = x / (1 + exp(-x)) (Shazeer 2020, arXiv 2002.05202)."""
+    """Computes out = silu(gate) * up, silu(x) = x / (1 + exp(-x)) (Shazeer 2020, arXiv
+    2002.05202)."""
 
     name = "swiglu"
     signature = "gate A[T,D], up A[T,D] -> out A[T,D]"

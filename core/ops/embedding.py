@@ -13,7 +13,7 @@ from core.tensor.tensor import Array
 
 
 class Embedding(Op):
-    """out[t] = table[ids[t]], converted to `out_dtype` (None: the table's own dtype)."""
+    """Computes out[t] = table[ids[t]], converted to `out_dtype` (None: the table's own dtype)."""
 
     name = "embedding"
     signature = "ids i32[T], table W[V,D] -> out O[T,D]"
@@ -35,7 +35,8 @@ class Embedding(Op):
 
     def inputs_in(self, compute: type[np.floating[Any]], inputs: Mapping[str, Any],
                   ) -> dict[str, Any]:
-        """With the rows that are asked for as the table: in float64 a whole one takes gigabytes."""
+        """Return the inputs with only the requested rows as the table: in float64 a whole one takes
+        gigabytes."""
         rows = inputs["table"][inputs["ids"]]
         return super().inputs_in(compute, {"ids": np.arange(len(rows), dtype=np.int32),
                                            "table": rows})

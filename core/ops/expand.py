@@ -1,5 +1,5 @@
-"""Codes and scales back to float32, some rows at a time: temporaries stay small beside the result.
-"""
+"""Expands codes and scales to float32, some rows at a time: temporaries stay small beside the
+result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ELEMENTS = 1 << 22  # expanded at a time
 
 
 def expand(q: Quantized, columns: int) -> Array:
-    """float32 [N, columns]."""
+    """Return the matrix as float32 [N, columns]."""
     n = q.codes.shape[0]
     out = np.empty((n, columns), np.float32)
     step = max(1, _ELEMENTS // max(1, columns))

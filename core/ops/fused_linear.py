@@ -1,4 +1,4 @@
-"""Fused products with float weights: query, key and value; the first half of an MLP."""
+"""Define fused products with float weights: query, key and value; the first half of an MLP."""
 
 from typing import Any, ClassVar
 
@@ -43,7 +43,7 @@ class AddNormGateUp(FusedOp):
 
 
 class QkvLinear(FusedOp):
-    """Three products with the same x: the query, key and value projections."""
+    """Computes three products with the same x: the query, key and value projections."""
 
     name = "qkv_linear"
     signature = ("x A[T,K], first W[N1,K], second W[N2,K], third W[N3,K], first_bias W[N1]?, "

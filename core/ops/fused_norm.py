@@ -1,4 +1,4 @@
-"""Fused ops that any backend may offer kernels for."""
+"""Define fused ops that begin with a norm or end with an activation."""
 
 from typing import Any, ClassVar
 
@@ -36,7 +36,7 @@ class AddRmsNorm(FusedOp):
 
 
 class GateUpSwiGLU(FusedOp):
-    """out = swiglu(x @ gate.T, x @ up.T): the first half of an MLP."""
+    """Computes out = swiglu(x @ gate.T, x @ up.T): the first half of an MLP."""
 
     name = "gate_up_swiglu"
     signature = "x A[T,K], gate W[N,K], up W[N,K] -> out A[T,N]"

@@ -1,4 +1,4 @@
-"""The fused products of `core.ops.fused_linear`, with quantised weights."""
+"""Define the fused products of `core.ops.fused_linear` with quantised weights."""
 
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ from core.ir.tolerance import Tolerance
 
 
 class QkvQuantized(FusedOp):
-    """Three products of quantised matrices with the same x."""
+    """Computes three products of quantised matrices with the same x."""
 
     name = "qkv_quantized"
     signature = ("x A[T,K], first Q[N1,P], first_scales f32[N1,G], first_zeros f32[N1,G]?, "
@@ -65,7 +65,7 @@ class QkvQuantized(FusedOp):
 
 
 class AddNormQuantizedGateUp(FusedOp):
-    """add_norm_gate_up with quantised matrices."""
+    """Computes add_norm_gate_up with quantised matrices."""
 
     name = "add_norm_quantized_gate_up"
     signature = ("a A[T,K], b A[T,K], norm G[K], gate Q[N,P], gate_scales f32[N,M], "
@@ -115,7 +115,7 @@ class AddNormQuantizedGateUp(FusedOp):
 
 def random_codes(r: ExampleInputs, rows: int, columns: int, bits: int, *, zeros: bool,
                  ) -> dict[str, Any]:
-    """Codes (under the name ""), scales and zeros in groups of 64, for samples."""
+    """Return codes (under the name ""), scales and zeros in groups of 64, for examples."""
     groups = -(-columns // 64)
     scale = columns**-0.5 / (64 if bits == 8 else 4)
     return {"": r.codes(bits, rows, columns),

@@ -1,4 +1,4 @@
-"""Rotating queries and keys and storing keys and values, in one."""
+"""Defines rope_kv_write, which rotates queries and keys and stores keys and values."""
 
 from typing import Any, ClassVar
 

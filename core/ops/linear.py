@@ -1,4 +1,4 @@
-"""linear: a product with a weight matrix stored row by output."""
+"""linear: defines a product with a weight matrix stored row by output."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -26,7 +26,8 @@ class Product(Op):
 
 
 class Linear(Product):
-    """out = x @ weight.T + bias; the sum runs in f32 or better, then rounds to `out_dtype`."""
+    """Computes out = x @ weight.T + bias; the sum runs in f32 or better, then rounds to
+    `out_dtype`."""
 
     name = "linear"
     signature = "x A[T,K], weight W[N,K], bias W[N]? -> out O[T,N]"

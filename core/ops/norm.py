@@ -1,4 +1,4 @@
-"""rms_norm (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467)."""
+"""Defines rms_norm (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467)."""
 
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from core.tensor.tensor import Array
 
 
 class RmsNorm(Op):
-    """out = x / sqrt(mean(x², last axis) + eps) * weight."""
+    """Computes out = x / sqrt(mean(x², last axis) + eps) * weight."""
 
     name = "rms_norm"
     signature = "x A[T,D], weight W[D] -> out A[T,D]"

@@ -1,4 +1,4 @@
-"""Quantising a matrix into integer codes and scales by group (see core.ops.quantized_linear)."""
+"""Quantises a matrix into integer codes and scales by group (see core.ops.quantized_linear)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""quantized_linear: a product with a matrix of integer codes and scales by group."""
+"""quantized_linear: defines a product with a matrix of integer codes and scales by group."""
 
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from core.tensor.tensor import Array
 
 
 def unpack_codes(codes: Array, bits: int, columns: int) -> Array:
-    """Codes as int16 [N, columns]: int8 as they are, packed ones low nibble first."""
+    """Return codes as int16 [N, columns]: int8 as they are, packed ones low nibble first."""
     if bits == 8:
         return codes.astype(np.int16)
     both = np.stack([codes & 15, codes >> 4], axis=-1).astype(np.int16)
@@ -30,7 +30,7 @@ def expand_weight(codes: Array, scales: Array, zeros: Array | None, bits: int, g
 
 
 class QuantizedLinear(Product):
-    """out = x @ w.T + bias with w[n,k] = scales[n,k//G] * (codes[n,k] - zeros[n,k//G]).
+    """Computes out = x @ w.T + bias with w[n,k] = scales[n,k//G] * (codes[n,k] - zeros[n,k//G]).
 
     8 bits: codes i8 [N,K], zero 0 unless given. 4 bits: codes i4x2 [N,ceil(K/2)] holding 0..15,
     zero 8 unless given. The last group of a row is short when group_size does not divide K.

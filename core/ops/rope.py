@@ -1,4 +1,4 @@
-"""rope: rotary position embedding (Su et al. 2021, https://arxiv.org/abs/2104.09864)."""
+"""rope: defines rotary position embedding (Su et al. 2021, https://arxiv.org/abs/2104.09864)."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""argmax and sample: from logits to the next token of each sequence.
+"""argmax and sample: define the step from logits to the next token of each sequence.
 
 Random numbers are counter based (Philox4x32-10, Salmon et al. 2011, "Parallel random numbers: as
 easy as 1, 2, 3"): token p of a sequence depends on its seed and p alone, so every backend, batch
@@ -17,7 +17,8 @@ _MULTIPLY, _WEYL = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
 
 
 def philox_uniform(seed: tuple[int, int], counter: int) -> float:
-    """One number in [0, 1) with 24 bits: first word of Philox4x32-10 of (counter, 0, 0, 0)."""
+    """Return one number in [0, 1) with 24 bits: first word of Philox4x32-10 of (counter, 0, 0,
+    0)."""
     mask = 0xFFFFFFFF
     x = [counter & mask, 0, 0, 0]
     key = [seed[0] & mask, seed[1] & mask]
@@ -29,7 +30,8 @@ def philox_uniform(seed: tuple[int, int], counter: int) -> float:
 
 
 class Argmax(Op):
-    """ids[s] = index of the largest logit, the first of equal ones. NaN counts as the largest."""
+    """Computes ids[s] = index of the largest logit, the first of equal ones. NaN counts as the
+    largest."""
 
     name = "argmax"
     signature = "logits A[S,V] -> out i32[S]"

@@ -1,4 +1,4 @@
-"""Numbers in memory: dtypes, tensors, allocators."""
+"""Holds numbers in memory: dtypes, tensors, allocators."""
 
 from core.tensor.tensor import Array, Tensor, TensorSpec
 

@@ -1,4 +1,4 @@
-"""Device memory: who owns which bytes, and whether they may still be touched."""
+"""Device memory: says who owns which bytes, and refuses access to freed ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
 
 @dataclass
 class AllocatorStats:
-    """Bytes and buffers that an allocator has handed out (borrowed memory is not counted)."""
+    """Counts the bytes and buffers that an allocator has handed out, without borrowed memory."""
 
     allocated: int = 0
     peak: int = 0
@@ -25,7 +25,8 @@ class AllocatorStats:
 
 
 class Buffer:
-    """A run of bytes on one device. It owns them (freed at `free()` or collection) or borrows them.
+    """Holds a run of bytes on one device: its own (freed at `free()` or collection) or borrowed
+    ones.
 
     `handle` is whatever the allocator works with (an array, a pool's memory pointer); `pointer` is
     the address as an integer; `keepalive` is what a borrowed buffer must keep from being collected.
@@ -72,7 +73,8 @@ class Buffer:
 
 
 class DeviceAllocator(ABC):
-    """Memory of one device. Public methods check; underscore methods, which a backend writes, do.
+    """Allocates memory of one device. Public methods check; a backend writes the underscore
+    methods.
 
     A backend's `_allocate` should take from its device library's pool: pools are that library's
     job. Offsets and sizes are in bytes; host arrays are contiguous.
@@ -89,7 +91,8 @@ class DeviceAllocator(ABC):
     # what users call
 
     def allocate(self, nbytes: int) -> Buffer:
-        """A new buffer; contents undefined. Raises AllocationError with what was asked for."""
+        """Return a new buffer; contents undefined. Raises AllocationError with what was asked
+        for."""
         if nbytes < 0:
             raise AllocationError(f"cannot allocate {nbytes} bytes on {self.device}: expected >= 0")
         handle, pointer = self._allocate(nbytes)
@@ -101,7 +104,7 @@ class DeviceAllocator(ABC):
         return Buffer(self, handle, pointer, nbytes, owned=True)
 
     def allocate_zeroed(self, nbytes: int) -> Buffer:
-        """A new buffer of zero bytes."""
+        """Return a new buffer of zero bytes."""
         buffer = self.allocate(nbytes)
         if not self.allocates_zeros:
             self._zero(buffer)
@@ -155,11 +158,12 @@ class DeviceAllocator(ABC):
     def _zero(self, buffer: Buffer) -> None: ...
 
     def borrow_host(self, array: np.ndarray[Any, Any]) -> Buffer | None:
-        """A buffer over the host array itself, or None where the device cannot read host memory."""
+        """Return a buffer over the host array itself, or None where the device cannot read host
+        memory."""
         return None
 
     def host_view(self, buffer: Buffer) -> Bytes | None:
-        """The buffer as host bytes without a copy, or None where the host cannot read it."""
+        """Return the buffer as host bytes without a copy, or None where the host cannot read it."""
         return None
 
     def available(self) -> int | None:

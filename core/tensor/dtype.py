@@ -1,4 +1,4 @@
-"""Element types: f32, f16, bf16, i8, i32 and packed 4-bit codes, with their NumPy names."""
+"""Defines the element types f32, f16, bf16, i8, i32 and packed 4-bit codes, with NumPy's names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from core.errors import DtypeError
 
 @dataclass(frozen=True)
 class DType:
-    """One element type. `mantissa` counts explicit mantissa bits (None for integers)."""
+    """Describes one element type. `mantissa` counts explicit mantissa bits (None for integers)."""
 
     name: str
     short: str
@@ -30,7 +30,7 @@ class DType:
 
     @property
     def eps(self) -> float:
-        """Distance from 1.0 to the next number above it (0 for integers)."""
+        """Return distance from 1.0 to the next number above it (0 for integers)."""
         return 0.0 if self.mantissa is None else 2.0**-self.mantissa
 
     def __str__(self) -> str:
@@ -51,7 +51,8 @@ _BY_NUMPY = {d.numpy: d for d in ALL}
 
 
 def as_dtype(what: DType | str | np.dtype[np.generic]) -> DType:
-    """The DType for a name ("f32", "float32"), a NumPy dtype or a DType. Raises DtypeError."""
+    """Return the DType for a name ("f32", "float32"), a NumPy dtype or a DType. Raises
+    DtypeError."""
     if isinstance(what, DType):
         return what
     found = _BY_NAME.get(what) if isinstance(what, str) else _BY_NUMPY.get(np.dtype(what))

@@ -1,4 +1,4 @@
-"""Host memory behind the DeviceAllocator contract: the one device that needs no device library."""
+"""Host memory: implements the DeviceAllocator contract without a device library."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from core.tensor.tensor import Array
 
 
 class HostAllocator(DeviceAllocator):
-    """Host memory as NumPy allocates it, aligned as a plan lays it out. Every CPU backend uses it,
-    so that they share tensors."""
+    """Allocates host memory through NumPy, aligned as a plan lays it out. Every CPU backend uses
+    it, so that they share tensors."""
 
     device = "cpu"
     allocates_zeros = True
@@ -55,14 +55,14 @@ class HostAllocator(DeviceAllocator):
         return buffer.handle  # type: ignore[no-any-return]
 
     def available(self) -> int | None:
-        """What the kernel would give without swapping, cached file pages included, and no more than
-        the control group (a container) may still take."""
+        """Return the bytes that the kernel would give without swapping, cached file pages included,
+        and no more than the control group (a container) may still take."""
         found = [n for n in (_machine_available(), _group_available()) if n is not None]
         return min(found, default=None)
 
     @staticmethod
     def read_bandwidth(bind: Callable[[Array, Array, Array], Callable[[], object]]) -> float:
-        """Bytes a second that matrix @ vector reads, the best of five.
+        """Measure the bytes a second that matrix @ vector reads, the best of five.
 
         `bind(matrix, vector, out)` gives the product as a launch. The float32 matrix [N, 2048]
         takes 1 GiB, since a server's last cache has held 256 MiB, or a quarter of what is free.
@@ -89,8 +89,9 @@ def _machine_available() -> int | None:
 
 
 def _group_available(root: str = "/sys/fs/cgroup") -> int | None:
-    """Version 2, as a container sees its own group: https://docs.kernel.org/admin-guide/
-    cgroup-v2.html. Inactive file pages count as used there, and are given back on demand."""
+    """Return the bytes that a control group of version 2 has left, as a container sees its own:
+    https://docs.kernel.org/admin-guide/cgroup-v2.html. Inactive file pages count as used there, and
+    are given back on demand."""
     limit, used = (_lines(f"{root}/memory.{name}") for name in ("max", "current"))
     if not (limit and used) or limit[0] == "max":
         return None

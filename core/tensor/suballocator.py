@@ -1,4 +1,4 @@
-"""Pieces of large blocks of device memory, for allocators whose driver gives memory by whole pages.
+"""Cuts large blocks of device memory into pieces, for drivers that allocate whole pages.
 
 CUDA's pages are 2 MiB: allocated one by one, the weights of Qwen2.5-0.5B took 13% more than they
 hold.
@@ -15,14 +15,14 @@ _ALIGNED = 512  # bytes
 
 
 class Slab:
-    """A block that gives pieces one after another."""
+    """Cuts a block into pieces, one after another."""
 
     def __init__(self, handle: Any, pointer: int) -> None:  # noqa: ANN401 - the allocator's type
         self.handle, self.pointer, self.used, self.live = handle, pointer, 0, 0
 
 
 class Piece:
-    """`nbytes` of a slab from `start` on."""
+    """Holds `nbytes` of a slab from `start` on."""
 
     def __init__(self, slab: Slab, nbytes: int) -> None:
         self.slab, self.start = slab, slab.used
@@ -31,7 +31,8 @@ class Piece:
 
 
 class Suballocator:
-    """What `take(nbytes)` gives, a (handle, address), in pieces; `give` takes a handle back.
+    """Cuts the blocks from `take(nbytes)`, a (handle, address) each, into pieces; `give` frees a
+    handle.
 
     A piece goes to the first slab with room behind what was given from it. The room of a freed one
     comes back when it was the last of its slab, or when the slab is empty, which gives it back.
@@ -45,7 +46,7 @@ class Suballocator:
         self._slabs: list[Slab] = []
 
     def allocate(self, nbytes: int) -> tuple[Any, int]:
-        """A (handle, address). Raises AllocationError as `take` does."""
+        """Return a (handle, address). Raises AllocationError as `take` does."""
         if not self.LEAST <= nbytes <= self.MOST:
             return self._take(nbytes)
         slab = next((s for s in self._slabs if self.SLAB - s.used >= nbytes), None)

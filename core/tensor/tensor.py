@@ -1,4 +1,5 @@
-"""Tensors: a shape, a dtype and strides over a buffer. Views, transfers and no arithmetic."""
+"""Tensors: are views of a buffer with a shape, a dtype and strides. They have transfers and no
+arithmetic."""
 
 from __future__ import annotations
 
@@ -18,14 +19,14 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """What a tensor is without its bytes: shape and dtype. Dimensions may be names in a graph."""
+    """Describes a tensor without its bytes: shape and dtype. Dimensions may be names in a graph."""
 
     shape: tuple[int | str, ...]
     dtype: DType
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The shape as numbers. Raises ShapeError while a dimension is still a name."""
+        """Return the shape as numbers. Raises ShapeError while a dimension is still a name."""
         numbers = tuple(d for d in self.shape if isinstance(d, int))
         if len(numbers) < len(self.shape):
             raise ShapeError(f"{self} has no size yet: bind its named dimensions first")
@@ -33,7 +34,8 @@ class TensorSpec:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of a contiguous tensor. Raises ShapeError while a dimension is still a name."""
+        """Return the bytes of a contiguous tensor. Raises ShapeError while a dimension is still a
+        name."""
         return math.prod(self.sizes) * self.dtype.itemsize
 
     def __str__(self) -> str:
@@ -41,7 +43,7 @@ class TensorSpec:
 
 
 class Tensor:
-    """A view of `buffer`: `shape` elements of `dtype`, `offset` bytes in, `strides` in elements."""
+    """Views `buffer`: `shape` elements of `dtype`, `offset` bytes in, `strides` in elements."""
 
     def __init__(self, buffer: Buffer, shape: Sequence[int], dtype: DType, offset: int = 0,
                  strides: Sequence[int] | None = None) -> None:
@@ -58,12 +60,12 @@ class Tensor:
 
     @classmethod
     def empty(cls, shape: Sequence[int], dtype: DType, allocator: DeviceAllocator) -> Tensor:
-        """A new contiguous tensor; contents undefined."""
+        """Return a new contiguous tensor; contents undefined."""
         return cls(allocator.allocate(math.prod(shape) * dtype.itemsize), shape, dtype)
 
     @classmethod
     def zeros(cls, shape: Sequence[int], dtype: DType, allocator: DeviceAllocator) -> Tensor:
-        """A new contiguous tensor of zeros."""
+        """Return a new contiguous tensor of zeros."""
         buffer = allocator.allocate_zeroed(math.prod(shape) * dtype.itemsize)
         return cls(buffer, shape, dtype)
 
@@ -100,13 +102,13 @@ class Tensor:
 
     @property
     def extent(self) -> int:
-        """Bytes from the first element to the end of the last, gaps included."""
+        """Return the bytes from the first element to the end of the last, gaps included."""
         last = sum((d - 1) * s for d, s in zip(self.shape, self.strides, strict=True))
         return (last + 1) * self.dtype.itemsize if self.size else 0
 
     @property
     def pointer(self) -> int:
-        """Address of the first element."""
+        """Return the address of the first element."""
         _ = self.buffer.handle  # raises LifetimeError after free
         return self.buffer.pointer + self.offset
 
@@ -115,14 +117,15 @@ class Tensor:
         return self.size == 0 or self.strides == _row_major(self.shape)
 
     def view(self, *shape: int) -> Tensor:
-        """The same elements in another shape. Raises ShapeError if strided or of another size."""
+        """Return the same elements in another shape. Raises ShapeError if strided or of another
+        size."""
         if not self.contiguous or math.prod(shape) != self.size:
             raise ShapeError(f"cannot view {self.spec} (strides {self.strides}) as {shape}: "
                              "expected a contiguous tensor of the same number of elements")
         return Tensor(self.buffer, shape, self.dtype, self.offset)
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Rows start..stop of the first axis, without a copy."""
+        """Return rows start..stop of the first axis, without a copy."""
         if not self.shape or not 0 <= start <= stop <= self.shape[0]:
             raise BoundsError(f"rows {start}..{stop} of {self.spec}")
         offset = self.offset + start * self.strides[0] * self.dtype.itemsize
@@ -130,14 +133,15 @@ class Tensor:
         return Tensor(self.buffer, shape, self.dtype, offset, self.strides)
 
     def permute(self, *axes: int) -> Tensor:
-        """The axes in another order, without a copy."""
+        """Return the tensor with its axes in another order, without a copy."""
         if sorted(axes) != list(range(len(self.shape))):
             raise ShapeError(f"permute{axes} of a tensor with {len(self.shape)} axes")
         return Tensor(self.buffer, [self.shape[a] for a in axes], self.dtype, self.offset,
                       [self.strides[a] for a in axes])
 
     def numpy(self) -> Array:
-        """The contents as a NumPy array: a view where the host can read them, else a copy."""
+        """Return the contents as a NumPy array: a view where the host can read them, else a
+        copy."""
         host = self.buffer.allocator.host_view(self.buffer)
         if host is None:
             host = np.empty(self.extent, np.uint8)

@@ -1,4 +1,4 @@
-"""Checkpoint: what a reader of any file format hands over, and how a reader is found."""
+"""Checkpoint: holds what a reader of any file format hands over; finds the reader of a path."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFAULT_MODEL = "stories-llama2"
 
 @dataclass
 class Checkpoint:
-    """config in Hugging Face's keys, arrays in its names, and what the files say of stopping.
+    """Holds config in Hugging Face's keys, arrays in its names, and what the files say of stopping.
 
     quantized    matrices whose arrays are codes and scales; see core.plan.weights.QuantizedLayout
     interleaved  whether q and k rows are in pairs for interleaved rope, as llama2.c and Meta store
@@ -43,9 +43,9 @@ class Checkpoint:
 
 
 class CheckpointFormat(Protocol):
-    """A file format. `recognises` looks at contents, not at names; `key` names the format where
-    contents are not enough: `key:path`. A reader with `files = False` is given what follows its
-    key, which is no path."""
+    """Reads a file format. `recognises` looks at contents, not at names; `key` names the format
+    where contents are not enough: `key:path`. A reader with `files = False` is given what follows
+    its key, which is no path."""
 
     name: str
     key: str
@@ -94,7 +94,7 @@ def _read(reader: CheckpointFormat, path: Path,
 
 
 def read_start(path: Path, count: int) -> bytes:
-    """At most `count` first bytes. Raises CheckpointError if the file cannot be read."""
+    """Read at most `count` first bytes. Raises CheckpointError if the file cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(count)
@@ -104,21 +104,22 @@ def read_start(path: Path, count: int) -> bytes:
 
 @dataclass
 class Weights:
-    """Arrays in Hugging Face's names, the layouts of quantised ones, and what was expanded."""
+    """Collects arrays in Hugging Face's names, the layouts of quantised ones, and what was
+    expanded."""
 
     arrays: LazyArrays = field(default_factory=LazyArrays)
     quantized: dict[str, QuantizedLayout] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def add_quantized(self, name: str, codes: Array, scales: Array, group: int) -> None:
-        """int8 codes [N,K] with scales [N,K/group]."""
+        """Add int8 codes [N,K] with scales [N,K/group]."""
         names = part_names(name)
         self.arrays.defer({names[0]: codes, names[1]: scales},
                           lambda: (codes, _checked(name, scales)))
         self.quantized[name] = QuantizedLayout(8, group, False)
 
     def defer_expanded(self, name: str, codes: Array, scales: Array, group: int) -> None:
-        """float32 in place of codes that no kernel takes; expanded when first read."""
+        """Add float32 in place of codes that no kernel takes; it is expanded when first read."""
         self.arrays.defer({name: abstract(codes.shape, np.dtype(np.float32))},
                           lambda: (expand_groups(codes, _checked(name, scales), group),))
 

@@ -1,4 +1,4 @@
-"""Arrays that are made from a file only when they are read, and arrays with a shape but no memory.
+"""Makes arrays from a file only when they are read, and arrays with a shape but no memory.
 
 A reader that has to unpack or expand tensors defers that work: what a model will need can then be
 planned from the headers alone (models.plan).
@@ -33,7 +33,7 @@ class LazyArrays(MutableMapping[str, Array]):
             self._makers[name] = (tuple(specs), make)
 
     def abstract(self, name: str) -> Array:
-        """The array if it lies in the file as it is, else one like it without memory."""
+        """Return the array if it lies in the file as it is, else one like it without memory."""
         return self._hollow[name] if name in self._hollow else self[name]
 
     @property
@@ -71,12 +71,12 @@ class LazyArrays(MutableMapping[str, Array]):
 
 
 def abstract(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
-    """Zeros of that shape that share one element's memory."""
+    """Return zeros of that shape that share one element's memory."""
     return np.broadcast_to(np.zeros((), dtype), tuple(shape))
 
 
 def abstract_arrays(arrays: Mapping[str, Array]) -> dict[str, Array]:
-    """What the mapping holds, with nothing made for it."""
+    """Return the mapping's arrays, deferred ones as abstract arrays."""
     if isinstance(arrays, LazyArrays):
         return {name: arrays.abstract(name) for name in arrays}
     return dict(arrays)
@@ -91,7 +91,7 @@ def abstract_cast(array: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def abstract_quantize(quantization: Quantization, weight: Array) -> Quantized:
-    """Of the shapes that `quantization.apply` gives."""
+    """Return arrays of the shapes that `quantization.apply` gives, without memory."""
     rows, columns = weight.shape
     one = quantization.probe(columns)
     codes, scales, zeros = (None if a is None else abstract((rows, a.shape[1]), a.dtype)

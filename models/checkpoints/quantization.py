@@ -1,4 +1,4 @@
-"""Which matrices are quantised, and to what.
+"""Decides which matrices are quantised, and to what.
 
 The options `--quantize`, `--group-size`, `--keep` and `--quantize-only` of every command. By
 default every projection and the output head are quantised; embeddings, norms and biases stay as
@@ -24,7 +24,7 @@ LARGEST_GROUP = 1 << 16
 
 @dataclass(frozen=True)
 class Quantization:
-    """What to quantise weights to. Patterns are of whole weight names, with * ? and [..].
+    """Says how to quantise weights. Patterns are of whole weight names, with * ? and [..].
 
     group_size  None: 64 for 8 bits, 128 for 4; a group ends with its row, so the last may be short
     keep        matrices that stay in full precision
@@ -41,7 +41,7 @@ class Quantization:
     def parse(cls, scheme: str | None, group_size: int | None = None,
               keep: str | Sequence[str] = (), only: str | Sequence[str] = (),
               ) -> Quantization | None:
-        """From the options' values; None without a scheme. Raises OptionError."""
+        """Parse the options' values; None without a scheme. Raises OptionError."""
         patterns = [(value,) if isinstance(value, str) else tuple(value) for value in (keep, only)]
         if scheme is None:
             if group_size is not None or any(patterns):
@@ -56,11 +56,11 @@ class Quantization:
 
     @property
     def precision(self) -> str:
-        """int8 or int4."""
+        """Return int8 or int4."""
         return f"int{self.bits}"
 
     def choose(self, candidates: Iterable[str]) -> list[str]:
-        """The weights among `candidates`, in their order, that are to be quantised. Raises
+        """Return the weights among `candidates`, in their order, that are to be quantised. Raises
         OptionError for a pattern that matches none of them, or if nothing is left."""
         names = list(candidates)
         for option, patterns in (("--keep", self.keep), ("--quantize-only", self.only)):
@@ -81,7 +81,7 @@ class Quantization:
         return quantize(weight, self.bits, self.group_size, symmetric=self.symmetric)
 
     def probe(self, columns: int) -> Quantized:
-        """One row of zeros, quantised: for the shapes and dtypes of the parts."""
+        """Return one row of zeros, quantised: for the shapes and dtypes of the parts."""
         return self.apply(np.zeros((1, columns), np.float32))
 
 

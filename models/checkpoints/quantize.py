@@ -1,4 +1,4 @@
-"""Weights between the file and the graph: dtype conversion and quantising while loading."""
+"""Converts weights between the file and the graph: dtypes, and quantising while loading."""
 
 from __future__ import annotations
 

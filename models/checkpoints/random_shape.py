@@ -1,4 +1,4 @@
-"""A published shape with random weights, under a name that every command takes as a model."""
+"""Reads a published shape with random weights, under a name that every command takes as a model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STORED = ("f32", "f16", "bf16")
 
 
 class RandomShape:
-    """`random:SHAPE[:DTYPE[:LAYERS]]`, such as `random:llama3.2-1b:bf16:2`.
+    """Reads `random:SHAPE[:DTYPE[:LAYERS]]`, such as `random:llama3.2-1b:bf16:2`.
 
     For speed, memory and kernels at real shapes: there is no tokenizer, so prompts are token ids.
     The dtype is that of the stored weights (default f32); layers, fewer than the shape has.

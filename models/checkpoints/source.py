@@ -1,4 +1,4 @@
-"""Source: what a writer takes its tensors from, whatever format they were read from."""
+"""Source: gives a writer its tensors, whatever format they were read from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from models.checkpoints.rows import to_halves, to_pairs
 
 
 class Source:
-    """Tensors of a checkpoint by Hugging Face's names, whole and in the row order asked for."""
+    """Gives tensors of a checkpoint by Hugging Face's names, whole and in the row order asked
+    for."""
 
     def __init__(self, checkpoint: Checkpoint, registry: Registry) -> None:
         names = checkpoint.config.get("architectures", list)
@@ -38,8 +39,9 @@ class Source:
                       and not (n == HEAD and self.config.tied_embeddings)]
 
     def array(self, name: str, *, pairs: bool) -> Array:
-        """The tensor in its stored float dtype; float32 if it was quantised. q and k rows in pairs
-        or in halves. A tied head is the embedding. Raises CheckpointError if it is missing."""
+        """Return the tensor in its stored float dtype; float32 if it was quantised. q and k rows in
+        pairs or in halves. A tied head is the embedding. Raises CheckpointError if it is missing.
+        """
         c, name = self.checkpoint, self._stored_name(name)
         if name in c.quantized:
             codes, scales, zeros = (c.arrays.get(p) for p in part_names(name))
@@ -58,20 +60,20 @@ class Source:
         return array
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of `array`, without making it."""
+        """Return the shape of `array`, without making it."""
         name = self._stored_name(name)
         if name not in self.checkpoint.quantized:
             return tuple(self.checkpoint.arrays[name].shape)
         return len(self.checkpoint.arrays[part_names(name)[0]]), self._columns(name)
 
     def dtype(self, name: str) -> np.dtype[Any]:
-        """Of `array`, without making it."""
+        """Return the dtype of `array`, without making it."""
         name = self._stored_name(name)
         held = name not in self.checkpoint.quantized
         return self.checkpoint.arrays[name].dtype if held else np.dtype(np.float32)
 
     def _has_own_head(self) -> bool:
-        """Whether a tied head was quantised from the embedding while the look-up kept full
+        """Return whether a tied head was quantised from the embedding while the look-up kept full
         precision: then two different matrices are in use, and both must be written."""
         c = self.checkpoint
         if HEAD not in c.quantized or EMBEDDING not in c.arrays:
@@ -91,7 +93,8 @@ class Source:
         return self.tensors[EMBEDDING if name == HEAD else name].shape[1]
 
     def dimensions(self) -> Dimensions:
-        """For formats with a fixed header. Raises ConfigError for a head size of its own."""
+        """Return the sizes for formats with a fixed header. Raises ConfigError for a head size of
+        its own."""
         c = self.config
         if c.heads * c.head_dim != c.hidden_size:
             raise ConfigError(f"head_dim is {c.head_dim}, the format can hold only hidden_size / "
@@ -115,7 +118,7 @@ class Source:
 
 
 def without_rope_scaling(checkpoint: Checkpoint) -> Checkpoint:
-    """The model that a program without rope scaling computes."""
+    """Return the model that a program without rope scaling computes."""
     data = dict(checkpoint.config.data)
     rope = RopeConfig.read(data, checkpoint.config.where, int(data["max_position_embeddings"]))
     data.update(rope_theta=rope.theta, rope_scaling=None, rope_parameters=None)

@@ -1,4 +1,4 @@
-"""What `models.export --to` can write, and which options each target takes."""
+"""Lists what `models.export --to` can write, and which options each target takes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Target:
 
     @property
     def precision(self) -> str:
-        """f32, f16, bf16, int8 or int4."""
+        """Return f32, f16, bf16, int8 or int4."""
         return self.quantization.precision if self.quantization else self.dtype
 
     @property
@@ -46,8 +46,9 @@ class Target:
         return self.name == "hf"
 
     def write(self, source: Source, folder: Path, name: str, progress: Progress) -> str | None:
-        """Weights, as `name`, and tokenizer files into an empty folder. Returns the format's key
-        where contents alone do not say it. Raises an InputError for what the format cannot hold."""
+        """Write weights, as `name`, and tokenizer files into an empty folder. Returns the format's
+        key where contents alone do not say it. Raises an InputError for what the format cannot
+        hold."""
         if self.name == "hf":
             copy_tokenizer_files(source.checkpoint, folder)
             write_huggingface(source, folder, self.dtype, self.quantization, progress)
@@ -64,13 +65,15 @@ class Target:
         return write_kuiper(source, folder / name, self.precision == "int8", progress).key
 
     def named(self, path: Path, source: Source) -> str:
-        """What reads the written model, with the format's key where contents do not say it."""
+        """Return what reads the written model, with the format's key where contents do not say
+        it."""
         if self.name == "kuiper":
             return f"{kuiper_family(source).key}:{path}"
         return f"kuiper-llama2:{path}" if self.name == "llama2c" and not self.version else str(path)
 
     def bytes_needed(self, source: Source) -> int:
-        """An upper bound for the disk. Raises OptionError for a pattern that matches nothing."""
+        """Return an upper bound for the disk. Raises OptionError for a pattern that matches
+        nothing."""
         quantization, rest = self.quantization, 32 << 20  # tokenizer and header
         if self.name in ("llama2c", "kuiper"):
             rest += source.config.max_positions * source.config.head_dim * 4  # cos and sin

@@ -1,4 +1,4 @@
-"""Small models for the format tests: random ones of each family, and their logits."""
+"""Makes small models for the format tests: random ones of each family, and their logits."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ FAMILIES = {"llama2": ("LlamaForCausalLM", 1e4, 1e-5, "stories-llama2"),
 
 def random_model(family="llama2", *, tied=False, dim=64, hidden=96, layers=2, heads=4, kv_heads=2,
                  vocab=640, positions=128, dtype=np.float32, interleaved=False, **keys):
-    """A checkpoint as from a Hugging Face folder, q and k in halves unless `interleaved`."""
+    """Make a checkpoint as from a Hugging Face folder, q and k in halves unless `interleaved`."""
     architecture, theta, eps, tokenizer = FAMILIES[family]
     d = Dimensions(dim, hidden, layers, heads, kv_heads, vocab, positions, tied)
     rng = np.random.default_rng(5)
@@ -47,7 +47,7 @@ def random_model(family="llama2", *, tied=False, dim=64, hidden=96, layers=2, he
 
 
 def logits(model, count=40):
-    """float32 [count, vocab] of a checkpoint, or of what is at a path."""
+    """Return the logits float32 [count, vocab] of a checkpoint, or of what is at a path."""
     checkpoint = model if isinstance(model, Checkpoint) else read_checkpoint(model, REGISTRY)
     with open_checkpoint(checkpoint, LoadOptions(dtype="f32"), REGISTRY) as opened:
         ids = np.random.default_rng(3).integers(3, opened.config.vocab_size, count)
@@ -55,12 +55,12 @@ def logits(model, count=40):
 
 
 def difference(a, b):
-    """The largest difference, as a part of the largest logit of `b`."""
+    """Return the largest difference, as a part of the largest logit of `b`."""
     return float(np.abs(a - b).max() / np.abs(b).max())
 
 
 def expanded(checkpoint):
-    """The same model with float32 matrices where the file has codes."""
+    """Return the same model with float32 matrices where the file has codes."""
     source = Source(checkpoint, REGISTRY)
     arrays = {n: source.array(n, pairs=checkpoint.interleaved) for n in source.names}
     config = {**checkpoint.config.data, "tie_word_embeddings": source.config.tied_embeddings}

@@ -1,4 +1,4 @@
-"""GGUF files written with the gguf package alone, as another program would write them."""
+"""Writes GGUF files with the gguf package alone, as another program would write them."""
 
 import numpy as np
 import pytest
@@ -22,8 +22,8 @@ def gguf_name(name):
 
 
 def blocks(array, kind, rng):
-    """uint8 blocks. The k-quants, which the package cannot make, are drawn: any bytes are codes,
-    the float16 scales are set to small numbers."""
+    """Return uint8 blocks. The k-quants, which the package cannot make, are random: any bytes are
+    codes, the float16 scales are set to small numbers."""
     if kind not in BLOCK_BYTES:
         return gguf.quants.quantize(array, gguf.GGMLQuantizationType[kind])
     size = BLOCK_BYTES[kind]

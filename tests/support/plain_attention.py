@@ -1,4 +1,4 @@
-"""Attention in plain loops, with faults that a test can switch on."""
+"""Computes attention in plain loops, with faults that a test can switch on."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Small graphs that several tests plan or print."""
+"""Makes small graphs that several tests plan or print."""
 
 from core.ir.graph import Graph
 from core.tensor.dtype import f32

@@ -1,4 +1,5 @@
-"""A second device for tests: memory that the host cannot read in place, and a kernel for `add`."""
+"""Adds a second device for tests: memory that the host cannot read in place, and a kernel for
+`add`."""
 
 from functools import partial
 

@@ -66,7 +66,7 @@ def export(shape: str, kind: str, layers: int | None, folder: Path) -> Path:
 
 
 def compare(shape: str, kind: str, folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row for each of our backends."""
+    """Return one row for each of our backends."""
     path = export(shape, kind, args.layers, folder)
     names = [b for b in args.backends if args.every or kind in GOALS[b]]
     rng = np.random.default_rng(5)
@@ -112,7 +112,8 @@ def compare(shape: str, kind: str, folder: Path, args: argparse.Namespace) -> li
 
 
 def activations(backend: str, kind: str, args: argparse.Namespace) -> str | None:
-    """The dtype of ours: bf16 where llama.cpp, too, rounds them, to bf16 or 8-bit codes."""
+    """Return our activations' dtype: bf16 where llama.cpp, too, rounds them, to bf16 or 8-bit
+    codes."""
     if backend != "cpu_numba":
         return None
     return args.dtype or ("f32" if kind == "f32" else "bf16")
@@ -120,7 +121,7 @@ def activations(backend: str, kind: str, args: argparse.Namespace) -> str | None
 
 def agreement(engine: Engine, llama: Engine, turns: dict[str, list[Any]], ids: list[int],
               kind: str) -> tuple[bool, str]:
-    """Whether our logits are as near to llama.cpp's as `kind` allows, at every step."""
+    """Return whether our logits are as near to llama.cpp's as `kind` allows, at every step."""
     drawn = [t[2] for t in turns[engine.name]]
     ours, theirs = (e.call("logits", ids, drawn[0]) for e in (engine, llama))
     error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
@@ -132,7 +133,8 @@ def agreement(engine: Engine, llama: Engine, turns: dict[str, list[Any]], ids: l
 
 
 def check(shape: str, kind: str, folder: Path, engine: Engine, args: argparse.Namespace) -> str:
-    """Every kernel of two layers and the head against float64; the same kernels as were timed."""
+    """Check every kernel of two layers and the head against float64; the same kernels as were
+    timed."""
     if args.no_check:
         return "kernels not checked"
     path = export(shape, kind, min(2, args.layers or 2), folder)
@@ -158,7 +160,7 @@ def show(r: dict[str, Any]) -> None:
 
 
 def profile(engine: Engine, ids: list[int]) -> None:
-    """What each kind of kernel of a prefill and of a decode step takes, run alone."""
+    """Time each kind of kernel of a prefill and of a decode step, run alone."""
     for phase, rows in engine.call("profile", ids).items():
         whole = sum(r.seconds for r in rows)
         print(f"  {phase}: {whole * 1e3:.1f} ms")

@@ -1,4 +1,4 @@
-"""Engines that run one GGUF file, each in a process of its own: llama.cpp, and our backends.
+"""Runs one GGUF file in llama.cpp and in our backends, each in a process of its own.
 
 A process of its own, because each brings threads that wait in busy loops, and settings of OpenMP
 that would be the other's as well. An engine that is not asked anything sleeps.
@@ -47,7 +47,8 @@ class Engine:
         return value
 
     def timed(self, ids: list[int], count: int) -> tuple[float, float, list[int], float]:
-        """A turn, and the share of the processors that other programs took meanwhile."""
+        """Time a turn; return it with the share of the processors that other programs took
+        meanwhile."""
         before, start = _busy(), time.perf_counter()
         prefill, step, tokens, own = self.call("turn", ids, count)
         wall, cores = time.perf_counter() - start, os.cpu_count() or 1
@@ -59,8 +60,8 @@ class Engine:
 
 
 def _busy() -> float:
-    """Seconds that all processors together have worked since the machine started, whoever for;
-    0 where the system does not say (https://docs.kernel.org/filesystems/proc.html)."""
+    """Return the seconds that all processors together have worked since the machine started,
+    whoever for; 0 where the system does not say (https://docs.kernel.org/filesystems/proc.html)."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return 0.0
@@ -86,7 +87,7 @@ def serve(pipe: Any, name: str, path: Path, threads: int, context: int,  # noqa:
 
 
 class Ours:
-    """A session on one of our backends."""
+    """Runs a session on one of our backends."""
 
     def __init__(self, backend: str, path: Path, threads: int, context: int,
                  dtype: str | None, mmap: bool) -> None:
@@ -108,8 +109,8 @@ class Ours:
         pass
 
     def turn(self, ids: list[int], count: int) -> tuple[float, float, list[int], float]:
-        """(seconds to the first token, seconds of each further one, the tokens, greedy; seconds of
-        processor time)."""
+        """Return (seconds to the first token, seconds of each further one, the tokens, greedy;
+        seconds of processor time)."""
         self.session.truncate(0)
         own, start = time.process_time(), time.perf_counter()
         self.session.prefill(ids)
@@ -120,8 +121,8 @@ class Ours:
         return middle - start, seconds, tokens, time.process_time() - own
 
     def logits(self, ids: list[int], tokens: list[int]) -> Array:
-        """float32 [len(tokens), V]: what each of `tokens`, drawn after `ids`, was drawn from. The
-        decoding session's own: it must draw these tokens."""
+        """Return the logits float32 [len(tokens), V] from which each of `tokens` was sampled after
+        `ids`. They are the decoding session's own: it must sample these tokens."""
         self.session.truncate(0)
         rows = [self.model.logits(ids)[-1]]
         self.session.truncate(0)
@@ -147,7 +148,7 @@ class Ours:
         return f"{calls} kernel calls checked"
 
     def profile(self, ids: list[int]) -> dict[str, Any]:
-        """For a prefill and for a decode step, a list of core.plan.profile.KernelTime."""
+        """Return a list of core.plan.profile.KernelTime for a prefill and for a decode step."""
         from core.plan.profile import profile
         self.turn(ids, 2)
         plans = {p.steps[0].call.dims["T"]: p for p in self.session.plans}
@@ -157,7 +158,7 @@ class Ours:
         return {"prefill": profile(plans[len(ids)]), "decode": decode}
 
     def facts(self) -> dict[str, Any]:
-        """Version, ledger, and the bytes of matrices that a decode step multiplies by."""
+        """Return version, ledger, and the bytes of matrices that a decode step multiplies by."""
         weights = self.session.weights
         read = {v.root.name for n in self.session.decoder.graph.nodes
                 if n.op.name in ("linear", "quantized_linear") for v in n.inputs.values()
@@ -169,12 +170,12 @@ class Ours:
         return self.backend.read_bandwidth() or 0.0
 
     def kernels(self) -> list[str]:
-        """What runs, a kernel once."""
+        """Return the kernels that run, each once."""
         return sorted({f"{e.phase} {e.kernel}" for e in self.model.ledger.entries})
 
 
 class Llama:
-    """llama.cpp through llama-cpp-python's low-level interface: token ids in, logits out.
+    """Runs llama.cpp through llama-cpp-python's low-level interface: token ids in, logits out.
 
     It is timed with its defaults: flash attention, which rounds to float16, over a float16 cache.
     Logits are taken without it, over a float32 cache like ours.
@@ -215,7 +216,7 @@ class Llama:
         self.lib.llama_memory_clear(self.lib.llama_get_memory(context), True)
 
     def turn(self, ids: list[int], count: int) -> tuple[float, float, list[int], float]:
-        """As `Ours.turn`."""
+        """Return what `Ours.turn` returns."""
         self.forget(self.timed)
         own, start = time.process_time(), time.perf_counter()
         tokens = [int(self.feed(self.timed, ids).argmax())]
@@ -226,7 +227,7 @@ class Llama:
         return middle - start, seconds, tokens, time.process_time() - own
 
     def logits(self, ids: list[int], tokens: list[int]) -> Array:
-        """float32 [len(tokens), V]: what is drawn after `ids`, and after each of `tokens`."""
+        """Return the logits float32 [len(tokens), V] after `ids`, and after each of `tokens`."""
         self.forget(self.precise)
         rows = [np.array(self.feed(self.precise, ids))]
         rows += [np.array(self.feed(self.precise, [token])) for token in tokens[:-1]]

@@ -1,4 +1,4 @@
-"""The speeds that a GPU report holds, a line each: speeds.py REPORT"""
+"""Prints the speeds that a GPU report holds, a line each: speeds.py REPORT"""
 
 import json
 import sys

@@ -24,7 +24,7 @@ Key = tuple[str, int, int]
 
 
 class Table:
-    """The chosen spread of each matrix: the package's own, or the one under trial."""
+    """Holds the chosen spread of each matrix: the package's own, or the one under trial."""
 
     def __init__(self) -> None:
         self.seen: dict[Key, Spread] = {}
@@ -58,7 +58,7 @@ def variants(key: Key, now: Spread) -> list[Spread]:
 
 
 def rebind(plan: Plan) -> Plan:
-    """The same step bound anew, by the table as it is now."""
+    """Bind the same step anew, by the table as it is now."""
     graph = plan.graph
     tensors = {v.name: plan.tensor(v) for kind in ("input", "state") for v in graph.roots(kind)}
     return Plan(graph, plan.selector, plan.weights, tensors, repeats=True)

@@ -1,5 +1,5 @@
-"""What loading costs: memory and time to the first token of a random checkpoint, each run in a
-process of its own with the file in the page cache.
+"""Measures what loading costs: memory and time to the first token of a random checkpoint, each run
+in a process of its own with the file in the page cache.
 
     python tools/load/measure.py --format hf --stored f32 --folder /tmp/checkpoints
 
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def measure(path: str, backend: str) -> dict[str, float]:
-    """In this process: seconds since it began, MiB."""
+    """Measure in this process: seconds since it began, MiB."""
     born = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC) + _started()
     watch = Watch()
     from models.engine.load import load
@@ -73,7 +73,7 @@ def measure(path: str, backend: str) -> dict[str, float]:
 
 
 class Watch(threading.Thread):
-    """The highest RssAnon and RssFile, in KiB, looked at every 5 ms."""
+    """Records the highest RssAnon and RssFile, in KiB, looked at every 5 ms."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -96,7 +96,7 @@ class Watch(threading.Thread):
 
 
 def _status(field: str) -> int:
-    """KiB."""
+    """Return the value in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
@@ -107,14 +107,14 @@ def _pss() -> int:
 
 
 def _started() -> float:
-    """When this process began, in seconds of the monotonic clock."""
+    """Return when this process began, in seconds of the monotonic clock."""
     import os
     ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
     return int(ticks) / os.sysconf("SC_CLK_TCK")
 
 
 def written(args: argparse.Namespace) -> Path:
-    """The checkpoint, made in a process-wide memory once: random weights, a shipped vocabulary."""
+    """Write the checkpoint unless it is there: random weights, a shipped vocabulary."""
     folder = args.folder / f"{args.shape}-{args.layers or 'all'}-{args.format}-{args.stored}"
     path = folder if args.format == "hf" else folder / FORMATS[args.format]
     if folder.exists():

@@ -1,4 +1,5 @@
-"""More plots, written as those in ``plots.py``: small adventures, from the race to the wish."""
+"""Holds more plots, written as those in ``plots.py``: small adventures, from the race to the
+wish."""
 
 ADVENTURES: dict[str, list[str]] = {
     "race": [

@@ -1,4 +1,4 @@
-"""Conversations for the chat models: a request for a story, and the story that answers it."""
+"""Makes conversations for the chat models: a request for a story, and the story that answers it."""
 
 import random
 from dataclasses import replace
@@ -46,12 +46,13 @@ THEMES = {
 
 
 def message(role: str, content: str) -> Message:
-    """One turn, in the shape that chat templates take."""
+    """Return one turn, in the shape that chat templates take."""
     return {"role": role, "content": content}
 
 
 def topic_of(cast: stories.Cast, rng: random.Random) -> tuple[stories.Cast, str]:
-    """What the request asks for, and the cast changed so that the story is about just that."""
+    """Return what the request asks for, and the cast changed so that the story is about just
+    that."""
     kind = stories.with_article(cast.kind)
     names = words.BOYS + words.FRIEND_BOYS if cast.he == "he" else words.GIRLS + words.FRIEND_GIRLS
     name = rng.choice([name for name in names if name[0] != cast.friend[0]])
@@ -73,7 +74,7 @@ def topic_of(cast: stories.Cast, rng: random.Random) -> tuple[stories.Cast, str]
 
 
 def converse(rng: random.Random) -> list[Message]:
-    """One conversation: perhaps a system prompt, a request, its story, perhaps some thanks."""
+    """Make one conversation: perhaps a system prompt, a request, its story, perhaps some thanks."""
     chat = [message("system", rng.choice(SYSTEMS))] if rng.random() < 0.3 else []
     if rng.random() < 0.05:
         question, answer = rng.choice(list(SMALL_TALK.items()))

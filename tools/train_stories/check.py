@@ -20,7 +20,7 @@ SAMPLES = [PROMPT, "12 apples,  two spaces", "naïve 東京 🦊\n\tend", "end "
 
 
 def greedy(model: PreTrainedModel, ids: list[int], count: int) -> list[int]:
-    """The most likely continuation, up to a stop token or ``count`` tokens."""
+    """Return the most likely continuation, up to a stop token or ``count`` tokens."""
     prompt = torch.tensor([ids])
     mask = torch.ones_like(prompt)
     output = model.generate(
@@ -30,7 +30,7 @@ def greedy(model: PreTrainedModel, ids: list[int], count: int) -> list[int]:
 
 
 def has_protobuf() -> bool:
-    """Whether transformers can read ``tokenizer.model``, for which it needs protobuf."""
+    """Return whether transformers can read ``tokenizer.model``, for which it needs protobuf."""
     return bool(find_spec("google") and find_spec("google.protobuf"))
 
 

@@ -1,4 +1,4 @@
-"""What each folder's JSON files say, apart from the tokenizer and the weights."""
+"""Says what each folder's JSON files hold, apart from the tokenizer and the weights."""
 
 from typing import Any
 

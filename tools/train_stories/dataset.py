@@ -14,7 +14,7 @@ CHAT_SHARE = 0.6
 
 
 def tokenizer_corpus(recipe: Recipe, seed: int, count: int = 4000) -> list[str]:
-    """Texts from which the tokenizer learns its pieces."""
+    """Return texts from which the tokenizer learns its pieces."""
     rng = random.Random(seed)
     corpus = [stories.tell(stories.cast_story(rng), rng) for _ in range(count)]
     if recipe.chats:
@@ -25,7 +25,7 @@ def tokenizer_corpus(recipe: Recipe, seed: int, count: int = 4000) -> list[str]:
 
 
 def rows(recipe: Recipe, folder: Path, seed: int, count: int) -> torch.Tensor:
-    """``count`` rows of ``ROW`` ids.
+    """Return ``count`` rows of ``ROW`` ids.
 
     Each row starts with a whole text, so that the model sees texts at the positions where it
     will write them, and is filled up with further texts, the last of them cut off.

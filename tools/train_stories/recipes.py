@@ -1,4 +1,4 @@
-"""The three models: how each folder is laid out, and how its texts become token ids."""
+"""Describes the three models: how each folder is laid out, and how its texts become token ids."""
 
 import json
 from collections.abc import Callable
@@ -17,7 +17,8 @@ Encoder = Callable[[str], list[int]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """One model's configuration, its end-of-text ids for generation, and its training length."""
+    """Holds one model's configuration, its end-of-text ids for generation, and its training
+    length."""
 
     name: str
     config: Json
@@ -59,12 +60,12 @@ RECIPES = {recipe.name: recipe for recipe in (LLAMA2, LLAMA3, QWEN2)}
 
 
 def write_json(path: Path, content: Json) -> None:
-    """JSON in the layout that the hub's files have."""
+    """Write JSON in the layout that the hub's files have."""
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def write_folder(recipe: Recipe, folder: Path, corpus: list[str]) -> None:
-    """Everything but the weights."""
+    """Write everything but the weights."""
     size = recipe.config["vocab_size"]
     if recipe is LLAMA2:
         tokenizers_.build_sentencepiece(folder, corpus, size)
@@ -86,7 +87,8 @@ def write_folder(recipe: Recipe, folder: Path, corpus: list[str]) -> None:
 
 
 def story_encoder(recipe: Recipe, folder: Path) -> Encoder:
-    """Token ids of a plain story, with what opens and closes a text in this model."""
+    """Return a function that gives the token ids of a plain story, with what opens and closes a
+    text."""
     if recipe is LLAMA2:
         pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
         return lambda story: [1, *pieces.encode(story), 2]

@@ -1,4 +1,4 @@
-"""A seeded generator of short children's stories in simple English: a hero, a problem, an end."""
+"""Generates short children's stories in simple English from a seed: a hero, a problem, an end."""
 
 import random
 import re
@@ -62,7 +62,7 @@ class Cast:
 
 
 def with_article(noun: str) -> str:
-    """``an apple``, ``a fox``: the noun after its indefinite article."""
+    """Return the noun after its indefinite article: ``an apple``, ``a fox``."""
     article = "an" if noun[0] in "aeio" else "a"
     return f"{article} {noun}"
 
@@ -116,7 +116,7 @@ def slots_of(cast: Cast, rng: random.Random) -> dict[str, str]:
 
 
 def tell(cast: Cast, rng: random.Random) -> str:
-    """One whole story about this cast."""
+    """Tell one whole story about this cast."""
     openings = OPENINGS if rng.random() < 0.85 else OTHER_OPENINGS
     sentences = [rng.choice(openings)]
     if cast.kind in words.FEATURES and rng.random() < 0.5:

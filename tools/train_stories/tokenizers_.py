@@ -52,7 +52,8 @@ def build_sentencepiece(folder: Path, corpus: Iterable[str], vocab_size: int) ->
 def _byte_level(
     corpus: Iterable[str], split: str, vocab_size: int, specials: list[str]
 ) -> Tokenizer:
-    """Byte-level BPE; the special tokens come after the ordinary ones, as in the originals."""
+    """Train byte-level BPE; the special tokens come after the ordinary ones, as in the
+    originals."""
     tokenizer = Tokenizer(models.BPE(ignore_merges=split == LLAMA3_SPLIT))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [

@@ -23,14 +23,14 @@ CLIP = 1.0
 
 
 def rate_at(step: int, steps: int) -> float:
-    """The share of the peak learning rate: a linear warm-up, then half a cosine to zero."""
+    """Return the share of the peak learning rate: a linear warm-up, then half a cosine to zero."""
     if step < WARMUP:
         return (step + 1) / WARMUP
     return 0.5 + 0.5 * math.cos(math.pi * (step - WARMUP) / max(1, steps - WARMUP))
 
 
 def optimizer_for(model: PreTrainedModel) -> torch.optim.AdamW:
-    """AdamW, with weight decay on matrices only."""
+    """Make AdamW, with weight decay on matrices only."""
     parameters = list(model.parameters())
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": WEIGHT_DECAY},
@@ -65,7 +65,7 @@ def fit(model: PreTrainedModel, table: torch.Tensor, name: str, console: Console
 
 
 def save_weights(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> None:
-    """``model.safetensors``, without the output matrix where it is the embedding."""
+    """Write ``model.safetensors``, without the output matrix where it is the embedding."""
     tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
     tensors = {
         key: tensor.to(dtype).contiguous()

@@ -1,13 +1,13 @@
-"""The word lists that the story generator draws from. All of it is our own."""
+"""Holds the word lists that the story generator chooses from. All of it is our own."""
 
 
 def split(text: str) -> list[str]:
-    """The entries of a list written as text, with bars or line ends between them."""
+    """Return the entries of a list written as text, with bars or line ends between them."""
     return [entry.strip() for entry in text.strip().replace("\n", "|").split("|")]
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a list written as text, with white space between them."""
+    """Return the words of a list written as text, with white space between them."""
     return text.split()
 
 

@@ -1,4 +1,5 @@
-"""The backend object: NumPy arrays over host memory, in the form that compiled code reads."""
+"""The backend object: gives kernels NumPy arrays over host memory, in the form that compiled code
+reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where Numba keeps what it has compiled."""
+"""Chooses where Numba keeps compiled code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numba import config
 
 
 def cache_folders() -> list[Path]:
-    """Of this and of earlier versions."""
+    """Return the cache folders of this and of earlier versions."""
     return sorted(_base().glob("cpu_numba-*"))
 
 

@@ -1,4 +1,4 @@
-"""Compiling when a kernel binds, so that nothing compiles on the token path."""
+"""Compiles when a kernel binds, so that nothing compiles on the token path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cpu_numba import machine
 
 
 def bound(function: Any, *args: Any) -> Launch:  # noqa: ANN401 - a Numba dispatcher, what it takes
-    """`function(*args)` as a launch: compiled now, or read from Numba's cache on disk.
+    """Return `function(*args)` as a launch: compiled now, or read from Numba's cache on disk.
 
     It calls the entry point for these types itself: Numba's dispatcher would look up the types of
     all arguments at each call, and compile anew for a read-only (memory-mapped) weight.

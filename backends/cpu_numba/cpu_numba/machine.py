@@ -1,4 +1,4 @@
-"""What the machine that is compiled for can do."""
+"""Says what the machine can do that is compiled for."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from numba import config
 
 
 def name() -> str:
-    """LLVM's name of the processor, such as "znver4"."""
+    """Return LLVM's name of the processor, such as "znver4"."""
     return config.CPU_NAME or llvmlite.binding.get_host_cpu_name()
 
 
 def has(feature: str) -> bool:
-    """Whether it has an instruction set, by LLVM's name for it, such as "avx512f".
+    """Return whether it has an instruction set, by LLVM's name for it, such as "avx512f".
 
     NUMBA_CPU_FEATURES counts here as it does for Numba itself, so that the kernels of a lesser
     machine can be tested on this one.

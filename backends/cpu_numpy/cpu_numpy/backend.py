@@ -1,4 +1,4 @@
-"""The backend object: NumPy arrays over host memory."""
+"""The backend object: gives kernels NumPy arrays over host memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.errors import BackendError
 
 
 class NumpyBackend(Backend):
-    """Kernels get `numpy.ndarray`s over host memory."""
+    """Gives kernels `numpy.ndarray`s over host memory."""
 
     name = "cpu_numpy"
 
@@ -37,7 +37,8 @@ class NumpyBackend(Backend):
             lambda matrix, vector, out: partial(np.dot, matrix, vector, out))
 
     def describe(self) -> str:
-        """With threadpoolctl, also the processor that the BLAS chose its kernels for."""
+        """Describe the backend; threadpoolctl adds the processor that the BLAS chose its kernels
+        for."""
         blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # type: ignore[index, call-overload]
         pools = _threadpoolctl()
         found = [p for p in pools.threadpool_info() if p["user_api"] == "blas"] if pools else []

@@ -1,4 +1,5 @@
-"""GGUF's quantised blocks as our codes, scales and zeros by group (core.ops.quantized_linear).
+"""Unpacks GGUF's quantised blocks into our codes, scales and zeros by group
+(core.ops.quantized_linear).
 
 Layouts: https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-common.h. A block holds
 its scales beside its codes; ours are apart. 4-bit blocks keep elements i and i + 16 (Q4_0, Q4_1) or
@@ -22,8 +23,9 @@ _ROWS = 1 << 22  # elements unpacked at a time, to bound memory
 
 
 def unpack_blocks(raw: Array, kind: str, shape: tuple[int, int]) -> Quantized:
-    """raw: uint8, the blocks of a matrix [N,K] in the type named `kind`. Raises CheckpointError for
-    scales that are not finite numbers: the blocks are damaged, or not blocks."""
+    """Unpack raw, uint8, the blocks of a matrix [N,K] in the type named `kind`. Raises
+    CheckpointError for scales that are not finite numbers: the blocks are damaged, or not blocks.
+    """
     unpack, bits, group, with_zeros = _TYPES[kind]
     n, k = shape
     raw = raw.reshape(n, -1)
@@ -52,7 +54,7 @@ def unpack_blocks(raw: Array, kind: str, shape: tuple[int, int]) -> Quantized:
 
 
 def block_layout(kind: str) -> QuantizedLayout:
-    """What `unpack_blocks` makes of this type."""
+    """Return the layout that `unpack_blocks` makes of this type."""
     _, bits, group, with_zeros = _TYPES[kind]
     return QuantizedLayout(bits, group, with_zeros)
 
@@ -84,7 +86,8 @@ def _halves(packed: Array) -> Array:
 
 
 def _q4_k(raw: Array) -> _Parts:
-    """256 elements: two float16 scale the 6-bit scales and minimums of eight groups of 32."""
+    """Unpack blocks of 256 elements: two float16 scale the 6-bit scales and minimums of eight
+    groups of 32."""
     b = raw.reshape(-1, 144)
     packed = b[:, 4:16]
     first, second, high = packed[:, 0:4], packed[:, 4:8], packed[:, 8:12]
@@ -96,7 +99,8 @@ def _q4_k(raw: Array) -> _Parts:
 
 
 def _q6_k(raw: Array) -> _Parts:
-    """256 elements as low 4 and high 2 bits apart; sixteen groups of 16 with int8 scales."""
+    """Unpack blocks of 256 elements, low 4 and high 2 bits apart; sixteen groups of 16 with int8
+    scales."""
     b = raw.reshape(-1, 210)
     low = _halves(b[:, :128].reshape(-1, 2, 64)).reshape(-1, 256)
     packed = b[:, 128:192].reshape(-1, 2, 1, 32)

@@ -1,4 +1,5 @@
-"""GGUF metadata in the keys of config.json, and rope factors as the scaling that made them."""
+"""Translates GGUF metadata to the keys of config.json, and rope factors to the scaling that made
+them."""
 
 from __future__ import annotations
 
@@ -73,7 +74,7 @@ def _scaling(header: GgufHeader, meta: ConfigReader, short: str | None, theta: f
 
 
 def llama3_scaling(factors: Array, theta: float, where: str) -> dict[str, Any]:
-    """llama3's numbers from the table that divides each frequency, float32 [d/2].
+    """Find llama3's numbers from the table that divides each frequency, float32 [d/2].
 
     The largest factor is `factor`; Meta's models all blend between wavelengths of 1/1 and 1/4 of
     the original context, so that only this context is left to be found: a power of two.
@@ -93,6 +94,6 @@ def llama3_scaling(factors: Array, theta: float, where: str) -> dict[str, Any]:
 
 
 def rope_factors(rope: RopeConfig, head_dim: int) -> Array:
-    """float32 [d/2]: what divides each unscaled frequency."""
+    """Return the divisors of each unscaled frequency, float32 [d/2]."""
     plain = inverse_frequencies(RopeConfig(rope.theta), head_dim)
     return plain / inverse_frequencies(rope, head_dim)

@@ -1,4 +1,4 @@
-"""GGUF's values, read in order from mapped bytes, none beyond the end of the file."""
+"""Reads GGUF's values in order from mapped bytes, none beyond the end of the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A GGUF file's metadata and tensor table, every count checked against the bytes that are left.
+"""Reads a GGUF file's metadata and tensor table; checks every count against the bytes that are
+left.
 
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Our own reader: `gguf.GGUFReader` takes
 ten seconds for the metadata of a Llama-3 vocabulary (one NumPy array a token) and follows a damaged
@@ -40,7 +41,7 @@ class TensorInfo:
 
 @dataclass
 class GgufHeader:
-    """Metadata by key, tensors by name."""
+    """Holds metadata by key, tensors by name."""
 
     path: Path
     metadata: dict[str, Any]

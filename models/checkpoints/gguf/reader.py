@@ -33,7 +33,7 @@ _STOPS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
 class GgufFile:
-    """F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K and Q6_K, of architectures llama and qwen2."""
+    """Reads F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K and Q6_K, of architectures llama and qwen2."""
 
     name, key = "GGUF file", "gguf"
 
@@ -82,7 +82,7 @@ def _read_weights(header: GgufHeader, family: Architecture, tied: bool) -> Weigh
 
 
 def _floats(tensor: TensorInfo) -> Array:
-    """A view of the map, or a copy where the file is not aligned."""
+    """Return a view of the map, or a copy where the file is not aligned."""
     dtype = _FLOATS[tensor.type.name]
     raw = np.array(tensor.raw) if tensor.raw.ctypes.data % dtype.itemsize else tensor.raw
     values: Array = raw.view(dtype)

@@ -1,4 +1,4 @@
-"""The tokenizer inside a GGUF file: SentencePiece ("llama") or byte-level BPE ("gpt2").
+"""Reads the tokenizer inside a GGUF file: SentencePiece ("llama") or byte-level BPE ("gpt2").
 
 Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer.
 """

@@ -1,4 +1,4 @@
-"""GGUF's numbers: value types of metadata, and tensor types with their block sizes.
+"""Defines GGUF's numbers: value types of metadata, and tensor types with their block sizes.
 
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. A block is the least run of elements of a
 row that a type stores; float types have blocks of one.
@@ -19,7 +19,7 @@ SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "
 
 @dataclass(frozen=True)
 class TensorType:
-    """`elements` of a row take `nbytes` bytes."""
+    """Describes a tensor type: `elements` of a row take `nbytes` bytes."""
 
     name: str
     elements: int

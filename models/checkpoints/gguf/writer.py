@@ -1,4 +1,4 @@
-"""Writing GGUF with the `gguf` package: F32, F16, BF16, Q8_0 or Q4_0, with tokenizer and template.
+"""Writes GGUF with the `gguf` package: F32, F16, BF16, Q8_0 or Q4_0, with tokenizer and template.
 
 Norms and biases are F32 as llama.cpp expects; a matrix whose rows are no multiple of 32 stays F16
 where integers were asked for, as in llama-quantize. Matrices that `--keep` names keep their dtype.
@@ -28,7 +28,7 @@ TYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16", "int8": "Q8_0", "int4": "Q4
 
 
 def load_gguf() -> Any:  # noqa: ANN401 - a module
-    """The package. Raises OptionError with the line that installs it."""
+    """Return the package. Raises OptionError with the line that installs it."""
     try:
         return importlib.import_module("gguf")
     except ImportError:
@@ -77,7 +77,8 @@ def write_gguf(source: Source, path: Path, kind: str, progress: Progress,
 
 
 def gguf_matrices(source: Source, quantization: Quantization | None) -> list[str]:
-    """Those written in the type asked for: every matrix, the embedding too, or those chosen."""
+    """Return the matrices written in the type asked for: every matrix, the embedding too, or those
+    chosen."""
     names = [n for n in source.names if len(source.shape(n)) > 1]
     return names if quantization is None else quantization.choose(names)
 

@@ -1,4 +1,4 @@
-"""A Hugging Face folder: config.json, safetensors in one file or shards, tokenizer files."""
+"""Reads a Hugging Face folder: config.json, safetensors in one file or shards, tokenizer files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 class HuggingFaceFolder:
-    """What `save_pretrained` of transformers 4 and 5 writes."""
+    """Reads what `save_pretrained` of transformers 4 and 5 writes."""
 
     name, key = "Hugging Face folder (config.json and safetensors)", "hf"
 

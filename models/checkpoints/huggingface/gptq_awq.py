@@ -1,4 +1,4 @@
-"""GPTQ's and AWQ's int4 matrices as our codes, scales and zeros by group.
+"""Unpacks GPTQ's and AWQ's int4 matrices into our codes, scales and zeros by group.
 
 Both hold a matrix by columns of ours: K is the first axis, and eight codes share an int32.
 
@@ -30,7 +30,7 @@ PARTS = ("qweight", "qzeros", "scales", "g_idx")
 
 
 class PackedMatrix:
-    """The tensors of one matrix, checked against each other. [K,N] is its shape."""
+    """Holds the tensors of one matrix, checked against each other. [K,N] is its shape."""
 
     def __init__(self, name: str, parts: Mapping[str, Array], group_size: int, awq: bool) -> None:
         """Raises CheckpointError for parts that are missing or do not belong together."""
@@ -57,7 +57,7 @@ class PackedMatrix:
         self.order = _group_order(name, parts.get("g_idx"), self.k, self.group)
 
     def expanded(self, zero_offset: int) -> Array:
-        """float32 [N,K], exact, for groups that are not neighbours (`order`)."""
+        """Return float32 [N,K], exact, for groups that are not neighbours (`order`)."""
         assert self.order is not None
         codes, scales = self.codes(), self.float_scales()
         zeros, out = self._zeros(zero_offset), np.empty((self.n, self.k), np.float32)
@@ -69,7 +69,8 @@ class PackedMatrix:
         return out
 
     def codes(self) -> Array:
-        """uint8 [N,ceil(K/2)]: what core.ops.quantized_linear takes where there is no `order`."""
+        """Return uint8 [N,ceil(K/2)]: the codes as core.ops.quantized_linear takes them, without
+        `order`."""
         if not self.awq:  # a word's bytes already are pairs of neighbours along K
             return np.ascontiguousarray(self.words.T).view(np.uint8)
         codes = np.empty((self.n, -(-self.k // 2)), np.uint8)
@@ -81,11 +82,12 @@ class PackedMatrix:
         return codes
 
     def float_scales(self) -> Array:
-        """float32 [N, groups]."""
+        """Return the scales, float32 [N, groups]."""
         return np.ascontiguousarray(self.scales.T, np.float32)
 
     def zeros(self, offset: int) -> Array | None:
-        """float32 [N, groups]; None where all are 8, which `quantized_linear` takes unsaid."""
+        """Return the zeros, float32 [N, groups]; None where all are 8, which `quantized_linear`
+        takes unsaid."""
         zeros = self._zeros(offset)
         return None if (zeros == 8).all() else zeros
 
@@ -103,7 +105,7 @@ def _words(name: str, parts: Mapping[str, Array], part: str) -> Array:
 
 
 def _unpack(words: Array, awq: bool) -> Array:
-    """uint8 [R, 8C] from uint32 [R, C]."""
+    """Unpack uint32 [R, C] into uint8 [R, 8C]."""
     codes = (words[:, :, None] >> _SHIFTS & 15).astype(np.uint8)
     if awq:
         codes = codes[:, :, _AWQ_ORDER]
@@ -111,7 +113,7 @@ def _unpack(words: Array, awq: bool) -> Array:
 
 
 def _group_order(name: str, g_idx: Array | None, k: int, group: int) -> Array | None:
-    """The group of each k, or None where groups are neighbours as they are without g_idx."""
+    """Return the group of each k, or None where groups are neighbours as they are without g_idx."""
     plain = np.arange(k) // group
     if g_idx is None or np.array_equal(g_idx, plain):
         return None

@@ -1,4 +1,4 @@
-"""Hugging Face folders with `quantization_config`: ours, GPTQ's and AWQ's."""
+"""Reads Hugging Face folders with `quantization_config`: ours, GPTQ's and AWQ's."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ _FULL = "take the model in full precision and pass --quantize"
 
 
 def read_quantized(config: ConfigReader, arrays: Mapping[str, Array]) -> Weights:
-    """The folder's arrays, those of quantised matrices as core.plan.weights.part_names names them.
+    """Return the folder's arrays, those of quantised matrices as core.plan.weights.part_names names
+    them.
 
     Raises ConfigError for a method, bits or a layout that is not read here, CheckpointError for
     tensors that do not belong together.

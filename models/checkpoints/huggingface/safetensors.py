@@ -1,4 +1,4 @@
-"""Reading safetensors without copying: https://github.com/huggingface/safetensors#format.
+"""Reads safetensors without copying: https://github.com/huggingface/safetensors#format.
 
 The format's own library copies each tensor that it hands to NumPy; a memory map does not, so that a
 model's weights occupy the page cache once. Every header is checked before anything is mapped.
@@ -24,7 +24,7 @@ MAX_HEADER = 100 << 20  # bytes; the limit of the format's own library
 
 
 def read_safetensors(path: Path) -> dict[str, Array]:
-    """Every tensor of the file as a read-only memory map. Raises CheckpointError with the fault."""
+    """Map every tensor of the file, read-only. Raises CheckpointError with the fault."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:

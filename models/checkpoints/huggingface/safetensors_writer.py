@@ -1,4 +1,4 @@
-"""Writing safetensors one tensor at a time: https://github.com/huggingface/safetensors#format."""
+"""Writes safetensors one tensor at a time: https://github.com/huggingface/safetensors#format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tokenizer files that an exported model needs beside its weights."""
+"""Writes the tokenizer files that an exported model needs beside its weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COPIED = ("tokenizer.json", "tokenizer.model", _CONFIG, "special_tokens_map.jso
 
 
 def copy_tokenizer_files(checkpoint: Checkpoint, folder: Path) -> None:
-    """Those of a Hugging Face folder as they are, with generation_config.json, else
+    """Copy a Hugging Face folder's tokenizer files as they are, with generation_config.json, else
     `write_tokenizer_files`."""
     from_folder = (checkpoint.path / "config.json").exists()
     if not from_folder:
@@ -31,9 +31,9 @@ def copy_tokenizer_files(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def write_tokenizer_files(checkpoint: Checkpoint, folder: Path) -> None:
-    """tokenizer.model for a SentencePiece vocabulary, tokenizer.json for byte-level BPE, never both
-    (the readers of bare weights tell models apart by it), and tokenizer_config.json. Raises
-    TokenizerError for a tokenizer of another kind."""
+    """Write tokenizer.model for a SentencePiece vocabulary, tokenizer.json for byte-level BPE,
+    never both (the readers of bare weights tell models apart by it), and tokenizer_config.json.
+    Raises TokenizerError for a tokenizer of another kind."""
     tokenizer, there = checkpoint.tokenizer, checkpoint.path
     v = vocabulary_of(tokenizer, str(there))
     if isinstance(tokenizer, JsonTokenizer) and v.bpe:
@@ -52,7 +52,8 @@ def write_tokenizer_files(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def write_tokenizer_bin(checkpoint: Checkpoint, folder: Path) -> None:
-    """llama2.c's tokenizer.bin. Raises TokenizerError for byte-level BPE, which it cannot hold."""
+    """Write llama2.c's tokenizer.bin. Raises TokenizerError for byte-level BPE, which it cannot
+    hold."""
     v = vocabulary_of(checkpoint.tokenizer, str(checkpoint.path))
     if v.bpe:
         raise TokenizerError(f"{checkpoint.path}: llama2.c runs SentencePiece vocabularies only; "

@@ -1,4 +1,4 @@
-"""Writing a Hugging Face folder: config.json, model.safetensors, generation_config.json.
+"""Writes a Hugging Face folder: config.json, model.safetensors, generation_config.json.
 
 Full-precision folders are what transformers reads. Quantised ones hold `NAME.codes`, `NAME.scales`
 and `NAME.zeros` for each projection and the head (docs/file-formats.md); kernelyard reads them.
@@ -30,7 +30,7 @@ QUANT_METHOD = "kernelyard"
 
 def write_huggingface(source: Source, folder: Path, dtype: str, quantization: Quantization | None,
                       progress: Progress) -> None:
-    """Into an existing folder, without the tokenizer. Rows of q and k in halves."""
+    """Write into an existing folder, without the tokenizer. Rows of q and k in halves."""
     c = source.checkpoint
     named = "dtype" if "dtype" in c.config.data else "torch_dtype"  # transformers 5, 4; both read
     config = {"bos_token_id": c.tokenizer.bos_id, **c.config.data, named: LONG[dtype],

@@ -1,4 +1,4 @@
-"""Files that begin with seven bare integers: llama2.c v0, and all of KuiperLLama's.
+"""Reads files that begin with seven bare integers: llama2.c v0, and all of KuiperLLama's.
 
 Nothing in them names the format, so it follows from what does differ:
 - the size. float32 without biases (llama2.c v0, KuiperLLama's Llama files), float32 with biases of
@@ -40,7 +40,8 @@ JSON = ("tokenizer.json",)
 
 @dataclass(frozen=True)
 class Family:
-    """What a family's files leave out: architecture, theta, eps, row order, tokenizer files."""
+    """Holds what a family's files leave out: architecture, theta, eps, row order, tokenizer
+    files."""
 
     key: str
     architecture: str
@@ -57,7 +58,7 @@ FAMILIES = (LLAMA2, LLAMA3, QWEN2)
 
 
 class HeaderlessFile:
-    """llama2.c v0 or KuiperLLama; `family` fixes which model the numbers are of."""
+    """Reads llama2.c v0 or KuiperLLama; `family` fixes which model the numbers are of."""
 
     def __init__(self, family: Family | None = None) -> None:
         self.family = family
@@ -65,7 +66,8 @@ class HeaderlessFile:
         self.name = f"{family.key}:PATH" if family else "llama2.c v0 or KuiperLLama file"
 
     def recognises(self, path: Path) -> bool:
-        """Whether the first integers can be sizes of a model; a named family is never guessed."""
+        """Return whether the first integers can be sizes of a model; a named family is never
+        guessed."""
         if self.family is not None or not path.is_file():
             return False
         start = read_start(path, SEVEN.size)
@@ -104,7 +106,7 @@ class HeaderlessFile:
 
 
 def _layout(path: Path, d: Dimensions, group: int) -> str:
-    """plain, biases or int8: the one whose size is the file's. Raises CheckpointError."""
+    """Choose plain, biases or int8: the one whose size is the file's. Raises CheckpointError."""
     size = path.stat().st_size
     sizes = {"plain": SEVEN.size + total_bytes(v0_slots(d)),
              "biases": SEVEN.size + total_bytes(v0_slots(d, True))}

@@ -1,4 +1,4 @@
-"""Writing KuiperLLama's files, for the family that it was compiled for: Llama-2, Llama-3, Qwen2."""
+"""Writes KuiperLLama's files, for the family that it was compiled for: Llama-2, Llama-3, Qwen2."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write_kuiper(source: Source, path: Path, int8: bool, progress: Progress) -> 
 
 
 def kuiper_family(source: Source) -> Family:
-    """By architecture and theta. Raises ConfigError."""
+    """Choose the family by architecture and theta. Raises ConfigError."""
     c = source.config
     candidates = [f for f in FAMILIES if f.architecture == c.architecture]
     for family in candidates:

@@ -1,4 +1,4 @@
-"""The order of tensors in llama2.c's and KuiperLLama's files, which readers and writers share.
+"""Defines the order of tensors in llama2.c's and KuiperLLama's files, for readers and writers.
 
 A file is a header and then slots without padding. Sources: `export.py` and `runq.c` of
 https://github.com/karpathy/llama2.c (MIT); for KuiperLLama the behaviour of its loader and of its
@@ -37,15 +37,15 @@ class Dimensions:
 
     @classmethod
     def parse(cls, numbers: Sequence[int], tied: bool | None = None) -> Dimensions:
-        """From the file's order. Without `tied` the sign of the vocabulary says it: negative where
-        a head of its own follows."""
+        """Parse the integers in the file's order. Without `tied` the sign of the vocabulary says
+        it: negative where a head of its own follows."""
         dim, hidden, layers, heads, kv_heads, vocab, positions = numbers
         if tied is None:
             tied, vocab = vocab > 0, abs(vocab)
         return cls(dim, hidden, layers, heads, kv_heads, vocab, positions, tied)
 
     def problem(self) -> str | None:
-        """Why no model can have these sizes, or None."""
+        """Return why no model can have these sizes, or None."""
         limits = (("dim", self.dim, 1 << 20), ("hidden_dim", self.hidden, 1 << 22),
                   ("n_layers", self.layers, 4096), ("n_heads", self.heads, 1 << 14),
                   ("n_kv_heads", self.kv_heads, 1 << 14), ("vocab_size", self.vocab, 1 << 24),
@@ -61,7 +61,7 @@ class Dimensions:
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The seven integers in the file's order, the vocabulary positive."""
+        """Return the seven integers in the file's order, the vocabulary positive."""
         return (self.dim, self.hidden, self.layers, self.heads, self.kv_heads, self.vocab,
                 self.positions)
 
@@ -76,7 +76,8 @@ class Dimensions:
 
 @dataclass(frozen=True)
 class Slot:
-    """A tensor in a file: float32, or int8 codes followed by float32 scales of groups (Q8_0)."""
+    """Describes a tensor in a file: float32, or int8 codes followed by float32 scales of groups
+    (Q8_0)."""
 
     name: str
     shape: tuple[int, ...]
@@ -88,8 +89,8 @@ class Slot:
 
 
 def v0_slots(d: Dimensions, biases: bool = False) -> list[Slot]:
-    """llama2.c v0 and KuiperLLama's float32 files; with `biases` the latter's Qwen2 layout, where a
-    layer's bias of q, k or v follows its weight."""
+    """Return the slots of llama2.c v0 and KuiperLLama's float32 files; with `biases` the latter's
+    Qwen2 layout, where a layer's bias of q, k or v follows its weight."""
     attention = [s for kind in ATTENTION for s in _layers(
         d, kind, biases and not kind.endswith("o_proj"))]
     return [Slot(EMBEDDING, (d.vocab, d.dim)), *_norms(d, "input_layernorm"), *attention,
@@ -99,18 +100,20 @@ def v0_slots(d: Dimensions, biases: bool = False) -> list[Slot]:
 
 
 def v1_slots(d: Dimensions) -> list[Slot]:
-    """llama2.c v1: norms first, then the embedding and the matrices, all float32."""
+    """Return the slots of llama2.c v1: norms first, then the embedding and the matrices, all
+    float32."""
     return [*_all_norms(d), Slot(EMBEDDING, (d.vocab, d.dim)), *_matrices(d), *_head(d)]
 
 
 def v2_slots(d: Dimensions) -> list[Slot]:
-    """llama2.c v2: as v1 with everything but the norms as Q8_0."""
+    """Return the slots of llama2.c v2: as v1 with everything but the norms as Q8_0."""
     rest = v1_slots(d)[len(_all_norms(d)):]
     return [*_all_norms(d), *(Slot(s.name, s.shape, True) for s in rest)]
 
 
 def kuiper_int8_slots(d: Dimensions) -> list[Slot]:
-    """KuiperLLama int8: quantised matrices and head first, then float32 embedding and norms."""
+    """Return the slots of KuiperLLama int8: quantised matrices and head first, then float32
+    embedding and norms."""
     first = [Slot(s.name, s.shape, True) for s in [*_matrices(d), *_head(d)]]
     return [*first, Slot(EMBEDDING, (d.vocab, d.dim)), *_all_norms(d)]
 

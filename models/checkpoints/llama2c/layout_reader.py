@@ -1,4 +1,4 @@
-"""Reading slots: float32 as memory maps, Q8_0 as int8 codes and scales by group."""
+"""Reads slots: float32 as memory maps, Q8_0 as int8 codes and scales by group."""
 
 from __future__ import annotations
 
@@ -65,5 +65,5 @@ def _add_quantized(weights: Weights, slot: Slot, raw: Array, d: Dimensions, grou
 
 
 def _float32(raw: Array) -> Array:
-    """A view, or a copy where odd group sizes left the data unaligned."""
+    """Return a view, or a copy where odd group sizes left the data unaligned."""
     return (np.array(raw) if raw.ctypes.data % 4 else raw).view(np.float32)

@@ -1,4 +1,4 @@
-"""Writing slots: float32, or Q8_0 codes followed by the scales of their groups."""
+"""Writes slots: float32, or Q8_0 codes followed by the scales of their groups."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LARGEST_GROUP = 64
 
 def write_slots(path: Path, header: bytes, slots: Sequence[Slot], source: Source, *, pairs: bool,
                 group: int = 1, progress: Progress) -> None:
-    """Header and slots into a new file. Raises CheckpointError for a missing tensor."""
+    """Write header and slots into a new file. Raises CheckpointError for a missing tensor."""
     total, done = total_bytes(slots, group), 0
     with path.open("xb") as file:
         file.write(header)
@@ -34,8 +34,8 @@ def write_slots(path: Path, header: bytes, slots: Sequence[Slot], source: Source
 
 
 def row_group(slots: Sequence[Slot]) -> int:
-    """The largest power of two, at most 64, that divides every quantised row; llama2.c halves its
-    64 in the same way. Raises ConfigError below 4, where scales would outweigh codes."""
+    """Return the largest power of two, at most 64, that divides every quantised row; llama2.c
+    halves its 64 in the same way. Raises ConfigError below 4, where scales would outweigh codes."""
     group = LARGEST_GROUP
     while group >= 4:
         if all(s.shape[-1] % group == 0 for s in slots if s.quantized):
@@ -56,7 +56,8 @@ def _write(file: BinaryIO, slot: Slot, source: Source, pairs: bool, group: int) 
 
 
 def _write_frequencies(file: BinaryIO, slot: Slot, source: Source) -> None:
-    """cos and sin of every position: skipped by today's programs, read by llama2.c's first ones."""
+    """Write cos and sin of every position: today's programs skip them, llama2.c's first ones read
+    them."""
     _, positions, half = slot.shape
     angles = np.outer(np.arange(positions, dtype=np.float32),
                       inverse_frequencies(source.config.rope, half * 2))

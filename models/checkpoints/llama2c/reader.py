@@ -1,4 +1,4 @@
-"""llama2.c's `.bin` with a magic number: v1 (float32) and v2 (int8 Q8_0 groups).
+"""Reads llama2.c's `.bin` with a magic number: v1 (float32) and v2 (int8 Q8_0 groups).
 
 Header of 256 bytes (https://github.com/karpathy/llama2.c, export.py): uint32 0x616b3432 ("ak42"),
 int32 version, seven int32 (slots.Dimensions), uint8 tied, in v2 int32 group size, zeros. Both hold
@@ -61,7 +61,8 @@ class Llama2cFile:
 
 def config_of(d: Dimensions, where: str, architecture: str = "LlamaForCausalLM",
               theta: float = THETA, eps: float = EPS) -> ConfigReader:
-    """The header's sizes in Hugging Face's keys, with the constants that the programs fix."""
+    """Return the header's sizes in Hugging Face's keys, with the constants that the programs
+    fix."""
     return ConfigReader({
         "architectures": [architecture], "vocab_size": d.vocab, "hidden_size": d.dim,
         "intermediate_size": d.hidden, "num_hidden_layers": d.layers,

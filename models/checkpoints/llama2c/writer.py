@@ -1,5 +1,5 @@
-"""Writing llama2.c's `.bin` in versions 0, 1 and 2, and the tokenizer.bin that it needs beside it.
-"""
+"""Writes llama2.c's `.bin` in versions 0, 1 and 2, and the tokenizer.bin that it needs beside
+it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Meta's original folders: params.json, consolidated.00.pth and more, tokenizer.model. Read only.
+"""Reads Meta's original folders: params.json, consolidated.00.pth and more, tokenizer.model.
 
 Each .pth of a larger model holds every tensor's part for one GPU (https://github.com/meta-llama/llama3,
 llama/model.py): column-parallel matrices are split by rows of ours, row-parallel ones by columns,
@@ -38,7 +38,7 @@ _STOPS = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")
 
 
 class MetaFolder:
-    """Llama-2 and Llama-3 to 3.3 as Meta publishes them; text models in f32, f16 or bf16."""
+    """Reads Llama-2 and Llama-3 to 3.3 as Meta publishes them; text models in f32, f16 or bf16."""
 
     name, key = "Meta folder (params.json and consolidated.*.pth)", "meta"
 
@@ -115,7 +115,7 @@ def _concatenate(pieces: Sequence[Array], axis: int) -> tuple[Array]:
 
 
 def _tokenizer(path: Path) -> tuple[Tokenizer, tuple[int, ...]]:
-    """tokenizer.model in the folder or, as Llama-2 is fetched, beside it; and the stop ids."""
+    """Read tokenizer.model in the folder or, as Llama-2 is fetched, beside it; and the stop ids."""
     folder = path if (path / "tokenizer.model").exists() else path.absolute().parent
     file = folder / "tokenizer.model"
     if is_tiktoken(file):

@@ -1,4 +1,4 @@
-"""Meta's params.json in the keys of config.json, with what Meta's code fixes beside it.
+"""Translates Meta's params.json to the keys of config.json, and adds what Meta's code fixes.
 
 Sources: ModelArgs, FeedForward and apply_scaling of https://github.com/meta-llama/llama-models
 (llama3). The hidden size follows from `dim`, `ffn_dim_multiplier` and `multiple_of`. Llama-3.2 in
@@ -20,7 +20,8 @@ _ORIGINAL = 8192  # positions that Llama-3 was first trained for
 
 
 def read_params(path: Path, rows: int, tied: bool) -> ConfigReader:
-    """rows: the embedding's. Raises ConfigError for keys that are missing or cannot be used."""
+    """Read params.json; rows: the embedding's. Raises ConfigError for keys that are missing or
+    cannot be used."""
     p = ConfigReader.open(path)
     for key in ("quantization_args", "moe_args", "lora_args", "vision_chunk_size"):
         p.require(key, None)
@@ -43,7 +44,7 @@ def read_params(path: Path, rows: int, tied: bool) -> ConfigReader:
 
 
 def _hidden(p: ConfigReader, dim: int) -> int:
-    """Two thirds of 4 dim, times the multiplier, up to a multiple of `multiple_of`."""
+    """Return two thirds of 4 dim, times the multiplier, up to a multiple of `multiple_of`."""
     hidden = 2 * 4 * dim // 3
     multiplier = p.get("ffn_dim_multiplier", float, 1.0)
     if not 0 < multiplier < 64:

@@ -1,4 +1,4 @@
-"""A .pth file's tensors as NumPy arrays, by PyTorch: an optional extra."""
+"""Reads a .pth file's tensors as NumPy arrays, by PyTorch: an optional extra."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.tensor.tensor import Array
 
 
 def load_torch() -> Any:  # noqa: ANN401 - a module
-    """The package. Raises OptionError with the line that installs it."""
+    """Return the package. Raises OptionError with the line that installs it."""
     try:
         return importlib.import_module("torch")
     except ImportError:
@@ -24,8 +24,8 @@ def load_torch() -> Any:  # noqa: ANN401 - a module
 
 
 def read_torch(path: Path) -> dict[str, Array]:
-    """Tensors by name, mapped where the file is a zip, as torch.save has made since 2020. Only
-    tensors are unpickled, no other object. Raises CheckpointError for anything else."""
+    """Return tensors by name, mapped where the file is a zip, as torch.save has made since 2020.
+    Only tensors are unpickled, no other object. Raises CheckpointError for anything else."""
     torch = load_torch()
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True,
@@ -42,7 +42,7 @@ def read_torch(path: Path) -> dict[str, Array]:
 
 
 def _array(path: Path, name: str, tensor: Any, torch: Any) -> Array:  # noqa: ANN401 - torch's
-    """The same memory; NumPy has no bfloat16, so its bits go over as integers."""
+    """Share the tensor's memory; NumPy has no bfloat16, so its bits go over as integers."""
     if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16) or tensor.ndim > 2:
         raise CheckpointError(f"{path}: tensor {name} is {tensor.dtype} {list(tensor.shape)}, "
                               "expected a matrix or vector of float32, float16 or bfloat16")

@@ -1,5 +1,5 @@
-"""CUDA C on a CPU, for tests: cuda_pycuda's kernels compiled by g++ and run thread by thread, under
-a stand-in for PyCUDA, through the backend's own code.
+"""Runs CUDA C on a CPU, for tests: g++ compiles cuda_pycuda's kernels, which run thread by thread,
+under a stand-in for PyCUDA, through the backend's own code.
 
 It checks arithmetic, indexing, barriers and the code that launches kernels. It says nothing about
 a GPU: not what its compiler makes of the sources, nor races between warps or blocks, memory

@@ -1,4 +1,4 @@
-"""A stand-in for what cuda_pycuda uses of PyCUDA and cuda-bindings.
+"""Stands in for what cuda_pycuda uses of PyCUDA and cuda-bindings.
 
 Work is queued on streams, as on a GPU: nothing runs before somebody waits for it, so code that
 forgets to wait reads poison. A context that is left on the stack aborts the process at its end.
@@ -34,7 +34,7 @@ class MemoryError_(Error):
 
 
 class Stream:
-    """A queue. Operations run, oldest first, when the host waits for one of them."""
+    """Holds a queue. Operations run, oldest first, when the host waits for one of them."""
 
     streams: ClassVar[dict[int, Stream]] = {}
     handles = itertools.count(1)
@@ -90,7 +90,7 @@ class Event:
 
 
 class Allocation:
-    """Host memory full of NaN, aligned as a GPU's is."""
+    """Allocates host memory full of NaN, aligned as a GPU's is."""
 
     def __init__(self, nbytes: int) -> None:
         self._bytes = np.full(nbytes + ALIGNMENT, 0xFF, np.uint8)
@@ -224,7 +224,7 @@ def cuStreamWaitEvent(stream: int, event: Event, flags: int) -> tuple[int]:
 
 
 def _clean_up() -> None:
-    """As PyCUDA does when its module is torn down."""
+    """Clean up, as PyCUDA does when its module is torn down."""
     if context_stack:
         print("the context stack was not empty upon module cleanup", file=sys.stderr, flush=True)
         os._exit(134)

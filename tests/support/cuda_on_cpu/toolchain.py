@@ -1,4 +1,4 @@
-"""g++ as cuda_pycuda's compiler."""
+"""Drives g++ as cuda_pycuda's compiler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Every kernel of cpu_numba. Importing a family's module declares its kernels in `kernels`."""
+"""Holds every kernel of cpu_numba. Importing a family's module declares its kernels in
+`kernels`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The paged cache: writing it, and attention over it."""
+"""The paged cache: writes it, and computes attention over it."""
 
 import numba
 import numpy as np
@@ -27,7 +27,7 @@ def _units(call: Call) -> int:
 
 
 def _parts(call: Call) -> TensorSpec:
-    """Scores, places and what each stretch mixed."""
+    """Return scratch for scores, places and what each stretch mixed."""
     group = call.dims["H"] // call.dims["Hkv"]
     return TensorSpec((_units(call), 2 * single.STRETCH + group * (call.dims["d"] + 2)), f32)
 
@@ -52,8 +52,8 @@ def _narrow_group(call: Call) -> str | None:
 
 
 def _blocks(call: Call) -> TensorSpec:
-    """For each thread a block of keys and values, a row of scores and one of keys, and for each
-    query what is mixed so far and two numbers."""
+    """Return scratch: for each thread a block of keys and values, a row of scores and one of keys,
+    and for each query what is mixed so far and two numbers."""
     size = call.dims["d"]
     piece = (2 * flash.KEYS + 1) * size + flash.KEYS + (2 + size) * flash.QUERIES
     return TensorSpec((numba.get_num_threads(), piece), f32)

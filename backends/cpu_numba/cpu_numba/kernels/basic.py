@@ -1,4 +1,4 @@
-"""Row-wise kernels: embedding, norms, rope, softmax, add, swiglu."""
+"""Row-wise kernels: implement embedding, norms, rope, softmax, add, swiglu."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""The list that every kernel of this backend is declared in."""
+"""Holds the list that every kernel of this backend is declared in."""
 
 from core import KernelSet
 

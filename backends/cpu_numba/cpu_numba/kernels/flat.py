@@ -1,4 +1,4 @@
-"""Arrays as compiled code takes them: one axis, and never None."""
+"""Makes arrays as compiled code takes them: one axis, and never None."""
 
 import numpy as np
 
@@ -7,12 +7,12 @@ from cpu_numba.kernels.compiled import rows
 
 
 def flat(array):
-    """All elements in one axis; no elements for an absent array."""
+    """Return all elements in one axis; no elements for an absent array."""
     return np.empty(0, np.float32) if array is None else array.reshape(-1)
 
 
 def wide(vector):
-    """A short vector of weights (a bias, a norm's weight) as float32, made once a plan."""
+    """Return a short vector of weights (a bias, a norm's weight) as float32, made once a plan."""
     if vector is None or vector.dtype == np.float32:
         return flat(vector)
     result = np.empty(vector.size, np.float32)

@@ -1,4 +1,4 @@
-"""The first products of a layer's two halves, each with one start of the threads."""
+"""Computes the first products of a layer's two halves, each with one start of the threads."""
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def qkv_quantized(x, first, first_scales, first_zeros, second, second_scales, se
 
 
 def _rows(call: Call) -> TensorSpec:
-    """The normed rows."""
+    """Return the normed rows."""
     return TensorSpec((call.dims["T"], call.dims["K"]), f32)
 
 

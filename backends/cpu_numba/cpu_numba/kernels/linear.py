@@ -1,4 +1,4 @@
-"""Products with weight matrices of floats, for a few tokens: dot products that read it once."""
+"""Multiplies a few tokens by float weight matrices: dot products that read the matrix once."""
 
 from core import Call
 from cpu_numba.compiling import bound
@@ -27,12 +27,12 @@ def few_narrow(call: Call) -> str | None:
 
 
 def matrix_of(weight, bias, out):
-    """For `dot.products`, which reads two rows at once."""
+    """Return a matrix for `dot.products`, which reads two rows at once."""
     return dot.Matrix(flat(weight), wide(bias), flat(out), len(weight), (len(weight) + 1) // 2)
 
 
 def products(x, *matrices):
-    """`dot.products` of one to three (weight, bias, out), shared by threads."""
+    """Bind `dot.products` of one to three (weight, bias, out), shared by threads."""
     made = [matrix_of(*m) for m in matrices]
     how = sharing(x.shape[0] * sum(m.weight.size for m in made), sum(m.pieces for m in made),
                   sum(m.weight.nbytes for m in made))
@@ -47,7 +47,7 @@ def linear_dot(x, weight, bias, out):
 
 
 def gated(x, gate, up, out):
-    """How threads share the rows of both, and the two of them."""
+    """Return how threads share the rows of both, and the two of them."""
     how = sharing(2 * len(x) * gate.size, len(gate), 2 * gate.nbytes)
     return how, matrix_of(gate, None, out), matrix_of(up, None, out)
 

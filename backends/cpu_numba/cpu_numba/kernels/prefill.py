@@ -1,4 +1,4 @@
-"""Products with weight matrices for many tokens."""
+"""Multiplies many tokens by weight matrices."""
 
 import numba
 import numpy as np
@@ -30,9 +30,9 @@ def _scratch(call: Call) -> TensorSpec:
 
 
 def _unit(x, weights, out, group):
-    """What panels hold: pairs of bf16 where x has them, the weights fit in them and the machine is
-    faster with them; else codes in pairs of integers where it does that, results are rounded to
-    bf16, which loses more, and groups are such that no sum overflows; else float32."""
+    """Choose what panels hold: pairs of bf16 where x has them, the weights fit in them and the
+    machine is faster with them; else codes in pairs of integers where it does that, results are
+    rounded to bf16, which loses more, and groups are such that no sum overflows; else float32."""
     if (pairs.FASTER and x.dtype == np.uint16 and group % 2 == 0
             and weights.dtype not in (np.float32, np.int16)):
         return pairs.PAIR

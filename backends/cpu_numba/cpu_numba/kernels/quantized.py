@@ -1,4 +1,4 @@
-"""Products with matrices of integer codes, for a few tokens."""
+"""Multiplies a few tokens by matrices of integer codes."""
 
 import numpy as np
 
@@ -14,14 +14,14 @@ DTYPES = {"A": FLOATS, "B": FLOATS, "O": FLOATS}
 
 
 def matrix_of(codes, scales, zeros, bias, out):
-    """Products read two rows of bytes at once, and one of nibbles."""
+    """Return a matrix: products read two rows of bytes at once, and one of nibbles."""
     pieces = (len(codes) + 1) // 2 if codes.dtype == np.int8 else len(codes)
     return groups.Matrix(flat(codes), flat(scales), flat(zeros), wide(bias), flat(out), len(codes),
                          pieces)
 
 
 def _shared(x, matrices):
-    """How threads share the rows of `matrices`."""
+    """Return how threads share the rows of `matrices`."""
     return sharing(x.size * sum(m.rows for m in matrices), sum(m.pieces for m in matrices),
                    sum(m.codes.nbytes for m in matrices))
 
@@ -69,8 +69,8 @@ def in_integers(call: Call) -> str | None:
 
 
 def _terms(x_itemsize: int, to_bf16: bool) -> int:
-    """16-bit integers for an element of x: one loses far less than rounding a result to bf16 does,
-    but beside f16, which keeps eight times as much, a tenth of its budget."""
+    """Return how many 16-bit integers an element of x takes: one loses far less than rounding a
+    result to bf16 does, but beside f16, which keeps eight times as much, a tenth of its budget."""
     return 1 if x_itemsize == 2 and to_bf16 else 2
 
 
@@ -83,7 +83,7 @@ def _sizes(tokens: int, columns: int, group: int, terms: int, nibbles: bool) -> 
 
 
 def integers_of_x(call: Call) -> TensorSpec:
-    """Scratch of the products in integers."""
+    """Return scratch of the products in integers."""
     x = call.dtypes["A"]
     terms = _terms(x.itemsize, call.dtypes.get("O", x) is bf16)
     return TensorSpec((sum(_sizes(call.dims["T"], call.dims["K"], call.attrs["group_size"], terms,
@@ -91,7 +91,7 @@ def integers_of_x(call: Call) -> TensorSpec:
 
 
 def scratch(workspace, x, out, group, codes):
-    """The module whose products multiply such codes, and what they take for x."""
+    """Return the module whose products multiply such codes, and what they take for x."""
     terms, nibbles = _terms(x.itemsize, out.dtype == np.uint16), codes.dtype == np.uint8
     sizes = _sizes(*x.shape, group, terms, nibbles)
     sums, scales, *rest = np.split(workspace, np.cumsum(sizes))[:len(sizes)]
@@ -105,7 +105,7 @@ def scratch(workspace, x, out, group, codes):
 
 
 def products(x, group_size, workspace, *matrices):
-    """Of one to three (codes, scales, zeros, bias, out), shared by threads."""
+    """Bind products of one to three (codes, scales, zeros, bias, out), shared by threads."""
     module, *made_of_x = scratch(workspace, x, matrices[0][-1], group_size, matrices[0][0])
     made = [matrix_of(*m) for m in matrices]
     how = _shared(x, made)

@@ -1,4 +1,4 @@
-"""How many threads a kernel uses and how they divide its work, decided when it binds."""
+"""Decides how many threads a kernel uses and how they divide its work, when it binds."""
 
 import numba
 import numpy as np
@@ -11,14 +11,14 @@ _LITTLE = 1 << 16  # multiplications that take less time than another thread tak
 
 
 def alone(multiplications):
-    """Whether the calling thread is sooner done by itself."""
+    """Return whether the calling thread is sooner done by itself."""
     return multiplications < _LITTLE
 
 
 def sharing(multiplications, count, nbytes):
-    """How threads share `count` pieces of work that read `nbytes`: in long runs, then shorter ones,
-    half of a thread's share of what is left (guided self-scheduling, Polychronopoulos and Kuck
-    1987)."""
+    """Divide `count` pieces of work that read `nbytes` among threads: in long runs, then shorter
+    ones, half of a thread's share of what is left (guided self-scheduling, Polychronopoulos and
+    Kuck 1987)."""
     threads = 1 if alone(multiplications) else numba.get_num_threads()
     most, least = (max(1, size * count // max(1, nbytes)) for size in (_LONG, _SHORT))
     starts = [0]

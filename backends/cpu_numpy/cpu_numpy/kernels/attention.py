@@ -1,5 +1,5 @@
-"""Attention over the paged cache. Keys and values are used where they lie when a sequence's blocks
-follow each other, as they do for a single sequence, and gathered otherwise."""
+"""Attention over the paged cache: uses keys and values where they lie when a sequence's blocks
+follow each other, as they do for a single sequence, and gathers them otherwise."""
 
 import numpy as np
 
@@ -53,7 +53,8 @@ def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, 
     queries, results = (a.reshape(tokens, kv_heads, group, size) for a in (q, out))
 
     def context(row, length):
-        """(keys, values) of one sequence as float32 [length, Hkv, d], a view where possible."""
+        """Return (keys, values) of one sequence as float32 [length, Hkv, d], a view where
+        possible."""
         blocks = row[:-(-length // block_size)]
         if len(blocks) == 1 or (np.diff(blocks) == 1).all():
             where = slice(blocks[0] * block_size, blocks[0] * block_size + length)

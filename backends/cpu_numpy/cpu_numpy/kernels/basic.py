@@ -1,4 +1,4 @@
-"""Row-wise kernels: embedding, norm, rope, softmax, add, swiglu, advance."""
+"""Row-wise kernels: implement embedding, norm, rope, softmax, add, swiglu, advance."""
 
 from functools import partial
 
@@ -51,7 +51,7 @@ def _rope_scratch(call: Call) -> TensorSpec:
 
 @kernels.implements("rope", dtypes={"A": "f32"}, workspace=_rope_scratch, batch_invariant=True)
 def rope(x, positions, inv_freq, out, *, interleaved, workspace):
-    """x * cos, with what the other half of each pair adds made beside it, whole rows at a time."""
+    """Compute x * cos plus the term of each pair's other half, whole rows at a time."""
     tokens, heads, size = x.shape
     half = size // 2
     first, second = ((slice(0, None, 2), slice(1, None, 2)) if interleaved

@@ -1,6 +1,6 @@
-"""Products with weight matrices, by BLAS. OpenBLAS itself uses every core, one row as well as many:
-np.dot on a 64,000 x 2,048 float32 matrix streams about 20 GB/s on two cores; splitting it over two
-Python threads was slower (15 to 16 GB/s)."""
+"""Multiplies by weight matrices through BLAS. OpenBLAS itself uses every core, one row as well as
+many: np.dot on a 64,000 x 2,048 float32 matrix streams about 20 GB/s on two cores; splitting it
+over two Python threads was slower (15 to 16 GB/s)."""
 
 from functools import partial
 
@@ -13,7 +13,7 @@ _TURNED = 1 << 18  # float32 elements at most: 1 MiB, which stays in the L2 cach
 
 
 def _columns(call: Call) -> TensorSpec:
-    """Memory for the product as [N, T], or none where it is made as [T, N] at once.
+    """Return memory for the product as [N, T], or none where it is made as [T, N] at once.
 
     OpenBLAS divides the rows of its left operand among the threads and copies blocks of both. With
     the tokens on the left 2 to 32 of them take 0.6 to 0.9 times as long, and 128 with a matrix
@@ -134,7 +134,7 @@ _GATED = 16  # tokens: what they have of gate and up stays in a core's cache ove
 
 
 def _gate(gate, up):
-    """up *= silu(gate), with gate as scratch; five passes over it."""
+    """Compute up *= silu(gate), with gate as scratch; five passes over it."""
     np.multiply(up, gate, out=up)
     np.negative(gate, out=gate)
     np.exp(gate, out=gate)

@@ -1,5 +1,5 @@
-"""argmax and sample. The arithmetic of `sample` runs in float64 on one row: it is cheap, and the
-drawn token is then the definition's."""
+"""argmax and sample: pick the next token. The arithmetic of `sample` runs in float64 on one row: it
+is cheap, and the sampled token is then the reference's."""
 
 import numpy as np
 
@@ -62,7 +62,8 @@ _MASK = 0xFFFFFFFF
 
 
 def _uniform(seed, counter):
-    """Philox4x32-10 (Salmon et al. 2011): 24 bits of the first word, in [0, 1)."""
+    """Return a number in [0, 1) from Philox4x32-10 (Salmon et al. 2011): 24 bits of the first
+    word."""
     k0, k1 = int(seed[0]) & _MASK, int(seed[1]) & _MASK
     a, b, c, d = counter & _MASK, 0, 0, 0
     for _ in range(10):

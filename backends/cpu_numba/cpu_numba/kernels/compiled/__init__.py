@@ -1,1 +1,2 @@
-"""What Numba compiles: loops over flat arrays. Nothing here knows of ops, tensors or plans."""
+"""Holds what Numba compiles: loops over flat arrays. Nothing here knows of ops, tensors or
+plans."""

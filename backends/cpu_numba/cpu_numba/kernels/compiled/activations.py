@@ -1,5 +1,5 @@
-"""rope and swiglu: serially over few elements, where waking threads would cost more than the work,
-and on all threads over many."""
+"""rope and swiglu: run serially over few elements, where waking threads would cost more than the
+work, and on all threads over many."""
 
 import math
 
@@ -34,7 +34,7 @@ def rotate_token(x, position, frequencies, out, start, heads, half, interleaved)
 
 @njit(cache=True)
 def rotate(x, positions, frequencies, out, tokens, heads, half, interleaved):
-    """Pairs of each head turned by position * frequency, the angle rounded to float32."""
+    """Rotate the pairs of each head by position * frequency, the angle rounded to float32."""
     for t in range(tokens):
         rotate_token(x, positions[t], frequencies, out, 2 * t * heads * half, heads, half,
                      interleaved)
@@ -72,7 +72,7 @@ def gated(gate, up, out, start, size):
 
 @njit(cache=True)
 def swiglu(gate, up, out, size):
-    """out = silu(gate) * up."""
+    """Compute out = silu(gate) * up."""
     gated(gate, up, out, 0, size)
 
 

@@ -1,4 +1,4 @@
-"""Attention of single queries over the paged cache, for decoding.
+"""Computes attention of single queries over the paged cache, for decoding.
 
 Work is split over tokens, key/value heads and stretches of the context, so that one sequence with
 few heads still uses every thread; the query heads of a group share each key that is read. Each
@@ -19,7 +19,7 @@ STRETCH = 128  # positions; their keys or values for one head stay in the first 
 
 @njit(_nrt=False)
 def seen_by(token, starts, lens):
-    """(sequence of a token, positions that it may see)."""
+    """Return (sequence of a token, positions that it may see)."""
     s = 0
     while starts[s + 1] <= token:
         s += 1
@@ -28,7 +28,7 @@ def seen_by(token, starts, lens):
 
 @njit(_nrt=False)
 def score(q, first, cache, at, size):
-    """The product of a query and a key of the cache."""
+    """Return the product of a query and a key of the cache."""
     sums = splat(np.float32(0))
     whole = size // 16 * 16
     for i in range(0, whole, 16):
@@ -41,7 +41,7 @@ def score(q, first, cache, at, size):
 
 @njit(_nrt=False)
 def mix(weights, first, cache, places, stride, base, count, out, at, size):
-    """out[at:at + size] = the sum of weights[first + j] * the value at places[j]."""
+    """Set out[at:at + size] = the sum of weights[first + j] * the value at places[j]."""
     for i in range(0, size - size % 64, 64):
         p = splat(np.float32(0))
         q, r, s = p, p, p
@@ -67,8 +67,9 @@ def mix(weights, first, cache, places, stride, base, count, out, at, size):
 @njit(_nrt=False)
 def stretch(q, cache, scales, table, sequence, width, block, kv_heads, head, group, size, first,
             count, query, scale, scores, places, mixed, record):
-    """One key/value head over positions first .. first + count - 1. From `record` on in `mixed`,
-    for each query head of the group: the largest score, the sum, the mixed values."""
+    """Compute one key/value head over positions first .. first + count - 1. From `record` on,
+    `mixed` gets, for each query head of the group, the largest score, the sum and the mixed values.
+    """
     for j in range(count):
         position = first + j
         places[j] = table[sequence * width + position // block] * block + position % block
@@ -90,7 +91,8 @@ def stretch(q, cache, scales, table, sequence, width, block, kv_heads, head, gro
 
 @njit(_nrt=False)
 def join(mixed, record, step, count, out, at, size):
-    """out = what `count` stretches mixed, weighed by their sums relative to the largest score."""
+    """Set out = what `count` stretches mixed, weighed by their sums relative to the largest
+    score."""
     peak = np.float32(-np.inf)
     for c in range(count):
         peak = max(peak, mixed[record + c * step])
@@ -110,7 +112,8 @@ def join(mixed, record, step, count, out, at, size):
 @njit(_nrt=False)
 def work(q, cache, scales, table, starts, lens, mixed, scores, places, heads, kv_heads, size, width,
          block, scale, unit):
-    """One stretch of one key/value head for one token, unless the token sees nothing of it."""
+    """Compute one stretch of one key/value head for one token, unless the token sees nothing of
+    it."""
     group, stretches = heads // kv_heads, -(-width * block // STRETCH)
     number, c = unit // stretches, unit % stretches
     t, head = number // kv_heads, number % kv_heads
@@ -125,8 +128,8 @@ def work(q, cache, scales, table, starts, lens, mixed, scores, places, heads, kv
 @njit(parallel=True, cache=True)
 def attend(q, cache, scales, table, starts, lens, out, mixed, scores, places, tokens, heads,
            kv_heads, size, width, block, scale, alone):
-    """Every token of q, on one thread if `alone`. `mixed` has (size + 2) * group for each unit of
-    work, `scores` and `places` a stretch for each."""
+    """Compute every token of q, on one thread if `alone`. `mixed` has (size + 2) * group for each
+    unit of work, `scores` and `places` a stretch for each."""
     group, stretches = heads // kv_heads, -(-width * block // STRETCH)
     if alone:
         for unit in range(tokens * kv_heads * stretches):

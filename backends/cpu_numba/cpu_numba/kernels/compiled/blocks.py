@@ -1,5 +1,6 @@
-"""Products of many tokens: ROWS rows of weights at a time, turned and widened a stretch of columns
-at a time into a scratch that stays in the first cache, by twelve tokens at a time, turned once.
+"""Multiplies many tokens: transposes and widens ROWS rows of weights, a stretch of columns at a
+time, into a scratch that stays in the first cache, and multiplies it by twelve tokens at a time,
+transposed once.
 
 Codes are multiplied as they are, and a group's sums by its scale: a matrix of floats is one group
 with the scale 1. On the machine this was measured on that is faster than expanding for BLAS, whose
@@ -23,7 +24,8 @@ TOKENS = 12
 
 @njit(_nrt=False)
 def block_of(first, tokens):
-    """How many tokens are multiplied together from `first` on: 12, or 4 or 8 if that is enough."""
+    """Return how many tokens are multiplied together from `first` on: 12, or 4 or 8 if that is
+    enough."""
     return min(TOKENS, (tokens - first + 3) // 4 * 4)
 
 
@@ -38,7 +40,7 @@ def turn_tokens(x, turned, first, tokens, size, unit, units):
 
 @njit(_nrt=False)
 def turn_scales(scales, zeros, middle, first, count, groups, turned, offsets):
-    """Of ROWS rows, group by group; offsets are scale * (zero - middle)."""
+    """Transpose the scales of ROWS rows, group by group; offsets are scale * (zero - middle)."""
     for n in range(ROWS):
         for g in range(groups):
             at, place = g * ROWS + n, (first + n) * groups + g
@@ -71,8 +73,8 @@ def _multiplier(name, tiles):
     @named(name)
     def multiply(turned, units, panel, column, depth, unit, group, tokens, scales, x_scales,
                  totals):
-        """totals += columns column .. column + depth - 1 of every token times the panel, by groups.
-        """
+        """Add columns column .. column + depth - 1 of every token times the panel to totals, by
+        groups."""
         now, begun = -(-depth // unit), ((column // group + 1) * group - column) // unit
         scale, skip = scales[column // group * ROWS:], x_scales.size // max(1, tokens)
         for first in range(0, tokens, TOKENS):
@@ -106,7 +108,7 @@ def finish(totals, out, first, count, tokens, rows):
 
 @njit(_nrt=False)
 def turn_weights(weights, start, packed, count, column, depth, each, unit, panel):
-    """Columns column .. column + depth - 1 of ROWS rows as [units, rows]."""
+    """Transpose columns column .. column + depth - 1 of ROWS rows to [units, rows]."""
     for n in range(0, count, 16):
         for i in range(0, depth, 16 * unit):
             place = start + n * packed + (column + i) // each
@@ -119,7 +121,7 @@ def turn_weights(weights, start, packed, count, column, depth, each, unit, panel
 @njit(_nrt=False)
 def share(weights, scales, zeros, middle, bias, out, turned, x_scales, panel, totals, scale, offset,
           sums, tokens, rows, size, units, each, unit, group, counter):
-    """ROWS rows after another, as long as there are unclaimed ones."""
+    """Compute ROWS rows after another, as long as there are unclaimed ones."""
     groups, packed, span = -(-size // group), -(-size // each), DEPTH * unit
     first = claim(counter, ROWS)
     while first < rows:

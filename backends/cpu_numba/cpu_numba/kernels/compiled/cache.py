@@ -1,4 +1,4 @@
-"""Writing rows of keys and values into the paged cache, in its own type."""
+"""Writes rows of keys and values into the paged cache, in its own type."""
 
 import numpy as np
 from numba import njit, types
@@ -9,7 +9,8 @@ from cpu_numba.kernels.compiled.simd import get
 
 
 def put(row, start, cache, at, scales, place, size):
-    """cache[at:at + size] = row[start:start + size]; codes with their scale, if it holds codes."""
+    """Set cache[at:at + size] = row[start:start + size]; codes with their scale, if it holds
+    codes."""
 
 
 @overload(put)
@@ -34,7 +35,7 @@ def _put_codes(row, start, cache, at, scales, place, size):
 
 @njit(cache=True)
 def write(k, v, cache, scales, slots, tokens, heads, size):
-    """Both sides of every token with a slot; `cache` and `scales` hold keys, then values."""
+    """Write both sides of every token with a slot; `cache` and `scales` hold keys, then values."""
     values, value_scales = cache.size // 2, scales.size // 2
     for t in range(tokens):
         if slots[t] < 0:

@@ -1,4 +1,4 @@
-"""Dot products of rows of weight matrices, widened in registers.
+"""Computes dot products of rows of weight matrices, widened in registers.
 
 Two rows that lie far apart are read at once: from two places memory gave a sixth more than from
 one, prefetched or not (medians of 32.0 and 27.5 GB/s on two cores of Zen 4).
@@ -16,8 +16,8 @@ from cpu_numba.kernels.compiled.work_queue import shared, shared_rows
 
 
 class Matrix(NamedTuple):
-    """What a product takes beside x: weight [N,K], bias [N] or empty, out [T,N], N, and how many
-    pieces of work it is."""
+    """Holds what a product takes beside x: weight [N,K], bias [N] or empty, out [T,N], N, and how
+    many pieces of work it is."""
 
     weight: Any
     bias: Any
@@ -28,7 +28,7 @@ class Matrix(NamedTuple):
 
 @njit(_nrt=False, forceinline=True)
 def dots(a, i, b, j, x, first, size):
-    """The products of `size` elements of x with those of a from i on, and of b from j on."""
+    """Return the products of `size` elements of x with those of a from i on, and of b from j on."""
     p = splat(np.float32(0))
     q, r, s = p, p, p  # four sums hide the latency of an addition
     whole = size // 64 * 64
@@ -49,7 +49,8 @@ def dots(a, i, b, j, x, first, size):
 
 @njit(_nrt=False, forceinline=True)
 def two_rows(n, x, matrix, tokens, size):
-    """out[:, n] and, half the rows on, out[:, m]. They stay in the first cache for all tokens."""
+    """Compute out[:, n] and, half the rows on, out[:, m]. They stay in the first cache for all
+    tokens."""
     weight, bias, out, rows, half = matrix
     m = n + half
     for t in range(tokens):
@@ -77,13 +78,13 @@ def products(how, x, first, second, third, sizes):
 
 @njit(cache=True)
 def gated_product(how, x, gate, up, sizes):
-    """gate.out[t,n] = silu(x[t] · gate[n]) * (x[t] · up[n])."""
+    """Compute gate.out[t,n] = silu(x[t] · gate[n]) * (x[t] · up[n])."""
     _gated(how, x, gate, up, up, sizes)
 
 
 @njit(cache=True)
 def normed_gated_product(how, a, b, norm, added, h, eps, gate, up, sizes):
-    """The same with x = h = norm(a + b) in float32, added = a + b."""
+    """Compute `gated_product` with x = h = norm(a + b) in float32, added = a + b."""
     tokens, size = sizes
     add_norm_wide(a, b, norm, added, h, tokens, size, eps)
     _gated(how, h, gate, up, up, sizes)

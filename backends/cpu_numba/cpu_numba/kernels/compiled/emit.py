@@ -1,4 +1,4 @@
-"""LLVM instructions on sixteen elements: what the intrinsics of `lanes`, `nibbles` and `tile` emit.
+"""Emits LLVM instructions on sixteen elements, for the intrinsics of `simd`, `nibbles` and `tile`.
 
 Elements are read in the type that the array's integers stand for (see `cpu_numba.backend.WORDS`):
 int16 is f16, uint16 is bf16, int8 is an integer. LLVM splits sixteen lanes into whatever registers
@@ -19,25 +19,26 @@ _HALVES, _SHORTS = ir.VectorType(ir.HalfType(), WIDTH), ir.VectorType(ir.IntType
 
 
 def words(value):
-    """A constant vector of one integer."""
+    """Return a constant vector of one integer."""
     return ir.Constant(WORDS, [value] * WIDTH)
 
 
 def call(builder, name, result, args, **flags):
-    """A call of an LLVM intrinsic by its full name."""
+    """Emit a call of an LLVM intrinsic by its full name."""
     kind = ir.FunctionType(result, [a.type for a in args])
     function = cgutils.get_or_insert_function(builder.module, kind, name)
     return builder.call(function, args, **flags)
 
 
 def pointer(context, builder, kind, array, index, target):
-    """The address of element `index` of a contiguous one-dimensional array, as `target`'s."""
+    """Return the address of element `index` of a contiguous one-dimensional array, as
+    `target`'s."""
     data = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), target.as_pointer())
 
 
 def vector(kind, width=WIDTH):
-    """The LLVM type of so many elements of the array type `kind`."""
+    """Return the LLVM type of `count` elements of the array type `kind`."""
     return ir.VectorType(F32 if kind.dtype == types.float32 else ir.IntType(kind.dtype.bitwidth),
                          width)
 
@@ -48,7 +49,7 @@ def splat(builder, value, result=FLOATS):
 
 
 def mask(builder, count, width=WIDTH):
-    """The first `count` of so many lanes."""
+    """Return a mask of the first `count` of all lanes."""
     kind = ir.VectorType(I32, width)
     limit = builder.insert_element(ir.Constant(kind, ir.Undefined), builder.trunc(count, I32),
                                    I32(0))
@@ -57,7 +58,7 @@ def mask(builder, count, width=WIDTH):
 
 
 def read(context, builder, kind, array, index, count=None, width=WIDTH):
-    """So many elements as they are stored; beyond `count` zeros, which memory is not read for."""
+    """Read elements as they are stored; beyond `count` zeros, which memory is not read for."""
     result = vector(kind, width)
     source = pointer(context, builder, kind, array, index, result)
     if count is None:
@@ -104,12 +105,12 @@ def write_words(context, builder, kind, array, index, value, count=None):
 
 
 def load(context, builder, kind, array, index, count=None):
-    """`read`, as float32."""
+    """Read elements as float32, as `read` does."""
     return _widened(builder, read(context, builder, kind, array, index, count), kind.dtype)
 
 
 def load_one(context, builder, kind, array, index):
-    """An element as float32."""
+    """Load an element as float32."""
     few = vector(kind)
     value = builder.load(pointer(context, builder, kind, array, index, few.element))
     value = builder.insert_element(ir.Constant(few, None), value, I32(0))
@@ -124,7 +125,7 @@ def write_one(context, builder, kind, array, index, number):
 
 
 def _widened(builder, value, element):
-    """Lanes of `element`s as float32."""
+    """Return lanes of `element`s as float32."""
     if element == types.float32:
         return value
     if element == types.uint16:  # bf16 is the upper half of a float32
@@ -135,7 +136,7 @@ def _widened(builder, value, element):
 
 
 def _narrowed(builder, value, element):
-    """float32 lanes as `element`s, rounded to nearest even."""
+    """Return float32 lanes as `element`s, rounded to nearest even."""
     if element == types.float32:
         return value
     if element == types.int16:
@@ -157,6 +158,6 @@ def fma(builder, a, b, c):
 
 
 def total(builder, value):
-    """The sum of the lanes, in an order that depends on nothing but the machine."""
+    """Return the sum of the lanes, in an order that depends on nothing but the machine."""
     return call(builder, "llvm.vector.reduce.fadd.v16f32", F32, [F32(0.0), value],
                 fastmath=("reassoc",))

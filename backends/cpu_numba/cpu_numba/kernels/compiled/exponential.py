@@ -1,4 +1,5 @@
-"""exp over lanes. Numba vectorises math.exp only with Intel's SVML, which few machines have."""
+"""Computes exp over lanes. Numba vectorises math.exp only with Intel's SVML, which few machines
+have."""
 
 import numpy as np
 from numba import njit
@@ -13,8 +14,8 @@ _HIGHEST, _LOWEST = np.float32(88.7), np.float32(-87.3)
 
 @njit(_nrt=False)
 def exp(x):
-    """Within 2 ULP: exp(x) = 2^n * p(x - n ln 2), p of degree 6 (the coefficients of Cephes' expf).
-    0 below -87.3, infinity above 88.7."""
+    """Compute exp within 2 ULP: exp(x) = 2^n * p(x - n ln 2), p of degree 6 (the coefficients of
+    Cephes' expf). 0 below -87.3, infinity above 88.7."""
     shifted = fma(x, splat(_LOG2_E), splat(_ROUND))
     n = shifted - splat(_ROUND)
     r = fma(n, splat(-_LN2_HIGH), x)

@@ -1,5 +1,5 @@
-"""Attention of many queries over the paged cache, for prefill: tiles of queries by blocks of keys,
-with running largest scores and sums (Dao et al. 2022, https://arxiv.org/abs/2205.14135).
+"""Computes attention of many queries over the paged cache, for prefill: tiles of queries by blocks
+of keys, with running largest scores and sums (Dao et al. 2022, https://arxiv.org/abs/2205.14135).
 
 Keys are laid out by dimension first, so that a vector holds the scores of sixteen keys and no sum
 runs across lanes; the query heads of a group share each block.
@@ -22,7 +22,8 @@ QUERIES = 128  # rows of a tile, over all query heads of a group
 @njit(_nrt=False)
 def fetch(cache, scales, table, sequence, width, block, kv_heads, head, size, first, count, keys,
           values, row):
-    """keys[i, j] and values[j, i] = dimension i at position first + j; 0 in keys past `count`."""
+    """Set keys[i, j] and values[j, i] = dimension i at position first + j; 0 in keys past
+    `count`."""
     half_cache, half_scales = cache.size // 2, scales.size // 2
     for j in range(count):
         position = first + j
@@ -42,7 +43,7 @@ def fetch(cache, scales, table, sequence, width, block, kv_heads, head, size, fi
 
 @njit(_nrt=False)
 def score_block(q, query, keys, size, scores):
-    """scores[j] = the query times key j of the block."""
+    """Set scores[j] = the query times key j of the block."""
     a = splat(np.float32(0))
     b, c, d = a, a, a
     for i in range(size):
@@ -59,7 +60,7 @@ def score_block(q, query, keys, size, scores):
 
 @njit(_nrt=False)
 def mix_block(scores, count, values, size, keep, out, at):
-    """out[at:at + size] = keep * itself + the sum of scores[j] * value j."""
+    """Set out[at:at + size] = keep * itself + the sum of scores[j] * value j."""
     old = splat(keep)
     for i in range(0, size - size % 64, 64):
         a, b = load(out, at + i) * old, load(out, at + i + 16) * old
@@ -85,7 +86,8 @@ def mix_block(scores, count, values, size, keep, out, at):
 @njit(_nrt=False)
 def tile(q, cache, scales, table, sequence, width, block, heads, kv_heads, head, size, first,
          tokens, seen, scale, out, scratch):
-    """Tokens first .. first + tokens - 1 of a sequence, the first of which sees `seen` keys."""
+    """Compute tokens first .. first + tokens - 1 of a sequence, the first of which sees `seen`
+    keys."""
     group = heads // kv_heads
     keys, values = scratch[:KEYS * size], scratch[KEYS * size:2 * KEYS * size]
     rest = scratch[2 * KEYS * size:]

@@ -16,8 +16,8 @@ from cpu_numba.kernels.compiled.work_queue import shared_rows
 
 
 class Matrix(NamedTuple):
-    """What a product takes beside x: codes [N,K] or [N,K/2], scales [N,G], zeros [N,G] or empty,
-    bias [N] or empty, out [T,N], N, and how many pieces of work it is."""
+    """Holds what a product takes beside x: codes [N,K] or [N,K/2], scales [N,G], zeros [N,G] or
+    empty, bias [N] or empty, out [T,N], N, and how many pieces of work it is."""
 
     codes: Any
     scales: Any
@@ -74,7 +74,8 @@ def dots8(codes, i, j, scales, place, other, x, first, size, group):
 
 @njit(_nrt=False)
 def split(x, halves, tokens, size):
-    """halves[t] = x[t] at even places, then a sixteenth of it at odd ones: as nibbles unpack."""
+    """Set halves[t] = x[t] at even places, then a sixteenth of it at odd ones: as nibbles
+    unpack."""
     half = (size + 1) // 2
     for t in range(tokens):
         for i in range(size // 2):
@@ -87,14 +88,14 @@ def split(x, halves, tokens, size):
 
 @njit(_nrt=False)
 def piece4(codes, start, halves, even, odd):
-    """Lanes whose total is the product of 16 bytes of codes with x."""
+    """Return lanes whose total is the product of 16 bytes of codes with x."""
     return fma(high(codes, start), load(halves, odd), low(codes, start) * load(halves, even))
 
 
 @njit(_nrt=False)
 def dot4(codes, start, scales, place, halves, even, odd, size, group):
-    """As dot8 over `size` bytes of two codes, `group` bytes a group; `even` and `odd` are where the
-    two halves of x begin."""
+    """Return what dot8 does, over `size` bytes of two codes, `group` bytes a group; `even` and
+    `odd` are where the two halves of x begin."""
     row = splat(np.float32(0))
     for begin in range(0, size, group):
         end = min(size, begin + group)
@@ -124,21 +125,21 @@ def offset(scales, zeros, middle, place, sums, first, groups):
 
 @njit(_nrt=False, forceinline=True)
 def settle(y, scales, zeros, sums, groups, middle, t, n):
-    """The product y of row n with token t, less what the zeros take off."""
+    """Return the product y of row n with token t, less what the zeros take off."""
     return y - offset(scales, zeros, middle, n * groups, sums, t * groups, groups) if (
         zeros.size) else y
 
 
 @njit(_nrt=False, forceinline=True)
 def leave(y, n, t, sums, groups, middle, matrix):
-    """out[t,n] = y settled, plus the bias."""
+    """Set out[t,n] = y settled, plus the bias."""
     y = settle(y, matrix.scales, matrix.zeros, sums, groups, middle, t, n)
     put(matrix.out, t * matrix.rows + n, y + matrix.bias[n] if matrix.bias.size else y)
 
 
 @njit(_nrt=False, forceinline=True)
 def rows8(n, x, matrix, tokens, size, group):
-    """out[:, n] and, half the rows on, out[:, m]: see `dot`."""
+    """Compute out[:, n] and, half the rows on, out[:, m]: see `dot`."""
     wide, sums = x
     groups, m = -(-size // group), n + matrix.pieces
     last = min(m, matrix.rows - 1)
@@ -152,7 +153,7 @@ def rows8(n, x, matrix, tokens, size, group):
 
 @njit(_nrt=False, forceinline=True)
 def row4(n, x, matrix, tokens, size, group):
-    """out[:, n]."""
+    """Compute out[:, n]."""
     halves, sums = x
     groups, half = -(-size // group), (size + 1) // 2
     for t in range(tokens):
@@ -178,7 +179,8 @@ def product8(how, x, scratch, matrix, sizes):
 
 @njit(cache=True)
 def product4(how, x, scratch, matrix, sizes):
-    """The same over nibbles, whose zero is 8 without `zeros`; `scratch` is for x by halves."""
+    """Compute the product over nibbles, whose zero is 8 without `zeros`; `scratch` is for x by
+    halves."""
     halves, sums = scratch
     tokens, size, group = sizes
     if matrix.zeros.size:

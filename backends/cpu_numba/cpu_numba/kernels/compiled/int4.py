@@ -1,4 +1,5 @@
-"""Dot products of rows of nibbles in integers (see `integers`), 64 bytes of codes at a time.
+"""Computes dot products of rows of nibbles in integers (see `integers`), 64 bytes of codes at a
+time.
 
 Codes run from 0 to 15 and their middle, 8, is what zeros count from: each lane begins its sum at
 minus 8 times the integers of x that it will meet. For the rest see `int8`.
@@ -22,8 +23,8 @@ CODES = 128  # of 64 bytes
 
 
 class Turned(NamedTuple):
-    """x as lanes meet it: int16 [T,K], where their sums begin int32 [T,K/8], both again or None,
-    and their scales float32 [T,K/8]; the sums of x's groups."""
+    """Holds x as lanes meet it: int16 [T,K], where their sums begin int32 [T,K/8], both again or
+    None, and their scales float32 [T,K/8]; the sums of x's groups."""
 
     first: Any
     begins: Any
@@ -35,8 +36,8 @@ class Turned(NamedTuple):
 
 @njit(_nrt=False)
 def transpose(whole, turned, begins, start, size):
-    """The order in which halves of lanes meet the codes of their word: turned[128 * c + 32 * j + h]
-    = whole[128 * c + 4 * h + j]; and where each lane's sum begins."""
+    """Put halves of lanes into the order in which they meet the codes of their word: turned[128 * c
+    + 32 * j + h] = whole[128 * c + 4 * h + j]; and note where each lane's sum begins."""
     if whole is None:
         return
     for c in range(start, start + size, CODES):
@@ -51,14 +52,14 @@ def transpose(whole, turned, begins, start, size):
 
 
 def _make(group):
-    """dot(...) for that size of groups, so that how scales spread over lanes is decided when it is
-    compiled."""
+    """Make dot(...) for that size of groups, so that how scales spread over lanes is decided when
+    it is compiled."""
     parts = max(1, CODES // group)
 
     @njit(_nrt=False, forceinline=True)
     @named("dot", group)
     def dot(first, begins, second, second_begins, x_scales, t, codes, scales, n, size):
-        """The product of token t with row n."""
+        """Return the product of token t with row n."""
         p, rest = splat(np.float32(0)), splat(np.float32(1) / FINER)
         for k in range(0, size, CODES):
             i, at = (n * size + k) // 2, t * size + k
@@ -78,7 +79,7 @@ by_32, by_64, by_128 = (_make(group) for group in GROUPS)
 
 @njit(_nrt=False, forceinline=True)
 def settled(x, t, size, group, matrix, n):
-    """The product of token t with row n, less what the zeros take off."""
+    """Return the product of token t with row n, less what the zeros take off."""
     one, begins, two, more, lanes, sums = x  # as arguments: only of them Numba knows what is None
     if group == 32:
         y = by_32(one, begins, two, more, lanes, t, matrix.codes, matrix.scales, n, size)
@@ -91,7 +92,7 @@ def settled(x, t, size, group, matrix, n):
 
 @njit(_nrt=False, forceinline=True)
 def row(n, x, matrix, tokens, size, group):
-    """out[:, n]."""
+    """Compute out[:, n]."""
     for t in range(tokens):
         y = settled(x, t, size, group, matrix, n)
         put(matrix.out, t * matrix.rows + n, y + matrix.bias[n] if matrix.bias.size else y)
@@ -109,7 +110,7 @@ _products, _gated = shared_rows(row), shared(gated_row)
 
 @njit(_nrt=False)
 def prepare(x, scratch, turned, zeros, tokens, size, group):
-    """x in integers, as lanes meet them and, if there are zeros, the sums of its groups."""
+    """Return x in integers, as lanes meet them and, if there are zeros, the sums of its groups."""
     if zeros:
         group_sums(x, scratch.sums, tokens, size, group)
     for t in range(tokens):
@@ -131,7 +132,8 @@ def products(how, x, scratch, turned, first, second, third, sizes):
 
 @njit(cache=True)
 def normed_gated_product(how, a, b, norm, added, h, eps, scratch, turned, gate, up, sizes):
-    """gate.out[t,n] = silu(h[t] · gate[n]) * (h[t] · up[n]), h = norm(a + b), added = a + b."""
+    """Compute gate.out[t,n] = silu(h[t] · gate[n]) * (h[t] · up[n]), h = norm(a + b), added = a +
+    b."""
     tokens, size, group = sizes
     add_norm_wide(a, b, norm, added, h, tokens, size, eps)
     prepare(h, scratch, turned, gate.zeros.size + up.zeros.size, tokens, size, group)

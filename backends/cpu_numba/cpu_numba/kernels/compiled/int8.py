@@ -18,11 +18,11 @@ from cpu_numba.kernels.compiled.work_queue import shared, shared_rows
 
 
 def _make(group):
-    """dots(...) for that size of groups: a loop whose length is known when it is compiled."""
+    """Make dots(...) for that size of groups: a loop whose length is known when it is compiled."""
     @njit(_nrt=False, forceinline=True)
     @named("dots", group)
     def dots(first, second, x_scales, t, codes, scales, n, others, other_scales, m, size):
-        """The products of token t with row n of `codes` and row m of `others`."""
+        """Return the products of token t with row n of `codes` and row m of `others`."""
         p = splat(np.float32(0))
         q, rest = p, splat(np.float32(1) / FINER)
         for begin in range(0, size, group):
@@ -60,7 +60,7 @@ def dots(x, t, codes, scales, n, others, other_scales, m, size, group):
 
 @njit(_nrt=False, forceinline=True)
 def two_rows(n, x, matrix, tokens, size, group):
-    """out[:, n] and, half the rows on, out[:, m]: see `dot`."""
+    """Compute out[:, n] and, half the rows on, out[:, m]: see `dot`."""
     groups, m = -(-size // group), n + matrix.pieces
     last = min(m, matrix.rows - 1)
     for t in range(tokens):
@@ -86,7 +86,7 @@ _products, _gated = shared_rows(two_rows), shared(gated_row)
 
 @njit(_nrt=False)
 def prepare(x, scratch, zeros, tokens, size, group):
-    """x in integers and, if there are zeros, the sums of its groups."""
+    """Return x in integers and, if there are zeros, the sums of its groups."""
     if zeros:
         group_sums(x, scratch.sums, tokens, size, group)
     for t in range(tokens):
@@ -103,7 +103,8 @@ def products(how, x, scratch, first, second, third, sizes):
 
 @njit(cache=True)
 def normed_gated_product(how, a, b, norm, added, h, eps, scratch, gate, up, sizes):
-    """gate.out[t,n] = silu(h[t] · gate[n]) * (h[t] · up[n]), h = norm(a + b), added = a + b."""
+    """Compute gate.out[t,n] = silu(h[t] · gate[n]) * (h[t] · up[n]), h = norm(a + b), added = a +
+    b."""
     tokens, size, group = sizes
     add_norm_wide(a, b, norm, added, h, tokens, size, eps)
     prepare(h, scratch, gate.zeros.size + up.zeros.size, tokens, size, group)

@@ -1,4 +1,5 @@
-"""Sixteen 32-bit integer lanes as a type of Numba's, and products of 16-bit pairs added to them.
+"""Defines sixteen 32-bit integer lanes as a type of Numba's, and products of 16-bit pairs added to
+them.
 
 One instruction (pmaddwd on x86) multiplies two 16-bit integers a lane and adds both products, where
 a float32 one multiplies one. Codes of 4 and 8 bits need no conversion to floats then, and sums of
@@ -22,7 +23,7 @@ _SHORTS = ir.VectorType(ir.IntType(16), _PAIRS)
 
 
 class IntLanes(types.Type):
-    """Numba's type of a vector."""
+    """Describes a vector to Numba."""
 
     def __init__(self):
         super().__init__("IntLanes")
@@ -47,7 +48,7 @@ def add_products(builder, a, b, sums):
 
 
 def _products(builder, a, b):
-    """The sums of two products in the lanes of one register."""
+    """Return the sums of two products in the lanes of one register."""
     if FAST:
         result = ir.VectorType(emit.I32, _LANES)
         name = "avx512.pmaddw.d.512" if _WIDE else "avx2.pmadd.wd"
@@ -60,20 +61,20 @@ def _products(builder, a, b):
 
 
 def _part(builder, value, number, count):
-    """`count` elements, from number * count on."""
+    """Return `count` elements, from number * count on."""
     return builder.shuffle_vector(value, value, ir.Constant(
         ir.VectorType(emit.I32, count), list(range(count * number, count * (number + 1)))))
 
 
 def _joined(builder, parts):
-    """All lanes, of one or two registers."""
+    """Return all lanes, of one or two registers."""
     return builder.shuffle_vector(parts[0], parts[-1], ir.Constant(
         emit.WORDS, list(range(emit.WIDTH))))
 
 
 @intrinsic
 def nothing(typing_context):
-    """A zero in every lane."""
+    """Return a zero in every lane."""
     def code(context, builder, signature, args):
         return ir.Constant(emit.WORDS, None)
     return int_lanes(), code
@@ -81,7 +82,7 @@ def nothing(typing_context):
 
 @intrinsic
 def load_words(typing_context, array, index):
-    """array[index : index + 16] of 32-bit integers."""
+    """Load array[index : index + 16] of 32-bit integers."""
     def code(context, builder, signature, args):
         return emit.read(context, builder, array, *args)
     return int_lanes(array, types.intp), code
@@ -120,7 +121,7 @@ def nibbles_times(typing_context, codes, index, x, first, sums):
 
 
 def _load(context, builder, kind, array, index, count):
-    """`count` elements as 16-bit integers, where they may lie anywhere."""
+    """Load `count` elements as 16-bit integers, where they may lie anywhere."""
     shorts = count * kind.dtype.bitwidth // 16
     value = builder.load(emit.pointer(context, builder, kind, array, index,
                                       ir.VectorType(ir.IntType(16), shorts)))
@@ -129,7 +130,7 @@ def _load(context, builder, kind, array, index, count):
 
 
 def _code(builder, words, step):
-    """The four bits of each half of a lane that come in this step."""
+    """Return the four bits of each half of a lane that come in this step."""
     def constant(value):
         return ir.Constant(words.type, [value] * words.type.count)
     shifted = builder.lshr(words, constant(4 * step)) if step else words
@@ -138,7 +139,7 @@ def _code(builder, words, step):
 
 @intrinsic
 def floats(typing_context, value):
-    """The lanes as float32, rounded to nearest."""
+    """Return the lanes as float32, rounded to nearest."""
     def code(context, builder, signature, args):
         return builder.sitofp(args[0], emit.FLOATS)
     return lanes(int_lanes), code
@@ -146,7 +147,7 @@ def floats(typing_context, value):
 
 @intrinsic
 def nearest(typing_context, value):
-    """The nearest integer of each float32 lane, as float32."""
+    """Return the nearest integer of each float32 lane, as float32."""
     def code(context, builder, signature, args):
         return emit.call(builder, "llvm.rint.v16f32", emit.FLOATS, list(args))
     return lanes(lanes), code

@@ -16,7 +16,7 @@ _TWO_23 = 0x4B000000  # the bits of 2^23, whose last place is worth 1
 
 
 def _taking(bits):
-    """The intrinsics that read sixteen bytes, or `count` of them, and keep `bits` of each."""
+    """Make the intrinsics that read sixteen bytes, or `count` of them, and keep `bits` of each."""
     unit = bits & -bits  # what a code in this place counts
     middle = ir.Constant(emit.FLOATS, [float(2**23 + 8 * unit)] * emit.WIDTH)
 

@@ -1,5 +1,5 @@
-"""Two bf16 elements to a 32-bit lane, for the AVX512-BF16 dot product: half as many instructions a
-multiplication as float32's.
+"""Puts two bf16 elements into a 32-bit lane, for the AVX512-BF16 dot product: half as many
+instructions a multiplication as float32's.
 
 vdpbf16ps adds both products of a lane to its float32 sum, each rounded to nearest (Intel's
 Instruction Set Reference, "VDPBF16PS"). Products of bf16 elements are exact in float32, and codes
@@ -23,7 +23,7 @@ PAIR, FLOAT = np.dtype(np.uint32), np.dtype(np.float32)
 
 
 class _BFloat(ir.types._BaseFloatType):
-    """LLVM's bfloat, which llvmlite lacks."""
+    """Describes LLVM's bfloat, which llvmlite lacks."""
 
     null = "0.0"
     intrinsic_name = "bf16"
@@ -45,12 +45,12 @@ def dot(builder, a, b, sums):
 
 
 def rounded(builder, value):
-    """32 float32 elements as pairs of bf16, in words."""
+    """Round 32 float32 elements to pairs of bf16, in words."""
     return builder.bitcast(builder.fptrunc(value, BFLOATS), emit.WORDS)
 
 
 def of_codes(builder, value):
-    """For the low four bits of each of 32 words of 16 bits, that code less 8 in bf16."""
+    """Return, for the low four bits of each of 32 words of 16 bits, that code less 8 in bf16."""
     table = ir.Constant(_SHORTS, 2 * _CODES)  # it is looked up by five bits, of which four count
     found = emit.call(builder, "llvm.x86.avx512.permvar.hi.512", _SHORTS, [table, value])
     return builder.bitcast(found, emit.WORDS)

@@ -1,4 +1,5 @@
-"""Row-wise loops without threads, whose work is too little to wake any: conversion, sums, norms."""
+"""Computes by rows without threads, where the work is too little to wake any: conversion, sums,
+norms."""
 
 import math
 
@@ -10,7 +11,7 @@ from cpu_numba.kernels.compiled.simd import fma, load, load_some, splat, store, 
 
 @njit(_nrt=False)
 def convert_row(source, start, target, first, size):
-    """target[first + i] = source[start + i] in the target's type."""
+    """Set target[first + i] = source[start + i] in the target's type."""
     whole = size // 16 * 16
     for i in range(0, whole, 16):
         store(target, first + i, load(source, start + i))
@@ -21,7 +22,7 @@ def convert_row(source, start, target, first, size):
 
 @njit(_nrt=False)
 def fill(target, first, size):
-    """target[first:first + size] = 0."""
+    """Set target[first:first + size] = 0."""
     for i in range(first, first + size):
         target[i] = 0
 
@@ -33,7 +34,7 @@ def convert(source, target, size):
 
 @njit(cache=True)
 def gather(ids, table, out, tokens, size):
-    """out[t] = table[ids[t]]."""
+    """Set out[t] = table[ids[t]]."""
     for t in range(tokens):
         convert_row(table, ids[t] * size, out, t * size, size)
 
@@ -74,14 +75,14 @@ def norm_row(x, weight, out, start, size, eps):
 
 @njit(cache=True)
 def norm(x, weight, out, rows, size, eps):
-    """out = x / sqrt(mean(x²) + eps) * weight, by rows."""
+    """Compute out = x / sqrt(mean(x²) + eps) * weight, by rows."""
     for t in range(rows):
         norm_row(x, weight, out, t * size, size, eps)
 
 
 @njit(cache=True)
 def add_norm(a, b, weight, added, out, rows, size, eps):
-    """added = a + b; out = norm(added)."""
+    """Compute added = a + b; out = norm(added)."""
     for t in range(rows):
         add_row(a, b, added, t * size, size)
         norm_row(added, weight, out, t * size, size, eps)
@@ -89,7 +90,7 @@ def add_norm(a, b, weight, added, out, rows, size, eps):
 
 @njit(_nrt=False)
 def add_norm_wide(a, b, weight, added, wide, rows, size, eps):
-    """added = a + b; wide = norm(a + b) in float32, of the sum before `added` rounds it."""
+    """Compute added = a + b; wide = norm(a + b) in float32, of the sum before `added` rounds it."""
     for t in range(rows):
         add_row(a, b, wide, t * size, size)
         convert_row(wide, t * size, added, t * size, size)

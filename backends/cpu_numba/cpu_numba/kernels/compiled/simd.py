@@ -1,4 +1,4 @@
-"""Sixteen float32 lanes as a type of Numba's, so that a kernel says how it is vectorised.
+"""Defines sixteen float32 lanes as a type of Numba's, so that a kernel says how it is vectorised.
 
 LLVM's loop vectoriser decides by heuristics: the same product over int8 codes ran ten times slower
 when their array had two axes than with three. With an explicit vector type a loop is what it says.
@@ -16,7 +16,7 @@ from cpu_numba.kernels.compiled.naming import named
 
 
 class Lanes(types.Type):
-    """Numba's type of a vector."""
+    """Describes a vector to Numba."""
 
     def __init__(self):
         super().__init__("Lanes")
@@ -33,7 +33,7 @@ class _Model(models.PrimitiveModel):
 
 @intrinsic
 def load(typing_context, array, index):
-    """Lanes of array[index : index + 16]."""
+    """Load lanes of array[index : index + 16]."""
     def code(context, builder, signature, args):
         return emit.load(context, builder, array, *args)
     return lanes(array, types.intp), code
@@ -41,7 +41,7 @@ def load(typing_context, array, index):
 
 @intrinsic
 def load_some(typing_context, array, index, count):
-    """As `load`, but reads only `count` elements; the other lanes are 0."""
+    """Load only `count` elements; the other lanes are 0."""
     def code(context, builder, signature, args):
         return emit.load(context, builder, array, *args)
     return lanes(array, types.intp, types.intp), code
@@ -49,7 +49,7 @@ def load_some(typing_context, array, index, count):
 
 @intrinsic
 def store(typing_context, array, index, value):
-    """array[index : index + 16] = value, rounded to the array's type."""
+    """Set array[index : index + 16] = value, rounded to the array's type."""
     def code(context, builder, signature, args):
         emit.write(context, builder, array, *args)
         return context.get_dummy_value()
@@ -58,7 +58,7 @@ def store(typing_context, array, index, value):
 
 @intrinsic
 def store_some(typing_context, array, index, value, count):
-    """As `store`, but writes only `count` elements."""
+    """Store only `count` elements, else as `store`."""
     def code(context, builder, signature, args):
         emit.write(context, builder, array, *args)
         return context.get_dummy_value()
@@ -67,7 +67,7 @@ def store_some(typing_context, array, index, value, count):
 
 @intrinsic
 def get(typing_context, array, index):
-    """array[index] as a float32 number."""
+    """Return array[index] as a float32 number."""
     def code(context, builder, signature, args):
         return emit.load_one(context, builder, array, *args)
     return types.float32(array, types.intp), code
@@ -75,7 +75,7 @@ def get(typing_context, array, index):
 
 @intrinsic
 def put(typing_context, array, index, value):
-    """array[index] = value, a float32 number, rounded to the array's type."""
+    """Set array[index] = value, a float32 number, rounded to the array's type."""
     def code(context, builder, signature, args):
         emit.write_one(context, builder, array, *args)
         return context.get_dummy_value()
@@ -141,7 +141,7 @@ def spread(typing_context, array, index, count):
 
 @intrinsic
 def splat(typing_context, number):
-    """One float32 in every lane."""
+    """Return one float32 in every lane."""
     def code(context, builder, signature, args):
         return emit.splat(builder, *args)
     return lanes(types.float32), code
@@ -149,7 +149,7 @@ def splat(typing_context, number):
 
 @intrinsic
 def fma(typing_context, a, b, c):
-    """a * b + c, rounded once."""
+    """Return a * b + c, rounded once."""
     def code(context, builder, signature, args):
         return emit.fma(builder, *args)
     return lanes(lanes, lanes, lanes), code
@@ -180,7 +180,7 @@ for _function, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"),
 
 @intrinsic
 def larger(typing_context, a, b):
-    """The larger of two lanes; a number rather than a NaN."""
+    """Return the larger of two lanes; a number rather than a NaN."""
     def code(context, builder, signature, args):
         return emit.call(builder, "llvm.maxnum.v16f32", emit.FLOATS, list(args))
     return lanes(lanes, lanes), code
@@ -188,7 +188,7 @@ def larger(typing_context, a, b):
 
 @intrinsic
 def total(typing_context, value):
-    """The sum of the lanes."""
+    """Return the sum of the lanes."""
     def code(context, builder, signature, args):
         return emit.total(builder, *args)
     return types.float32(lanes), code
@@ -196,7 +196,7 @@ def total(typing_context, value):
 
 @intrinsic
 def first(typing_context, value):
-    """The first lane."""
+    """Return the first lane."""
     def code(context, builder, signature, args):
         return builder.extract_element(args[0], emit.I32(0))
     return types.float32(lanes), code
@@ -204,7 +204,7 @@ def first(typing_context, value):
 
 @intrinsic
 def largest(typing_context, value):
-    """The largest lane."""
+    """Return the largest lane."""
     def code(context, builder, signature, args):
         return emit.call(builder, "llvm.vector.reduce.fmax.v16f32", emit.F32, list(args))
     return types.float32(lanes), code
@@ -212,7 +212,7 @@ def largest(typing_context, value):
 
 @intrinsic
 def pick(typing_context, a, b, then, otherwise):
-    """`then` in the lanes where a < b, else `otherwise`."""
+    """Return `then` in the lanes where a < b, else `otherwise`."""
     def code(context, builder, signature, args):
         return builder.select(builder.fcmp_ordered("<", args[0], args[1]), args[2], args[3])
     return lanes(lanes, lanes, lanes, lanes), code
@@ -220,7 +220,7 @@ def pick(typing_context, a, b, then, otherwise):
 
 @intrinsic
 def shift_exponent(typing_context, value, power):
-    """value * 2^n, n being the low bits of `power`'s mantissa."""
+    """Return value * 2^n, n being the low bits of `power`'s mantissa."""
     def code(context, builder, signature, args):
         bits, n = (builder.bitcast(a, emit.WORDS) for a in args)
         return builder.bitcast(builder.add(bits, builder.shl(n, emit.words(23))), emit.FLOATS)

@@ -1,4 +1,4 @@
-"""softmax by rows, and its parts, which attention uses."""
+"""Computes softmax by rows, and its parts, which attention uses."""
 
 import math
 
@@ -11,7 +11,8 @@ from cpu_numba.kernels.compiled.simd import fma, larger, largest, load, splat, s
 
 @njit(_nrt=False)
 def softmax_row(x, out, start, size, scale):
-    """out = exp(scale * x - m) over x[start:], m the largest scale * x. Returns (m, the sum)."""
+    """Compute out = exp(scale * x - m) over x[start:], m the largest scale * x. Returns (m, the
+    sum)."""
     peak = np.float32(-np.inf)
     whole = start + size // 16 * 16
     end = start + size

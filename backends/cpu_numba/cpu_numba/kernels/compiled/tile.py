@@ -1,4 +1,5 @@
-"""A tile of sums in registers: some tokens by 64 or 16 rows of weights, the heart of a product.
+"""Keeps a tile of sums in registers, some tokens by 64 or 16 rows of weights: the heart of a
+product.
 
 Both come transposed: a lane is a row of weights, and the tokens' units of one place lie side
 by side, so that each is spread over a vector while it is read. Six tokens by 64 rows are 24 of
@@ -22,7 +23,7 @@ _VECTORS = ROWS // emit.WIDTH
 
 
 def _advance(context, builder, tokens, arrays, args):
-    """The sums after one more unit."""
+    """Return the sums after one more unit."""
     sums, x, x_at, w, w_at = args
     weights = [emit.read(context, builder, arrays[1], w,
                          builder.add(w_at, emit.I64(emit.WIDTH * v))) for v in range(_VECTORS)]
@@ -60,7 +61,8 @@ def _make(tokens):
 
     @intrinsic
     def add(typing_context, sums, scales, scale_at, x_scales, x_scale_at, skip, totals):
-        """totals + sums times the rows' scales and, of integers, the tokens', `skip` apart."""
+        """Return totals + sums times the rows' scales and, of integers, the tokens', `skip`
+        apart."""
         def code(context, builder, signature, args):
             values, factors, place, own, here, apart, result = args
             rows = [emit.load(context, builder, scales, factors,

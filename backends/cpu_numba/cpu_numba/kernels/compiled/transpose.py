@@ -1,4 +1,4 @@
-"""Blocks of sixteen rows, turned so that a vector holds one element, or pair, of every row.
+"""Transposes blocks of sixteen rows, so that a vector holds one element, or pair, of every row.
 
 What a product does with them needs no sum across lanes. Elements are widened on the way: to
 float32, or to pairs of bf16 where the target holds pairs.
@@ -13,7 +13,7 @@ from cpu_numba.kernels.compiled import emit, pairs
 
 @intrinsic
 def transpose(typing_context, source, start, skip, rows, count, target, at, step, lanes):
-    """target[at + step * u : ...][:lanes] = unit u of 16 rows, which begin `skip` apart.
+    """Set target[at + step * u : ...][:lanes] = unit u of 16 rows, which begin `skip` apart.
 
     A unit is a float32 or, in a target of words, two bf16 or, if they are signed, two int16. Only
     `rows` rows and `count` elements of each are read; the others are 0, or in nibbles what a byte
@@ -54,7 +54,7 @@ def transpose(typing_context, source, start, skip, rows, count, target, at, step
 
 
 def _row(context, builder, kind, array, index, target, count):
-    """The elements of a row that fill sixteen words of the target: float32, or pairs."""
+    """Return the elements of a row that fill sixteen words of the target: float32, or pairs."""
     if kind.dtype == types.uint8:
         return _nibbles(context, builder, kind, array, index, target, count)
     if target.dtype == types.float32:
@@ -93,8 +93,8 @@ def _nibbles(context, builder, kind, array, index, target, count):
 
 
 def _transposed(builder, rows):
-    """Sixteen vectors of sixteen words, lane for vector: words, then pairs of words, change places
-    within quarters of a vector, then the quarters."""
+    """Transpose sixteen vectors of sixteen words: words, then pairs of words, change places within
+    quarters of a vector, then the quarters."""
     def taken(a, b, lanes):
         return builder.shuffle_vector(a, b, ir.Constant(emit.WORDS, lanes))
 

@@ -1,5 +1,5 @@
-"""Work that threads take as they become free: a core that other programs use, or that memory serves
-later, does less of it. What is computed does not depend on who computes it."""
+"""Divides work among threads as they become free: a core that other programs use, or that memory
+serves later, does less of it. Results do not depend on which thread computes them."""
 
 from typing import Any, NamedTuple
 
@@ -11,8 +11,8 @@ from cpu_numba.kernels.compiled.naming import named
 
 
 class Shared(NamedTuple):
-    """How many threads share a loop; how many pieces they have claimed, int64 [1]; where each piece
-    begins and the last one ends, int64 [pieces + 1]."""
+    """Says how many threads share a loop; how many pieces they have claimed, int64 [1]; where each
+    piece begins and the last one ends, int64 [pieces + 1]."""
 
     threads: int
     counter: Any
@@ -29,9 +29,9 @@ def claim(typing_context, counter, count):
 
 
 def shared(work):
-    """loop(how, x, first, second, third, sizes): work(n, x, first, second, third, *sizes) for every
-    n that `how`, a Shared, has. x and matrices may be tuples of arrays; Numba's parallel loops take
-    no deeper ones."""
+    """Make loop(how, x, first, second, third, sizes): it runs work(n, x, first, second, third,
+    *sizes) for every n that `how`, a Shared, has. x and matrices may be tuples of arrays; Numba's
+    parallel loops take no deeper ones."""
     @njit(_nrt=False)
     @named(work.py_func.__module__, work.py_func, "share")
     def share(counter, starts, x, first, second, third, sizes):
@@ -55,8 +55,8 @@ def shared(work):
 
 
 def shared_rows(rows_of):
-    """The same, of products with one to three matrices: rows_of(n, x, matrix, *sizes) for every n
-    of each; `first` has as many as `first.pieces` says."""
+    """Make a shared loop for products with one to three matrices: rows_of(n, x, matrix, *sizes) for
+    every n of each; `first` has as many as `first.pieces` says."""
     @njit(_nrt=False, forceinline=True)
     @named(rows_of.py_func.__module__, rows_of.py_func, "of_three")
     def work(n, x, first, second, third, *sizes):
