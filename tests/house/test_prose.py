@@ -16,36 +16,40 @@ WAITING = ()
 """Folders whose docstrings are not converted yet."""
 
 BANNED = re.compile(r"(Of|What|Whether|As|The same|With|Such as)\b")
-RELATIVE = frozenset(re.findall(r"\w+", "that which who whose what where when while if as whether how why than"))
+RELATIVE = frozenset(re.findall(
+    r"\w+", "that which who whose what where when while if as whether how why than"))
 
 # Verbs that a first sentence may begin with, as "return" or "returns".
 BEGINNING = frozenset(re.findall(r"\w+", """
-    accumulate add advance allocate answer append apply ask assign bind blame bound break bring
-    build call capture cast check choose claim clean clear clone close collect combine come compare
-    compile complain complete compose compute connect convert copy count cover create cut damage
-    decide declare decode define describe detect dispatch divide download draw drive drop edit
-    embed emit empty encode ensure estimate exchange execute exercise exit expand explain export
-    fail feed fill find finish fix follow forget format free gather generate get give group
-    guard hand hash hold ignore implement import insert inspect install iterate join judge keep
-    launch lay let list listen load lock look lower make map mark match measure merge mix
-    multiply name need normalise note observe occupy offer open order overlap override overwrite
-    pack pair parse pass patch permit permute pick place plan plot point predict prefer prepack
-    prepare print produce provide put quantise queue raise read rebuild receive reclaim record
-    reduce refuse register reject release remember remove render reorder repeat replace replay report
-    represent require reserve reset resolve restore restrict return reuse rotate round run
-    sample save say scale schedule score search seed select send serve set settle share shift
-    show sign simulate skip sort split stand start state stop store stream sum supply swap
-    synchronise take tell test tie tile time tokenise trace train transform translate transpose try tune
-    turn unify unpack unquantise update use verify view visit vote wait walk warn weigh widen
-    wrap write yield zip"""))
+    accumulate add advance allocate answer append apply approve ask assign bind blame bound
+    break bring build call capture cast check choose claim clean clear clone close collect
+    combine come compare compile complain complete compose compute connect convert copy count
+    cover create cut damage decide declare decode define describe detect dispatch divide
+    download draw drive drop edit embed emit empty encode end ensure estimate examine exchange
+    execute exercise exit expand expect explain export fail feed fill find finish fix follow
+    forget format free gather generate get give group guard hand hash hold ignore implement
+    import insert inspect install iterate join judge keep launch lay let list listen load lock
+    look lower make map mark match measure merge mix move multiply name need normalise note
+    observe occupy offer open order overlap override overwrite pack pair parse pass patch
+    permit permute pick place plan play plot point predict prefer prepack prepare print produce
+    provide put quantise queue raise read rebuild receive reclaim record reduce refuse register
+    reject release remember remove render reorder repeat replace replay report represent
+    require reserve reset resolve restore restrict return reuse rotate round run sample save
+    say scale schedule score search seed select send serve set settle share shift show sign
+    simulate skip sort split stand start state stop store stream sum supply swap synchronise
+    tabulate take tell test tie tile time tokenise trace train transform translate transpose
+    try tune turn unify unpack unquantise update use verify view visit vote wait walk warn
+    weigh widen wrap write yield zip"""))
 
 # Words that are a verb wherever they stand; "runs" or "names" could be nouns.
 FINITE = frozenset(re.findall(r"[a-z']+", """
-    is are was were has have had does do did may must can cannot can't could will would should
-    don't doesn't isn't aren't allows becomes begin begins belong belongs carry carries comes
-    decides depends differ fails fit fits follows gets gives goes happens holds keeps knows
-    leave leaves lie lies makes needs prints produces reads refuses returns says shares shows
-    stands starts stays stores takes tells uses writes"""))
+    accepts agree agrees allows are aren't becomes begin begins belong belongs breaks can can't
+    cannot carries carry comes compares compiles computes contains could decides defines
+    depends did differ disagreed disagrees do does doesn't don't exists fails fit fits follows
+    generates gets gives goes had happens has have holds is isn't keeps knows leave leaves lie
+    lies makes may must needs prints produces raises reaches reads receives refuses rejects
+    returns says shares should shows skips stands starts stays stores takes tells uses was were
+    will would writes"""))
 
 
 def third_person(verb: str) -> str:
