@@ -1,4 +1,4 @@
-"""kernelyard core: tensors, ops, graphs, plugins, and the plan that binds them.
+"""kernelyard core: holds tensors, ops, graphs, plugins, and the plan that binds them.
 
 These names are the public face: what a plugin or a script needs. docs/plugin-api.md lists them with
 the rule by which they may change. Everything else in these folders may move.

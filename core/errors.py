@@ -1,4 +1,4 @@
-"""Every error that kernelyard raises on purpose.
+"""Defines every error that kernelyard raises on purpose.
 
     KernelyardError
     ├── InputError              what a user gave: options, prompts, files
@@ -27,15 +27,15 @@ tools print it without a traceback and exit with code 2.
 
 
 class KernelyardError(Exception):
-    """Root of the tree above."""
+    """Is the root of the tree above."""
 
 
 class InputError(KernelyardError):
-    """Something that the user gave cannot be used."""
+    """The user's input cannot be used."""
 
 
 class OptionError(InputError):
-    """An unknown, malformed or contradictory option."""
+    """An option is unknown, malformed or contradictory."""
 
 
 class PromptError(InputError):

@@ -1,4 +1,4 @@
-"""The console script `kernelyard`: the modules' own command lines as subcommands."""
+"""The console script `kernelyard`: runs the modules' own command lines as subcommands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""python -m models.bench: speed at published shapes, and proof that what was timed is right."""
+"""python -m models.bench: measures speed at published shapes, and checks what was timed."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _checkpoint(name: str, args: argparse.Namespace, registry: Registry,
 
 
 def _run(model: Model, ids: list[int], tokens: int) -> tuple[float, float, list[int]]:
-    """(seconds to the first token, mean seconds of a further one, the tokens)."""
+    """Return (seconds to the first token, mean seconds of a further one, the tokens)."""
     generation = model.generate(ids, max_new_tokens=tokens).run()
     stats = generation.stats
     return stats.prefill_s, stats.decode_s / (len(generation.tokens) - 1), generation.tokens
@@ -133,12 +133,13 @@ def _check(name: str, args: argparse.Namespace, options: LoadOptions, registry: 
 
 
 def _kernels(model: Model) -> set[tuple[str, str]]:
-    """What a decode step runs."""
+    """Return the kernels that a decode step runs."""
     return {(e.op, e.kernel) for e in model.session.decoder.ledger.entries}
 
 
 def _matrix_bytes(model: Model) -> int:
-    """Bytes of the weight matrices that a decode step reads, codes and scales where quantised."""
+    """Count the bytes of the weight matrices that a decode step reads, codes and scales where
+    quantised."""
     weights = model.session.weights
     read = {v.root.name for n in model.session.decoder.graph.nodes
             if n.op.name in ("linear", "quantized_linear") for v in n.inputs.values()

@@ -1,4 +1,4 @@
-"""python -m models.doctor: what is installed, what works, and the line that mends what does not."""
+"""python -m models.doctor: shows what is installed, what works, and how to fix the rest."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def examine(registry: Registry) -> dict[str, Any]:
-    """Everything on the page. Opens every backend."""
+    """Examine everything on the page. Opens every backend."""
     backends = [_backend(registry, name) for name in sorted(registry.specs)]
     return {"python": platform.python_version(), "executable": sys.executable,
             "platform": platform.platform(), "cores": os.cpu_count(), "packages": _packages(),
@@ -100,7 +100,7 @@ def _size(folder: Path) -> int:
 
 
 def show(found: dict[str, Any]) -> None:
-    """One page."""
+    """Print the page."""
     console = report.open_console()
     console.print(f"Python {found['python']} ({found['executable']}), {found['platform']}, "
                   f"{found['cores']} cores", highlight=False, markup=False, soft_wrap=True)

@@ -16,7 +16,8 @@ REQUIRED: Any = object()
 
 
 class ConfigReader:
-    """Typed access to a JSON object; errors name the file, the key, what was found and expected."""
+    """Gives typed access to a JSON object; errors name the file, the key, what was found and
+    expected."""
 
     def __init__(self, data: Mapping[str, Any], where: str) -> None:
         self.data, self.where = data, where
@@ -36,7 +37,7 @@ class ConfigReader:
         return cls(data, str(path))
 
     def get(self, key: str, kind: type[T], default: Any = REQUIRED) -> T:  # noqa: ANN401
-        """The value of `key`; null counts as absent. Raises ConfigError."""
+        """Return the value of `key`; null counts as absent. Raises ConfigError."""
         value = self.data.get(key)
         if value is None:
             if default is REQUIRED:
@@ -49,14 +50,14 @@ class ConfigReader:
         return value
 
     def size(self, key: str, default: Any = REQUIRED) -> int:  # noqa: ANN401
-        """A positive integer."""
+        """Return a positive integer."""
         value = self.get(key, int, default)
         if not 0 < value < 2**31:
             raise ConfigError(f"{self.where}: {key} is {value}, expected a positive 32-bit integer")
         return value
 
     def ids(self, key: str) -> tuple[int, ...]:
-        """Token ids given as one integer, a list, or not at all."""
+        """Return token ids given as one integer, a list, or not at all."""
         value = self.data.get(key)
         found = value if isinstance(value, list) else [] if value is None else [value]
         if not all(type(i) is int and i >= 0 for i in found):

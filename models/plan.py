@@ -1,4 +1,4 @@
-"""python -m models.plan: what a model will need in memory, before anything is loaded."""
+"""python -m models.plan: predicts the memory that a model will need, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _open(registry: Registry, options: LoadOptions) -> tuple[Backend | None, str
 
 
 def _unopened_dtype(registry: Registry, name: str) -> Callable[[DType], DType]:
-    """The backend's own rule where its class can be imported, else float32."""
+    """Return the backend's own rule where its class can be imported, else float32."""
     kind = registry.backend_class(name)
     return (lambda stored: f32) if kind is None else kind.activation_dtype
 
@@ -157,7 +157,7 @@ def _forms(config: EngineConfig, made: set[str]) -> list[dict[str, Any]]:
 
 
 def show(plan: dict[str, Any]) -> None:
-    """Tables for people."""
+    """Print tables for people."""
     console = report.open_console()
     table = Table("weights", "tensors", "size", "where",
                   title=f"{plan['model']} on {plan['backend']} ({plan['device']})")

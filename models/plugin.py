@@ -1,4 +1,4 @@
-"""Entry point: the architectures and file formats that ship with kernelyard, as any plugin's."""
+"""Entry point: registers the architectures and file formats of kernelyard, as any plugin would."""
 
 from collections.abc import Callable
 from typing import Any

@@ -33,7 +33,7 @@ DEFAULT_PROMPT = "Once upon a time"
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options, which are also the README's list."""
+    """Return the options, which are also the README's list."""
     p = argparse.ArgumentParser("python -m models.run", description="Run a language model.")
     add_model_option(p)
     p.add_argument("--prompt", help="the text to continue (default: standard input, or "

@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests."""
+"""Defines fixtures shared by the tests."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from models.checkpoints.base import SHIPPED
 
 @pytest.fixture(scope="session")
 def story():
-    """The default model, loaded once. Tests must leave its session usable."""
+    """Return the default model, loaded once. Tests must leave its session usable."""
     with models.load("stories-llama2") as model:
         yield model
 
@@ -39,7 +39,7 @@ def run_cli(tmp_path):
 
 @pytest.fixture
 def model_copy(tmp_path):
-    """A copy of a shipped model that a test may damage."""
+    """Return a copy of a shipped model that a test may damage."""
     def copy(name: str = "stories-llama2") -> Path:
         return Path(shutil.copytree(SHIPPED / name, tmp_path / name))
     return copy
@@ -47,8 +47,8 @@ def model_copy(tmp_path):
 
 @pytest.fixture
 def on_gpu(request, record_property):
-    """`on_gpu(backend)` skips the test unless --gpu-report asks for that backend; what it returns
-    notes a text for the report, beside the test's outcome."""
+    """Return `on_gpu(backend)`: it skips the test unless --gpu-report asks for that backend, and
+    returns a function that notes a text for the report, beside the test's outcome."""
     def ask(backend: str):
         config = request.config
         if config.getoption("--gpu-report") is None:

@@ -23,7 +23,8 @@ from core.verify.expected import expectations
 
 @dataclass(frozen=True)
 class Case:
-    """One cell. `sample` is None where no kernel of the backend takes these dtypes at all."""
+    """Describes one cell. `example` is None where no kernel of the backend takes these dtypes at
+    all."""
 
     op: Op
     backend: str

@@ -36,7 +36,8 @@ class ExampleInputs:
 
 @dataclass(frozen=True)
 class Example:
-    """One set of inputs. `large` ones need gigabytes; `only` keeps to matching dtype cases."""
+    """Holds one set of inputs. `large` ones need gigabytes; `only` keeps to matching dtype
+    cases."""
 
     name: str
     make: Callable[[ExampleInputs], dict[str, Array | None]]

@@ -1,4 +1,4 @@
-"""Fused ops: an op whose definition is a small composition of other ops.
+"""Fused ops: defines an op by a small composition of other ops.
 
 `compose` declares it once; read by a Tracer it is the pattern that the plan looks for, by a
 Reference it is the float64 definition. So a fused kernel is tested and cross-checked with no code

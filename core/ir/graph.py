@@ -14,7 +14,8 @@ from core.tensor.tensor import TensorSpec
 
 @dataclass(eq=False)
 class Value:
-    """A graph's tensor. `kind`: input (set each step), weight, state (kept between steps), node.
+    """Describes a graph's tensor. `kind`: input (set each step), weight, state (kept between
+    steps), node.
 
     `alias_of` is the value whose memory this one shares: a view, or an in-place update.
     """
@@ -40,7 +41,7 @@ class Value:
 
 @dataclass(eq=False)
 class Node:
-    """One op applied to values. `name` is a path such as `layers.3.attention`."""
+    """Applies one op to values. `name` is a path such as `layers.3.attention`."""
 
     name: str
     op: Op

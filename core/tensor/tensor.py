@@ -72,7 +72,8 @@ class Tensor:
     @classmethod
     def from_numpy(cls, array: Array, allocator: DeviceAllocator, dtype: DType | None = None,
                    *, copy: bool = True) -> Tensor:
-        """A tensor with the array's contents. `copy=False` shares host memory where possible."""
+        """Return a tensor with the array's contents. `copy=False` shares host memory where
+        possible."""
         dtype = dtype or as_dtype(array.dtype)
         contiguous = np.ascontiguousarray(array).reshape(array.shape)
         if not copy:

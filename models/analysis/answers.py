@@ -1,4 +1,5 @@
-"""Saved answers: a model's logits, hidden states and greedy tokens for one prompt, in an .npz.
+"""Saved answers: holds a model's logits, hidden states and greedy tokens for one prompt, in an
+.npz.
 
 `ids` i32 [T], `logits` f32 [T,V], `tokens` i32 [N], `hidden` f32 [L+1,T,D]: the embedding, then the
 output of each layer, the last one after the final norm (as transformers counts them); `header` is
@@ -26,7 +27,7 @@ FORMAT = "kernelyard golden 1"
 
 @dataclass(frozen=True)
 class Golden:
-    """One side's answers; `who` names it. `hidden` may be absent."""
+    """Holds one side's answers; `who` names it. `hidden` may be absent."""
 
     who: str
     ids: list[int]
@@ -69,7 +70,7 @@ class Golden:
 
 
 def ours(model: Model, ids: list[int], tokens: int, who: str) -> Golden:
-    """Our own answers, with the hidden states that fused kernels leave visible."""
+    """Return our own answers, with the hidden states that fused kernels leave visible."""
     trace = Trace()
     model.session.observer = trace
     try:
@@ -87,8 +88,8 @@ def ours(model: Model, ids: list[int], tokens: int, who: str) -> Golden:
 
 
 def transformers_answers(folder: Path, ids: list[int], tokens: int) -> Golden:
-    """The same from transformers in float32. Raises OptionError without the extra, or where the
-    model is no Hugging Face folder."""
+    """Return the same answers from transformers in float32. Raises OptionError without the extra,
+    or where the model is no Hugging Face folder."""
     try:
         import torch
         import transformers

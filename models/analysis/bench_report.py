@@ -10,7 +10,7 @@ from models.cli.report import open_console
 
 
 def profile_table(part: dict[str, Any]) -> Table:
-    """What `profiled` found, slowest first."""
+    """Tabulate what `profiled` found, slowest first."""
     alone = sum(k["seconds"] for k in part["kernels"])
     table = Table("node", "kernel", "calls", "µs each", "of all", "GB/s", "of measured", "GFLOP/s",
                   title=f"{part['what']}: {alone * 1e3:.3f} ms kernel by kernel, "
@@ -25,7 +25,7 @@ def profile_table(part: dict[str, Any]) -> Table:
 
 
 def benchmark(rows: list[dict[str, Any]]) -> None:
-    """models.bench: one line a shape, and under it what was checked."""
+    """Print, for models.bench, one line a shape, and under it what was checked."""
     table = Table("shape", "weights", "prefill tokens/s", "first token ms", "decode tokens/s",
                   "spread", "host ms a step", "GB/s", "of measured", "ledger", "checked")
     for r in rows:

@@ -1,4 +1,4 @@
-"""How models.export --report shows losses: a table, a JSON file, a plot by layer."""
+"""Shows losses for models.export --report: a table, a JSON file, a plot by layer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.engine.memory import megabytes
 
 
 def show(losses: dict[str, Any]) -> None:
-    """Tensors in the order of their share of the loss, or of their error."""
+    """Show tensors in the order of their share of the loss, or of their error."""
     left_out = any("kl_share" in row for row in losses["tensors"])
     table = Table("tensor", "shape", "group", "relative error", "worst group", "at row, group",
                   *(("KL without it", "its share") if left_out else ()))

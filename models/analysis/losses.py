@@ -1,4 +1,4 @@
-"""Losses: what quantising or rounding weights does to them and to the model's logits."""
+"""Losses: measures what quantising or rounding weights does to them and to the model's logits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LONGEST = 512  # tokens of a text computed as one sequence
 
 def simulated(source: Source, dtype: str | None, quantization: Quantization | None,
               progress: Progress = no_progress) -> Checkpoint:
-    """What `--to hf` would write, and `--quantize` computes with, in memory."""
+    """Return in memory what `--to hf` would write, and `--quantize` computes with."""
     c = source.checkpoint
     arrays = {n: a for n, a in c.arrays.items() if n != HEAD or not source.config.tied_embeddings}
     if dtype is not None:
@@ -44,7 +44,7 @@ def simulated(source: Source, dtype: str | None, quantization: Quantization | No
 def measure_losses(before: Checkpoint, after: Checkpoint, registry: Registry, *,
                    text: str | None = None, leave_out: bool = True,
                    progress: Callable[[str, int, int], None] = no_progress) -> dict[str, Any]:
-    """`after` against `before`, computed in float32 on cpu_numpy.
+    """Compare `after` with `before`, computed in float32 on cpu_numpy.
 
     text       what logits are compared on; by default `TOKENS` tokens that `before` itself draws
                (temperature 1, seed 0)
@@ -85,12 +85,13 @@ def measure_losses(before: Checkpoint, after: Checkpoint, registry: Registry, *,
 
 
 def _names(source: Source) -> list[str]:
-    """Every tensor, and the head: where it is tied, an array of its own for comparing."""
+    """Return the name of every tensor, and of the head: where it is tied, an array of its own for
+    comparing."""
     return list(dict.fromkeys([*source.names, HEAD]))
 
 
 def _dense(source: Source, name: str) -> Array:
-    """float32, a copy that may be written to; rows of q and k in halves."""
+    """Return float32, a copy that may be written to; rows of q and k in halves."""
     return np.array(source.array(name, pairs=False), np.float32, order="C")
 
 
@@ -119,7 +120,7 @@ def _sequences(model: Model, text: str | None) -> list[list[int]]:
 
 
 def _log_probabilities(model: Model, ids: Sequence[int]) -> Array:
-    """float64 [len(ids), V]."""
+    """Return float64 [len(ids), V]."""
     logits = model.logits(ids).astype(np.float64)
     logits -= logits.max(axis=-1, keepdims=True)
     found: Array = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))

@@ -1,4 +1,5 @@
-"""Two or more backends on one prompt: where they part, who is wrong, and what carries it."""
+"""Runs two or more backends on one prompt: shows where they part, who is wrong, and what carries
+it."""
 
 from __future__ import annotations
 
@@ -28,8 +29,9 @@ NEAR_TIE, NEAR_TIE_ULPS = 1e-4, 8
 
 @dataclass(frozen=True)
 class Parting:
-    """The token at which greedy outputs part: what each side drew, how far ahead of the other's
-    choice it was in its own logits, and the near tie's bound in the same units."""
+    """Describes the token at which greedy outputs part: which token each side sampled, how far
+    ahead of the other's choice it was in its own logits, and the near tie's bound in the same
+    units."""
 
     position: int
     tokens: tuple[int, int]
@@ -43,7 +45,7 @@ class Parting:
 
 @dataclass
 class Pair:
-    """What free runs of the first opinion and another one show."""
+    """Holds what free runs of the first opinion and another one show."""
 
     a: str
     b: str
@@ -61,7 +63,7 @@ class Pair:
 
 @dataclass
 class Contest:
-    """The whole result. `faults` are (op, kernel) -> calls that were wrong by the definition."""
+    """Holds the whole result. `faults` are (op, kernel) -> calls that the reference found wrong."""
 
     opinions: list[str]
     ids: list[int]

@@ -1,4 +1,4 @@
-"""Our answers against somebody else's: logits, greedy tokens, and every layer's output."""
+"""Compares our answers with somebody else's: logits, greedy tokens, and every layer's output."""
 
 from __future__ import annotations
 
@@ -88,7 +88,8 @@ def _relative(a: Array, b: Array) -> float:
 
 
 def _kl(p: Array, q: Array) -> float:
-    """The mean over tokens of KL(p ‖ q) of the distributions that the logits stand for, in nats."""
+    """Return the mean over tokens of KL(p ‖ q) of the distributions that the logits stand for, in
+    nats."""
     a, b = (x - x.max(axis=-1, keepdims=True) for x in (p.astype(np.float64), q.astype(np.float64)))
     a, b = (x - np.log(np.exp(x).sum(axis=-1, keepdims=True)) for x in (a, b))
     return float((np.exp(a) * (a - b)).sum(axis=-1).mean())

@@ -1,4 +1,4 @@
-"""What `models.bench` finds out beside speed: the cost of each kernel, and the host's time."""
+"""Measures, for `models.bench`, the cost of each kernel, and the host's time."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def profile_parts(session: Session, ids: Sequence[int], bandwidth: float | None,
 
 
 def profiled(plan: Plan, what: str, bandwidth: float | None) -> dict[str, Any]:
-    """A plan's kernels, and all of them in one sequence, which is less where kernels overlap."""
+    """Time a plan's kernels, and all of them in one sequence, which is less where kernels
+    overlap."""
     rows = [{**asdict(row), "bytes_per_s": row.nbytes / row.seconds,
              "bandwidth_share": row.nbytes / row.seconds / bandwidth if bandwidth else None}
             for row in profile(plan)]

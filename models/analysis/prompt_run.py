@@ -1,4 +1,4 @@
-"""Playing a prompt under an observer: the same tokens in, logits and drawn tokens out."""
+"""Plays a prompt under an observer: the same tokens in, logits and sampled tokens out."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from models.engine.model import Model
 
 @dataclass(frozen=True)
 class Play:
-    """What every opinion is given: the prompt's ids, how many tokens to draw, and how."""
+    """Holds what every opinion is given: the prompt's ids, how many tokens to sample, and how."""
 
     ids: Sequence[int]
     tokens: int
     sampling: Sampling
 
     def on(self, model: Model) -> Callable[[Observer], Outcome]:
-        """A function that runs it from an empty cache under an observer."""
+        """Return a function that runs it from an empty cache under an observer."""
         session = model.session
 
         def run(observer: Observer) -> Outcome:
@@ -62,7 +62,7 @@ class _Reader:
 
 def open_opinion(path: str | Path, opinion: Opinion, registry: Registry, **options: Any,  # noqa: ANN401 - models.load's
                  ) -> Model:
-    """The model with the kernels that an opinion prefers."""
+    """Return the model with the kernels that an opinion prefers."""
     assert opinion.selector is not None  # the reference cannot run a model by itself
     options["fusion"] = opinion.fusion and options.get("fusion", True)
     return load(path, opinion.selector.backends, registry=registry,

@@ -1,4 +1,5 @@
-"""What models.verify prints: first divergence, parting tokens, faults, blame, layers, replays."""
+"""Prints the results of models.verify: first divergence, parting tokens, faults, blame, layers,
+replays."""
 
 from __future__ import annotations
 
@@ -83,7 +84,7 @@ def _blame(blame: Blame, found: Contest) -> None:
 
 
 def against(found: Against, mine: Golden) -> None:
-    """--against: layer by layer, then logits and tokens."""
+    """Print --against: layer by layer, then logits and tokens."""
     if found.layers is not None:
         print(f"{mine.who} against {found.who}: largest difference, relative to the largest value")
         for i, d in enumerate(found.layers):

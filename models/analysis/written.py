@@ -1,4 +1,4 @@
-"""Whether a written model, loaded again, computes what the one that it was made from does."""
+"""Checks that a written model, loaded again, computes what the one that it was made from does."""
 
 from __future__ import annotations
 

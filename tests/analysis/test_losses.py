@@ -1,4 +1,4 @@
-"""models.export --report: what it says of losses is what independent computations say."""
+"""models.export --report: its losses are what independent computations find."""
 
 import json
 
@@ -27,7 +27,7 @@ def log_softmax(logits):
 @pytest.mark.parametrize("name", ["stories-llama2", "stories-llama3", "stories-qwen2"])
 @pytest.mark.parametrize("scheme", ["int8", "int4"])
 def test_the_divergence_is_that_of_the_quantised_kernels(name, scheme):
-    """The report runs dense products over expanded weights, models.load the kernels over codes."""
+    """The report uses dense products over expanded weights, models.load the kernels over codes."""
     before = read_checkpoint(name, REGISTRY)
     after = simulated(Source(before, REGISTRY), None, Quantization.parse(scheme))
     found = measure_losses(before, after, REGISTRY, text=TEXT, leave_out=False)

@@ -1,4 +1,5 @@
-"""Our logits and greedy tokens against transformers', on shipped models and on unusual shapes."""
+"""Compares our logits and greedy tokens with transformers', on shipped models and on unusual
+shapes."""
 
 import json
 import shutil
@@ -74,7 +75,8 @@ def test_16_bit_shards(dtype, tmp_path):
 
 
 def make_random(folder: Path, family: str, *, dtype="float32", shard="5GB", **shape):
-    """A random model of 2 layers as transformers saves it, with a shipped model's tokenizer."""
+    """Make a random model of 2 layers as transformers saves it, with a shipped model's
+    tokenizer."""
     config_class, model_class, tokenizer = CLASSES[family]
     config = getattr(transformers, config_class)(**{
         "vocab_size": 701, "num_hidden_layers": 2, "intermediate_size": 128, **shape})

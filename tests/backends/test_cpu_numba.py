@@ -1,4 +1,5 @@
-"""cpu_numba beyond the conformance suite: light to list, nothing compiled on the token path."""
+"""Tests cpu_numba beyond the conformance suite: light to list, nothing compiled on the token
+path."""
 
 import importlib.util
 import os
@@ -20,7 +21,7 @@ PROMPT = "Once upon a time there was a"
 
 @pytest.fixture
 def compilations():
-    """The functions that Numba compiles during the test, as they come."""
+    """Record the functions that Numba compiles during the test, as they come."""
     from numba.core import event
     seen = []
 
@@ -102,7 +103,8 @@ def test_machine_code_has_names_of_its_own():
 @pytest.mark.parametrize("tokens", [1, 3, 8, 9, 15])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_every_remainder_of_a_product(tokens, dtype):
-    """Tokens in twelves, eights and fours; rows in sixteens and beyond a panel; columns past it."""
+    """Cover tokens in twelves, eights and fours; rows in sixteens and beyond a panel; columns past
+    it."""
     rng = np.random.default_rng(0)
     import ml_dtypes
     kind = np.dtype(getattr(ml_dtypes, dtype, None) or dtype)
@@ -118,8 +120,8 @@ def test_every_remainder_of_a_product(tokens, dtype):
 @pytest.mark.parametrize(("tokens", "paired"), [
     (1, True), (8, True), (9, True), (14, True), (25, True), (9, False), (25, False)])
 def test_sixteen_bit_activations(tokens, paired, monkeypatch):
-    """Blocks of 12, 8 and 4 tokens in pairs of bf16, where the machine has the instruction, and in
-    float32, whichever of them is faster here."""
+    """Try blocks of 12, 8 and 4 tokens in pairs of bf16, where the machine has the instruction, and
+    in float32, whichever of them is faster here."""
     import ml_dtypes
 
     from cpu_numba.kernels.compiled import pairs
@@ -154,7 +156,7 @@ def test_codes_with_bf16_activations(tokens, bits, group, columns):
 
 
 def test_as_on_a_machine_with_avx2():
-    """Its tile, its masks by way of memory and its integer products, compiled for it here."""
+    """Compile AVX2's tile, its masks by way of memory and its integer products for it here."""
     import llvmlite.binding
     wide = ("avx512", "avx10", "amx", "avxvnni", "evex512")
     has = [f for f, there in llvmlite.binding.get_host_cpu_features().items()
@@ -175,7 +177,7 @@ def test_as_on_a_machine_with_avx2():
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
 @pytest.mark.parametrize("quantize", [None, "int8", "int4"])
 def test_models_in_sixteen_bits(dtype, quantize):
-    """Prefill and decode agree with the definition, node by node."""
+    """Prefill and decode must agree with the reference, node by node."""
     from core.verify.crosscheck import REFERENCE, CrossCheck
     registry = Registry()
     with models.load("stories-llama3", backend=CHAIN, dtype=dtype, quantize=quantize) as model:

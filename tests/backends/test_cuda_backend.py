@@ -1,4 +1,4 @@
-"""What of cuda_cupy can be checked on a machine without a GPU."""
+"""Tests the parts of cuda_cupy that need no GPU."""
 
 import subprocess
 import sys
@@ -103,7 +103,7 @@ def test_a_source_that_does_not_compile_is_named():
 
 @pytest.fixture
 def two_gpus(monkeypatch):
-    """CuPy's view of a machine with two GPUs, as far as opening one asks."""
+    """Simulate CuPy's view of a machine with two GPUs, as far as opening one asks."""
     cupy = pytest.importorskip("cupy", reason="needs cupy-cuda13x")
     from cupy.cuda import runtime
 

@@ -1,4 +1,4 @@
-"""Every CUDA source of cuda_cupy compiles to machine code, without spills, without a GPU."""
+"""Compiles every CUDA source of cuda_cupy to machine code, without spills, without a GPU."""
 
 import re
 

@@ -1,6 +1,6 @@
-"""What of cuda_pycuda can be checked on a machine without a GPU. Its kernels run here on the CPU,
-under a stand-in for PyCUDA (tests/support/cuda_on_cpu): that checks arithmetic, indexing and the
-code that launches them, not the GPU. tests/gpu_report.json says what has run on one."""
+"""Tests the parts of cuda_pycuda that need no GPU. Its kernels run here on the CPU, under a
+stand-in for PyCUDA (tests/support/cuda_on_cpu): that checks arithmetic, indexing and the code that
+launches them, not the GPU. tests/gpu_report.json says what has run on one."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Every CUDA source of cuda_pycuda compiles to machine code, without spills, without a GPU: each
+"""Compiles every CUDA source of cuda_pycuda to machine code, without spills, without a GPU: each
 case by NVRTC, each source's first case by nvcc as well where that is installed."""
 
 import re

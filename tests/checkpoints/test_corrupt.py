@@ -36,7 +36,7 @@ FORMATS = {
 
 @pytest.fixture(scope="module", params=FORMATS)
 def file(request, tmp_path_factory):
-    """(path, bytes of the header) of one good file of each format."""
+    """Return (path, bytes of the header) of one good file of each format."""
     family, write, header = FORMATS[request.param]
     folder = tmp_path_factory.mktemp("good")
     model = random_model(family, **SMALL)
@@ -48,7 +48,7 @@ def file(request, tmp_path_factory):
 
 
 def read(path):
-    """As far as a load goes before weights are used."""
+    """Read as far as a load goes before weights are used."""
     checkpoint = read_checkpoint(path, REGISTRY)
     name = checkpoint.config.data["architectures"][0]
     find_architecture(name, REGISTRY).config(checkpoint.config)
@@ -105,7 +105,7 @@ def test_wrong_magic(damaged):
 
 
 def test_mutated_headers(damaged):
-    """Bytes and integers of the header replaced, 300 times a format: 2,100 in all."""
+    """Replace bytes and integers of the header, 300 times a format: 2,100 in total."""
     data, header, make = damaged
     rng = random.Random(7)
     refused = 0
@@ -128,7 +128,7 @@ def test_mutated_headers(damaged):
 
 
 def test_exit_code(damaged, capsys):
-    """As a user sees it: one line, code 2, nothing on standard output."""
+    """A user must see one line, code 2 and nothing on standard output."""
     data, header, make = damaged
     for wrong in (b"", data[:header // 2], data[:-1], b"PK\3\4" + data[4:]):
         code = run.main(["--model", str(make(wrong)), "--max-new-tokens", "1", "--prompt", "a"])
@@ -139,7 +139,7 @@ def test_exit_code(damaged, capsys):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A Hugging Face folder, and the path and bytes of its weights."""
+    """Return a Hugging Face folder, and the path and bytes of its weights."""
     shutil.copytree(SHIPPED / "stories-llama2", tmp_path / "m")
     weights = tmp_path / "m" / "model.safetensors"
     return tmp_path / "m", weights, weights.read_bytes()

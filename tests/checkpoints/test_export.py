@@ -1,5 +1,5 @@
-"""python -m models.export: targets, options, what it refuses, and that a failure leaves no trace.
-"""
+"""python -m models.export: tests targets, options, what it refuses, and that a failure leaves no
+trace."""
 
 import json
 import shlex
@@ -68,7 +68,7 @@ def test_written(what, run_export, tmp_path):
 
 
 def test_hf_folder_is_the_one_it_was_read_from(run_export, tmp_path):
-    """Same dtype, same tensors, same configuration: exporting changes nothing."""
+    """Exporting changes nothing: the folder has the same dtype, tensors and configuration."""
     from safetensors.numpy import load_file
     for name in ("stories-llama2", "stories-qwen2"):
         assert run_export(name, "hf", name)[0] == 0
@@ -99,7 +99,7 @@ def test_transformers_reads_what_we_write(run_export, tmp_path):
 
 
 def test_any_format_to_any_other(run_export, tmp_path):
-    """Around: hf → llama2c → kuiper → gguf → hf, in float32 without loss."""
+    """Export around: hf → llama2c → kuiper → gguf → hf, in float32 without loss."""
     pytest.importorskip("gguf", reason="needs the extra: pip install '.[gguf]'")
     last = "stories-llama2"
     for step, to in enumerate(("llama2c", "kuiper", "gguf", "hf")):
@@ -113,7 +113,7 @@ def test_any_format_to_any_other(run_export, tmp_path):
 
 
 def test_quantised_stays_as_it_is(run_export, tmp_path):
-    """A quantised source, written in full precision, means the same numbers: also where a tied
+    """A quantised source, written in full precision, must mean the same numbers: also where a tied
     model's head was quantised and its embedding was not."""
     pytest.importorskip("gguf", reason="needs the extra: pip install '.[gguf]'")
     for scheme in ("int8", "int4"):
@@ -188,7 +188,7 @@ def test_no_folder_and_no_space(run_export, monkeypatch, tmp_path):
 
 
 def test_a_difference_is_found(monkeypatch, tmp_path):
-    """A writer that forgets the row order is caught, and nothing is left."""
+    """Catch a writer that forgets the row order, and leave nothing behind."""
     monkeypatch.setattr("models.checkpoints.source.to_pairs", lambda rows, heads: rows)
     source = Source(random_model(), REGISTRY)
     target = choose_target("llama2c", source, None, None, None)
@@ -261,7 +261,7 @@ def test_commands_of_the_documentation(monkeypatch, tmp_path):
 
 
 def test_exit_codes_in_a_process(tmp_path):
-    """As a user runs it, and an error without a traceback."""
+    """Run it as a user does; an error has no traceback."""
     for arguments, code, said in (
             (["-m", "models.export", "--model", "stories-llama2", "--to", "kuiper", "--out", "m"],
              0, "wrote m (kuiper, f32); logits differ by at most"),

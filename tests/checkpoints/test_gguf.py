@@ -1,4 +1,5 @@
-"""GGUF: what the gguf package writes, each type exactly; what we write, in equal logits."""
+"""GGUF: tests what the gguf package writes, each type exactly, and what we write, by equal
+logits."""
 
 import sys
 
@@ -84,7 +85,7 @@ def test_written_file(name, kind, tmp_path):
 
 
 def test_stored_dtype_is_lossless(tmp_path):
-    """bf16 weights written as bf16: the same bits, q and k rows in the other order."""
+    """Write bf16 weights as bf16: the same bits, q and k rows in the other order."""
     model = read_checkpoint("stories-llama3", REGISTRY)
     back = Source(read_checkpoint(write(model, tmp_path / "m", "bf16"), REGISTRY), REGISTRY)
     for name in back.names:
@@ -109,7 +110,7 @@ def test_rows_that_blocks_do_not_divide_stay_f16(tmp_path):
 
 
 def test_biases_of_llama_and_of_qwen2(tmp_path):
-    """Llama's q and k biases move with their rows; 16-bit matrices take exact 16-bit biases."""
+    """Move Llama's q and k biases with their rows; 16-bit matrices take exact 16-bit biases."""
     model = random_model("llama2", attention_bias=True, mlp_bias=True)
     rng = np.random.default_rng(1)
     for name in [n for n in model.arrays if n.endswith("_proj.weight")]:
@@ -138,7 +139,7 @@ def test_rope_scaling(scaling, tmp_path):
 
 
 def test_published_rope_factors():
-    """Llama-3.2's numbers, through the table that its GGUF files carry."""
+    """Read Llama-3.2's numbers through the table that its GGUF files carry."""
     from models.architectures.rope import RopeConfig
     from models.checkpoints.gguf.config import llama3_scaling
     for factor, head_dim in ((8.0, 128), (32.0, 64)):

@@ -1,4 +1,5 @@
-"""GPTQ and AWQ folders: against a dequantisation written from the description, one code a time."""
+"""Compares GPTQ and AWQ folders with a dequantisation written from the description, one code a
+time."""
 
 import json
 import shutil
@@ -18,14 +19,16 @@ G = 32
 
 
 def pack(codes, axis, columns=range(8)):
-    """int32 from codes 0..15: eight along `axis`, in the order of `columns`, low nibble first."""
+    """Pack codes 0..15 into int32: eight along `axis`, in the order of `columns`, low nibble
+    first."""
     codes = np.moveaxis(codes.astype(np.int64), axis, -1)
     words = sum(codes[..., c::8] << (4 * i) for i, c in enumerate(columns))
     return np.moveaxis(words.astype(np.uint32).view(np.int32), -1, axis)
 
 
 def draw(shape, rng, *, symmetric=False, group=G, order=None):
-    """codes [K,N], zeros [G,N], scales f16 [G,N], g_idx [K], as a quantiser would choose them."""
+    """Make codes [K,N], zeros [G,N], scales f16 [G,N], g_idx [K], as a quantiser would choose
+    them."""
     n, k = shape
     groups = -(-k // group)
     codes = rng.integers(0, 16, (k, n))
@@ -36,7 +39,7 @@ def draw(shape, rng, *, symmetric=False, group=G, order=None):
 
 
 def meant(codes, zeros, scales, g_idx):
-    """float32 [N,K]: w[n,k] = scale * (code - zero), written out with loops over groups."""
+    """Return float32 [N,K]: w[n,k] = scale * (code - zero), written out with loops over groups."""
     out = np.empty(codes.T.shape, np.float32)
     for k in range(codes.shape[0]):
         g = g_idx[k]
@@ -105,7 +108,7 @@ def test_logits(family, kind, tmp_path):
 
 @pytest.mark.parametrize("family", ["llama2", "qwen2"])
 def test_groups_in_the_order_of_activations(family, tmp_path):
-    """g_idx that is not sorted: expanded, exactly, and said."""
+    """An unsorted g_idx must be expanded, exactly, and reported."""
     full = write(tmp_path / "m", random_model(family), "gptq", desc_act=True)
     back = read_checkpoint(tmp_path / "m", REGISTRY)
     assert not back.quantized and "14 of 14 matrices were expanded to f32" in back.notes[0]

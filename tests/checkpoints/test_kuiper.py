@@ -1,4 +1,5 @@
-"""KuiperLLama's files: layouts by family, told apart by size and tokenizer, equal logits."""
+"""KuiperLLama's files: tests layouts by family, told apart by size and tokenizer, and equal
+logits."""
 
 import struct
 
@@ -52,8 +53,8 @@ def test_int8(family, tied, tmp_path):
 
 
 def test_int8_layout(tmp_path):
-    """The eighth integer, then codes and scales of each matrix, then float32: by the description.
-    """
+    """Expect the eighth integer, then codes and scales of each matrix, then float32: by the
+    description."""
     model = random_model("llama3", layers=1)
     data = write(model, tmp_path, int8=True).read_bytes()
     assert struct.unpack("<8i", data[:32]) == (64, 96, 1, 4, 2, -640, 128, 32)
@@ -80,7 +81,7 @@ def test_int8_layout(tmp_path):
 
 
 def test_qwen2_layout(tmp_path):
-    """Weight and bias of a layer's q stand together, before the next layer's."""
+    """Weight and bias of a layer's q must stand together, before the next layer's."""
     model = random_model("qwen2", tied=True)
     data = write(model, tmp_path).read_bytes()
     at = 28 + 4 * (640 * 64 + 2 * 64)
@@ -93,7 +94,7 @@ def test_qwen2_layout(tmp_path):
 
 
 def test_llama2_is_llama2c_v0(tmp_path):
-    """One layout under two names, so that one file runs in both programs."""
+    """Both names must give one layout, so that one file runs in both programs."""
     model = random_model(tied=False)
     write_llama2c(Source(model, REGISTRY), tmp_path / "v0", 0, no_progress)
     assert write(model, tmp_path).read_bytes() == (tmp_path / "v0").read_bytes()

@@ -1,4 +1,4 @@
-"""llama2.c's files: byte for byte as its exporter writes them, and equal logits when read back."""
+"""llama2.c's files: are byte for byte as its exporter writes them, and give equal logits."""
 
 import struct
 
@@ -31,7 +31,7 @@ def write(model, folder, version, tokenizer="bin"):
 
 
 def paired(model, name):
-    """A tensor as llama2.c has it: rows of q and k in pairs, written out independently."""
+    """Return a tensor as llama2.c has it: rows of q and k in pairs, written out independently."""
     array, heads = model.arrays[name], {"q": 4, "k": 2}.get(name.split(".")[-2][:1])
     if ".self_attn." not in name or heads is None or name.split(".")[-2][1:] != "_proj":
         return array
@@ -42,7 +42,7 @@ def paired(model, name):
 
 
 def expected(model, version, tied):
-    """The bytes that export.py's description gives, built with struct alone."""
+    """Return the bytes that export.py's description gives, built with struct alone."""
     c = model.config.data
     sizes = [c[k] for k in ("hidden_size", "intermediate_size", "num_hidden_layers",
                             "num_attention_heads", "num_key_value_heads", "vocab_size",

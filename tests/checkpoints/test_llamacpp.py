@@ -1,4 +1,4 @@
-"""llama.cpp generates the same greedy tokens as we do, from files of ours and of others."""
+"""Compares greedy tokens with llama.cpp's, from files of ours and of others."""
 
 import pytest
 from format_models import REGISTRY, random_model
@@ -44,7 +44,7 @@ def test_exported(name, tmp_path):
 
 
 def test_foreign(tmp_path):
-    """Random weights, written with the gguf package alone."""
+    """Use random weights, written with the gguf package alone."""
     model = random_model(dim=256, hidden=512, vocab=512)
     _, path = write_foreign(tmp_path / "m.gguf", model)
     ids = [1, 40, 77, 130, 250]

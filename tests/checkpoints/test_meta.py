@@ -1,4 +1,4 @@
-"""Meta's folders: one .pth and several, both tokenizers, equal logits, damage, no PyTorch."""
+"""Meta's folders: tests one .pth and several, both tokenizers, equal logits, damage, no PyTorch."""
 
 import base64
 import json
@@ -78,7 +78,7 @@ def write(folder, model, shards=1, *, vocabulary_split=1, **params):
 
 
 def ranks(tokenizer, count=384):
-    """A tiktoken file of the first tokens of byte-level BPE."""
+    """Write a tiktoken file of the first tokens of byte-level BPE."""
     back = {letter: byte for byte, letter in enumerate(byte_letters())}
     tokens = [t for t, kind in zip(*(getattr(vocabulary_of(tokenizer, "x"), n) for n in (
         "tokens", "types")), strict=True) if kind == 1][:count]
@@ -89,8 +89,8 @@ def ranks(tokenizer, count=384):
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("shards", [1, 2])
 def test_llama2(shards, dtype, tmp_path):
-    """Rows stay in pairs: exact with a source in pairs, rounding of sums apart from one in halves.
-    """
+    """Keep rows in pairs: exact with a source in pairs, rounding of sums apart from one in
+    halves."""
     model = random_model(dtype=dtype, interleaved=True)
     back = read_checkpoint(write(tmp_path / "m", model, shards), REGISTRY)
     assert back.interleaved and back.eos_ids == (2,)
@@ -123,7 +123,7 @@ def test_llama3(tied, split, tmp_path):
 
 
 def test_tiktoken_file(tmp_path):
-    """The same ids as the vocabulary that it was made from."""
+    """Expect the ids of the vocabulary that it was made from."""
     tokenizer = random_model("llama3").tokenizer
     (tmp_path / "tokenizer.model").write_bytes(ranks(tokenizer))
     v = read_tiktoken(tmp_path / "tokenizer.model")
@@ -181,7 +181,8 @@ def test_published_params(name, tmp_path):
 
 
 def test_run_and_export(run_cli, tmp_path, capsys):
-    """As Llama-2 is fetched: the tokenizer beside the folder. Exported folders are complete."""
+    """Use the layout of a fetched Llama-2: the tokenizer is beside the folder. Exported folders are
+    complete."""
     write(tmp_path / "m", random_model("llama3"), rope_theta=5e5)
     shutil.move(tmp_path / "m" / "tokenizer.model", tmp_path / "tokenizer.model")
     done = run_cli("--model", str(tmp_path / "m"), "--max-new-tokens", "3", "--json", code=0)

@@ -123,7 +123,7 @@ def test_rows_that_are_no_multiple_of_the_group(bits, symmetric, group):
 
 @pytest.mark.parametrize("scheme", ["int8", "int4", "int4-symmetric"])
 def test_a_model_of_odd_rows(scheme, tmp_path):
-    """Rows of 66 and 90 in groups of 64: at load and on disk alike."""
+    """Rows of 66 and 90 are cut in groups of 64, at load and on disk alike."""
     model = random_model(dim=66, hidden=90, heads=3, kv_heads=1)
     with open_checkpoint(model, LoadOptions(dtype="f32", quantize=scheme, group_size=64),
                          REGISTRY) as opened:

@@ -223,7 +223,7 @@ def test_prompts_that_are_not_utf8(tmp_path):
 @pytest.mark.parametrize("arguments", ["run --max-new-tokens 3", "run --json", "plan --json",
                                        "doctor"])
 def test_output_that_cannot_be_written(arguments, unbuffered):
-    """To a full disk, and to a reader that goes away."""
+    """Write to a full disk, and to a reader that goes away."""
     command = f"PYTHONUNBUFFERED={unbuffered} {sys.executable} -m models.{arguments} < /dev/null"
     full = subprocess.run(f"{command} > /dev/full", shell=True, capture_output=True, text=True)
     assert full.returncode == 2 and "No space left on device" in full.stderr

@@ -1,4 +1,4 @@
-"""The bench: it measures what it says, and says when what it measured is wrong."""
+"""The bench: must measure what it says, and say when what it measured is wrong."""
 
 import json
 

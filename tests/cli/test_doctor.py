@@ -1,4 +1,4 @@
-"""models.doctor: one page, also where something is broken."""
+"""models.doctor: shows one page, also where something is broken."""
 
 import json
 import sys

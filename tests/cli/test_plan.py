@@ -1,4 +1,4 @@
-"""models.plan: what it says before loading is what is allocated, and nothing is read for it."""
+"""models.plan: predicts before loading what is allocated, and reads no weights."""
 
 import gc
 import json
@@ -88,7 +88,7 @@ def test_shapes_need_no_memory():
 
 
 def test_longest_context_is_the_longest(monkeypatch):
-    """One block more than what is said to fit does not."""
+    """Refuse one block more than the longest context."""
     allocator = REGISTRY.backend("cpu_numpy").allocator
     checkpoint = abstract_checkpoint("llama3.2-1b", "f32", layers=4)
     free = 3 << 30

@@ -1,4 +1,4 @@
-"""The command line: what it prints, its JSON, its exit codes."""
+"""The command line: tests its text, its JSON, its exit codes."""
 
 import json
 import signal

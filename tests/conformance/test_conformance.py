@@ -1,4 +1,4 @@
-"""The suite as an outsider runs it: subsets, reports, known failures, own tolerances, refusals."""
+"""Runs the suite as an outsider: subsets, reports, known failures, own tolerances, refusals."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What kernels promise beside being right: dispatch adds nothing, flags are true, no copies."""
+"""Tests kernels' other promises: dispatch adds nothing, flags are true, no copies."""
 
 import gc
 import tracemalloc
@@ -21,7 +21,7 @@ CASES = [c for c in matrix(default_registry(), "cpu_numpy") if c.sample]
 
 @pytest.mark.parametrize("op", sorted({c.op.name for c in CASES}))
 def test_dispatched_equals_called_directly(op):
-    """Bit for bit: the plan hands a kernel exactly what a direct call would."""
+    """The plan must hand a kernel exactly what a direct call would, bit for bit."""
     registry = default_registry()
     for case in [c for c in CASES if c.op.name == op][:6]:
         (entry,) = single_op_plan(case.op, case.arrays, case.attrs, backend="cpu_numpy").steps
@@ -160,7 +160,7 @@ def test_stored_weights_are_not_copied():
 
 @pytest.mark.parametrize("quantize", [None, "int8", "int4"])
 def test_weights_moved_into_memory(quantize):
-    """Each once: the array that it came from is let go. They begin where a page's lines do."""
+    """Move each once: the array that it came from is let go. They begin where a page's lines do."""
     allocator = default_registry().backend("cpu_numpy").allocator
     with models.load("stories-llama2", quantize=quantize) as model:
         expected = model.generate("Once upon", max_new_tokens=8).run().tokens

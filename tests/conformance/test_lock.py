@@ -1,4 +1,5 @@
-"""--deterministic and --lock: rules that restrict the choice of kernels, with their reasons."""
+"""--deterministic and --lock: test the rules that restrict the choice of kernels, with their
+reasons."""
 
 import json
 import os
@@ -27,7 +28,7 @@ def add(a, b, out):
 
 
 def registry_with(**options):
-    """The installed plugins, and a kernel of cpu_numpy's `add` that is tried first."""
+    """Return the installed plugins, and a kernel of cpu_numpy's `add` that is tried first."""
     registry = Registry()
     kernels = KernelSet("cpu_numpy")
 
@@ -67,7 +68,7 @@ def test_deterministic_on_the_command_line(run_cli):
 
 @pytest.fixture(scope="module")
 def lock(tmp_path_factory):
-    """A lock of cpu_numpy, with verdicts as a run would give them."""
+    """Return a lock of cpu_numpy, with verdicts as a run would give them."""
     registry, report = Registry(), Report()
     report.devices["cpu_numpy"] = "here"
     for kernel in registry.kernels("cpu_numpy"):
@@ -131,7 +132,7 @@ def test_a_missing_lock_is_bad_input(run_cli, lock):
 
 
 def test_the_suite_writes_it(tmp_path):
-    """Written by a run of the whole suite, required by a model, refused after an edit."""
+    """A run of the whole suite must write it, a model require it, and an edit invalidate it."""
     site = install(tmp_path / "site", ADD)
     path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
     env = {**os.environ, "PYTHONPATH": path}

@@ -93,7 +93,7 @@ def test_stray_writes_and_changed_inputs_are_caught():
 
 
 def early(op):
-    """Kernels that compute when they bind, as if inputs never changed from step to step."""
+    """Return kernels that compute when they bind, as if inputs never changed from step to step."""
     def bind(*arrays, workspace=None, **attrs):
         (real,) = Registry().kernels("cpu_numpy", op)
         keywords = {**attrs, **({} if workspace is None else {"workspace": workspace})}
@@ -117,7 +117,7 @@ def test_kernels_that_write_to_their_weights_are_caught():
 
 
 def outcomes_of(op, bind, dtypes):
-    """(whether every case passes, what was said) of a kernel put beside cpu_numpy's own."""
+    """Return (whether every case passes, what was said) for a kernel put beside cpu_numpy's own."""
     registry = Registry()
     real = registry.kernels("cpu_numpy", op)[0]
     taken = {k: (as_dtype(d),) for k, d in dtypes.items()} or real.dtypes
@@ -133,8 +133,8 @@ def outcomes_of(op, bind, dtypes):
 
 
 def emulated(op, before=None, after=None):
-    """A correct 16-bit kernel: float32 arithmetic, results rounded once. `before` may change the
-    widened inputs and `after` the result, to make a mutant of it."""
+    """Make a correct 16-bit kernel: float32 arithmetic, results rounded once. `before` may change
+    the widened inputs and `after` the result, to make a mutant of it."""
     real = Registry().kernels("cpu_numpy", op)[0]
     names = [*(p.name for p in OPS[op].sig.params), *(p.name for p in OPS[op].sig.outputs)]
 
@@ -187,7 +187,7 @@ HALVES = {  # op: what is wrong -> what happens to the inputs, to the result
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])
 @pytest.mark.parametrize(("op", "fault"), [(op, f) for op, fs in HALVES.items() for f in fs])
 def test_16_bit_budgets(op, fault, dtype):
-    """A correct 16-bit kernel passes, and one that is off by a few percent does not."""
+    """A correct 16-bit kernel must pass, and one that is off by a few percent must not."""
     before, after = HALVES[op][fault]
     variables = {p.dtype for p in (*OPS[op].sig.params, *OPS[op].sig.outputs)
                  if p.dtype_is_variable}

@@ -30,7 +30,7 @@ class Random:
 
 
 def subject(op, bind, *, batch_invariant=False):
-    """A kernel beside cpu_numpy's own."""
+    """Return a kernel beside cpu_numpy's own."""
     registry = Registry()
     real = registry.kernels("cpu_numpy", op)[0]
     changed = bind(real.bind)
@@ -43,7 +43,7 @@ def subject(op, bind, *, batch_invariant=False):
 
 
 def broken(name, tested):
-    """What the property says of the subject in 30 examples, None if it holds."""
+    """Return the property's complaint about the subject in 30 examples, None if it holds."""
     ran = 0
     for seed in range(30):
         try:
@@ -66,7 +66,7 @@ def depends_on_position(bind):
 
 
 def rounds_by_batch(bind):
-    """Right within the tolerance, but sums in another order when there are more rows."""
+    """Sum in another order when there are more rows: right within the tolerance."""
     def mutant(x, weight, out, *, eps):
         def launch():
             if len(x) > 3:
@@ -89,7 +89,7 @@ def overwrites(bind):
 
 
 def _attention(change):
-    """The plain attention of the mutants, on inputs that `change` has edited."""
+    """Run the plain attention of the mutants, on inputs that `change` has edited."""
     def bind(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale):
         def launch():
             new = change({"block_table": block_table.copy(), "query_starts": query_starts.copy(),
@@ -123,7 +123,7 @@ def not_causal(bind):
 
 
 def far_positions_clipped(bind):
-    """A table of angles that ends at 255."""
+    """Use a table of angles that ends at 255."""
     def mutant(x, positions, inv_freq, out, *, interleaved, workspace):
         near = np.empty_like(positions)
         run = bind(x, near, inv_freq, out, interleaved=interleaved, workspace=workspace)
@@ -132,7 +132,7 @@ def far_positions_clipped(bind):
 
 
 def without_maximum(bind):
-    """exp(x) / (0.01 + sum(exp(x))): not shifted, and guarded against a division by 0."""
+    """Compute exp(x) / (0.01 + sum(exp(x))): not shifted, and guarded against a division by 0."""
     def mutant(x, out):
         def launch():
             e = np.exp(x)
@@ -142,7 +142,7 @@ def without_maximum(bind):
 
 
 def any_score_in_range(bind):
-    """cpu_numpy's attention without the maximum of each row, which large scores need."""
+    """Run cpu_numpy's attention without the maximum of each row, which large scores need."""
     def mutant(*inputs, scale, workspace):
         run = bind(*inputs, scale=scale, workspace=workspace)
 
@@ -195,6 +195,6 @@ def test_bits_are_asked_only_of_kernels_that_promise_them():
 
 
 def test_plain_attention_holds_everywhere():
-    """The control of the attention mutants."""
+    """The plain attention must pass: it is the control of the attention mutants."""
     for name in ("permuting_sequences", "sequences_alone", "splitting_a_prefill", "paging"):
         assert broken(name, subject("attention", lambda real: partial(attention))) is None

@@ -1,4 +1,5 @@
-"""Generation: streaming, stopping, sampling, context, interruption; sessions and their cache."""
+"""Generation: tests streaming, stopping, sampling, context, interruption; sessions and their
+cache."""
 
 import itertools
 

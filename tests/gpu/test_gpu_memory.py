@@ -1,5 +1,5 @@
-"""What models take of a GPU's memory, beside the plan. Nothing else may use the GPU meanwhile; it
-runs where `--gpu-report` asks for it."""
+"""Compares the GPU memory that models take with the plan. Nothing else may use the GPU meanwhile;
+it runs where `--gpu-report` asks for it."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ print(json.dumps({"planned": planned["at_context"]["total"], "code": whole - fre
 @pytest.mark.parametrize("backend", ("cuda_cupy", "cuda_pycuda"))
 @pytest.mark.parametrize("shape", ["llama3.2-1b:bf16", "tinyllama-1.1b:f32", "qwen2.5-0.5b:bf16"])
 def test_memory_is_as_planned(on_gpu, shape, backend):
-    """What the allocator handed out, and what the device has less of."""
+    """Compare what the allocator handed out, and what the device has less of, with the plan."""
     say = on_gpu(backend)
     done = subprocess.run([sys.executable, "-c", MEMORY_OF, shape, backend], capture_output=True,
                           text=True, timeout=200, check=False)

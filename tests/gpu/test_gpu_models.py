@@ -1,5 +1,6 @@
-"""Whole models on a GPU: against cpu_numpy and the definition, of two backends at once, from a warm
-start, to a quiet end. They run where `--gpu-report` asks for them, and may run side by side."""
+"""Runs whole models on a GPU: against cpu_numpy and the reference, of two backends at once, from a
+warm start, to a quiet end. They run where `--gpu-report` asks for them, and may run side by side.
+"""
 
 import os
 import subprocess
@@ -49,7 +50,8 @@ def verify(*args: str) -> str:
 @pytest.mark.parametrize("backend", GPU_BACKENDS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_real_shapes_are_right_node_by_node(on_gpu, shape, backend, tmp_path):
-    """Freely, then every kernel on the other's tensors, against cpu_numpy and the definition."""
+    """Run freely, then check every kernel on the other's tensors, against cpu_numpy and the
+    reference."""
     say = on_gpu(backend)
     say(verify(backend, "cpu_numpy", "reference", "--model", f"random:{shape}", "--prompt-ids",
                ",".join(map(str, range(1, 41))), "--max-new-tokens", "4", "--capsules",
@@ -58,7 +60,8 @@ def test_real_shapes_are_right_node_by_node(on_gpu, shape, backend, tmp_path):
 
 @pytest.mark.parametrize("name", shipped_models())
 def test_two_backends_in_one_pass(on_gpu, name, tmp_path):
-    """Kernels of both in one forward pass, on shared tensors; and all against each other."""
+    """Run kernels of both in one forward pass, on shared tensors; and compare all with each
+    other."""
     for backend in GPU_BACKENDS:
         say = on_gpu(backend)
     say(verify("cpu_numpy", *GPU_BACKENDS, "cuda_cupy+attention=cuda_pycuda",
@@ -67,7 +70,7 @@ def test_two_backends_in_one_pass(on_gpu, name, tmp_path):
 
 
 def test_three_votes_on_every_op_and_dtype(on_gpu):
-    """Each backend's first kernel for a case, against the definition: who has one has a vote."""
+    """Compare each backend's first kernel for a case with the reference: who has one has a vote."""
     for backend in GPU_BACKENDS:
         say = on_gpu(backend)
     wrong, votes = [], []
@@ -105,7 +108,7 @@ def test_a_second_start_compiles_nothing(on_gpu, backend, run_cli, tmp_path, mon
     ("pass", 0), ("raise SystemExit(3)", 3), ("raise ValueError('on purpose')", 1),
     ("import os, signal; os.kill(os.getpid(), signal.SIGINT)", -2)])
 def test_the_process_ends_quietly(on_gpu, backend, ending, code):
-    """With the GPU open: normally, after an error, on Ctrl-C."""
+    """End with the GPU open: normally, after an error, on Ctrl-C."""
     on_gpu(backend)
     script = ("from core.plugins.registry import default_registry as r; "
               f"b = r().backend({backend!r}); "

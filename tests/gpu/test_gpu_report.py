@@ -1,4 +1,4 @@
-"""CUDA sources and the committed record of the GPU run that tested them."""
+"""Compares CUDA sources with the committed record of the GPU run that tested them."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ ELSEWHERE = {"backend": "other", "shape": "llama3.2-1b"}
 
 
 def cuda_sources(backend: Path) -> dict[str, Path]:
-    """As Backend.sources names them."""
+    """Return the CUDA sources by the names that Backend.sources gives them."""
     return {p.name: p for p in backend.rglob("*.cu*") if p.suffix in (".cu", ".cuh")}
 
 
@@ -110,7 +110,7 @@ def test_a_gpu_report_needs_a_gpu(tmp_path):
 
 @pytest.fixture
 def written(tmp_path):
-    """What a real run of part of the matrix writes, keeping the speeds that were there."""
+    """Write what a real run of part of the matrix writes, keeping the speeds that were there."""
     path = tmp_path / "report.json"
     path.write_text(json.dumps({"speeds": [ELSEWHERE], "unverified": {"other": ["x.cu"],
                                                               "cpu_numpy": ["y"]}}))

@@ -1,4 +1,4 @@
-"""The arrows between packages, light imports, entry points and exported names."""
+"""Tests the arrows between packages, light imports, entry points and exported names."""
 
 import ast
 import importlib
@@ -17,7 +17,7 @@ FORBIDDEN = {"core": {"models", *BACKENDS}, "models": BACKENDS,
 
 
 def imported(source: Path):
-    """Top-level names of every package that a file imports, inside functions too."""
+    """Yield the top-level names of every package that a file imports, inside functions too."""
     for node in ast.walk(ast.parse(source.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)

@@ -22,7 +22,7 @@ RELATIVE = frozenset(re.findall(
 # Verbs that a first sentence may begin with, as "return" or "returns".
 BEGINNING = frozenset(re.findall(r"\w+", """
     accumulate add advance allocate answer append apply approve ask assign bind blame bound
-    break bring build call capture cast check choose claim clean clear clone close collect
+    break bring build call capture cast catch check choose claim clean clear clone close collect
     combine come compare compile complain complete compose compute connect convert copy count
     cover create cut damage decide declare decode define describe detect dispatch divide
     download draw drive drop edit embed emit empty encode end ensure estimate examine exchange

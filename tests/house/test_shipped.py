@@ -1,4 +1,4 @@
-"""The models that ship with the package: small, whole, and telling a story in English."""
+"""The shipped models: are small, whole, and tell a story in English."""
 
 import random
 import sys
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def known_words():
-    """Every word that the training text's generator used in 3,000 stories."""
+    """Return every word that the training text's generator used in 3,000 stories."""
     sys.path.insert(0, str(ROOT / "tools/train_stories"))
     try:
         from stories import cast_story, tell

@@ -1,4 +1,4 @@
-"""Signatures, graphs, patterns: declaring, printing, drawing and matching."""
+"""Signatures, graphs, patterns: tests declaring, printing, drawing and matching."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Which kernel runs: strictness, fallback across devices, overrides, fusion, the ledger."""
+"""Tests which kernel runs: strictness, fallback across devices, overrides, fusion, the ledger."""
 
 from importlib.metadata import EntryPoint, entry_points
 
@@ -24,7 +24,7 @@ from core.tensor.tensor import Tensor, TensorSpec
 
 @pytest.fixture
 def registry():
-    """The installed plugins and the toy backend."""
+    """Return the installed plugins and the toy backend."""
     return Registry(Plugins([*entry_points(group=GROUP),
                              EntryPoint("toy", "toy_backend", GROUP)]))
 

@@ -1,4 +1,4 @@
-"""Options of backends: passed to those that take them, refused where nobody does."""
+"""Options of backends: are passed to those that take them, and refused where nobody does."""
 
 from importlib.metadata import EntryPoint, entry_points
 
@@ -74,7 +74,7 @@ def test_one_registry_for_each_set_of_options():
 
 
 def coarse(x, weight, bias, out):
-    """A product of inputs cut to 10 bits of mantissa, as TF32 has."""
+    """Multiply inputs cut to 10 bits of mantissa, as TF32 has."""
     def cut(a):
         return (a.view(np.int32) & ~0x1FFF).view(np.float32)
 
@@ -84,7 +84,7 @@ def coarse(x, weight, bias, out):
 
 
 def with_coarse(registry, **declared):
-    """`cpu_numpy` with that kernel before its own."""
+    """Return `cpu_numpy` with that kernel before its own."""
     kernels = KernelSet("cpu_numpy")
     kernels.implements("linear", name="coarse", priority=9, option="allow_tf32", supports=lambda c:
                        None if c.inputs["bias"] is None else "takes no bias",

@@ -1,4 +1,5 @@
-"""Plugins that are broken in every way we could think of: reported, and no hindrance to others."""
+"""Tests plugins that are broken in every way we could think of: reported, and no hindrance to
+others."""
 
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def register_models(register):
 
 
 def install(site: Path, distribution: str, name: str, source: str):
-    """What pip would leave behind: a module, and a dist-info folder with its entry point."""
+    """Write what pip would leave behind: a module, and a dist-info folder with its entry point."""
     module = distribution.replace("-", "_")
     (site / f"{module}.py").write_text(source)
     info = site / f"{module}-1.0.dist-info"

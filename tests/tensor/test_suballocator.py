@@ -1,4 +1,4 @@
-"""Pieces of large blocks of device memory."""
+"""Tests pieces of large blocks of device memory."""
 
 import random
 
@@ -46,7 +46,8 @@ def test_pieces_do_not_overlap_and_all_memory_comes_back():
 
 
 def test_weights_of_a_model_waste_little():
-    """Qwen2.5-0.5B's: 8.3 MiB, which alone take 10 of the driver's pages of 2 MiB."""
+    """Allocate Qwen2.5-0.5B's weights: 8.3 MiB, which alone take 10 of the driver's pages of 2
+    MiB."""
     driver = Driver()
     slabs = Suballocator(driver.take, driver.give)
     sizes = 24 * [*3 * [896 * 4864 * 2], *2 * [896 * 896 * 2]]

@@ -1,4 +1,5 @@
-"""Tokenizers from GGUF: the published test texts of three vocabularies, and random Unicode."""
+"""Tests tokenizers from GGUF: the published test texts of three vocabularies, and random
+Unicode."""
 
 import base64
 import json
@@ -25,7 +26,7 @@ VOCABULARIES = ["llama-spm", "llama-bpe", "qwen2"]
 
 
 def cases(name):
-    """(text, ids) of llama.cpp's test files."""
+    """Return (text, ids) of llama.cpp's test files."""
     texts = (DATA / f"ggml-vocab-{name}.gguf.inp").read_text(encoding="utf-8")
     ids = (DATA / f"ggml-vocab-{name}.gguf.out").read_text().split("\n")
     texts = texts.split("\n__ggml_vocab_test__\n")
@@ -58,8 +59,7 @@ def test_published_texts_survive_a_rewrite(name):
 
 @needs_data
 def test_llama2_model_and_gguf_agree(tmp_path):
-    """The same vocabulary from SentencePiece's file, from GGUF and from llama2.c's tokenizer.bin.
-    """
+    """SentencePiece's file, GGUF and llama2.c's tokenizer.bin must give the same vocabulary."""
     published = SentencePieceTokenizer(DATA / "llama2-tokenizer.model", ConfigReader({}, ""), None)
     (tmp_path / "tokenizer.bin").write_bytes(tokenizer_bin(vocabulary_of(published, "published")))
     others = [read_gguf_tokenizer(read_header(DATA / "ggml-vocab-llama-spm.gguf")),
@@ -71,7 +71,7 @@ def test_llama2_model_and_gguf_agree(tmp_path):
 
 @needs_data
 def test_llama3_from_tiktoken_ranks(tmp_path):
-    """Meta's tokenizer.model for Llama-3, made of the published tokens in the order of their ids:
+    """Make Meta's tokenizer.model for Llama-3 from the published tokens in the order of their ids:
     the merges follow from the ranks alone."""
     published = vocabulary_of(read_gguf_tokenizer(read_header(
         DATA / "ggml-vocab-llama-bpe.gguf")), "published")
@@ -134,7 +134,8 @@ def check_json_of_sentencepiece(processor, texts):
 
 
 def test_json_of_a_sentencepiece_vocabulary():
-    """What TinyLlama's folder holds: it can be exported to GGUF and llama2.c as the model can."""
+    """Read what TinyLlama's folder holds: it can be exported to GGUF and llama2.c as the model
+    can."""
     check_json_of_sentencepiece(random_model("llama2").tokenizer.processor, unicode_texts(500))
 
 
@@ -145,8 +146,8 @@ def test_json_of_llama2():
 
 
 def unicode_texts(count):
-    """Random text of every plane, combining marks, spaces and controls; without surrogates, and
-    without characters that composition (NFC, part of Qwen2's tokenizer) would change."""
+    """Make random text of every plane, combining marks, spaces and controls; without surrogates,
+    and without characters that composition (NFC, part of Qwen2's tokenizer) would change."""
     rng = random.Random(11)
     ranges = [(0x20, 0x7F), (0xA0, 0x250), (0x370, 0x600), (0x900, 0xA00), (0x3040, 0x30FF),
               (0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0x1F300, 0x1F6FF), (0x9, 0xE),
@@ -186,7 +187,7 @@ def test_special_tokens_and_template_survive():
 
 
 def test_added_tokens_of_a_sentencepiece_folder():
-    """tokenizer_config.json of a chat model adds tokens that tokenizer.model has not."""
+    """A chat model's tokenizer_config.json has added tokens that tokenizer.model has not."""
     proto = random_model("llama2").tokenizer.processor.serialized_model_proto()
     settings = ConfigReader({"added_tokens_decoder": {
         "512": {"content": "<|im_start|>", "special": True},

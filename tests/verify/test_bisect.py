@@ -27,7 +27,7 @@ LOADED = {"quantized_linear": {"quantize": "int8"}, "qkv_quantized": {"quantize"
 
 
 def generic(op, spoil):
-    """A kernel for any op: its definition in float32, then `spoil`ed."""
+    """Make a kernel for any op: its reference in float32, then `spoil`ed."""
     def bind(*arrays, **attrs):
         ins, outs = arrays[:len(op.sig.params)], arrays[len(op.sig.params):]
 
@@ -61,7 +61,7 @@ class Suspect(Backend):
 
 
 def with_suspect(op, fault=spoil):
-    """A registry in which `suspect` offers one kernel, for `op`, with a fault."""
+    """Return a registry in which `suspect` offers one kernel, for `op`, with a fault."""
     registry = Registry()
     registry.kernels("cpu_numpy")
     registry.specs["suspect"] = BackendSpec("suspect", "cpu", "none:none", "for tests")
@@ -76,7 +76,7 @@ def with_suspect(op, fault=spoil):
 
 
 def player(model, greedy=True):
-    """`play` for find_blame: a prompt and a few steps."""
+    """Return `play` for find_blame: a prompt and a few steps."""
     session = model.session
 
     def play(observer):
@@ -154,7 +154,7 @@ def test_stopping_at_the_first_wrong_call_leaves_it_in_a_capsule(name, tmp_path)
 
 
 def test_stray_writes_into_the_cache_are_seen():
-    """A prefill compares whole caches, not only the rows that a call may write."""
+    """Compare whole caches in a prefill, not only the rows that a call may write."""
     def stray(array):
         if array.ndim == 5:
             array[1, -1, -1] = 3.0

@@ -1,4 +1,5 @@
-"""models.verify: what it finds, what it says, its JSON and exit codes; capsules; saved answers."""
+"""models.verify: tests what it finds, what it says, its JSON and exit codes; capsules; saved
+answers."""
 
 import json
 
@@ -17,7 +18,7 @@ SHORT = ["--max-new-tokens", "4", "--prompt", "Once upon a time"]
 
 
 def verify(capsys, *args, code):
-    """(standard output, standard error) of models.verify in this process."""
+    """Return (standard output, standard error) of models.verify in this process."""
     assert main([*args]) == code, capsys.readouterr()
     said = capsys.readouterr()
     return said.out, said.err
@@ -25,7 +26,7 @@ def verify(capsys, *args, code):
 
 @pytest.fixture
 def capsule(tmp_path, capsys):
-    """A capsule of one attention call."""
+    """Save a capsule of one attention call."""
     verify(capsys, "cpu_numpy", "reference", *SHORT, "--capture", "layers.1.attention",
            "--capsules", str(tmp_path), code=0)
     (path,) = tmp_path.glob("*.npz")

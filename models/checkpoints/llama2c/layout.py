@@ -24,7 +24,8 @@ MLP = ("mlp.gate_proj", "mlp.down_proj", "mlp.up_proj")  # w1, w2, w3
 
 @dataclass(frozen=True)
 class Dimensions:
-    """The seven integers of a header; sizes in elements. `tied`: the head is the embedding."""
+    """Holds the seven integers of a header; sizes in elements. `tied`: the head is the
+    embedding."""
 
     dim: int
     hidden: int

@@ -72,7 +72,8 @@ _products, _gated = shared_rows(two_rows), shared(gated_row)
 
 @njit(cache=True)
 def products(how, x, first, second, third, sizes):
-    """out[t,n] = x[t] · weight[n] + bias[n], of one to three matrices. `sizes` are T and K."""
+    """Compute out[t,n] = x[t] · weight[n] + bias[n], of one to three matrices. `sizes` are T and
+    K."""
     _products(how, x, first, second, third, sizes)
 
 

@@ -167,8 +167,8 @@ _product8, _product4 = shared_rows(rows8), shared_rows(row4)
 
 @njit(cache=True)
 def product8(how, x, scratch, matrix, sizes):
-    """out[t,n] = x[t] · w[n] + bias[n] over bytes. `scratch` is for x as float32 and for the sums
-    of its groups; `sizes` are T, K and the columns of a group."""
+    """Compute out[t,n] = x[t] · w[n] + bias[n] over bytes. `scratch` is for x as float32 and for
+    the sums of its groups; `sizes` are T, K and the columns of a group."""
     wide, sums = scratch
     tokens, size, group = sizes
     if matrix.zeros.size:

@@ -124,8 +124,8 @@ def prepare(x, scratch, turned, zeros, tokens, size, group):
 
 @njit(cache=True)
 def products(how, x, scratch, turned, first, second, third, sizes):
-    """out[t,n] = x[t] · w[n] + bias[n], of one to three matrices. `scratch` and `turned` are for x,
-    `sizes` are T, K and the columns of a group."""
+    """Compute out[t,n] = x[t] · w[n] + bias[n], of one to three matrices. `scratch` and `turned`
+    are for x, `sizes` are T, K and the columns of a group."""
     prepare(x, scratch, turned, first.zeros.size + second.zeros.size + third.zeros.size, *sizes)
     _products(how, turned, first, second, third, sizes)
 

@@ -95,8 +95,8 @@ def prepare(x, scratch, zeros, tokens, size, group):
 
 @njit(cache=True)
 def products(how, x, scratch, first, second, third, sizes):
-    """out[t,n] = x[t] · w[n] + bias[n], of one to three matrices. `scratch` is for x, `sizes` are
-    T, K and the columns of a group."""
+    """Compute out[t,n] = x[t] · w[n] + bias[n], of one to three matrices. `scratch` is for x,
+    `sizes` are T, K and the columns of a group."""
     prepare(x, scratch, first.zeros.size + second.zeros.size + third.zeros.size, *sizes)
     _products(how, scratch, first, second, third, sizes)
 
