@@ -34,16 +34,16 @@ def parser() -> argparse.ArgumentParser:
                    help="dtype of the weights (default: as they are stored; llama2c and kuiper: f32)")
     add_load_options(p, only=QUANTIZATION)
     p.add_argument("--version", type=int, choices=(0, 1, 2),
-                   help="of llama2.c's format (default: 0, which run.c reads; int8: 2, for runq.c)")
+                   help="version of llama2.c's format (default: 0, for run.c; int8: 2, for runq.c)")
     p.add_argument("--ignore-rope-scaling", action="store_true",
                    help="write the model that a program without rope scaling runs")
     p.add_argument("--report", action="store_true",
                    help="show what was lost: errors by tensor, KL divergence of the logits")
     p.add_argument("--report-text", type=Path, metavar="FILE",
-                   help="compare logits on this text (default: one that the model draws itself)")
-    p.add_argument("--report-json", type=Path, metavar="FILE", help="the report as one object")
+                   help="compare logits on this text (default: one that the model samples itself)")
+    p.add_argument("--report-json", type=Path, metavar="FILE", help="write the report as one object")
     p.add_argument("--report-plot", type=Path, metavar="FILE.png",
-                   help="errors by layer (extra plot: matplotlib)")
+                   help="plot errors by layer (extra plot: matplotlib)")
     p.add_argument("--no-leave-out", action="store_true",
                    help="leave out the table that tries each tensor in full precision")
     p.add_argument("--dry-run", action="store_true",

@@ -29,22 +29,22 @@ class Case:
     op: Op
     backend: str
     dtypes: Mapping[str, DType]
-    sample: Example | None
+    example: Example | None
 
     @property
     def id(self) -> str:
         """Return an id such as `linear-cpu_numpy-float32.W=bf16-T1_N5632_K2048`."""
         return "-".join([self.op.name, self.backend, dtype_id(self.dtypes),
-                         self.sample.name if self.sample else "none"])
+                         self.example.name if self.example else "none"])
 
     @cached_property
     def arrays(self) -> dict[str, Array | None]:
         """Return the inputs, seeded by op, dtypes and example (not by backend: all get the
         same)."""
-        assert self.sample is not None  # a cell without a sample is skipped before
-        key = f"{self.op.name}-{dtype_id(self.dtypes)}-{self.sample.name}"
+        assert self.example is not None  # a cell without an example is skipped before
+        key = f"{self.op.name}-{dtype_id(self.dtypes)}-{self.example.name}"
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little")
-        made = self.sample.make(ExampleInputs(np.random.default_rng(seed)))
+        made = self.example.make(ExampleInputs(np.random.default_rng(seed)))
         arrays: dict[str, Array | None] = {}
         for p in self.op.sig.params:
             array = made.get(p.name)
@@ -57,8 +57,8 @@ class Case:
     @property
     def attrs(self) -> dict[str, Any]:
         """Return the example's attributes, with the output dtype where the op has one."""
-        assert self.sample is not None
-        attrs = dict(self.sample.attrs)
+        assert self.example is not None
+        attrs = dict(self.example.attrs)
         if "out_dtype" in self.op.attributes:
             attrs["out_dtype"] = self.dtypes["O"].short
         return attrs
@@ -140,8 +140,8 @@ def matrix(registry: Registry, backend: str, *, large: bool = False, subset: Sub
             if not any(offers(k, dtypes) for k in kernels):
                 yield Case(op, backend, dtypes, None)
                 continue
-            for sample in examples_of(op, dtypes, large=large):
-                yield Case(op, backend, dtypes, sample)
+            for example in examples_of(op, dtypes, large=large):
+                yield Case(op, backend, dtypes, example)
 
 
 def cases_of(kernel: Kernel) -> Iterator[Case]:
@@ -149,14 +149,14 @@ def cases_of(kernel: Kernel) -> Iterator[Case]:
     op = OPS[kernel.op]
     for dtypes in cells(op):
         if offers(kernel, dtypes):
-            for sample in examples_of(op, dtypes):
-                yield Case(op, kernel.backend, dtypes, sample)
+            for example in examples_of(op, dtypes):
+                yield Case(op, kernel.backend, dtypes, example)
 
 
 def _dtype_names(dtypes: Mapping[str, DType]) -> set[str]:
     return {dtype_id(dtypes), *(n for d in dtypes.values() for n in (d.name, d.short))}
 
 
-def _applies(sample: Example, dtypes: Mapping[str, DType]) -> bool:
+def _applies(example: Example, dtypes: Mapping[str, DType]) -> bool:
     return all(dtypes[var].short in allowed.split()
-               for var, allowed in (sample.only or {}).items())
+               for var, allowed in (example.only or {}).items())

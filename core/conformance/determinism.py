@@ -6,13 +6,12 @@ from core.plugins.kernel import Call, Kernel
 from core.plugins.registry import Registry
 
 RUNS = 4
-LARGEST = 1 << 21  # elements of a sample's inputs: enough for every thread, quick to run
+LARGEST = 1 << 21  # elements of a example's inputs: enough for every thread, quick to run
 
 
 class DeterminismRule:
-    """A rule for a Selector: refuses kernels that do not declare `deterministic`, and those whose
-    bits differ between runs on their op's samples. Each kernel is tried once, when first asked for.
-    """
+    """Refuses kernels that do not declare `deterministic`, and those whose bits differ between runs
+    on their op's examples. Each kernel is tried once, when first asked for."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -27,7 +26,7 @@ class DeterminismRule:
         return self._tried[kernel]
 
     def _try(self, kernel: Kernel) -> str | None:
-        # only now: the suite is needed for this option alone, and itself plans with Selectors
+        # only now: the suite is needed for this option alone, and itself makes plans
         from core.conformance.cases import cases_of
         from core.conformance.runner import repeats
         shown = 0
@@ -39,4 +38,4 @@ class DeterminismRule:
             if not repeats(case, kernel, self.registry, RUNS):
                 return (f"--deterministic: declares equal bits, but {RUNS} runs of {case.id} "
                         "differ")
-        return None if shown else "--deterministic: takes no sample that could show equal bits"
+        return None if shown else "--deterministic: takes no example that could show equal bits"

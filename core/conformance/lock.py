@@ -1,7 +1,7 @@
 """kernelyard.lock: lists the kernels that a conformance run has tested, down to their sources.
 
 A lock is written by the suite, so that each verdict in it comes from a run, and required with
-`--lock`: then nothing but these kernels, from unchanged packages, may be chosen.
+`--lock`: then only these kernels, from unchanged packages, may be chosen.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def write_lock(path: Path, report: Report, registry: Registry) -> None:
     kernels: dict[str, dict[str, Any]] = {}
     for kernel in sorted(found, key=lambda k: (k.op, k.id)):
         counts = report.kernels.get(kernel.backend, {}).get(kernel.op, {}).get(kernel.name)
-        entry: dict[str, Any] = {"verdict": "no sample was run"}
+        entry: dict[str, Any] = {"verdict": "no example was run"}
         if counts is not None:
             entry = {"verdict": f"failed {counts.failed}" if counts.failed else
                      f"{counts.known} known failures" if counts.known else PASSED,

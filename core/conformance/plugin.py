@@ -26,23 +26,23 @@ SUITES = ("core.conformance.test_ops", "core.conformance.test_properties")
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("kernelyard conformance")
     group.addoption("--backend", action="append", metavar="NAME[,NAME]", help="backends to test; "
-                    "may repeat (default: every installed one that is available)")
+                    "may repeat (default: every available one)")
     group.addoption("--op", action="append", default=[], metavar="NAME[,NAME]",
-                    help="only these ops; may repeat")
-    group.addoption("--dtype", action="append", default=[], metavar="NAME[,NAME]", help="only "
-                    "cells in which these dtypes occur, or of these ids (float32.W=bf16)")
-    group.addoption("--large", action="store_true", help="the samples that need gigabytes, instead "
-                    "of the others")
-    group.addoption("--time", action="store_true", help="also time the kernel that a plan chooses")
+                    help="test only these ops; may repeat")
+    group.addoption("--dtype", action="append", default=[], metavar="NAME[,NAME]", help="test "
+                    "only cells with these dtypes or ids (float32.W=bf16); may repeat")
+    group.addoption("--large", action="store_true", help="run the examples that need "
+                    "gigabytes instead of the others")
+    group.addoption("--time", action="store_true", help="time the kernel that a plan chooses")
     group.addoption("--report", action="append", default=[], type=Path, metavar="FILE",
-                    help="write what was found: .json, .md (support matrix) or .txt; may repeat")
-    group.addoption("--gpu-report", type=Path, metavar="FILE.json", help="as --report, for the "
-                    "backends that compute on a GPU: tests only those, and fails without one; "
-                    "where the tests measure speeds, these too")
+                    help="write a report: .json, .md (support matrix) or .txt; may repeat")
+    group.addoption("--gpu-report", type=Path, metavar="FILE.json", help="write a "
+                    "report of the backends that compute on a GPU, with the speeds that the tests "
+                    "measure; test only those backends, and fail without one")
     group.addoption("--include", action="append", default=[], type=Path, metavar="FILE.json",
-                    help="put another run's report, of backends not tested here, into this one's")
-    group.addoption("--expect", type=Path, metavar="FILE.md", help="fail if this run's support "
-                    "matrix has other statuses, tolerances or remarks than FILE")
+                    help="add another run's report, of backends not tested here")
+    group.addoption("--expect", type=Path, metavar="FILE.md", help="fail if FILE, a support "
+                    "matrix, has other statuses, tolerances or remarks than this run's")
     group.addoption("--write-lock", type=Path, metavar="FILE", help="write a lock file of every "
                     "kernel tested, with its verdict, for models.run --lock")
 

@@ -94,9 +94,9 @@ def markdown(report: Report, command: str) -> str:
     head = ["# Support matrix", "",
             f"Generated, not edited: `{command}`.", "",
             "Each cell is an op with dtypes on a backend, held to the op's float64 definition on "
-            "every sample.", "`pass`: every sample passed. Samples that every kernel refuses, or "
-            f"that were not run, are counted\nbeside it. `{NONE}`: no kernel for these dtypes. A "
-            f"check of this page compares all that stands above\n`{MEASURED}`; what is below "
+            "every example.", "`pass`: every example passed. Examples that every kernel refuses, "
+            f"or that were not run, are counted\nbeside it. `{NONE}`: no kernel for these dtypes. "
+            f"A check of this page compares all that stands above\n`{MEASURED}`; what is below "
             "varies by machine.", ""]
     table = _table(["op", "dtypes", *backends],
                    [[op, dtypes, *(s for s, _ in row)] for op, dtypes, row in rows(report)])
@@ -167,9 +167,9 @@ def _speeds(report: Report) -> list[str]:
               for s in report.speeds if s.get("ok")]
     lines = []
     if ops:
-        lines += ["### Speed of the chosen kernel, at the sample that moves most bytes",
-                  "", "GB/s counts the least bytes that must move; small samples stay in caches.",
-                  "", *_table(["op", "dtypes", "backend", "sample", "kernel", "µs", "GB/s"],
+        lines += ["### Speed of the chosen kernel, at the example that moves most bytes",
+                  "", "GB/s counts the least bytes that must move; small examples stay in caches.",
+                  "", *_table(["op", "dtypes", "backend", "example", "kernel", "µs", "GB/s"],
                               ops), ""]
     if models:
         lines += ["### Whole models, by `python -m models.bench`", "",

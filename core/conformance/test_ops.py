@@ -21,9 +21,9 @@ def test_matches_reference(case: Case, record_property: Callable[[str, object], 
                            pytestconfig: pytest.Config) -> None:
     found: dict[str, Any] = {
         "op": case.op.name, "backend": case.backend, "dtypes": dtype_id(case.dtypes), "used": 0.0,
-        "own": False, "offered": case.sample is not None, "kernels": {}, "tolerances": {}}
+        "own": False, "offered": case.example is not None, "kernels": {}, "tolerances": {}}
     record_property(CASE, found)
-    if case.sample is None:
+    if case.example is None:
         kinds = ", ".join(f"{k}={d}" for k, d in case.dtypes.items())
         pytest.skip(f"{case.backend} offers no {case.op.name} kernel for {kinds}")
     call = case.call
@@ -31,7 +31,7 @@ def test_matches_reference(case: Case, record_property: Callable[[str, object], 
     willing = [k for k, reason in refusals.items() if reason is None]
     if not willing:
         found["reasons"] = [f"{k.id}: {reason}" for k, reason in refusals.items()]
-        pytest.skip(f"{case.op.name}: no kernel takes this sample: {', '.join(found['reasons'])}")
+        pytest.skip(f"{case.op.name}: no kernel takes this example: {', '.join(found['reasons'])}")
     outcomes = [run_case(case, kernel, REGISTRY, case.expected) for kernel in willing]
     found["used"] = finite(max(o.used for o in outcomes))
     found["own"] = any(not c.ok for o in outcomes for c in o.comparisons.values())
@@ -44,12 +44,12 @@ def test_matches_reference(case: Case, record_property: Callable[[str, object], 
     cost = case.op.cost(call.inputs, call.attrs)
     chosen = next((k for k in willing if k.option is None), willing[0])
     if pytestconfig.getoption("--time") and cost.nbytes:
-        found["speed"] = {"sample": case.sample.name, "kernel": chosen.id,
+        found["speed"] = {"sample": case.example.name, "kernel": chosen.id,
                           "seconds": time_case(case, chosen, REGISTRY),
                           "nbytes": cost.nbytes}
 
 
-def test_takes_a_sample(kernel: Kernel) -> None:
+def test_takes_an_example(kernel: Kernel) -> None:
     """Fail a kernel that refuses every example, as nothing has shown it right.
 
     The matrix holds it to what it takes, so taking one case is what remains to be asked.
@@ -63,12 +63,12 @@ def test_takes_a_sample(kernel: Kernel) -> None:
         if reason is None:
             return
         reasons[case.id] = reason
-    pytest.fail(f"{kernel.id} takes no sample of {kernel.op} that has anything in it, so nothing "
+    pytest.fail(f"{kernel.id} takes no example of {kernel.op} that has anything in it, so nothing "
                 "shows it right: " + ("; ".join(f"{c}: {why}" for c, why in reasons.items()) or
                                       "the matrix has no case with its dtypes"), pytrace=False)
 
 
 def test_rejects_bad_inputs(op: Op) -> None:
-    for sample in op.error_examples():
-        with pytest.raises(sample.error, match=sample.match):
-            op.infer(sample.inputs, op.complete(sample.attrs))
+    for example in op.error_examples():
+        with pytest.raises(example.error, match=example.match):
+            op.infer(example.inputs, op.complete(example.attrs))

@@ -1,4 +1,4 @@
-"""Tests properties that follow from the ops' contracts, at sampled shapes, for every kernel."""
+"""Tests properties that follow from the ops' contracts, at random shapes, for every kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples: the inputs that exercise an op, and those that it must reject."""
+"""Examples: the inputs that exercise an op, and those that it must reject."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Op: defines one operation, independent of every backend.
 
 The signature types it, `reference` defines it (slow, obvious, in the float type of its inputs), the
-samples exercise it and the tolerance says how far a kernel may be from the float64 reference.
+examples exercise it and the tolerance says how far a kernel may be from the float64 reference.
 """
 
 from __future__ import annotations

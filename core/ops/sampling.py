@@ -2,7 +2,7 @@
 
 Random numbers are counter based (Philox4x32-10, Salmon et al. 2011, "Parallel random numbers: as
 easy as 1, 2, 3"): token p of a sequence depends on its seed and p alone, so every backend, batch
-and chunking draws alike.
+and chunking samples alike.
 """
 
 import numpy as np
@@ -57,7 +57,7 @@ class Argmax(Op):
 
 
 class Sample(Op):
-    """Draw one token a sequence. In this order, as Hugging Face's generate does:
+    """Sample one token a sequence. The steps and their order are those of Hugging Face's generate:
 
     1. repetition: logits of tokens marked in `seen` are divided (if > 0) or multiplied by
        `penalty`;
@@ -69,8 +69,8 @@ class Sample(Op):
     6. the first token, by index, at which the running sum exceeds u × the kept total, where u is
        `philox_uniform(seeds[s], positions[s])`.
 
-    A NaN among the logits is drawn, as argmax would take it. The drawn token is marked in `seen`.
-    `positions` is the position that the new token will have.
+    A NaN among the logits is sampled, as argmax would take it. The sampled token is marked in
+    `seen`. `positions` is the position that the new token will have.
     """
 
     name = "sample"
@@ -78,8 +78,8 @@ class Sample(Op):
                  "penalty f32[S], seeds i32[S,2], positions i32[S], seen i8[S,V]? "
                  "-> seen, out i32[S]")
     dtype_cases = ({"A": "f32"}, {"A": "f16"}, {"A": "bf16"})
-    tolerance = Tolerance(0, 0, "the samples keep u away from every boundary of the cumulative sum "
-                          "by more than rounding", exact=True)
+    tolerance = Tolerance(0, 0, "the examples keep u away from every boundary of the cumulative "
+                          "sum by more than rounding", exact=True)
 
     def reference(self, logits: Array, temperature: Array, top_k: Array, top_p: Array, min_p: Array,
                   penalty: Array, seeds: Array, positions: Array, seen: Array | None,
@@ -92,7 +92,7 @@ class Sample(Op):
                 row[repeated] = np.where(row[repeated] > 0, row[repeated] / penalty[s],
                                          row[repeated] * penalty[s])
             greedy = temperature[s] == 0 or np.isnan(row).any()
-            out[s] = np.argmax(row) if greedy else _draw(
+            out[s] = np.argmax(row) if greedy else _pick(
                 row / temperature[s], int(top_k[s]), top_p[s], min_p[s],
                 philox_uniform((int(seeds[s, 0]), int(seeds[s, 1])), int(positions[s])))
             if seen is not None:
@@ -136,7 +136,7 @@ class Sample(Op):
                 ErrorExample({**good, "penalty": None}, {}, OpError, "penalty")]
 
 
-def _draw(row: Array, top_k: int, top_p: float, min_p: float, u: float) -> int:
+def _pick(row: Array, top_k: int, top_p: float, min_p: float, u: float) -> int:
     if 0 < top_k < len(row):
         row = np.where(row < np.sort(row)[-top_k], -np.inf, row)
     p = np.exp(row - row.max())

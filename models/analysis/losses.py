@@ -46,7 +46,7 @@ def measure_losses(before: Checkpoint, after: Checkpoint, registry: Registry, *,
                    progress: Callable[[str, int, int], None] = no_progress) -> dict[str, Any]:
     """Compare `after` with `before`, computed in float32 on cpu_numpy.
 
-    text       what logits are compared on; by default `TOKENS` tokens that `before` itself draws
+    text       what logits are compared on; by default `TOKENS` tokens that `before` itself samples
                (temperature 1, seed 0)
     leave_out  whether to try each changed tensor in its full precision, the others changed
     Returns bytes before and after, a row for each changed tensor (errors relative to the tensor and

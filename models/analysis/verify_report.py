@@ -64,9 +64,9 @@ def _pair(pair: Pair, found: Contest) -> None:
 
 
 def _parting(pair: Pair, at: Parting) -> None:
-    print(f"  tokens part at {at.position}: {pair.a} draws {at.tokens[0]}, ahead by "
-          f"{at.gaps[0]:.4g}; {pair.b} draws {at.tokens[1]}, ahead by {at.gaps[1]:.4g} in its own "
-          f"logits: " + (f"a near tie (within {at.bound:.2g}, which rounding can decide)"
+    print(f"  tokens part at {at.position}: {pair.a} samples {at.tokens[0]}, ahead by "
+          f"{at.gaps[0]:.4g}; {pair.b} samples {at.tokens[1]}, ahead by {at.gaps[1]:.4g} in its "
+          f"own logits: " + (f"a near tie (within {at.bound:.2g}, which rounding can decide)"
                          if at.near_tie else f"no near tie (that is within {at.bound:.2g})"))
 
 

@@ -23,23 +23,23 @@ class LazyArrays(MutableMapping[str, Array]):
 
     def __init__(self, arrays: Mapping[str, Array] | None = None) -> None:
         self._arrays: dict[str, Array | None] = dict(arrays or {})
-        self._hollow: dict[str, Array] = {}
+        self._abstract: dict[str, Array] = {}
         self._makers: dict[str, tuple[tuple[str, ...], Make]] = {}
 
     def defer(self, specs: Mapping[str, Array], make: Make) -> None:
         """`make` gives arrays like the abstract ones in `specs`, in their order."""
         for name, like in specs.items():
-            self._arrays[name], self._hollow[name] = None, like
+            self._arrays[name], self._abstract[name] = None, like
             self._makers[name] = (tuple(specs), make)
 
     def abstract(self, name: str) -> Array:
         """Return the array if it lies in the file as it is, else one like it without memory."""
-        return self._hollow[name] if name in self._hollow else self[name]
+        return self._abstract[name] if name in self._abstract else self[name]
 
     @property
     def deferred(self) -> set[str]:
         """Names of arrays that do not lie in the file as they are."""
-        return {name for name, array in self._hollow.items() if is_hollow(array)}
+        return {name for name, array in self._abstract.items() if is_abstract(array)}
 
     def __getitem__(self, name: str) -> Array:
         found = self._arrays[name]
@@ -54,11 +54,11 @@ class LazyArrays(MutableMapping[str, Array]):
 
     def __setitem__(self, name: str, array: Array) -> None:
         self._arrays[name] = array
-        self._hollow.pop(name, None)
+        self._abstract.pop(name, None)
 
     def __delitem__(self, name: str) -> None:
         del self._arrays[name]
-        self._hollow.pop(name, None)
+        self._abstract.pop(name, None)
 
     def __contains__(self, name: object) -> bool:  # the inherited one would make the array
         return name in self._arrays
@@ -82,7 +82,7 @@ def abstract_arrays(arrays: Mapping[str, Array]) -> dict[str, Array]:
     return dict(arrays)
 
 
-def is_hollow(array: Array) -> bool:
+def is_abstract(array: Array) -> bool:
     return array.size > 1 and not any(array.strides)
 
 

@@ -21,7 +21,7 @@ def test_the_page_names_everything(capsys):
     numpy_backend = next(b for b in found["backends"] if b["name"] == "cpu_numpy")
     assert numpy_backend["available"] and numpy_backend["free"] > 0 and numpy_backend["kernels"] > 9
     assert numpy_backend["description"] == "NumPy and its BLAS, float32 arithmetic"
-    for b in found["backends"]:  # what does not work says how to mend it
+    for b in found["backends"]:  # what does not work says how to fix it
         assert b["available"] or (b["reason"] and b["fix"])
     assert all(p["path"].endswith(".py") for p in found["plugins"] if p["state"] == "loaded")
     assert doctor.main([]) == 0

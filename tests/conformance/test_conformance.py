@@ -88,7 +88,7 @@ def test_reports_of_a_part(suite, tmp_path):
 
 def test_a_kernel_that_refuses_everything_is_not_green(suite, tmp_path):
     code, text = suite(ADD + REFUSES, "--op", "add,swiglu", "--report", "out.md")
-    assert code == 1 and "example:swiglu takes no sample of swiglu that has anything in it" in text
+    assert code == 1 and "example:swiglu takes no example of swiglu that has anything in it" in text
     page = (tmp_path / "out.md").read_text()
     assert "| swiglu | float32 | 5 refused |" in page
     assert "example swiglu float32 refused: example:swiglu: needs a moon" in page

@@ -16,7 +16,7 @@ from core.ir.op import OPS
 from core.plugins.registry import default_registry
 from core.runtime.run_op import run_kernel, single_op_plan
 
-CASES = [c for c in matrix(default_registry(), "cpu_numpy") if c.sample]
+CASES = [c for c in matrix(default_registry(), "cpu_numpy") if c.example]
 
 
 @pytest.mark.parametrize("op", sorted({c.op.name for c in CASES}))
@@ -54,7 +54,7 @@ def test_dispatched_equals_called_directly(op):
     pytest.param(k, id=k.id) for k in default_registry().kernels("cpu_numpy")
     if k.batch_invariant and k.op not in ("advance", "kv_cache_write")])
 def test_batch_invariant_kernels_are(kernel):
-    """A row's bits do not depend on the rows beside it. (The suite asks it at drawn shapes.)"""
+    """A row's bits do not depend on the rows beside it. (The suite tests it at random shapes.)"""
     tested = 0
     for case in CASES:
         rows = next((a.shape[0] for a in case.arrays.values() if a is not None), 0)

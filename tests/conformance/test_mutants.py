@@ -58,7 +58,8 @@ def test_the_matrix_catches(name):
     registry.sources[mutant] = "test"
     with np.errstate(all="ignore"):
         outcomes = [run_case(case, mutant, registry, case.expected)
-                    for case in matrix(registry, "cpu_numpy") if case.op.name == op and case.sample]
+                    for case in matrix(registry, "cpu_numpy")
+                    if case.op.name == op and case.example]
     assert len(outcomes) > 4
     wrong = [o for o in outcomes if not o.ok]
     assert bool(wrong) != correct, "\n".join(map(str, wrong)) or f"no case notices {name}"
@@ -80,8 +81,8 @@ def test_stray_writes_and_changed_inputs_are_caught():
 
     registry = Registry()
     registry.kernels("cpu_numpy", "add")
-    case = next(c for c in matrix(registry, "cpu_numpy") if c.op.name == "add" and c.sample
-                and c.sample.name == "T17_D896")
+    case = next(c for c in matrix(registry, "cpu_numpy") if c.op.name == "add" and c.example
+                and c.example.name == "T17_D896")
     (real,) = registry.kernels("cpu_numpy", "add")
     for bad, complaint in ((beyond, "outside of its outputs"), (scribbles, "changed input `a`"),
                            (forgets, "NaN or Inf pattern"), (random, "differ in bits")):
@@ -124,7 +125,7 @@ def outcomes_of(op, bind, dtypes):
     mutant = Kernel(op, "cpu_numpy", "mutant", bind, taken, workspace=real.workspace)
     registry._kernels["cpu_numpy"][op].append(mutant)
     registry.sources[mutant] = "test"
-    cases = [c for c in matrix(registry, "cpu_numpy") if c.op.name == op and c.sample
+    cases = [c for c in matrix(registry, "cpu_numpy") if c.op.name == op and c.example
              and mutant.refuses(c.call) is None]
     assert len(cases) > 4
     with np.errstate(all="ignore"):

@@ -83,7 +83,7 @@ def test_chunked_prefill_changes_nothing(story, chunk):
 
 
 def test_a_prompt_computes_no_more_than_its_last_row_needs(story):
-    """After the last layer's attention one row goes on; a chunk that draws nothing ends before."""
+    """After the last layer's attention one row goes on; a chunk without a sample ends before."""
     last = f"layers.{story.config.layers - 1}."
     graphs = {head: story.session._build(GraphKind(head)).bind(step_dims(7, 2))
               for head in ("none", "last", "all")}
@@ -133,7 +133,7 @@ def test_the_context_is_filled_to_its_last_token():
     with models.load("stories-llama2", max_context=20) as small:
         generation = small.generate("Once upon a time", max_new_tokens=100).run()
         assert generation.finish_reason == "length"
-        # the token drawn last needs no place in the cache
+        # the token sampled last needs no place in the cache
         assert len(generation.prompt_ids) + len(generation.tokens) == 21
         with models.load("stories-llama2") as large:
             same = large.generate("Once upon a time", max_new_tokens=16).run()

@@ -75,7 +75,7 @@ def test_three_votes_on_every_op_and_dtype(on_gpu):
         say = on_gpu(backend)
     wrong, votes = [], []
     for case in matrix(default_registry(), GPU_BACKENDS[0]):
-        if case.sample is None:
+        if case.example is None:
             continue
         for backend in ("cpu_numpy", *GPU_BACKENDS):
             try:

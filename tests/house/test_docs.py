@@ -78,7 +78,7 @@ def test_adding_a_backend(tmp_path):
                      run(listing, tmp_path, site))
     report = run(conformance, tmp_path, site)
     ran = int(re.search(r"(\d+) passed", report)[1])
-    assert ran >= 8 + 15, report  # the samples of rms_norm, and the error samples of every op
+    assert ran >= 8 + 15, report  # the examples of rms_norm, and the error examples of every op
     checked = run(check, tmp_path, site)
     assert "agrees with reference" in checked and "\nOnce upon a time, there was" in checked
     explained = run(explain, tmp_path, site)
@@ -89,9 +89,11 @@ def test_adding_a_backend(tmp_path):
     assert '"my_backend:rms_norm"' in (tmp_path / "kernelyard.lock").read_text()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/adding-a-backend.md",
-                                  "docs/conformance.md", "docs/file-formats.md",
-                                  "docs/find-the-bad-kernel.md"])
+PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "tests/README.md",
+         *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_and_paths_exist(page):
     text = (ROOT / page).read_text()
     for link in re.findall(r"\]\((?!http)([^)#]+)", text):

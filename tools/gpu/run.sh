@@ -48,7 +48,7 @@ while [ $# -gt 0 ]; do
         tests speeds ../tests/gpu/test_gpu_speed.py
         python3 ../tools/gpu/speeds.py "$out/gpu_report.json" ;;
     sanitizer) tests sanitizer ../tests/gpu/test_gpu_sanitizer.py -n 4 ;;
-    large)  # not into the report, whose cells are of the other samples
+    large)  # not into the report, whose cells are of the other examples
         timeout "$limit" python3 -m pytest --pyargs core.conformance "${named[@]}" --large -q -n 3 \
             -p no:cacheprovider -p no:benchmark -k matches >"$out/large.log" 2>&1
         tail -n 1 "$out/large.log" ;;
