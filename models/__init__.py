@@ -1,4 +1,4 @@
-"""kernelyard models: graph builders, checkpoints, tokenizers and generation.
+"""kernelyard models: builds graphs, reads checkpoints, tokenizes and generates.
 
     with models.load("stories-llama2", backend="cpu_numpy") as model:
         for piece in model.generate("Once upon a time", max_new_tokens=60):

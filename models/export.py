@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--model", required=True, metavar="PATH|NAME")
     p.add_argument("--to", choices=TARGETS, help="required unless --dry-run")
     p.add_argument("--out", type=Path, metavar="PATH",
-                   help="a folder for hf, a file for the others; required unless --dry-run")
+                   help="a folder for hf, else a file; required unless --dry-run")
     p.add_argument("--dtype", choices=("f32", "f16", "bf16"),
                    help="dtype of the weights (default: as they are stored; llama2c and kuiper: f32)")
     add_load_options(p, only=QUANTIZATION)
@@ -40,8 +40,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--report", action="store_true",
                    help="show what was lost: errors by tensor, KL divergence of the logits")
     p.add_argument("--report-text", type=Path, metavar="FILE",
-                   help="compare logits on this text (default: one that the model samples itself)")
-    p.add_argument("--report-json", type=Path, metavar="FILE", help="write the report as one object")
+                   help="compare logits on this text (default: text that it samples)")
+    p.add_argument("--report-json", type=Path, metavar="FILE", help="write the report as JSON")
     p.add_argument("--report-plot", type=Path, metavar="FILE.png",
                    help="plot errors by layer (extra plot: matplotlib)")
     p.add_argument("--no-leave-out", action="store_true",

@@ -27,11 +27,11 @@ from models.engine.options import LoadOptions
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--shape", default="qwen2.5-0.5b", help="a published one, or a shipped model")
+    p.add_argument("--shape", default="qwen2.5-0.5b", help="a published shape or a shipped model")
     p.add_argument("--layers", type=int, default=4)
     p.add_argument("--backend", default="cpu_numpy")
     p.add_argument("--check", default="cpu_numba,cpu_numpy",
-                   help="one opinion, with its fallbacks")
+                   help="backends to check with, the first preferred")
     p.add_argument("--steps", type=int, default=20)
     p.add_argument("--rounds", type=int, default=5)
     args = p.parse_args()

@@ -1,4 +1,4 @@
-"""Known failures: one file in a backend's package, each with its reason; passing then fails.
+"""Known failures: are listed in one file of a backend's package, with reasons; passing then fails.
 
 Beside the module that the backend's `target` names lies `known_failures.txt`, if there are any:
 

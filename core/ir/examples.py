@@ -1,4 +1,4 @@
-"""Examples: the inputs that exercise an op, and those that it must reject."""
+"""Examples: hold the inputs that exercise an op, and those that it must reject."""
 
 from __future__ import annotations
 

@@ -69,7 +69,8 @@ class FusedOp(Op):
         return tracer.pattern
 
     def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
-        """Bytes of the op's own inputs and outputs; flops of the ops it is composed of."""
+        """Count the bytes of the op's own inputs and outputs, and the flops of the ops it is
+        composed of."""
         g = Graph(self.name)
         values = [None if s is None else g.input(k, s) for k, s in inputs.items()]
         self.compose(g, *values, **attrs)

@@ -72,7 +72,7 @@ class Graph:
         return self._declare(name, dtype_spec, "input")
 
     def weight(self, name: str, dtype_spec: TensorSpec) -> Value:
-        """A constant by its checkpoint name; asking again returns the same value."""
+        """Declare a constant by its checkpoint name; asking again returns the same value."""
         return self.values.get(name) or self._declare(name, dtype_spec, "weight")
 
     def state(self, name: str, dtype_spec: TensorSpec) -> Value:

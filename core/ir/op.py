@@ -88,8 +88,8 @@ class Op(ABC):
         """Complete `env` from the attributes, and raise OpError for what a signature cannot say."""
 
     def condition(self, inputs: Mapping[str, Any], attrs: Attrs) -> float:
-        """By how much these inputs amplify a rounding error, 1 for most ops: the tolerance's ULPs
-        are multiplied by it. `inputs` are in float64."""
+        """Return how much these inputs amplify a rounding error, 1 for most ops: the tolerance's
+        ULPs are multiplied by it. `inputs` are in float64."""
         return 1.0
 
     def check_values(self, inputs: Mapping[str, Any]) -> None:  # noqa: B027 - most need none
@@ -97,8 +97,9 @@ class Op(ABC):
         are right by construction."""
 
     def writes(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The index of what a call may change in each input that it updates in place; one left out
-        may change anywhere. Lets a check compare a few rows of a KV cache instead of all."""
+        """Return the index of what a call may change in each input that it updates in place; one
+        left out may change anywhere. Lets a check compare a few rows of a KV cache instead of all.
+        """
         return {}
 
     def cost(self, inputs: Specs, attrs: Attrs) -> Cost:

@@ -29,7 +29,8 @@ def _check_scales(op: str, env: Env) -> None:
 
 
 def quantize_rows(x: Array) -> tuple[Array, Array]:
-    """Symmetric int8 along the last axis: (codes, scales); scale = max|x| / 127, or 1 for zeros."""
+    """Quantise to symmetric int8 along the last axis: (codes, scales); scale = max|x| / 127, or 1
+    for zeros."""
     peak = np.max(np.abs(x), axis=-1)
     scales = np.where(peak > 0, peak / 127, 1).astype(np.float32)
     return np.rint(x / scales[..., None]).clip(-127, 127).astype(np.int8), scales
@@ -45,7 +46,7 @@ def _context(cache: Array, scales: Array | None, blocks: Array, length: int,
 
 
 class KvCacheWrite(Op):
-    """cache[0, slot[t]] = k[t], cache[1, slot[t]] = v[t]; a negative slot stores nothing."""
+    """Stores cache[0, slot[t]] = k[t], cache[1, slot[t]] = v[t]; a negative slot stores nothing."""
 
     name = "kv_cache_write"
     signature = ("k A[T,Hkv,d], v A[T,Hkv,d], cache C[2,NB,BS,Hkv,d], "

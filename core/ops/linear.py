@@ -15,7 +15,7 @@ ROWS = 1024  # that the definition takes at a time: in float64 a whole head take
 
 
 class Product(Op):
-    """An op that multiplies x [T,K] by a matrix into out [T,N]; says what that costs."""
+    """Multiplies x [T,K] by a matrix into out [T,N]; says what that costs."""
 
     def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
         moved = super().cost(inputs, attrs)

@@ -14,7 +14,8 @@ _ROWS = 1 << 22  # elements quantised at a time, to bound memory
 
 @dataclass(frozen=True)
 class Quantized:
-    """codes int8 [N,K] or uint8 [N,ceil(K/2)]; scales, zeros float32 [N,ceil(K/group_size)]."""
+    """Holds codes int8 [N,K] or uint8 [N,ceil(K/2)]; scales, zeros float32
+    [N,ceil(K/group_size)]."""
 
     codes: Array
     scales: Array

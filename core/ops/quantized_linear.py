@@ -22,7 +22,7 @@ def unpack_codes(codes: Array, bits: int, columns: int) -> Array:
 
 def expand_weight(codes: Array, scales: Array, zeros: Array | None, bits: int, group_size: int,
                   columns: int) -> Array:
-    """The matrix [N, columns] in the dtype of `scales`: scale * (code - zero)."""
+    """Return the matrix [N, columns] in the dtype of `scales`: scale * (code - zero)."""
     group = np.arange(columns) // group_size
     code = unpack_codes(codes, bits, columns).astype(scales.dtype)
     zero = (0 if bits == 8 else 8) if zeros is None else zeros[:, group]

@@ -183,7 +183,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class QuantizedTensor:
-    """A matrix [N, K] in groups of `group_size` along K: w = scale * (code - zero).
+    """Holds a matrix [N, K] in groups of `group_size` along K: w = scale * (code - zero).
 
     codes   i8 [N, K] for 8 bits; i4x2 [N, ceil(K/2)] for 4, codes 0..15
     scales  f32 [N, ceil(K/group_size)]; the last group of a row may be short

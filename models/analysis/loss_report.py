@@ -60,7 +60,8 @@ def check_plot(path: Path) -> None:
 
 
 def plot(losses: dict[str, Any], path: Path) -> None:
-    """Relative error by layer, a line for each kind of matrix; below, their shares of the loss."""
+    """Plot relative error by layer, a line for each kind of matrix; below, their shares of the
+    loss."""
     figure = importlib.import_module("matplotlib.figure").Figure(figsize=(8, 7))
     lines: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
     for row in losses["tensors"]:

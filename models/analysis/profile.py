@@ -16,8 +16,8 @@ _HOST_STEPS = 20
 
 
 class Profiler:
-    """An observer that times the kernels of each of these plans, once, with the inputs that it is
-    about to run with: plans of a session share lengths and positions. The plans must have run
+    """Observes a session and times the kernels of each of these plans, once, with the inputs that
+    it is about to run with: plans of a session share lengths and positions. The plans must have run
     before. `parts` has what `profiled` found."""
 
     def __init__(self, plans: dict[str, Plan], bandwidth: float | None) -> None:
@@ -33,8 +33,8 @@ class Profiler:
 
 def profile_parts(session: Session, ids: Sequence[int], bandwidth: float | None,
                   ) -> list[dict[str, Any]]:
-    """The first decode step after a prompt, and the prompt, or the first of its largest parts; both
-    have run before. The session is empty afterwards."""
+    """Profile the first decode step after a prompt, and the prompt, or the first of its largest
+    parts; both have run before. The session is empty afterwards."""
     prompt = max((plan for plan in session.plans if plan is not session.decoder),
                  key=lambda plan: plan.steps[0].call.dims["T"])
     profiler = Profiler({"decode": session.decoder, "prompt": prompt}, bandwidth)

@@ -1,4 +1,4 @@
-"""Published model shapes with random weights: speed depends on shapes, not on what weights say."""
+"""Makes published model shapes with random weights: speed depends on shapes, not on weights."""
 
 from __future__ import annotations
 

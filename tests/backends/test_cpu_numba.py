@@ -208,7 +208,8 @@ def test_odd_groups(tokens, bits, group):
 
 @pytest.mark.parametrize(("columns", "group"), [(128, 32), (896, 64), (640, 256), (384, 128)])
 def test_nibbles_of_one_token(columns, group):
-    """One token over whole 64-byte pieces; the last group may be short; rows beyond a multiple."""
+    """Try one token over whole 64-byte pieces; the last group may be short; rows beyond a
+    multiple."""
     rng = np.random.default_rng(3)
     groups = -(-columns // group)
     codes = rng.integers(0, 256, (37, columns // 2), np.uint8)

@@ -17,7 +17,7 @@ from models.checkpoints.source import Source, without_rope_scaling
 
 
 def write(model, folder, int8=False):
-    """The model as a KuiperLLama file beside its tokenizer; returns the path."""
+    """Write the model as a KuiperLLama file beside its tokenizer; returns the path."""
     path = folder / ("int8.bin" if int8 else "f32.bin")
     write_kuiper(Source(model, REGISTRY), path, int8, no_progress)
     write_tokenizer_files(model, folder)

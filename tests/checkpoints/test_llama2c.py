@@ -23,7 +23,7 @@ NORMS, MATRICES = ("input_layernorm", "post_attention_layernorm"), (
 
 
 def write(model, folder, version, tokenizer="bin"):
-    """The model as a llama2.c file beside its tokenizer; returns the path."""
+    """Write the model as a llama2.c file beside its tokenizer; returns the path."""
     path = folder / f"v{version}.bin"
     write_llama2c(Source(model, REGISTRY), path, version, no_progress)
     (write_tokenizer_bin if tokenizer == "bin" else write_tokenizer_files)(model, folder)

@@ -49,7 +49,7 @@ def tensor(array):
 
 
 def write(folder, model, shards=1, *, vocabulary_split=1, **params):
-    """`model` as Meta would publish it; returns the folder."""
+    """Write `model` as Meta would publish it; returns the folder."""
     folder.mkdir(exist_ok=True)
     c = model.config.data
     parts = [{"rope.freqs": torch.ones(8)} for _ in range(shards)]

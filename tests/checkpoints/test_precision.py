@@ -1,4 +1,4 @@
-"""Which matrices are quantised is a choice; groups and rows whose lengths do not agree."""
+"""Tests the choice of quantised matrices; groups and rows whose lengths do not agree."""
 
 import json
 

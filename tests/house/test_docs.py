@@ -103,7 +103,7 @@ def test_links_and_paths_exist(page):
 
 
 def test_readme_commands(tmp_path):
-    """Every models.run line of the README, as written; set-up lines are CI's to run."""
+    """Run every models.run line of the README, as written; set-up lines are CI's to run."""
     lines = [c for c in commands("README.md") if c[:3] == ["python", "-m", "models.run"]]
     assert len(lines) >= 4
     for line in lines:

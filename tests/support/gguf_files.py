@@ -42,8 +42,8 @@ def blocks(array, kind, rng):
 
 
 def write_foreign(path, model, kind="F32", *, architecture=None, tokenizer=True, **overrides):
-    """A checkpoint of `format_models` as GGUF, matrices as `kind`; returns the arrays that the
-    file means, by Hugging Face's names, and the path. `overrides` replace metadata."""
+    """Write a checkpoint of `format_models` as GGUF, matrices as `kind`; returns the arrays that
+    the file means, by Hugging Face's names, and the path. `overrides` replace metadata."""
     c, rng = model.config.data, np.random.default_rng(9)
     short = architecture or {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}[
         c["architectures"][0]]

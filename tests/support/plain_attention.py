@@ -5,7 +5,8 @@ import numpy as np
 
 def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale,
               extra_key=0, wrong_head=False):
-    """A plain kernel with two switches; with both off it is correct (see the control below)."""
+    """Bind a plain kernel with two switches; with both off it is correct (see the control
+    below)."""
     kv_heads = cache.shape[3]
 
     def launch():

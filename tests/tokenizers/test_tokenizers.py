@@ -89,8 +89,8 @@ def test_llama3_from_tiktoken_ranks(tmp_path):
 
 
 def as_transformers_stores(processor):
-    """tokenizer.json of a SentencePiece BPE vocabulary, as transformers' LlamaConverter makes it:
-    every split of a piece into two others is a merge, in the order of the pieces' scores."""
+    """Make tokenizer.json of a SentencePiece BPE vocabulary, as transformers' LlamaConverter makes
+    it: every split of a piece into two others is a merge, in the order of the pieces' scores."""
     ids = {processor.id_to_piece(i): i for i in range(processor.get_piece_size())}
     merges = []
     for piece, i in ids.items():

@@ -184,19 +184,19 @@ def main() -> int:
     parser.add_argument("--weights", nargs="+", choices=sorted(TYPES),
                         default=["f32", "bf16", "int8", "int4"])
     parser.add_argument("--backends", nargs="+", choices=sorted(GOALS), default=sorted(GOALS))
-    parser.add_argument("--every", action="store_true", help="also weights that a backend has no "
-                        "goal for")
-    parser.add_argument("--dtype", choices=("f32", "f16", "bf16"), help="of cpu_numba's "
-                        "activations (default: f32 for f32 weights, else bf16)")
-    parser.add_argument("--no-mmap", action="store_true", help="weights in memory instead of the "
-                        "mapped file, in both programs")
-    parser.add_argument("--layers", type=int, help="as many layers instead of all")
+    parser.add_argument("--every", action="store_true", help="include weights that a backend has "
+                        "no goal for")
+    parser.add_argument("--dtype", choices=("f32", "f16", "bf16"), help="dtype of "
+                        "cpu_numba's activations (default: f32 for f32 weights, else bf16)")
+    parser.add_argument("--no-mmap", action="store_true", help="copy weights to memory instead of "
+                        "mapping the file, in both programs")
+    parser.add_argument("--layers", type=int, help="run only this many layers")
     parser.add_argument("--prompt", type=int, default=128, help="tokens of the prompt")
     parser.add_argument("--tokens", type=int, default=16, help="tokens to generate in a turn")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--folder", type=Path, help="keep the GGUF files here")
-    parser.add_argument("--no-check", action="store_true", help="skip the float64 definition")
+    parser.add_argument("--no-check", action="store_true", help="skip the comparison with float64")
     parser.add_argument("--profile", action="store_true", help="time each kernel")
     parser.add_argument("--json", type=Path, help="write the rows here")
     args = parser.parse_args()

@@ -21,7 +21,7 @@ LLAMA = "llama.cpp"
 
 
 class Engine:
-    """The other end of a process: call methods of its `Llama` or `Ours` by name."""
+    """Drives the other end of a process: call methods of its `Llama` or `Ours` by name."""
 
     def __init__(self, name: str, path: Path, threads: int, context: int,
                  dtype: str | None = None, *, mmap: bool = True) -> None:

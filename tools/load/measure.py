@@ -27,7 +27,8 @@ def main() -> None:
     p.add_argument("--stored", choices=("f32", "f16", "bf16", "int8"), default="f32")
     p.add_argument("--shape", default="tinyllama-1.1b")
     p.add_argument("--layers", type=int)
-    p.add_argument("--folder", type=Path, required=True, help="where the checkpoint is, or goes")
+    p.add_argument("--folder", type=Path, required=True,
+                   help="folder of the checkpoint; written if missing")
     p.add_argument("--backend", default="cpu_numpy")
     p.add_argument("--repeat", type=int, default=3)
     p.add_argument("--child", help=argparse.SUPPRESS)

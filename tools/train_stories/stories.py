@@ -47,7 +47,8 @@ ENDINGS = [
 
 @dataclass(frozen=True)
 class Cast:
-    """Who and what a story is about; a request may fix some of it, chance decides the rest."""
+    """Describes who and what a story is about; a request may fix some of it, chance decides the
+    rest."""
 
     plot: str
     kind: str

@@ -102,9 +102,9 @@ def main() -> None:
     """Read the command line and make the models that it names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", choices=[*RECIPES, "all"], default="all")
-    parser.add_argument("--out", type=Path, required=True, help="where the model folders go")
+    parser.add_argument("--out", type=Path, required=True, help="parent of the model folders")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--steps", type=int, help="training steps, if not the recipe's own")
+    parser.add_argument("--steps", type=int, help="training steps (default: the recipe's)")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -38,7 +38,8 @@ def load_gguf() -> Any:  # noqa: ANN401 - a module
 
 def write_gguf(source: Source, path: Path, kind: str, progress: Progress,
                quantization: Quantization | None = None) -> None:
-    """kind: a key of TYPES; for int8 and int4, `quantization` may say which matrices.
+    """Write a GGUF file; kind: a key of TYPES; for int8 and int4, `quantization` may say which
+    matrices.
 
     Raises ConfigError for an architecture that GGUF names differently, TokenizerError for a
     tokenizer that it cannot hold."""

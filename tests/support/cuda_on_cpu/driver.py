@@ -118,7 +118,7 @@ class DeviceMemoryPool:
 
 
 class Function:
-    """A kernel of a shared library: its launcher takes the arguments' addresses."""
+    """Calls a kernel of a shared library: its launcher takes the arguments' addresses."""
 
     def __init__(self, library: ctypes.CDLL, name: str) -> None:
         self._launch = getattr(library, f"launch_{name}")

@@ -17,7 +17,7 @@ OPTIONS = ("-std=c++17", "-O1", "-march=native", "-ffp-contract=off", "-shared",
 
 
 def toolchain(folder: Path) -> Toolchain:
-    """The sources go to `folder`, with the stand-in among them; libraries are made there."""
+    """Put the sources into `folder`, with the stand-in among them; libraries are made there."""
     folder.mkdir(exist_ok=True)
     for path in SOURCES.glob("*.cu*"):
         shutil.copy(path, folder)

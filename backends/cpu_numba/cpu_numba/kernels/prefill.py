@@ -15,8 +15,8 @@ INTEGERS = np.dtype(np.int32)
 
 
 def _pieces(tokens, columns, groups, zeros):
-    """Sizes of the scratch: turned tokens; panels, totals and factors; sums of groups, their scales
-    and tokens in integers."""
+    """Return the sizes of the scratch: transposed tokens; panels, totals and factors; sums of
+    groups, their scales and tokens in integers."""
     workers, padded = numba.get_num_threads(), -(-tokens // 4) * 4
     return (padded * (-(-columns // 32) * 32), workers * blocks.ROWS * blocks.DEPTH,
             workers * padded * blocks.ROWS, workers * 2 * groups * blocks.ROWS,

@@ -75,8 +75,8 @@ def _terms(x_itemsize: int, to_bf16: bool) -> int:
 
 
 def _sizes(tokens: int, columns: int, group: int, terms: int, nibbles: bool) -> list[int]:
-    """float32 numbers of each part of the scratch: sums and scales of x's groups; its integers;
-    beside nibbles its scales, integers and where sums begin as lanes meet them."""
+    """Return the float32 numbers of each part of the scratch: sums and scales of x's groups; its
+    integers; beside nibbles its scales, integers and where sums begin as lanes meet them."""
     elements = tokens * columns
     sizes = [elements // group] * 2 + [elements // 2] * terms
     return sizes + ([elements // 8] + [elements // 2, elements // 8] * terms if nibbles else [])

@@ -109,8 +109,8 @@ _IN_RANGE = 40  # of scores: their exponentials and sums of those are far from f
 
 
 def _exponentials(scores):
-    """exp of scores [rows, keys] in place, and the sums of the rows [rows], which are divided by
-    after the product with the values: a head has fewer numbers than a context.
+    """Compute exp of scores [rows, keys] in place, and the sums of the rows [rows], which are
+    divided by after the product with the values: a head has fewer numbers than a context.
 
     Where they would leave float32's range, or nearly, it is of each row's difference to its
     maximum. The first key, which every query sees, says that no row is far below 0 as a whole."""

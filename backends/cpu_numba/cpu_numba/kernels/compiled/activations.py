@@ -55,7 +55,7 @@ def silu_lanes(gate, up):
 
 @njit(_nrt=False)
 def gated_one(gate, up):
-    """silu(gate) * up of two numbers; math.exp would be a call."""
+    """Return silu(gate) * up of two numbers; math.exp would be a call."""
     return first(silu_lanes(splat(gate), splat(up)))
 
 

@@ -31,7 +31,7 @@ def block_of(first, tokens):
 
 @njit(_nrt=False)
 def turn_tokens(x, turned, first, tokens, size, unit, units):
-    """A block of tokens as [units, tokens of the block]; tokens beyond the last are 0."""
+    """Transpose a block of tokens to [units, tokens of the block]; tokens beyond the last are 0."""
     many = block_of(first, tokens)
     for column in range(0, size, 16 * unit):
         transpose(x, first * size + column, size, min(many, tokens - first), size - column, turned,
@@ -144,9 +144,9 @@ def share(weights, scales, zeros, middle, bias, out, turned, x_scales, panel, to
 @njit(parallel=True, cache=True)
 def product(x, weights, scales, zeros, middle, bias, out, turned, panels, totals, factors, sums,
             rounded, tokens, rows, size, units, each, unit, group, threads, counter):
-    """out[t,n] = x[t] · w[n] + bias[n]; an element of weights is `each` columns, a unit of the
-    panels `unit` of them, and `turned` has room for `units`. The scratch: `turned` for x, a piece
-    for each thread of `panels`, `totals` and `factors`, `sums` of x's groups for zeros, and
+    """Compute out[t,n] = x[t] · w[n] + bias[n]; an element of weights is `each` columns, a unit of
+    the panels `unit` of them, and `turned` has room for `units`. The scratch: `turned` for x, a
+    piece for each thread of `panels`, `totals` and `factors`, `sums` of x's groups for zeros, and
     `rounded` for x in integers, where panels hold those."""
     counter[0] = 0
     if sums.size:

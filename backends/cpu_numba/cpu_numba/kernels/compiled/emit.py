@@ -73,8 +73,8 @@ def read(context, builder, kind, array, index, count=None, width=WIDTH):
 
 
 def _copied(builder, source, result, count):
-    """The first `count` elements by way of memory: AVX2 masks no elements under 32 bits, and LLVM
-    would make a branch of each, which took most of the time that a product took to compile."""
+    """Copy the first `count` elements through memory: AVX2 masks no elements under 32 bits, and
+    LLVM would make a branch of each, which took most of the time that a product took to compile."""
     most = I64(result.count)
     count = builder.select(builder.icmp_signed("<", count, most), count, most)
     room = cgutils.alloca_once(builder, result)

@@ -155,7 +155,7 @@ def nearest(typing_context, value):
 
 @intrinsic
 def put_shorts(typing_context, array, index, value):
-    """array[index : index + 16] = the lanes, whole numbers of 16 bits; NaN becomes 0."""
+    """Set array[index : index + 16] = the lanes, whole numbers of 16 bits; NaN becomes 0."""
     def code(context, builder, signature, args):
         out, at, value = args
         number = builder.fcmp_ordered("ord", value, value)

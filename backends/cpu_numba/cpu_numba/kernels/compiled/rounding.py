@@ -21,8 +21,8 @@ _TINY = np.float32(1e-30)  # MOST by less would be infinite
 
 
 class Rounded(NamedTuple):
-    """x as a product reads it: int16 [T,K] each, or None for the second; scales float32 [T,G]; and
-    the sums of its groups, float32 [T,G], where zeros ask for them."""
+    """Holds x as a product reads it: int16 [T,K] each, or None for the second; scales float32
+    [T,G]; and the sums of its groups, float32 [T,G], where zeros ask for them."""
 
     first: Any
     second: Any

@@ -124,8 +124,8 @@ def prefetch(typing_context, array, index, count, distance):
 
 @intrinsic
 def spread(typing_context, array, index, count):
-    """Lanes of array[index : index + count], each 16 / count times in a row; `count` is a literal
-    1, 2 or 4."""
+    """Load lanes of array[index : index + count], each 16 / count times in a row; `count` is a
+    literal 1, 2 or 4."""
     if not isinstance(count, types.IntegerLiteral):
         raise RequireLiteralValue("count")
     some = count.literal_value

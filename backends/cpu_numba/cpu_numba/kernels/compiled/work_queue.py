@@ -21,7 +21,8 @@ class Shared(NamedTuple):
 
 @intrinsic
 def claim(typing_context, counter, count):
-    """The next `count` pieces of work: their first number. counter[0] is what is claimed so far."""
+    """Claim the next `count` pieces of work: returns their first number. counter[0] is what is
+    claimed so far."""
     def code(context, builder, signature, args):
         place = emit.pointer(context, builder, counter, args[0], emit.I64(0), emit.I64)
         return builder.atomic_rmw("add", place, args[1], "monotonic")
