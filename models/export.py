@@ -27,11 +27,11 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser("python -m models.export",
                                 description="Write a model in another format.")
     p.add_argument("--model", required=True, metavar="PATH|NAME")
-    p.add_argument("--to", choices=TARGETS, help="required unless --dry-run")
+    p.add_argument("--to", choices=TARGETS, help="format; required unless --dry-run")
     p.add_argument("--out", type=Path, metavar="PATH",
                    help="a folder for hf, else a file; required unless --dry-run")
     p.add_argument("--dtype", choices=("f32", "f16", "bf16"),
-                   help="dtype of the weights (default: as they are stored; llama2c and kuiper: f32)")
+                   help="dtype of the weights (default: as stored; llama2c and kuiper: f32)")
     add_load_options(p, only=QUANTIZATION)
     p.add_argument("--version", type=int, choices=(0, 1, 2),
                    help="version of llama2.c's format (default: 0, for run.c; int8: 2, for runq.c)")

@@ -1,4 +1,4 @@
-"""Typed access to JSON objects, with errors that name the file and the key."""
+"""Gives typed access to JSON objects, with errors that name the file and the key."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_plan(checkpoint: Checkpoint, options: LoadOptions, registry: Registry) -> dict[str, Any]:
-    """Bytes and tokens, as --json prints them. Reads no weights and takes no device memory.
+    """Return bytes and tokens, as --json prints them. Reads no weights and takes no device memory.
 
     Raises an InputError for options that cannot be used, NoKernelError as loading would.
     """
@@ -110,8 +110,8 @@ def make_plan(checkpoint: Checkpoint, options: LoadOptions, registry: Registry) 
 
 
 def _open(registry: Registry, options: LoadOptions) -> tuple[Backend | None, str | None]:
-    """The first backend, or why it cannot be used here. Raises BackendError if none has the name,
-    or if a further one cannot be used."""
+    """Return the first backend, or why it cannot be used here. Raises BackendError if none has the
+    name, or if a further one cannot be used."""
     first, *others = split_backends(options.backend)
     registry.spec(first)
     try:
@@ -140,7 +140,7 @@ def _parameters(checkpoint: Checkpoint) -> int:
 
 
 def _forms(config: EngineConfig, made: set[str]) -> list[dict[str, Any]]:
-    """Weights by dtype and by where the host holds them."""
+    """Sum weights by dtype and by where the host holds them."""
     weights = config.abstract
     count: Counter[tuple[str, str]] = Counter()
     size: Counter[tuple[str, str]] = Counter()

@@ -1,4 +1,4 @@
-"""Tolerance: how far a result may be from the float64 reference."""
+"""Tolerance: bounds how far a result may be from the float64 reference."""
 
 from __future__ import annotations
 

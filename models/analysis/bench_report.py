@@ -1,4 +1,4 @@
-"""Tables of models.bench."""
+"""Prints the tables of models.bench."""
 
 from __future__ import annotations
 

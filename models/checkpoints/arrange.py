@@ -1,4 +1,5 @@
-"""The file's tensors as the family wants them: renamed, split and stacked, each when first read."""
+"""Arranges the file's tensors as the family wants them: renamed, split and stacked, each when first
+read."""
 
 from __future__ import annotations
 

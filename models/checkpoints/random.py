@@ -83,7 +83,7 @@ def abstract_checkpoint(shape: str, stored: str, *, layers: int | None = None) -
 
 
 class _Numbers:
-    """One block of N(0, 1) numbers, and it scaled for matrices of some columns."""
+    """Holds one block of N(0, 1) numbers, and copies scaled for matrices of some columns."""
 
     def __init__(self, seed: int, dtype: np.dtype[Any]) -> None:
         self.seed, self.dtype = seed, dtype

@@ -89,7 +89,8 @@ class Source:
         return EMBEDDING if name == HEAD and self.config.tied_embeddings else name
 
     def _columns(self, name: str) -> int:
-        """The row length of a quantised matrix: with two codes a byte the last may be half used."""
+        """Return the row length of a quantised matrix: with two codes a byte the last may be half
+        used."""
         return self.tensors[EMBEDDING if name == HEAD else name].shape[1]
 
     def dimensions(self) -> Dimensions:
