@@ -186,7 +186,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that is never there by half."""
+    """Write a temporary file, then rename it, so that no half-written file is left."""
     partial = path.with_name(path.name + ".part")
     partial.write_text(text)
     partial.replace(path)

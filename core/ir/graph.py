@@ -120,7 +120,7 @@ class Graph:
         self.outputs[name] = value
 
     def prune(self) -> None:
-        """Take out the nodes whose results nobody reads and that update nothing but each other."""
+        """Remove nodes whose results no node reads and that update only each other."""
         read = {value.root for value in self.outputs.values()}
         dead: set[Node] = set()
         for node in reversed(self.nodes):

@@ -28,7 +28,7 @@ class Quantization:
 
     group_size  None: 64 for 8 bits, 128 for 4; a group ends with its row, so the last may be short
     keep        matrices that stay in full precision
-    only        when not empty, the only matrices that are quantised (but for `keep`)
+    only        when not empty, the only matrices that are quantised (except `keep`)
     """
 
     bits: int

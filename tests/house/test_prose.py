@@ -14,9 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("core", "models", "backends", "kernelyard", "tools", "tests/support")
 # Folders whose docstrings are not converted yet: to be empty.
-WAITING = ("core/plugins", "core/plan", "core/runtime", "core/verify", "core/conformance/properties",
-           "models/engine", "models/architectures", "models/tokenizers", "models/cli",
-           "backends/cuda_cupy", "backends/cuda_pycuda")
+WAITING = ("core/plugins", "core/plan", "core/runtime", "core/verify",
+           "core/conformance/properties", "models/engine", "models/architectures",
+           "models/tokenizers", "models/cli", "backends/cuda_cupy", "backends/cuda_pycuda")
 
 BANNED = re.compile(r"(Of|What|Whether|As|The same|With|Such as)\b")
 LABEL = 5  # words before a colon that may lack a verb
@@ -26,10 +26,10 @@ RELATIVE = {"that", "which", "who", "whose", "what", "where", "when", "while", "
 # Verbs that a first sentence may begin with, as "return" or "returns".
 BEGINNING = frozenset(re.findall(r"\w+", """
     accumulate add advance allocate answer append apply arrange ask assign bind blame bound
-    break bring build call capture cast catch check choose claim clean clear clone close collect
-    combine come compare compile complain complete compose compute connect convert copy count
-    cover create cut damage decide declare decode define describe detect dispatch divide draw
-    drive drop edit embed emit empty encode end ensure estimate examine exchange execute
+    break bring build cache call capture cast catch check choose claim clean clear clone close
+    collect combine come compare compile complain complete compose compute connect convert copy
+    count cover create cut damage decide declare decode define describe detect dispatch divide
+    draw drive drop edit embed emit empty encode end ensure estimate examine exchange execute
     exercise exit expand expect explain export fail feed fill find finish fix follow forget
     format free gather generate get give group guard hand hash hold ignore implement import
     insert inspect install iterate join judge keep launch lay let list listen load lock look

@@ -61,7 +61,7 @@ class Engine:
 
 def _busy() -> float:
     """Return the seconds that all processors together have worked since the machine started,
-    whoever for; 0 where the system does not say (https://docs.kernel.org/filesystems/proc.html)."""
+    for any program; 0 where the system does not say (https://docs.kernel.org/filesystems/proc.html)."""
     stat = Path("/proc/stat")
     if not stat.exists():
         return 0.0

@@ -21,7 +21,7 @@ def _base() -> Path:
 
 @contextmanager
 def cache_of(folder: Path) -> Iterator[None]:
-    """Functions declared meanwhile are cached under a key of all sources in `folder`.
+    """Cache functions declared inside the block under a key of all sources in `folder`.
 
     By itself Numba looks at the file of a function alone, and would go on using machine code into
     which an older version of a helper from another file has been inlined. Where the folder cannot

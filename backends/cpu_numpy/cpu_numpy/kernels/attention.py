@@ -7,7 +7,7 @@ from core import Call, TensorSpec, f32
 from cpu_numpy.kernels.declare import kernels
 
 _SCORES = 1 << 21  # float32 elements of scores held at a time: 8 MiB
-_TILE = 32  # tokens: scores that stay in a core's cache, and fewer that nobody may see
+_TILE = 32  # tokens: scores that stay in a core's cache, and few that are masked
 
 
 def _quantize(rows):

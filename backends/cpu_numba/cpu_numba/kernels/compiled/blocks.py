@@ -18,7 +18,7 @@ from cpu_numba.kernels.compiled.tile import GROUPED, ROWS, WHOLE
 from cpu_numba.kernels.compiled.transpose import transpose
 from cpu_numba.kernels.compiled.work_queue import claim
 
-DEPTH = 128 if ROWS == 64 else 256  # units of weights turned at a time: 32 or 16 KiB
+DEPTH = 128 if ROWS == 64 else 256  # units of weights transposed at a time: 32 or 16 KiB
 TOKENS = 12
 
 
