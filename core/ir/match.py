@@ -113,8 +113,8 @@ def _finish(op: FusedOp, pattern: Pattern, state: _State) -> Match:
 
 
 def _replaceable(match: Match, index: _Index) -> bool:
-    """Return whether one kernel may run at the last node: no other node reads its results sooner, or
-    values inside it."""
+    """Return whether one kernel may run at the last node: no other node reads its results sooner,
+    or values inside it."""
     order, group, exposed = index.order, set(match.nodes), set(match.outputs.values())
     last = max(order[n] for n in group)
     for node in match.nodes:
