@@ -4,16 +4,28 @@
 
     with ky.load("stories-llama2", backend="cpu_numpy") as model:
         print(model.generate("Once upon a time", max_new_tokens=20).run().text)
+
+A name is looked up when it is first used, so that `import kernelyard` always works.
 """
 
-from kernelyard._own import check_own
+from typing import TYPE_CHECKING, Any
 
-check_own("core", "models")
+if TYPE_CHECKING:
+    from core import *  # noqa: F403
+    from models import *  # noqa: F403
 
-import core  # noqa: E402 - a shadowed package is named before it is imported
-import models  # noqa: E402
-from core import *  # noqa: E402, F403
-from core import __version__ as __version__  # noqa: E402
-from models import *  # noqa: E402, F403
 
-__all__ = [*core.__all__, *models.__all__]
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
+    """Return a public name. Raises ImportError where another project's package shadows ours."""
+    if name.startswith("__") and name not in ("__all__", "__version__"):
+        raise AttributeError(name)
+    from kernelyard._own import check_own
+    check_own("core", "models")
+    import core
+    import models
+    if name == "__all__":
+        return [*core.__all__, *models.__all__]
+    for module in (models, core):
+        if name in module.__all__:
+            return getattr(module, name)
+    raise AttributeError(f"kernelyard has no public name {name!r}; docs/plugin-api.md lists them")

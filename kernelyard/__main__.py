@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import sys
 
+from kernelyard._own import check_own
+
 
 def main() -> int:
     """Run a command of `models`. Exit code 2 where another package shadows ours."""
-    from kernelyard._own import check_own
-    try:
-        check_own("core", "models")
-    except ImportError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    sys.argv[0] = "kernelyard"
+    check_own("core", "models")
     from models.__main__ import main as command
     return int(command())
 

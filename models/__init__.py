@@ -7,6 +7,11 @@
 The names below `Model` are for plugins that bring a family or a file format.
 """
 
+# ruff: noqa: E402 - a shadowed `core` is named before anything is imported from it
+from kernelyard._own import check_own
+
+check_own("core")
+
 from models.architectures.base import Architecture
 from models.architectures.config import ModelConfig
 from models.architectures.layers import Builder

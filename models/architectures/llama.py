@@ -40,11 +40,12 @@ class Llama(Architecture):
             found[HEAD] = WeightSpec((c.vocab_size, c.hidden_size), split="rows")
         layer = self.layer_tensors(c)
         for i in range(c.layers):
-            found.update((f"model.layers.{i}.{name}", spec) for name, spec in layer.items())
+            prefix = f"model.layers.{i}."
+            found.update((prefix + name, spec.within(prefix)) for name, spec in layer.items())
         return found
 
     def layer_tensors(self, c: ModelConfig) -> dict[str, WeightSpec]:
-        """List the tensors of one layer, without `model.layers.N.`."""
+        """List the tensors of one layer, their names and sources without `model.layers.N.`."""
         hidden, inner = c.hidden_size, c.intermediate_size
         q, kv = c.heads * c.head_dim, c.kv_heads * c.head_dim
         matrices = {

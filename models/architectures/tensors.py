@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 EMBEDDING, NORM, HEAD = "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"
 
@@ -37,6 +37,16 @@ class WeightSpec:
     rotary_heads: int = 0
     split: str | None = None
     source: str | Rows | Stack | None = None
+
+    def within(self, prefix: str) -> WeightSpec:
+        """Return the spec with the names of its source below `prefix`, such as a layer's."""
+        s = self.source
+        if s is None:
+            return self
+        if isinstance(s, Stack):
+            return replace(self, source=Stack(tuple(prefix + name for name in s.names)))
+        return replace(self, source=prefix + s if isinstance(s, str) else
+                       Rows(prefix + s.name, s.start, s.stop))
 
     @property
     def stored_names(self) -> tuple[str, ...]:

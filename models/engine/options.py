@@ -60,8 +60,8 @@ class LoadOptions:
     deterministic: bool = option(
         False, "only kernels that declare, and show on their op's examples, equal bits from run to "
         "run", action="store_true")
-    lock: str | Path | None = option(None, "only the kernels of a lock file, unchanged",
-                                     metavar="FILE")
+    lock: str | Path | None = option(  # noqa: RUF009 - it makes a field
+        None, "only the kernels of a lock file, unchanged", metavar="FILE")
     mmap: bool = option(
         True, "on a CPU, copy the weights into memory instead of mapping the file: faster "
         "decoding, slower start", "--no-mmap", action="store_false")
