@@ -14,7 +14,8 @@ import numpy as np
 
 from core.errors import OptionError
 from core.plugins.registry import Registry
-from core.verify.crosscheck import REFERENCE, CrossCheck
+from core.verify.crosscheck import CrossCheck
+from core.verify.policies import REFERENCE
 from models.analysis.bench_report import benchmark
 from models.analysis.profile import host_seconds, profile_parts
 from models.checkpoints.base import Checkpoint, read_checkpoint
@@ -123,13 +124,13 @@ def _check(name: str, args: argparse.Namespace, options: LoadOptions, registry: 
     start, layers = time.perf_counter(), min(2, args.layers or 2)
     with open_checkpoint(_checkpoint(name, args, registry, layers), options, registry) as model:
         check = CrossCheck(registry, [REFERENCE])
-        model.session.observer = check
-        model.generate(list(range(1, 1 + min(CHECKED_TOKENS, args.prompt))),
-                       max_new_tokens=1 + CHECKED_STEPS).run()
-        calls, wrong = sum(r.calls for r in check.rows), sum(r.wrong for r in check.rows)
-        verdict = (f"{calls} kernel calls of {model.config.layers} layers and the head checked "
-                   f"against float64 in {time.perf_counter() - start:.0f} s, {wrong} wrong")
-        return _kernels(model), verdict, check.ok
+        with model.session.observed(check):
+            model.generate(list(range(1, 1 + min(CHECKED_TOKENS, args.prompt))),
+                           max_new_tokens=1 + CHECKED_STEPS).run()
+        tally = check.tally
+        verdict = (f"{tally.calls} kernel calls of {model.config.layers} layers and the head "
+                   f"checked against float64 in {time.perf_counter() - start:.0f} s, {tally.wrong} wrong")
+        return _kernels(model), verdict, tally.ok
 
 
 def _kernels(model: Model) -> set[tuple[str, str]]:

@@ -14,8 +14,8 @@ from typing import Any
 from core.errors import OptionError, PromptError
 from core.plugins.registry import split_backends
 from core.verify.crosscheck import CrossCheck
-from core.verify.finite import FiniteCheck
-from core.verify.recorder import Capture, Recorder
+from core.verify.recorder import Capture, FiniteCheck, Recorder
+from core.verify.verdict import Tally
 from models.cli import report
 from models.cli.arguments import (
     add_load_options,
@@ -96,17 +96,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     recorder = Recorder(args.capsules, args.capture)
     check = CrossCheck(registry, split_backends(args.check), stop=args.check_stop,
                        recorder=recorder) if args.check is not None else None
+    tally = check.tally if check is not None else None
+    observer = check or (FiniteCheck(recorder) if args.check_finite else
+                         Capture(recorder) if args.capture else None)
     with report.Loading() as loading, load(
-            args.model, options, registry=registry, progress=loading.progress) as model:
+            args.model, options, registry=registry, progress=loading.progress,
+            ) as model, model.session.observed(observer):
         loading.stop()
-        model.session.observer = check or (
-            FiniteCheck(recorder) if args.check_finite else
-            Capture(recorder) if args.capture else None)
         for note in model.notes:
             print(f"note: {note}", file=sys.stderr)
         if args.json:
             generation = model.generate(prompt, **_sampling(args)).run()
-            print(json.dumps(report.as_json(model, generation, check,
+            print(json.dumps(report.as_json(model, generation, tally,
                                             ledger=args.explain is not None)))
             interrupted = generation.finish_reason == "interrupted"
         else:
@@ -114,9 +115,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 chat(model, _sampling(args), partial(report.started, model))
                 interrupted = False
             else:
-                interrupted = _stream(model, prompt, args, check)
-            if check is not None:
-                report.checked(check)
+                interrupted = _stream(model, prompt, args, tally)
+            if tally is not None:
+                report.checked(tally)
             if args.explain:
                 report.explain(model, args.explain)
     for path in recorder.written:
@@ -126,18 +127,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if recorder.unmatched():
         raise OptionError(f"--capture {recorder.unmatched()[0]!r} matches no node that ran; "
                           "--explain graph lists the nodes")
-    return 0 if check is None or check.ok else 1
+    return 0 if tally is None or tally.ok else 1
 
 
 def _stream(model: Model, prompt: str | list[int], args: argparse.Namespace,
-            check: CrossCheck | None) -> bool:
+            tally: Tally | None) -> bool:
     """Print the story as it comes, then its speed; True if Ctrl-C ended it."""
     generation = model.generate(prompt, **_sampling(args))
     report.started(model)
     print(prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt), end="", flush=True)
     generation.stream(lambda piece: print(piece, end="", flush=True))
     print(flush=True)
-    report.speed(model, generation, check)
+    report.speed(model, generation, tally)
     return generation.finish_reason == "interrupted"
 
 

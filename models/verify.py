@@ -1,4 +1,4 @@
-"""python -m models.verify: hold backends to each other, to saved answers, or a capsule to both."""
+"""python -m models.verify: compare backends with each other, or with saved answers."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import OptionError
-from core.plan.opinion import REFERENCE, Opinion
 from core.plugins.registry import Registry
 from core.runtime.step import Sampling
 from core.verify.capsule import Capsule
+from core.verify.policies import parse_policy
 from core.verify.recorder import Recorder
 from core.verify.replay import replay
 from models.analysis import verify_report
-from models.analysis.answers import Golden, ours, transformers_answers
-from models.analysis.pairs import hold
+from models.analysis.answers import Answers, ours, transformers_answers
+from models.analysis.pairs import compare_policies
 from models.analysis.parity import compare_answers
-from models.analysis.prompt_run import Play, open_opinion
+from models.analysis.prompt_run import PromptRun, open_with
 from models.checkpoints.base import DEFAULT_MODEL
 from models.cli import report
 from models.cli.arguments import add_arguments, add_backend_options, chosen_registry, given_ids
@@ -33,17 +33,17 @@ DEFAULT_PROMPT = "Once upon a time"
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
-        "python -m models.verify", description="Find the kernel that is wrong. OPINION is "
+        "python -m models.verify", description="Find the kernel that is wrong. BACKENDS is "
         "BACKEND[,BACKEND][+[NODES:]OP=BACKEND[:KERNEL]][+no-fusion], or `reference`.")
-    p.add_argument("opinions", nargs="*", metavar="OPINION", help="two or more, to be held to each "
-                   "other; one, for --against and --save (default: cpu_numpy)")
+    p.add_argument("backends", nargs="*", metavar="BACKENDS", help="two or more, to compare with "
+                   "each other; one, for --against and --save (default: cpu_numpy)")
     p.add_argument("--model", default=DEFAULT_MODEL, metavar="PATH|NAME")
     p.add_argument("--prompt", help=f"default: {DEFAULT_PROMPT!r}")
     p.add_argument("--prompt-ids", metavar="1,2,3", help="token ids in place of a text")
     p.add_argument("--max-new-tokens", type=int, default=32, metavar="N")
     p.add_argument("--temperature", type=float, default=0.0, metavar="X", help="0 is greedy")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--dtype", choices=("f32", "f16", "bf16"), help="of the activations")
+    p.add_argument("--dtype", choices=("f32", "f16", "bf16"), help="dtype of the activations")
     add_arguments(p)
     add_backend_options(p)
     p.add_argument("--kv-dtype", choices=KV_DTYPES)
@@ -74,50 +74,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _replay(args)
     if args.against is not None or args.save is not None:
         return _against(args)
-    return _contest(args)
+    return _pairs(args)
 
 
-def _contest(args: argparse.Namespace) -> int:
+def _pairs(args: argparse.Namespace) -> int:
     registry = _registry(args)
-    opinions = [Opinion.parse(text, registry) for text in args.opinions]
-    runner = next((o for o in opinions if o.selector is not None), None)
+    policies = [parse_policy(text, registry) for text in args.backends]
+    runner = next((p for p in policies if p is not None), None)
     if runner is None:
-        raise OptionError("verify needs two or more opinions, such as `cpu_numpy reference` or "
+        raise OptionError("verify needs two or more BACKENDS, such as `cpu_numpy reference` or "
                           "`cpu_numpy cpu_numba,cpu_numpy`")
     if args.max_new_tokens < 1:
         raise OptionError(f"--max-new-tokens {args.max_new_tokens}: expected at least 1")
     options = _options(args)
-    with open_opinion(args.model, runner, registry, **options) as model:
+    with open_with(args.model, runner, registry, **options) as model:
         ids = _ids(args, model)
     recorder = Recorder(args.capsules, args.capture)
-    play = Play(ids, args.max_new_tokens, Sampling(args.temperature, seed=args.seed))
-    contest = hold(args.model, opinions, play, registry, blame=args.blame, recorder=recorder,
-                   options=options)
+    prompt = PromptRun(ids, args.max_new_tokens, Sampling(args.temperature, seed=args.seed))
+    found = compare_policies(args.model, args.backends, prompt, registry, blame=args.blame,
+                             recorder=recorder, options=options)
     if recorder.unmatched():
         raise OptionError(f"--capture {recorder.unmatched()[0]!r} matches no node that ran; "
                           "python -m models.run --explain graph lists the nodes")
     if args.json:
-        print(json.dumps(contest.to_json()))
+        print(json.dumps(found.to_json()))
     else:
-        verify_report.contest(contest)
-    return 0 if contest.ok else 1
+        verify_report.pairs(found)
+    return 0 if found.ok else 1
 
 
 def _against(args: argparse.Namespace) -> int:
     registry = _registry(args)
-    if len(args.opinions) > 1 or REFERENCE in args.opinions or args.blame or args.capture:
+    name, *more = args.backends or ["cpu_numpy"]
+    policy = parse_policy(name, registry)
+    if more or policy is None or args.blame or args.capture:
         raise OptionError("--against and --save take one backend, and neither --blame nor "
-                          f"--capture; found {' '.join(args.opinions) or 'no backend'}")
-    opinion = Opinion.parse(args.opinions[0] if args.opinions else "cpu_numpy", registry)
-    with open_opinion(args.model, opinion, registry, **_options(args)) as model:
+                          f"--capture; found {' '.join(args.backends) or 'no backend'}")
+    with open_with(args.model, policy, registry, **_options(args)) as model:
         theirs = None
         if args.against is not None and args.against != "hf":
-            theirs = Golden.read(Path(args.against))
+            theirs = Answers.read(Path(args.against))
         given = args.prompt is not None or args.prompt_ids is not None
         ids = theirs.ids if theirs is not None and not given else _ids(args, model)
         if args.against == "hf":
             theirs = transformers_answers(Path(model.path), ids, args.max_new_tokens)
-        mine = ours(model, model.encode(ids), args.max_new_tokens, opinion.name)
+        mine = ours(model, model.encode(ids), args.max_new_tokens, name)
         if args.save is not None:
             (theirs or mine).write(args.save, force=args.force)
             print(f"wrote {args.save}: {(theirs or mine).who}, {len(ids)} prompt tokens",
@@ -137,9 +138,9 @@ def _against(args: argparse.Namespace) -> int:
 def _replay(args: argparse.Namespace) -> int:
     capsule = Capsule.read(args.replay)
     registry = _registry(args)
-    if args.opinions:
+    if args.backends:
         raise OptionError(f"--replay takes its backends by --backend, found "
-                          f"{' '.join(args.opinions)}")
+                          f"{' '.join(args.backends)}")
     names = [n for n in args.backend.split(",") if n] or [
         str(capsule.entry.get("kernel", "")).partition(":")[0]]
     done = replay(capsule, names, registry)
@@ -151,7 +152,8 @@ def _replay(args: argparse.Namespace) -> int:
 
 
 def _registry(args: argparse.Namespace) -> Registry:
-    registry = chosen_registry(args, *(args.opinions or ["cpu_numpy"]), args.backend)
+    registry = load_options(args, backend=args.backend or "cpu_numpy").registry(
+        *(args.backends or ["cpu_numpy"]))
     report.left_out(registry)
     return registry
 

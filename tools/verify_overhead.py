@@ -13,7 +13,6 @@ import statistics
 import time
 from typing import Any
 
-from core.plan.opinion import Opinion
 from core.plan.plan import Plan
 from core.plugins.registry import default_registry
 from core.runtime.step import Sampling
@@ -31,7 +30,7 @@ def main() -> None:
     p.add_argument("--layers", type=int, default=4)
     p.add_argument("--backend", default="cpu_numpy")
     p.add_argument("--check", default="cpu_numba,cpu_numpy",
-                   help="backends to check with, the first preferred")
+                   help="the backends that check it")
     p.add_argument("--steps", type=int, default=20)
     p.add_argument("--rounds", type=int, default=5)
     args = p.parse_args()
@@ -48,7 +47,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                    random_checkpoint(args.shape, "f32", layers=args.layers) for _ in options]
     first, second = (open_checkpoint(c, o, registry)
                      for c, o in zip(checkpoints, options, strict=True))
-    check = CrossCheck(registry, [Opinion.parse(args.check, registry)])
+    check = CrossCheck(registry, [args.check])
     times: dict[str, list[float]] = {"alone": [], "other": [], "checked": []}
     for _ in range(args.rounds + 1):
         times["alone"].append(decode(first, args.steps, None))
@@ -64,24 +63,22 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "opinion": args.check, "step_s": step, "check_over_sum": step["checked"] / both,
             "ledger_and_hash_s": ledger, "ledger_over_100_steps": ledger / (100 * step["alone"]),
             "ledger_reads_in_a_step": ledger_reads(first),
-            "ok": check.ok, "comparisons": sum(r.calls for r in check.rows)}
+            "ok": check.tally.ok, "comparisons": check.tally.calls}
 
 
 def decode(model: Model, steps: int, check: CrossCheck | None) -> float:
     """Return the seconds a step takes after an untimed prefill and two steps."""
     session = model.session
-    session.observer = check
-    session.truncate(0)
-    session.sample_with(Sampling())
-    session.prefill(list(range(1, 33)))
-    for _ in range(2):
-        session.step()
-    start = time.perf_counter()
-    for _ in range(steps):
-        session.step()
-    taken = (time.perf_counter() - start) / steps
-    session.observer = None
-    return taken
+    with session.observed(check):
+        session.truncate(0)
+        session.sample_with(Sampling())
+        session.prefill(list(range(1, 33)))
+        for _ in range(2):
+            session.step()
+        start = time.perf_counter()
+        for _ in range(steps):
+            session.step()
+        return (time.perf_counter() - start) / steps
 
 
 def ledger_reads(model: Model) -> int:

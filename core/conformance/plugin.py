@@ -60,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    name = next(iter({"case", "kernel", "op", "trial"} & set(metafunc.fixturenames)), None)
+    name = next(iter({"case", "kernel", "op", "property_case"} & set(metafunc.fixturenames)), None)
     if metafunc.module.__name__ not in SUITES or name is None:
         return
     tests = list(_tests(name, metafunc.config)) or [
@@ -99,7 +99,8 @@ def _tests(kind: str, config: pytest.Config) -> Iterable[Any]:
                                    gpu=config.getoption("--gpu-report") is not None):
         known = known_failures(registry, backend)
         if known and kind == "case":
-            check_used(known, [id for k in ("case", "kernel", "trial") for large in (False, True)
+            check_used(known, [id for k in ("case", "kernel", "property_case")
+                               for large in (False, True)
                                for _, id in _all(k, registry, backend, Subset(), large)], backend)
         for test, id in _all(kind, registry, backend, subset, config.getoption("--large")):
             why = reason_for(id, known)
@@ -133,13 +134,14 @@ def _all(kind: str, registry: Registry, backend: str, subset: Subset, large: boo
     if kind == "case":
         yield from ((c, c.id) for c in matrix(registry, backend, large=large, subset=subset))
     elif not large:
-        from core.conformance.trials import trials
+        from core.conformance.trials import property_cases
         kernels = [k for k in registry.kernels(backend) if subset == EVERYTHING
                    or any(subset.has(c.op, c.dtypes) for c in cases_of(k))]
         if kind == "kernel":
             yield from ((k, f"{k.op}-{k.backend}-{k.name}") for k in kernels)
         else:
-            yield from ((t, t.id) for k in kernels for t in trials(registry, k, subset))
+            yield from ((t, t.id) for k in kernels
+                       for t in property_cases(registry, k, subset))
 
 
 def _split(config: pytest.Config, option: str) -> list[str]:

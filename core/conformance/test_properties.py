@@ -34,9 +34,9 @@ class Drawn:
         return chosen
 
 
-def test_holds(trial: PropertyCase, record_property: Callable[[str, object], None]) -> None:
-    kernel, ran, refused = trial.subject.kernel, [], []
-    found: dict[str, Any] = {"property": trial.claim.name, "backend": kernel.backend,
+def test_holds(property_case: PropertyCase, record_property: Callable[[str, object], None]) -> None:
+    kernel, ran, refused = property_case.subject.kernel, [], []
+    found: dict[str, Any] = {"property": property_case.prop.name, "backend": kernel.backend,
                              "op": kernel.op, "kernel": kernel.name}
     record_property(PROPERTY, found)
 
@@ -46,9 +46,9 @@ def test_holds(trial: PropertyCase, record_property: Callable[[str, object], Non
     @hypothesis.given(st.data())  # type: ignore[untyped-decorator]
     def example(data: Any) -> None:  # noqa: ANN401
         try:
-            trial.claim.check(trial.subject, Drawn(data))
+            property_case.prop.check(property_case.subject, Drawn(data))
         except AssertionError as error:
-            pytest.fail(f"{kernel.id} for {kernel.op} breaks `{trial.claim.says}`: {error}",
+            pytest.fail(f"{kernel.id} for {kernel.op} breaks `{property_case.prop.says}`: {error}",
                         pytrace=False)
         except Refused as reason:
             refused.append(str(reason))

@@ -1,4 +1,4 @@
-"""Trials: tries each property on each kernel, with each set of dtypes that the kernel declares."""
+"""Lists the property cases: each property on each kernel, with each set of its dtypes."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from core.plugins.registry import Registry
 
 @dataclass(frozen=True)
 class PropertyCase:
-    """Holds one property of one subject."""
+    """Holds one property to be tested on one kernel."""
 
-    claim: Property
+    prop: Property
     subject: Subject
 
     @property
     def id(self) -> str:
         """Return an id such as `shifting-cpu_numpy-softmax-float32`, by the kernel's name."""
         kernel = self.subject.kernel
-        return "-".join([self.claim.name, kernel.backend, kernel.name,
+        return "-".join([self.prop.name, kernel.backend, kernel.name,
                          dtype_id(self.subject.dtypes)])
 
 
-def trials(registry: Registry, kernel: Kernel, subset: Subset = EVERYTHING,
-           ) -> Iterator[PropertyCase]:
-    """Return every trial of a kernel."""
+def property_cases(registry: Registry, kernel: Kernel, subset: Subset = EVERYTHING,
+                   ) -> Iterator[PropertyCase]:
+    """Yield every property case of a kernel."""
     op = OPS[kernel.op]
     for dtypes in cells(op):
         if offers(kernel, dtypes) and subset.has(op, dtypes):

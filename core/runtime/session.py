@@ -4,7 +4,8 @@ shape once, prefills in chunks and decodes in a loop that feeds itself."""
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -45,7 +46,7 @@ class Session:
         self.policy = policy
         self.weights = weights
         self.max_context = max_context
-        self.observer: Observer | None = None
+        self._observer: Observer | None = None
         self.ids: list[int] = []  #: the tokens in the KV cache
         self.token = -1  #: drawn last; the next `step` reads it
         self._looping = False  # whether the decode inputs on the device follow from `ids`, `token`
@@ -112,7 +113,7 @@ class Session:
             raise PromptError(f"the context of {self.max_context} tokens is full; start with a "
                               "larger --max-context")
         self._looping = False  # until this step is whole
-        ahead = self._backend.run_ahead if self.observer is None else 1
+        ahead = self._backend.run_ahead if self._observer is None else 1
         while len(self._queued) < min(ahead, self.max_context - self.length):
             self._run(self.decoder)
             self._queued.append(self._backend.read_later(self._decode_inputs["ids"]))
@@ -149,6 +150,15 @@ class Session:
         self._stop_loop()
 
     # looking
+
+    @contextmanager
+    def observed(self, observer: Observer | None) -> Iterator[None]:
+        """Let an observer run every plan in the block; the former one is back after it."""
+        former, self._observer = self._observer, observer
+        try:
+            yield
+        finally:
+            self._observer = former
 
     @property
     def length(self) -> int:
@@ -189,10 +199,10 @@ class Session:
     # inside
 
     def _run(self, plan: Plan) -> None:
-        if self.observer is None:
+        if self._observer is None:
             plan.run()
         else:
-            self.observer.run(plan)
+            self._observer.run(plan)
 
     def _check(self, new: int) -> None:
         self._alive()

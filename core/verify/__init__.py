@@ -1,1 +1,1 @@
-"""Finding the kernel that is wrong: shadows, traces, votes, blame, replay capsules."""
+"""Finds the kernel that is wrong: shadows, verdicts, traces, votes, bisection, replay capsules."""

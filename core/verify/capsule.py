@@ -1,15 +1,18 @@
-"""Replay capsule: one call of one kernel in a file, to be run again anywhere.
+"""Replay capsules: one call of one kernel in a file, to be run again anywhere.
 
-An .npz without pickles: `header` is JSON as bytes, `in.NAME` and `out.NAME` are the arrays. bf16
-and 4-bit codes are stored as their bits; the header has every dtype.
+A capsule is an .npz without pickles: `header` is JSON as bytes, `in.NAME` and `out.NAME` are the
+arrays. bf16 and 4-bit codes are stored as their bits; the header has every dtype.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
+import zipfile
+import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,14 +23,17 @@ from core.errors import InputError, KernelyardError
 from core.ir.op import Op, find_op
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
-from core.verify.npz import DAMAGE, read_arrays, write_arrays
 
 FORMAT = "kernelyard capsule 1"
+#: What NumPy, zipfile and zlib raise for a damaged file, and a reader for contents that it did not
+#: expect.
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError,
+          RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
 class Capsule:
-    """`entry` is the ledger's entry of the step, `versions` those of what computed it."""
+    """Holds a call: `entry` is the step's in the ledger, `versions` those of what computed it."""
 
     op: str
     attrs: dict[str, Any]
@@ -43,11 +49,10 @@ class Capsule:
         return find_op(self.op)
 
     def write(self, path: Path) -> Path:
-        """Write the file; its folder is made."""
-        header = {"format": FORMAT, **{k: v for k, v in asdict(_bare(self)).items()
-                                       if k not in ("inputs", "outputs")},
+        """Write the file, and its folder where there is none."""
+        header = {**vars(self), "format": FORMAT, "outputs": list(self.outputs),
                   "inputs": {k: a is not None for k, a in self.inputs.items()},
-                  "outputs": list(self.outputs), "versions": self.versions or versions()}
+                  "versions": self.versions or versions()}
         arrays = {f"in.{k}": _bits(a) for k, a in self.inputs.items() if a is not None}
         arrays |= {f"out.{k}": _bits(a) for k, a in self.outputs.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +62,7 @@ class Capsule:
 
     @classmethod
     def read(cls, path: Path) -> Capsule:
-        """Raises InputError for a file that is no capsule, or a damaged one."""
+        """Read a file. Raises InputError for one that is no capsule, or is damaged."""
         if not path.is_file():
             raise InputError(f"{path}: there is no such capsule")
         try:
@@ -82,7 +87,7 @@ class Capsule:
 
 
 def versions() -> dict[str, str]:
-    """What computed it: the interpreter, NumPy, every installed plugin package, the machine."""
+    """Return the versions of the interpreter, NumPy and every plugin package, and the machine."""
     found = {"python": platform.python_version(), "numpy": np.__version__,
              "machine": f"{platform.system()} {platform.machine()}"}
     for entry in metadata.entry_points(group="kernelyard.plugins"):
@@ -91,17 +96,32 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _bare(capsule: Capsule) -> Capsule:
-    """Without arrays, which asdict would copy."""
-    return Capsule(capsule.op, capsule.attrs, {}, {}, capsule.dtypes, capsule.entry, capsule.reason)
-
-
 def _bits(array: Array) -> Array:
-    """Arrays of types that NumPy does not know by itself, as their bits."""
+    """Return the array, as its bits where NumPy does not know its type."""
     contiguous = np.ascontiguousarray(array).reshape(array.shape)
     return contiguous if array.dtype.kind in "fiu" else contiguous.view(np.uint16)
 
 
 def dtype_names(arrays: Mapping[str, Array | None]) -> dict[str, str]:
-    """The dtype's name of each array that is there; uint8 holds packed 4-bit codes."""
+    """Return the dtype's name of each array that is there; uint8 holds packed 4-bit codes."""
     return {k: as_dtype(a.dtype).name for k, a in arrays.items() if a is not None}
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write an .npz under a temporary name, then rename it: whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **dict(arrays))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_arrays(path: Path) -> dict[str, Array]:
+    """Return every array of an .npz. Raises one of DAMAGE."""
+    with path.open("rb") as file:  # NumPy leaves a file that it cannot read open
+        loaded = np.load(file, allow_pickle=False)
+        if not hasattr(loaded, "files"):
+            raise ValueError("one array, and not an archive of several")
+        return {name: loaded[name] for name in loaded.files}

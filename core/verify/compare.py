@@ -1,4 +1,4 @@
-"""Comparing a kernel's output with the definition: error, budget and verdict."""
+"""Compares a kernel's result with the reference: error, budget and verdict."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from core.tensor.tensor import Array
 
 @dataclass(frozen=True)
 class Expected:
-    """What the definition says of one result: in float64, in float32, and as the dtype stores it
-    with every intermediate rounded to the dtype too (what a chain of unfused kernels gives).
+    """Holds the reference of one result: in float64, in float32, and in float32 with every
+    intermediate rounded to the result's dtype (as a chain of unfused kernels computes it).
     `condition` is the op's, for these inputs."""
 
     exact: Array
@@ -22,6 +22,12 @@ class Expected:
     stored: Array
     dtype: DType
     condition: float = 1.0
+
+    @property
+    def rounded(self) -> Array:
+        """The float64 result as the dtype stores it."""
+        with np.errstate(all="ignore"):
+            return self.exact.astype(self.dtype.numpy)
 
 
 _TINY = float(np.finfo(np.float64).tiny)  # a tolerance of nothing is met by equal results only
@@ -31,7 +37,7 @@ _NEAR_TIES = 1.05
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far `actual` is from the definition. `used` is the share of the budget: above 1 fails.
+    """Holds how far a result is from the reference, `used` as a share of the budget: above 1 fails.
 
     max_rel is the worst element's error relative to the largest expected value of its row.
     """
@@ -54,7 +60,7 @@ _EQUAL = Comparison(True, 0.0, 0.0, 0.0, 0.0, (), "equal bits")
 
 @dataclass(frozen=True)
 class Budget:
-    """What an error may be: `peak` × the largest value of its row, and `nmse` over the whole.
+    """Bounds an error: by `peak` × the largest value of its row, and by `nmse` over the whole.
 
     `arithmetic` is the part of `peak` that float32 arithmetic may take. `exact`: equal bits.
     """
@@ -67,9 +73,14 @@ class Budget:
     def __mul__(self, by: float) -> Budget:
         return Budget(self.peak * by, self.nmse * by**2, self.arithmetic * by, self.exact)
 
+    def least(self, other: Budget) -> Budget:
+        """Return the smaller of each bound of the two."""
+        return Budget(min(self.peak, other.peak), min(self.nmse, other.nmse),
+                      min(self.arithmetic, other.arithmetic), self.exact)
+
 
 def budget_of(expected: Expected, tolerance: Tolerance) -> Budget:
-    """The budget that a tolerance gives a kernel for one result."""
+    """Return the budget that a tolerance gives a kernel for one result."""
     dtype = expected.dtype
     if tolerance.exact or not dtype.is_float:
         return Budget(0, 0, 0, exact=True)
@@ -88,7 +99,7 @@ def budget_of(expected: Expected, tolerance: Tolerance) -> Budget:
 
 
 def least_budget(tolerance: Tolerance, dtype: DType) -> Budget:
-    """What a budget of that tolerance has at least, known without computing the definition.
+    """Return the least budget that a tolerance can give, without computing the reference.
 
     16-bit: an error uniform within half an ULP, of mantissas spread over a binade, has the NMSE
     eps² / 28.
@@ -103,12 +114,12 @@ def least_budget(tolerance: Tolerance, dtype: DType) -> Budget:
 
 
 def compare(actual: Array, expected: Expected, tolerance: Tolerance) -> Comparison:
-    """Judge a kernel's result. Gates: the worst element, the NMSE, and the NaN and Inf pattern."""
+    """Judge a result by its worst element, its NMSE, and its NaN and Inf pattern."""
     return judge(actual, expected.exact, expected.dtype, budget_of(expected, tolerance))
 
 
 def judge(actual: Array, exact: Array, dtype: DType, budget: Budget) -> Comparison:
-    """Hold a result of `dtype` to another one, or to the definition's, within a budget."""
+    """Compare a result of `dtype` with another one, or with the reference, within a budget."""
     if actual.shape != exact.shape or actual.dtype != dtype.numpy:
         return _fail((), f"found {actual.dtype}{list(actual.shape)}, expected "
                          f"{dtype.numpy}{list(exact.shape)}")
@@ -138,10 +149,10 @@ def judge(actual: Array, exact: Array, dtype: DType, budget: Budget) -> Comparis
 
 
 def agreement(a: Array, b: Array, budget: Budget) -> Comparison | None:
-    """`judge` for two kernels' results that lie within the budget of each other, else None.
+    """Return `judge` for two kernels' results within the budget of each other, else None.
 
-    It is what a run pays for each node, so it takes a few passes in float32, and leaves NaN, Inf
-    and anything doubtful to `judge`.
+    A checked run pays for this at each node, so it takes a few passes in float32, and leaves NaN,
+    Inf and anything doubtful to `judge`.
     """
     if a.shape != b.shape or a.dtype != b.dtype:
         return None
@@ -174,7 +185,7 @@ def _compare_bits(actual: Array, stored: Array) -> Comparison:
 
 
 def _same_bits(a: Array, b: Array) -> Array:
-    """Equality in which NaN equals NaN."""
+    """Compare elements; NaN equals NaN."""
     with np.errstate(invalid="ignore"):
         equal: Array = (a == b) | ((a != a) & (b != b))
     return equal

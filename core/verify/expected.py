@@ -1,4 +1,4 @@
-"""Expected: what the reference expects of the results of one call."""
+"""Computes what the float64 reference expects of one call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from core.verify.compare import Expected
 
 def expectations(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any],
                  ) -> dict[str, Expected]:
-    """What to hold a kernel's results to, by name; absent results are left out."""
+    """Return what a kernel's results are compared with, by name; absent results are left out.
+
+    Raises OpError for inputs or attributes that the op does not take.
+    """
     full, env, dtypes = _described(op, arrays, attrs)
     with np.errstate(all="ignore"):
         exact, single = (op.reference_in(compute, arrays, env, full)
@@ -30,5 +33,3 @@ def expectations(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str,
         return {name: Expected(e, f, s.astype(dtypes[name].numpy), dtypes[name], condition)
                 for name, e, f, s in zip(op.result_names, exact, single, stored, strict=True)
                 if e is not None}
-
-

@@ -1,4 +1,4 @@
-"""Recorder: where replay capsules go, and which nodes the user wants one of."""
+"""Records calls in replay capsules, on request, at a fault, or at the first NaN or Inf."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+import numpy as np
+
+from core.errors import CheckError
 from core.plan.lower import Step
 from core.plan.plan import Plan
 from core.tensor.tensor import Array
 from core.verify.capsule import Capsule, dtype_names
+from core.verify.values import inputs_of, results_of
 
 
 class Recorder:
@@ -24,7 +28,7 @@ class Recorder:
         self._seen: set[tuple[str, ...]] = set()
 
     def wants(self, step: Step) -> bool:
-        """Whether the user asked for this step and has no capsule of it yet."""
+        """Return True if the user asked for this step and has no capsule of it yet."""
         return bool(self.nodes) and ("asked", step.node.name) not in self._seen and any(
             fnmatchcase(n.name, glob) for n in step.covers for glob in self.nodes)
 
@@ -37,21 +41,21 @@ class Recorder:
     def trouble(self, plan: Plan, step: Step, inputs: Mapping[str, Array | None],
                 outputs: Mapping[str, Array], kernel: str, reason: str) -> Path | None:
         """Write a capsule of what `kernel` made of the step's inputs, unless there is one of it for
-        this op already; its path if written."""
+        this op already. Returns its path if written."""
         if (step.op.name, kernel) in self._seen:
             return None
         self._seen.add((step.op.name, kernel))
         return self._write(plan, step, inputs, outputs, kernel, reason)
 
     def unmatched(self) -> list[str]:
-        """Globs that no step has matched."""
+        """Return the globs that no step has matched."""
         done = [key[1] for key in self._seen if key[0] == "asked"]
         return [g for g in self.nodes if not any(fnmatchcase(name, g) for name in done)]
 
     def _write(self, plan: Plan, step: Step, inputs: Mapping[str, Array | None],
                outputs: Mapping[str, Array], kernel: str, reason: str) -> Path:
         entry = asdict(plan.ledger.entries[plan.steps.index(step)])
-        if kernel != step.kernel.id:  # another opinion's result: its kernel, not the run's
+        if kernel != step.kernel.id:  # a shadow's result: its kernel, not the run's
             sources = {k.id: text for k, text in plan.selector.registry.sources.items()}
             entry.update(kernel=kernel, source=sources.get(kernel, ""), refused=(), note="")
         label = re.sub(r"[^\w.-]", "_", f"{step.node.name}-{kernel}-{len(self.written)}")
@@ -62,13 +66,8 @@ class Recorder:
         return path
 
 
-def watched_inputs(plan: Plan, step: Step) -> dict[str, Array | None]:
-    """Copies of a step's inputs as they are now."""
-    return {p.name: plan.read(step, p.name) for p in step.op.sig.params}
-
-
 class Capture:
-    """An observer that only runs, and writes the capsules that were asked for."""
+    """Observes a run without checking it, and writes the capsules that were asked for."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
@@ -78,7 +77,45 @@ class Capture:
             if not self.recorder.wants(step):
                 launch()
                 continue
-            inputs = watched_inputs(plan, step)
+            inputs = inputs_of(plan, step)
             launch()
-            self.recorder.asked(plan, step, inputs,
-                                {k: t.numpy() for k, t in step.results.items()})
+            self.recorder.asked(plan, step, inputs, results_of(step))
+
+
+class FiniteCheck:
+    """Observes a run, and stops it at the first kernel that makes or reads NaN or Inf. With a
+    recorder, that call is left in a replay capsule."""
+
+    def __init__(self, recorder: Recorder | None = None) -> None:
+        self.recorder = recorder
+
+    def run(self, plan: Plan) -> None:
+        """Run the plan. Raises CheckError naming the node, the kernel, the tensor and the place."""
+        for step, launch in plan.walk():
+            inputs = inputs_of(plan, step)
+            said = _odd(step, inputs, "reads")
+            launch()
+            outputs = results_of(step)
+            said = said or _odd(step, outputs, "makes")
+            if self.recorder is not None and self.recorder.wants(step):
+                self.recorder.asked(plan, step, inputs, outputs)
+            if said:
+                path = self.recorder and self.recorder.trouble(plan, step, inputs, outputs,
+                                                               step.kernel.id, said)
+                raise CheckError(f"{said}; expected finite values"
+                                 + (f"; the call is in {path}" if path else ""))
+
+
+def _odd(step: Step, arrays: Mapping[str, Array | None], verb: str) -> str:
+    for name, array in arrays.items():
+        # a cache's unused slots may hold anything
+        if array is None or array.dtype.kind in "iu" or name == "cache":
+            continue
+        bad = ~np.isfinite(array.astype(np.float32, copy=False))
+        if bad.any():
+            where = [int(i) for i in np.argwhere(bad)[0]]
+            value = step.inputs.get(name) if verb == "reads" else step.outputs.get(name)
+            return (f"node {step.node.name}: {step.kernel.id} {verb} {array[tuple(where)]} in "
+                    f"`{name}` ({value.root.name if value is not None else name}) at {where}, "
+                    f"{int(bad.sum())} of {bad.size} elements")
+    return ""

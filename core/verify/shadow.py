@@ -1,28 +1,36 @@
-"""Shadow: nodes of a running plan computed by other kernels, from the same tensors."""
+"""Shadows: nodes of a running plan computed by other kernels, from the same tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from core.ir.graph import Graph, Node, Value
+from core.errors import NoKernelError
+from core.ir.graph import Node, Value
 from core.ir.subgraph import extract
 from core.plan.plan import Plan
 from core.plan.policy import Selector
+from core.plugins.kernel import Kernel
 from core.tensor.allocator import Buffer
 from core.tensor.tensor import Array, Tensor
+from core.verify.policies import Policy
 
-#: One opinion's own copies of a session's states, by the memory that each follows.
+#: One policy's own copies of a session's states, by the memory that each follows.
 States = dict[Buffer, Tensor]
 
 
-class Shadow:
-    """A plan over `nodes` of `plan` with another selector, for the values `outputs`.
+#: Shadows with activations below this are kept from run to run; larger ones are made again.
+_KEPT_BYTES = 1 << 20
 
-    What is only read is bound where it lies, or copied where the devices differ; weights come from
-    the plan's own store, so that prepacked forms are shared. What the nodes update in place is the
-    shadow's own: `states` keeps it from step to step, in step with the original's.
+
+class Shadow:
+    """Computes `nodes` of `plan` by the kernels of another selector, for the values `outputs`.
+
+    Tensors that are only read are bound where they lie, or copied where the devices differ. Weights
+    come from the plan's own store, so that prepacked forms are shared. The shadow has its own copy
+    of what the nodes update in place; `states` keeps it from step to step, equal to the original.
 
     Raises NoKernelError where the selector's backends do not take the nodes.
     """
@@ -63,16 +71,11 @@ class Shadow:
         return Tensor.empty(like.shape, like.dtype, allocator)
 
     @property
-    def graph(self) -> Graph:
-        return self.plan.graph
-
-    @property
-    def kernels(self) -> list[str]:
-        """The ids of the kernels that compute it."""
-        return list(dict.fromkeys(s.kernel.id for s in self.plan.steps))
+    def kernels(self) -> list[Kernel]:
+        return [s.kernel for s in self.plan.steps]
 
     def prepare(self) -> None:
-        """Take over what the original is about to update, and what lies on another device."""
+        """Copy what the original is about to update, and what lies on another device."""
         for source, target in self._copied:
             target.write(np.ascontiguousarray(source.numpy()))
 
@@ -80,14 +83,38 @@ class Shadow:
         self.plan.run()
 
     def result(self, value: Value) -> Array:
-        """The array of a value of the original graph, where the last run left it."""
+        """Return the array of a value of the original graph, where the last run left it."""
         return self._outputs[value.name].numpy()
 
     def results(self, outputs: Mapping[str, Value]) -> dict[str, Array]:
-        """`result` for each, by the op's result names."""
+        """Return `result` for each value, by the op's result names."""
         return {key: self.result(value) for key, value in outputs.items()}
 
     def follow(self) -> None:
-        """Make our states equal to the original's: at first, and after a difference."""
+        """Make our states equal to the original's: when made, and after a difference."""
         for original, own in self.states.values():
             own.write(np.ascontiguousarray(original.numpy()))
+
+
+class Shadows:
+    """Makes the shadows of one policy, and keeps them with their states from run to run."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._kept: WeakKeyDictionary[Plan, dict[Node, Shadow | str]] = WeakKeyDictionary()
+        self._states: States = {}
+
+    def of(self, plan: Plan, nodes: Sequence[Node], outputs: Iterable[Value], *, fusion: bool,
+           ) -> Shadow | str:
+        """Return the shadow of `nodes`, or the reason where the policy has no kernel for one."""
+        kept = self._kept.setdefault(plan, {})
+        found = kept.get(nodes[-1])
+        if found is None:
+            try:
+                found = Shadow(plan, nodes, outputs, self.policy.selector, fusion=fusion,
+                               states=self._states)
+            except NoKernelError as error:
+                found = str(error)  # not the error: its frames would keep the plan alive
+            if isinstance(found, str) or found.plan.activation_bytes[0] < _KEPT_BYTES:
+                kept[nodes[-1]] = found
+        return found

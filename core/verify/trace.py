@@ -1,25 +1,23 @@
-"""Trace: what every node made in a run, so that two runs can be compared value by value."""
+"""Traces: every value of a run, so that two runs can be compared value by value."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from core.plan.lower import Step
 from core.plan.plan import Plan
 from core.tensor.tensor import Array
-from core.verify.compare import Comparison, compare
+from core.verify.compare import Comparison
 from core.verify.expected import expectations
-from core.verify.recorder import watched_inputs
+from core.verify.values import inputs_of, places_of, results_of, written_by
+from core.verify.verdict import judge_call
 
 
 @dataclass(frozen=True)
-class Made:
-    """One value, and who made it. In-place updates keep what was written only."""
+class Recorded:
+    """Holds one value and the kernel that computed it; of an in-place update what was written."""
 
     node: str
     op: str
@@ -30,42 +28,38 @@ class Made:
 
 @dataclass
 class Run:
-    """One run of a plan: values by name in the order in which they were made, and its outputs."""
+    """Holds the values of one run of a plan by name, in the order of computing."""
 
     phase: str
-    values: dict[str, Made] = field(default_factory=dict)
-    outputs: dict[str, Array] = field(default_factory=dict)
+    values: dict[str, Recorded] = field(default_factory=dict)
 
 
 class Trace:
-    """An observer that copies every result; `values=False` keeps the plans' outputs only."""
+    """Observes a run, and copies every result."""
 
-    def __init__(self, *, values: bool = True) -> None:
+    def __init__(self) -> None:
         self.runs: list[Run] = []
-        self._values = values
 
     def run(self, plan: Plan) -> None:
         run = Run(plan.steps[0].call.phase)
         for step, launch in plan.walk():
             launch()
-            if self._values:
-                for key, array in _written(step).items():
-                    run.values[step.outputs[key].name] = Made(
-                        step.node.name, step.op.name, step.kernel.id, key, np.array(array))
-        run.outputs = {k: np.array(plan.output(k).numpy()) for k in plan.graph.outputs}
+            for key, array in written_by(step).items():
+                run.values[step.outputs[key].name] = Recorded(
+                    step.node.name, step.op.name, step.kernel.id, key, np.array(array))
         self.runs.append(run)
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first value in which two runs differ: `run` counts plan runs, `index` is the worst
-    element, `values` what either side has there."""
+    """Locates the first value in which two runs differ: `run` counts plan runs, `index` is the
+    worst element, `values` are the two sides' there, `elements` counts those that differ."""
 
     run: int
     phase: str
     name: str
-    a: Made
-    b: Made
+    a: Recorded
+    b: Recorded
     index: tuple[int, ...]
     values: tuple[float, float]
     elements: int
@@ -77,9 +71,9 @@ class Divergence:
 
 
 def first_divergence(a: Trace, b: Trace) -> Divergence | None:
-    """The first value, in the order of the first trace, whose bits differ; None if all are equal.
+    """Return the first value, in the order of the first trace, whose bits differ, or None.
 
-    Values that only one side has, inside of fused kernels, are passed over.
+    Values that only one side has, inside of fused kernels, are skipped.
     """
     for i, (mine, theirs) in enumerate(zip(a.runs, b.runs, strict=False)):
         for name, x in mine.values.items():
@@ -89,7 +83,7 @@ def first_divergence(a: Trace, b: Trace) -> Divergence | None:
     return None
 
 
-def _divergence(run: int, phase: str, name: str, x: Made, y: Made) -> Divergence:
+def _divergence(run: int, phase: str, name: str, x: Recorded, y: Recorded) -> Divergence:
     if x.array.shape != y.array.shape:
         return Divergence(run, phase, name, x, y, (), (float("nan"), float("nan")), x.array.size)
     p, q = x.array.astype(np.float64), y.array.astype(np.float64)
@@ -101,8 +95,13 @@ def _divergence(run: int, phase: str, name: str, x: Made, y: Made) -> Divergence
                       int(np.count_nonzero(distance)))
 
 
-class Catch:
-    """An observer that takes one step's call out of a run and holds it to the definition."""
+class Probe:
+    """Observes a run, and judges one step's call in it by the reference.
+
+    run, node   the call: how many plan runs come before it, and the step's node
+    verdict     the worst result of the call, None until it ran
+    reference   the expected results in float64, of an in-place update what may be written
+    """
 
     def __init__(self, run: int, node: str) -> None:
         self.node, self._left = node, run
@@ -111,27 +110,12 @@ class Catch:
 
     def run(self, plan: Plan) -> None:
         for step, launch in plan.walk():
-            caught = self._left == 0 and step.node.name == self.node
-            inputs = watched_inputs(plan, step) if caught else {}
-            where = _places(step) if caught else {}
+            if self._left or step.node.name != self.node:
+                launch()
+                continue
+            inputs, places = inputs_of(plan, step), places_of(step)
             launch()
-            if caught:
-                expected = expectations(step.op, inputs, step.call.attrs)
-                found = [compare(t.numpy(), expected[k], step.tolerance)
-                         for k, t in step.results.items() if k in expected]
-                self.verdict = max(found, key=lambda v: v.used)
-                self.reference = {k: e.exact[where[k]] if k in where else e.exact
-                                  for k, e in expected.items()}
+            expected = expectations(step.op, inputs, step.call.attrs)
+            self.verdict = judge_call(expected, results_of(step), step.tolerance).worst
+            self.reference = {k: e.exact[places.get(k, ...)] for k, e in expected.items()}
         self._left -= 1
-
-
-def _places(step: Step) -> Mapping[str, Any]:
-    """`Op.writes` for a step as its inputs are now."""
-    if not step.op.sig.mutated:
-        return {}
-    return step.op.writes({k: t.numpy() for k, t in step.arguments.items()})
-
-
-def _written(step: Step) -> dict[str, Array]:
-    where = _places(step)
-    return {k: t.numpy()[where[k]] if k in where else t.numpy() for k, t in step.results.items()}

@@ -1,105 +1,201 @@
-"""A doubtful call before the float64 definition: who is wrong by it, and what the opinions say."""
+"""Judges the results of calls by the float64 reference, and counts the verdicts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-
+from core.ir.tolerance import Tolerance
 from core.plan.lower import Step
-from core.plan.opinion import REFERENCE
 from core.plan.plan import Plan
 from core.plugins.kernel import Kernel
-from core.plugins.registry import Registry
 from core.tensor.tensor import Array
-from core.verify.check_row import CheckRow
-from core.verify.compare import Comparison, Expected, budget_of, compare
+from core.verify.compare import Comparison, Expected, compare
 from core.verify.expected import expectations
-from core.verify.recorder import watched_inputs
 from core.verify.shadow import Shadow
-from core.verify.vote import Voter, sources_of, take_vote
+from core.verify.values import inputs_of, results_of
+
+Fault = tuple[str, str]  #: (op, kernel id) of a kernel that was wrong in a call
+OURS = ""  #: names the run's own side of a call; every policy has a longer name
 
 
 @dataclass(frozen=True)
-class Wrong:
-    """A kernel that was wrong in a call, what the call gave, and the verdict."""
+class Verdict:
+    """Holds how each result of a call compares with the reference, by the result's name."""
 
-    op: str
-    kernel: str
-    outputs: Mapping[str, Array]
-    verdict: Comparison
+    comparisons: Mapping[str, Comparison]
 
+    @property
+    def ok(self) -> bool:
+        return all(c.ok for c in self.comparisons.values())
 
-class Judgement:
-    """The definition's word on one call: what it expects, and who is wrong by it."""
-
-    def __init__(self, registry: Registry, step: Step, shadows: Mapping[str, Shadow],
-                 inputs: Mapping[str, Array | None], mine: Mapping[str, Array]) -> None:
-        self.registry, self.step, self.shadows = registry, step, shadows
-        self.expected = expectations(self.step.op, inputs, self.step.call.attrs)
-        self.results = {self.step.kernel.id: mine}
-        self.verdicts = {"": _verdicts(self.step, mine, self.expected)}  # ours has no name
-        self.wrong: dict[str, list[Wrong]] = {}
-        for name, shadow in self.shadows.items():
-            self.results[name] = shadow.results(self.step.outputs)
-            self.verdicts[name] = _verdicts(self.step, self.results[name], self.expected)
-        for name, verdicts in self.verdicts.items():
-            bad = [v for v in verdicts if not v.ok]
-            if bad:
-                worst = max(bad, key=lambda v: v.used)
-                who = ([(self.step.op.name, self.step.kernel.id)] if not name else
-                       _inside(self.shadows[name].plan) or
-                       [(self.step.op.name, ", ".join(self.shadows[name].kernels))])
-                found = self.results[name or self.step.kernel.id]
-                self.wrong[name] = [Wrong(op, kernel, found, worst) for op, kernel in who]
-
-    def count(self, row: CheckRow, opinion: str) -> bool:
-        """Put the verdicts on the row of an opinion; True if all are right."""
-        node, right = self.step.node.name, True
-        for name in ("", *([opinion] if opinion in self.shadows else [])):
-            kernels = ", ".join(self.shadows[name].kernels) if name else self.step.kernel.id
-            row.add(self.verdicts[name], node, kernels)
-            for wrong in self.wrong.get(name, ()):
-                key = wrong.op, wrong.kernel
-                row.faults[key] = row.faults.get(key, 0) + 1
-                row.first, right = row.first or node, False
-        return right
-
-    def vote(self) -> str:
-        """What the opinions, the definition among them, say of each other."""
-        voters = [Voter(self.step.kernel.id, self.results[self.step.kernel.id],
-                        sources_of([self.step.kernel], self.registry))]
-        for name, shadow in self.shadows.items():
-            kernels: list[Kernel] = [s.kernel for s in shadow.plan.steps]
-            label = ", ".join(shadow.kernels)
-            if label not in [v.name for v in voters]:  # the same kernel is no second opinion
-                voters.append(Voter(label, self.results[name], sources_of(kernels, self.registry)))
-        exact = {k: _stored(e) for k, e in self.expected.items()}
-        voters.append(Voter(REFERENCE, exact, frozenset([REFERENCE])))
-        tolerance = self.step.tolerance
-        return str(take_vote(voters, {k: budget_of(e, tolerance)
-                                      for k, e in self.expected.items()}))
+    @property
+    def worst(self) -> Comparison:
+        """The result that used the largest share of its budget."""
+        return max(self.comparisons.values(), key=lambda c: (not c.ok, c.used))
 
 
-def _verdicts(step: Step, found: Mapping[str, Array], expected: Mapping[str, Expected],
-              ) -> list[Comparison]:
-    return [compare(a, expected[k], step.tolerance) for k, a in found.items() if k in expected]
+def judge_call(expected: Mapping[str, Expected], results: Mapping[str, Array],
+               tolerance: Tolerance) -> Verdict:
+    """Compare what a kernel computed in one call with what the reference expects of it."""
+    return Verdict({k: compare(a, expected[k], tolerance) for k, a in results.items()
+                    if k in expected})
 
 
-def _inside(plan: Plan) -> list[tuple[str, str]]:
-    """The wrong ones among the kernels of a composition, each judged from its own inputs."""
+def wrong_parts(plan: Plan) -> list[Fault]:
+    """Run a plan step by step, and return the kernels that are wrong from their own inputs."""
     wrong = []
     for step, launch in plan.walk():
-        inputs = watched_inputs(plan, step)
+        inputs = inputs_of(plan, step)
         launch()
-        found = {k: t.numpy() for k, t in step.results.items()}
-        verdicts = _verdicts(step, found, expectations(step.op, inputs, step.call.attrs))
-        if not all(v.ok for v in verdicts):
+        expected = expectations(step.op, inputs, step.call.attrs)
+        if not judge_call(expected, results_of(step), step.tolerance).ok:
             wrong.append((step.op.name, step.kernel.id))
     return wrong
 
 
-def _stored(expected: Expected) -> Array:
-    with np.errstate(all="ignore"):
-        return expected.exact.astype(expected.dtype.numpy)
+@dataclass(frozen=True)
+class Side:
+    """Holds what one side computed in a call, its verdict, and the kernels that were wrong."""
+
+    kernels: Sequence[Kernel]
+    results: Mapping[str, Array]
+    verdict: Verdict
+    faults: list[Fault]
+
+    @property
+    def label(self) -> str:
+        return ", ".join(dict.fromkeys(k.id for k in self.kernels))
+
+
+def judge_sides(step: Step, results: Mapping[str, Array], shadows: Mapping[str, Shadow],
+                expected: Mapping[str, Expected]) -> dict[str, Side]:
+    """Judge a step's own `results` as OURS, and its shadows' by their names."""
+    sides = {OURS: Side([step.kernel], results, judge_call(expected, results, step.tolerance), [])}
+    for name, shadow in shadows.items():
+        found = shadow.results(step.outputs)
+        sides[name] = Side(shadow.kernels, found, judge_call(expected, found, step.tolerance), [])
+    for name, side in sides.items():
+        if not side.verdict.ok:  # of a composition, only its wrong kernels
+            parts = wrong_parts(shadows[name].plan) if name in shadows else []
+            side.faults.extend(parts or [(step.op.name, side.label)])
+    return sides
+
+
+@dataclass
+class CheckRow:
+    """Counts the calls of one (op, kernel) that were compared with one policy, and keeps the worst.
+
+    `faults` counts the calls in which a kernel was wrong by the reference, and `first` names the
+    node of the first; `vote` is what the results said of each other in the first wrong call.
+    """
+
+    op: str
+    kernel: str
+    against: str
+    calls: int = 0
+    wrong: int = 0
+    worst: Comparison | None = None
+    worst_node: str = ""
+    skipped: str = ""
+    itself: bool = False
+    faults: dict[Fault, int] = field(default_factory=dict)
+    first: str = ""
+    vote: str = ""
+
+    def add(self, verdict: Verdict, node: str, kernels: str, faults: Sequence[Fault] = ()) -> None:
+        """Count the faults of one side of a call, and keep its worst result with the node."""
+        for found in verdict.comparisons.values():
+            if self.worst is None or found.used > self.worst.used:
+                self.worst, self.worst_node = found, f"{node} ({kernels})"
+        for fault in faults:
+            self.faults[fault] = self.faults.get(fault, 0) + 1
+            self.first = self.first or node
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as plain data; `worst` is None where nothing was compared."""
+        w = self.worst
+        return {"op": self.op, "kernel": self.kernel, "against": self.against,
+                "calls": self.calls, "wrong": self.wrong,
+                "faults": [{"op": op, "kernel": kernel, "calls": count}
+                           for (op, kernel), count in self.faults.items()],
+                "first_wrong": self.first, "skipped": self.skipped, "vote": self.vote,
+                "same_kernel": self.itself,
+                "worst": None if w is None else {
+                    "node": self.worst_node, "nmse": w.nmse, "max_abs": w.max_abs,
+                    "max_rel": w.max_rel, "index": list(w.worst), "budget_used": w.used}}
+
+
+class Tally:
+    """Counts the comparisons of a run in one row for each (op, kernel) and policy of `against`."""
+
+    def __init__(self, against: Sequence[str]) -> None:
+        self.against = list(against)
+        self._rows: dict[tuple[str, str, str], CheckRow] = {}
+
+    def count(self, step: Step, shadows: Mapping[str, Shadow | str], agreed: Mapping[str, Verdict],
+              sides: Mapping[str, Side]) -> None:
+        """Count one call: shadows that agreed, or else the sides that were judged.
+
+        A string in place of a shadow is the reason why there is none.
+        """
+        node, own = step.node.name, step.kernel
+        for name in self.against:
+            row = self._rows.setdefault((step.op.name, own.id, name),
+                                        CheckRow(step.op.name, own.id, name))
+            shadow = shadows.get(name)
+            if isinstance(shadow, str):
+                row.skipped = shadow.splitlines()[0]
+                continue
+            row.calls += 1
+            row.itself = shadow is not None and set(shadow.kernels) == {own}
+            if name in agreed:
+                row.add(agreed[name], node, own.id)
+            else:
+                judged = [sides[n] for n in (OURS, name) if n in sides]
+                for side in judged:
+                    row.add(side.verdict, node, side.label, side.faults)
+                row.wrong += any(side.faults for side in judged)
+
+    def note_vote(self, step: Step, vote: str) -> None:
+        """Keep the vote on a step's call in the rows that found something wrong, if the first."""
+        for row in self.rows:
+            if row.op == step.op.name and row.kernel == step.kernel.id and row.wrong:
+                row.vote = row.vote or vote
+
+    @property
+    def rows(self) -> list[CheckRow]:
+        return list(self._rows.values())
+
+    @property
+    def calls(self) -> int:
+        return sum(r.calls for r in self.rows)
+
+    @property
+    def wrong(self) -> int:
+        return sum(r.wrong for r in self.rows)
+
+    @property
+    def ok(self) -> bool:
+        """True if something was compared and nothing was wrong."""
+        return self.calls > 0 and self.wrong == 0
+
+    @property
+    def skipped(self) -> list[str]:
+        """Every op that a policy has no kernel for, as "op by policy"."""
+        return sorted({f"{r.op} by {r.against}" for r in self.rows if r.skipped})
+
+    def faults(self) -> dict[Fault, int]:
+        """Return how often each (op, kernel) was wrong by the reference, the most often first."""
+        found: dict[Fault, int] = {}
+        for row in self.rows:
+            for key, count in row.faults.items():
+                found[key] = max(found.get(key, 0), count)
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+    def __str__(self) -> str:
+        ops, compared = {r.op for r in self.rows}, {r.op for r in self.rows if r.calls}
+        said = (f"{'agrees with' if self.ok else 'DISAGREES with'} {', '.join(self.against)} on "
+                f"{len(compared)} of {len(ops)} ops")
+        return f"{said}; not compared: {', '.join(self.skipped)}" if self.skipped else said

@@ -1,22 +1,25 @@
-"""Votes: several results for one call, and who stands alone."""
+"""Votes among several results of one call, to find the one that stands alone."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from core.ir.tolerance import Tolerance
 from core.plugins.kernel import Kernel
 from core.plugins.registry import Registry
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
-from core.verify.compare import Budget, judge
+from core.verify.compare import Budget, Expected, budget_of, judge
+from core.verify.policies import REFERENCE
+from core.verify.verdict import Side
 
 
 @dataclass(frozen=True)
 class Voter:
-    """One opinion: its results by name, and the hashes of the sources that computed them."""
+    """Holds one side's results by name, and the hashes of the sources that computed them."""
 
     name: str
     results: Mapping[str, Array]
@@ -25,7 +28,7 @@ class Voter:
 
 @dataclass(frozen=True)
 class Vote:
-    """`majority` and `outliers` by name; both empty where no side has more votes than another."""
+    """Names the majority and the outliers; both are empty where no side has the most votes."""
 
     votes: int
     majority: tuple[str, ...]
@@ -42,7 +45,7 @@ class Vote:
 
 
 def sources_of(kernels: Sequence[Kernel], registry: Registry) -> frozenset[str]:
-    """Hashes of what a result was computed by: the kernels' own text and, for a backend that lists
+    """Return hashes of the sources of kernels: each kernel's own text or, for a backend that lists
     its kernel sources (CUDA files), the contents of those."""
     found = set()
     for kernel in kernels:
@@ -57,6 +60,18 @@ def _text(kernel: Kernel) -> bytes:
         return inspect.getsource(kernel.bind).encode()
     except (OSError, TypeError):  # made by a program: nobody else has it
         return repr(kernel.bind).encode()
+
+
+def vote_on(sides: Iterable[Side], expected: Mapping[str, Expected], tolerance: Tolerance,
+            registry: Registry) -> Vote:
+    """Return the vote of a call's sides and the reference. A kernel has no second vote."""
+    first: dict[str, Side] = {}
+    for side in sides:
+        first.setdefault(side.label, side)
+    every = [Voter(label, s.results, sources_of(s.kernels, registry)) for label, s in first.items()]
+    reference = {k: e.rounded for k, e in expected.items()}
+    return take_vote([*every, Voter(REFERENCE, reference, frozenset([REFERENCE]))],
+                     {k: budget_of(e, tolerance) for k, e in expected.items()})
 
 
 def take_vote(voters: Sequence[Voter], budgets: Mapping[str, Budget]) -> Vote:
@@ -89,7 +104,7 @@ def _agree(a: Voter, b: Voter, budgets: Mapping[str, Budget]) -> bool:
 
 
 def _families(voters: Sequence[Voter]) -> dict[str, str]:
-    """Each voter's family: the first voter whose sources it shares, directly or by another."""
+    """Map each voter to the first voter whose sources it shares, directly or by another."""
     family = {v.name: v.name for v in voters}
     for a in voters:
         for b in voters:

@@ -1,5 +1,4 @@
-"""Saved answers: holds a model's logits, hidden states and greedy tokens for one prompt, in an
-.npz.
+"""Saves answers: a model's logits, hidden states and greedy tokens for one prompt, in an .npz.
 
 `ids` i32 [T], `logits` f32 [T,V], `tokens` i32 [N], `hidden` f32 [L+1,T,D]: the embedding, then the
 output of each layer, the last one after the final norm (as transformers counts them); `header` is
@@ -17,8 +16,7 @@ import numpy as np
 
 from core.errors import InputError, OptionError
 from core.tensor.tensor import Array
-from core.verify.capsule import versions
-from core.verify.npz import DAMAGE, read_arrays, write_arrays
+from core.verify.capsule import DAMAGE, read_arrays, versions, write_arrays
 from core.verify.trace import Trace
 from models.engine.model import Model
 
@@ -26,7 +24,7 @@ FORMAT = "kernelyard golden 1"
 
 
 @dataclass(frozen=True)
-class Golden:
+class Answers:
     """Holds one side's answers; `who` names it. `hidden` may be absent."""
 
     who: str
@@ -36,7 +34,7 @@ class Golden:
     hidden: Array | None = None
 
     def write(self, path: Path, *, force: bool = False) -> None:
-        """Raises InputError if the file is there."""
+        """Write the file. Raises InputError if it exists, unless `force`."""
         if path.exists() and not force:
             raise InputError(f"{path} exists; give another name, or --force to replace it")
         header = {"format": FORMAT, "who": self.who, "versions": versions()}
@@ -49,9 +47,11 @@ class Golden:
         write_arrays(path, arrays)
 
     @classmethod
-    def read(cls, path: Path) -> Golden:
-        """Raises InputError for anything but such a file. The header may be missing: a file with
-        `ids` and `logits` from elsewhere is enough."""
+    def read(cls, path: Path) -> Answers:
+        """Read a file. Its header may be missing: `ids` and `logits` from elsewhere are enough.
+
+        Raises InputError for anything but such a file.
+        """
         if not path.is_file():
             raise InputError(f"{path}: there is no such file; expected `hf`, or an .npz that "
                              "--save wrote")
@@ -69,14 +69,11 @@ class Golden:
                              "expected an .npz with ids i32 [T] and logits f32 [T,V]") from None
 
 
-def ours(model: Model, ids: list[int], tokens: int, who: str) -> Golden:
-    """Return our own answers, with the hidden states that fused kernels leave visible."""
+def ours(model: Model, ids: list[int], tokens: int, who: str) -> Answers:
+    """Return our own answers, with hidden states where fused kernels leave them visible."""
     trace = Trace()
-    model.session.observer = trace
-    try:
+    with model.session.observed(trace):
         logits = model.logits(ids)
-    finally:
-        model.session.observer = None
     last = model.config.layers - 1
     names = ["embed", *(f"layers.{i}.mlp_residual" for i in range(last)), "norm"]
     seen = all(name in run.values for run in trace.runs for name in names)
@@ -84,12 +81,14 @@ def ours(model: Model, ids: list[int], tokens: int, who: str) -> Golden:
                                        for run in trace.runs]) for name in names]) if seen else None
     generation = model.generate(ids, max_new_tokens=tokens)
     generation.stop_ids = frozenset()
-    return Golden(who, list(ids), logits, generation.run().tokens, hidden)
+    return Answers(who, list(ids), logits, generation.run().tokens, hidden)
 
 
-def transformers_answers(folder: Path, ids: list[int], tokens: int) -> Golden:
-    """Return the same answers from transformers in float32. Raises OptionError without the extra,
-    or where the model is no Hugging Face folder."""
+def transformers_answers(folder: Path, ids: list[int], tokens: int) -> Answers:
+    """Return the answers of transformers in float32.
+
+    Raises OptionError without the extra `parity`, or where the model is no Hugging Face folder.
+    """
     try:
         import torch
         import transformers
@@ -106,5 +105,5 @@ def transformers_answers(folder: Path, ids: list[int], tokens: int) -> Golden:
         out = model(torch.tensor([ids]), output_hidden_states=True)
         drawn = model.generate(torch.tensor([ids]), max_new_tokens=tokens, do_sample=False,
                                eos_token_id=None, pad_token_id=0)[0, len(ids):].tolist()
-    return Golden(f"transformers {transformers.__version__}", list(ids), out.logits[0].numpy(),
+    return Answers(f"transformers {transformers.__version__}", list(ids), out.logits[0].numpy(),
                   drawn, np.stack([h[0].numpy() for h in out.hidden_states]))

@@ -1,5 +1,4 @@
-"""Runs two or more backends on one prompt: shows where they part, who is wrong, and what carries
-it."""
+"""Compares backends on one prompt: where they part, who is wrong, and which kernels carry it."""
 
 from __future__ import annotations
 
@@ -11,27 +10,27 @@ from typing import Any
 import numpy as np
 
 from core.errors import OptionError
-from core.plan.opinion import Opinion
 from core.plugins.registry import Registry
 from core.tensor.dtype import as_dtype
-from core.verify.blame import Blame, Outcome, find_blame
+from core.verify.bisect import Bisection, Outcome, bisect
 from core.verify.crosscheck import CrossCheck
+from core.verify.policies import parse_policy
 from core.verify.recorder import Recorder
-from core.verify.trace import Catch, Divergence, Made, Trace, first_divergence
-from models.analysis.prompt_run import Play, open_opinion
+from core.verify.trace import Divergence, Probe, Recorded, Trace, first_divergence
+from core.verify.verdict import Fault, Tally
+from models.analysis.prompt_run import PromptRun, open_with
 from models.engine.model import Model
 
-#: A gap of logits below this share of the largest one is a near tie: rounding through the layers of
-#: a float32 model moves logits by less (the bound of our parity with transformers); 16-bit
-#: activations by some eight of their ULPs.
+#: A gap of logits below this share of the largest one is a near tie. Rounding through the layers of
+#: a float32 model moves logits by less (the bound of our parity with transformers), and 16-bit
+#: activations move them by some eight of their ULPs.
 NEAR_TIE, NEAR_TIE_ULPS = 1e-4, 8
 
 
 @dataclass(frozen=True)
 class Parting:
-    """Describes the token at which greedy outputs part: which token each side sampled, how far
-    ahead of the other's choice it was in its own logits, and the near tie's bound in the same
-    units."""
+    """Locates the token at which outputs part: what each side sampled, how far ahead of the other's
+    choice it was in its own logits, and the near tie's bound in the same units."""
 
     position: int
     tokens: tuple[int, int]
@@ -45,7 +44,7 @@ class Parting:
 
 @dataclass
 class Pair:
-    """Holds what free runs of the first opinion and another one show."""
+    """Holds what free runs of the first policy and another one show."""
 
     a: str
     b: str
@@ -54,7 +53,7 @@ class Pair:
     verdicts: dict[str, tuple[bool, float]] = field(default_factory=dict)
     reference: float | None = None
     parting: Parting | None = None
-    blame: Blame | None = None
+    blame: Bisection | None = None
 
     @property
     def fault(self) -> bool:
@@ -62,95 +61,90 @@ class Pair:
 
 
 @dataclass
-class Contest:
-    """Holds the whole result. `faults` are (op, kernel) -> calls that the reference found wrong."""
+class Pairs:
+    """Holds the whole result; runs and checks are by the policy's text."""
 
-    opinions: list[str]
+    policies: list[str]
     ids: list[int]
     ledgers: dict[str, str]
     tokens: dict[str, list[int]]
     pairs: list[Pair]
-    checks: dict[str, CrossCheck]
+    checks: dict[str, Tally]
     capsules: list[Path]
 
     @property
-    def faults(self) -> dict[tuple[str, str], int]:
-        found: dict[tuple[str, str], int] = {}
-        for check in self.checks.values():
-            for key, count in check.faults().items():
+    def faults(self) -> dict[Fault, int]:
+        """(op, kernel) → the calls in which it was wrong by the reference."""
+        found: dict[Fault, int] = {}
+        for tally in self.checks.values():
+            for key, count in tally.faults().items():
                 found[key] = max(found.get(key, 0), count)
         return found
 
     @property
     def ok(self) -> bool:
-        return all(c.ok for c in self.checks.values())
+        return all(t.ok for t in self.checks.values())
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "opinions": self.opinions, "prompt_tokens": self.ids, "ledgers": self.ledgers,
+            "opinions": self.policies, "prompt_tokens": self.ids, "ledgers": self.ledgers,
             "tokens": self.tokens, "ok": self.ok, "pairs": [_pair_json(p) for p in self.pairs],
             "faults": [{"op": op, "kernel": kernel, "calls": n}
                        for (op, kernel), n in self.faults.items()],
-            "checks": {name: [r.to_json() for r in c.rows] for name, c in self.checks.items()},
+            "checks": {name: [r.to_json() for r in t.rows] for name, t in self.checks.items()},
             "capsules": [str(p) for p in self.capsules]}
 
 
-def hold(path: str, opinions: Sequence[Opinion], play: Play, registry: Registry, *,
-         blame: bool, recorder: Recorder, options: Mapping[str, Any]) -> Contest:
-    """Run every opinion freely, then check each one's kernels by all the others.
+def compare_policies(path: str, texts: Sequence[str], prompt: PromptRun, registry: Registry, *,
+                     blame: bool, recorder: Recorder, options: Mapping[str, Any]) -> Pairs:
+    """Run every policy freely, then check each one's kernels by all the others.
 
-    Raises OptionError without two opinions of which one can run a model.
+    Raises OptionError without two policies of which one can run a model.
     """
-    runners = [o for o in opinions if o.selector is not None]
-    if len(opinions) < 2 or not runners or len({o.name for o in opinions}) < len(opinions):
-        raise OptionError("verify compares two or more different opinions, at least one of them a "
+    policies = {text: parse_policy(text, registry) for text in texts}
+    runners = {text: policy for text, policy in policies.items() if policy is not None}
+    if len(texts) < 2 or not runners or len(policies) < len(texts):
+        raise OptionError("verify compares two or more different BACKENDS, at least one of them a "
                           "backend: such as `cpu_numpy cpu_numba,cpu_numpy` or `cpu_numpy "
                           "reference`")
-    contest = Contest([o.name for o in opinions], list(play.ids), {}, {}, [], {}, recorder.written)
+    found = Pairs(list(texts), list(prompt.ids), {}, {}, [], {}, recorder.written)
     traces: dict[str, Trace] = {}
     outcomes: dict[str, Outcome] = {}
-    with open_opinion(path, runners[0], registry, **options) as first:
-        for opinion in runners:
-            model = first if opinion is runners[0] else open_opinion(path, opinion, registry,
-                                                                     **options)
+    start, *_ = runners
+    with open_with(path, runners[start], registry, **options) as first:
+        for name, policy in runners.items():
+            model = first if name == start else open_with(path, policy, registry, **options)
             try:
-                name, trace = opinion.name, Trace()
-                outcomes[name], traces[name] = play.on(model)(trace), trace
-                others = [o for o in opinions if o is not opinion]
-                contest.checks[name] = CrossCheck(registry, others, recorder=recorder)
-                play.on(model)(contest.checks[name])
-                contest.ledgers[name] = model.ledger.hash
-                contest.tokens[name] = outcomes[name].tokens
-                if opinion is not runners[0]:
-                    contest.pairs.append(_pair(runners[0], opinion, first, model, play, traces,
-                                               outcomes))
-                    if blame:
-                        contest.pairs[-1].blame = find_blame(play.on(first), opinion)
+                trace, others = Trace(), [text for text in texts if text != name]
+                outcomes[name], traces[name] = prompt.on(model)(trace), trace
+                check = CrossCheck(registry, others, recorder=recorder)
+                prompt.on(model)(check)
+                found.checks[name] = check.tally
+                found.ledgers[name] = model.ledger.hash
+                found.tokens[name] = outcomes[name].tokens
+                if model is not first:
+                    pair = Pair(start, name, outcomes[start].distance(outcomes[name]),
+                                first_divergence(traces[start], traces.pop(name)))
+                    if pair.divergence is not None:
+                        _judge(pair, pair.divergence, first, model, prompt)
+                    pair.parting = _parting(outcomes[start], outcomes[name], first)
+                    pair.blame = bisect(prompt.on(first), policy) if blame else None
+                    found.pairs.append(pair)
             finally:
                 if model is not first:
                     model.close()
-    return contest
+    return found
 
 
-def _pair(a: Opinion, b: Opinion, first: Model, second: Model, play: Play,
-          traces: dict[str, Trace], outcomes: dict[str, Outcome]) -> Pair:
-    x, y = outcomes[a.name], outcomes[b.name]
-    pair = Pair(a.name, b.name, x.distance(y), first_divergence(traces[a.name], traces.pop(b.name)))
-    if pair.divergence is not None:
-        _judge(pair, pair.divergence, first, second, play)
-    pair.parting = _parting(x, y, first)
-    return pair
-
-
-def _judge(pair: Pair, at: Divergence, first: Model, second: Model, play: Play) -> None:
-    """Hold either side's call to the definition, each from its own inputs."""
-    for name, model, made in ((pair.a, first, at.a), (pair.b, second, at.b)):
-        catch = Catch(at.run, made.node)
-        play.on(model)(catch)
-        if catch.verdict is not None:
-            pair.verdicts[name] = catch.verdict.ok, catch.verdict.used
-        if name == pair.a and made.result in catch.reference:
-            pair.reference = float(catch.reference[made.result][at.index])
+def _judge(pair: Pair, at: Divergence, first: Model, second: Model, prompt: PromptRun) -> None:
+    """Judge each side's call at the first divergence by the reference, from its own inputs."""
+    for name, model, value in ((pair.a, first, at.a), (pair.b, second, at.b)):
+        probe = Probe(at.run, value.node)
+        prompt.on(model)(probe)
+        if probe.verdict is not None:
+            pair.verdicts[name] = probe.verdict.ok, probe.verdict.used
+        if name == pair.a and value.result in probe.reference:
+            pair.reference = float(probe.reference[value.result][at.index])
 
 
 def _parting(x: Outcome, y: Outcome, model: Model) -> Parting | None:
@@ -172,7 +166,7 @@ def _pair_json(pair: Pair) -> dict[str, Any]:
         "a": pair.a, "b": pair.b, "distance": pair.distance,
         "first_divergence": None if at is None else {
             "run": at.run, "phase": at.phase, "value": at.name, "layer": at.layer,
-            "a": _made_json(at.a), "b": _made_json(at.b), "index": list(at.index),
+            "a": _recorded_json(at.a), "b": _recorded_json(at.b), "index": list(at.index),
             "values": list(at.values), "reference": pair.reference, "elements": at.elements,
             "verdict": "fault" if pair.fault else "rounding",
             "budget_used": {k: used for k, (_, used) in pair.verdicts.items()}},
@@ -181,5 +175,5 @@ def _pair_json(pair: Pair) -> dict[str, Any]:
         "blame": None if blame is None else asdict(blame)}
 
 
-def _made_json(made: Made) -> dict[str, str]:
-    return {"node": made.node, "op": made.op, "kernel": made.kernel}
+def _recorded_json(value: Recorded) -> dict[str, str]:
+    return {"node": value.node, "op": value.op, "kernel": value.kernel}

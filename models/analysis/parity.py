@@ -1,4 +1,4 @@
-"""Compares our answers with somebody else's: logits, greedy tokens, and every layer's output."""
+"""Compares our answers with another side's: logits, greedy tokens, and every layer's output."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from core.errors import InputError
 from core.tensor.dtype import DType
 from core.tensor.tensor import Array
-from models.analysis.answers import Golden
+from models.analysis.answers import Answers
 from models.analysis.pairs import NEAR_TIE, NEAR_TIE_ULPS
 
 
 @dataclass(frozen=True)
-class Against:
-    """Differences are relative to the other side's largest value: of the logits, of each layer.
+class Parity:
+    """Holds the differences, relative to the other side's largest value of the logits or the layer.
 
-    `bound` is what rounding may make of the logits; `parting` is the first greedy token that
+    `bound` is what rounding may change in the logits; `parting` is the first greedy token that
     differs, and `gap` how far ahead of theirs our choice is in our logits for that place.
     """
 
@@ -52,11 +52,11 @@ class Against:
                 "first_bad_layer": self.first_bad_layer, "ok": self.ok}
 
 
-def compare_answers(mine: Golden, theirs: Golden, activations: DType,
-                    logits_after: Callable[[list[int]], Array]) -> Against:
-    """`logits_after` gives our logits [V] after the prompt and these tokens.
+def compare_answers(mine: Answers, theirs: Answers, activations: DType,
+                    logits_after: Callable[[list[int]], Array]) -> Parity:
+    """Compare two sides. `logits_after` gives our logits [V] after the prompt and these tokens.
 
-    Raises InputError where the two are not about the same prompt and vocabulary.
+    Raises InputError where the two have different prompts or vocabularies.
     """
     if mine.ids != theirs.ids:
         raise InputError(f"{theirs.who} was given the tokens {theirs.ids[:8]}…, this run "
@@ -78,7 +78,7 @@ def compare_answers(mine: Golden, theirs: Golden, activations: DType,
         ours, other = pairs[parting]
         gap = float(last[ours] - last[other]) / float(np.abs(last).max())
     bound = max(NEAR_TIE, NEAR_TIE_ULPS * activations.eps if activations.itemsize == 2 else 0)
-    return Against(theirs.who, _relative(mine.logits, theirs.logits), bound,
+    return Parity(theirs.who, _relative(mine.logits, theirs.logits), bound,
                    _kl(theirs.logits, mine.logits), layers, parting, len(pairs), gap)
 
 
@@ -88,8 +88,7 @@ def _relative(a: Array, b: Array) -> float:
 
 
 def _kl(p: Array, q: Array) -> float:
-    """Return the mean over tokens of KL(p ‖ q) of the distributions that the logits stand for, in
-    nats."""
+    """Return the mean over tokens of KL(p ‖ q), in nats; p and q are given as logits."""
     a, b = (x - x.max(axis=-1, keepdims=True) for x in (p.astype(np.float64), q.astype(np.float64)))
     a, b = (x - np.log(np.exp(x).sum(axis=-1, keepdims=True)) for x in (a, b))
     return float((np.exp(a) * (a - b)).sum(axis=-1).mean())

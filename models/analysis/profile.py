@@ -39,12 +39,11 @@ def profile_parts(session: Session, ids: Sequence[int], bandwidth: float | None,
                  key=lambda plan: plan.steps[0].call.dims["T"])
     profiler = Profiler({"decode": session.decoder, "prompt": prompt}, bandwidth)
     session.truncate()
-    session.observer = profiler
     try:
-        session.prefill(ids)
-        session.step()
+        with session.observed(profiler):
+            session.prefill(ids)
+            session.step()
     finally:
-        session.observer = None
         session.truncate()
     return [profiler.parts[what] for what in profiler.plans]
 

@@ -1,4 +1,4 @@
-"""Plays a prompt under an observer: the same tokens in, logits and sampled tokens out."""
+"""Runs a prompt under an observer: the same tokens in, logits and sampled tokens out."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from core.plan.opinion import Opinion
 from core.plan.plan import Plan
 from core.plugins.registry import Registry
 from core.runtime.step import Observer, Sampling
 from core.tensor.tensor import Array
-from core.verify.blame import Outcome
+from core.verify.bisect import Outcome
+from core.verify.policies import Policy
 from models.engine.load import load
 from models.engine.model import Model
 
 
 @dataclass(frozen=True)
-class Play:
-    """Holds what every opinion is given: the prompt's ids, how many tokens to sample, and how."""
+class PromptRun:
+    """Holds what every policy is given: the prompt's ids, how many tokens to sample, and how."""
 
     ids: Sequence[int]
     tokens: int
@@ -33,22 +33,19 @@ class Play:
 
         def run(observer: Observer) -> Outcome:
             reader = _Reader(observer)
-            session.observer = reader
-            try:
+            with session.observed(reader):
                 session.truncate(0)
                 session.sample_with(self.sampling, self.ids)
                 session.prefill(self.ids)
-                drawn = [session.token]
-                while len(drawn) < self.tokens and session.length < session.max_context:
-                    drawn.append(session.step())
-            finally:
-                session.observer = None
-            return Outcome(reader.logits, drawn, self.sampling.temperature == 0)
+                sampled = [session.token]
+                while len(sampled) < self.tokens and session.length < session.max_context:
+                    sampled.append(session.step())
+            return Outcome(reader.logits, sampled, self.sampling.temperature == 0)
         return run
 
 
 class _Reader:
-    """Runs another observer, and keeps the logits that each token is drawn from."""
+    """Runs another observer, and keeps the logits that each token is sampled from."""
 
     def __init__(self, inner: Observer) -> None:
         self.inner = inner
@@ -60,10 +57,9 @@ class _Reader:
             self.logits.append(np.array(plan.output("logits").numpy()))
 
 
-def open_opinion(path: str | Path, opinion: Opinion, registry: Registry, **options: Any,  # noqa: ANN401 - models.load's
-                 ) -> Model:
-    """Return the model with the kernels that an opinion prefers."""
-    assert opinion.selector is not None  # the reference cannot run a model by itself
-    options["fusion"] = opinion.fusion and options.get("fusion", True)
-    return load(path, opinion.selector.backends, registry=registry,
-                kernels=[o.text for o in opinion.selector.overrides], **options)
+def open_with(path: str | Path, policy: Policy, registry: Registry, **options: Any,  # noqa: ANN401 - models.load's
+              ) -> Model:
+    """Load a model with the kernels that a policy prefers; `options` are those of `models.load`."""
+    options["fusion"] = policy.fusion and options.get("fusion", True)
+    return load(path, policy.selector.backends, registry=registry,
+                kernels=[o.text for o in policy.selector.overrides], **options)

@@ -1,5 +1,4 @@
-"""Prints the results of models.verify: first divergence, parting tokens, faults, blame, layers,
-replays."""
+"""Prints what models.verify finds: divergence, tokens, faults, bisection, layers, replays."""
 
 from __future__ import annotations
 
@@ -7,31 +6,28 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from core.verify.blame import Blame
+from core.verify.bisect import Bisection
 from core.verify.capsule import Capsule
 from core.verify.replay import Replayed
-from models.analysis.answers import Golden
-from models.analysis.pairs import Contest, Pair, Parting
-from models.analysis.parity import Against
+from models.analysis.answers import Answers
+from models.analysis.pairs import Pair, Pairs, Parting
+from models.analysis.parity import Parity
 
 
-def contest(found: Contest) -> None:
-    """Pairs of free runs, then what was wrong from the same inputs."""
+def pairs(found: Pairs) -> None:
+    """Print the pairs of free runs, then what was wrong from the same inputs."""
     for pair in found.pairs:
         _pair(pair, found)
-    for name, check in found.checks.items():
-        bad = sum(r.wrong for r in check.rows)
-        calls = sum(r.calls for r in check.rows)
-        print(f"from the same inputs, {name} by {', '.join(check.against)}: {calls} comparisons, "
-              f"{bad} with something wrong (ledger {found.ledgers[name]})")
+    for name, tally in found.checks.items():
+        print(f"from the same inputs, {name} by {', '.join(tally.against)}: {tally.calls} "
+              f"comparisons, {tally.wrong} with something wrong (ledger {found.ledgers[name]})")
     for (op, kernel), count in found.faults.items():
-        rows = [r for c in found.checks.values() for r in c.rows if (op, kernel) in r.faults]
+        rows = [r for t in found.checks.values() for r in t.rows if (op, kernel) in r.faults]
         worst = max((r.worst for r in rows if r.worst), key=lambda w: w.used)
         vote = next((r.vote for r in rows if r.vote), "")
         print(f"WRONG: {kernel} ({op}) in {count} calls, first at node {rows[0].first}: {worst}"
               + (f"; vote: {vote}" if vote else ""))
-    skipped = sorted({f"{r.op} by {r.against}" for c in found.checks.values() for r in c.rows
-                      if r.skipped})
+    skipped = sorted({text for t in found.checks.values() for text in t.skipped})
     if skipped:
         print(f"not compared: {', '.join(skipped)}")
     for path in found.capsules:
@@ -40,7 +36,7 @@ def contest(found: Contest) -> None:
           "verdict: a kernel is WRONG" if found.faults else "verdict: nothing was compared")
 
 
-def _pair(pair: Pair, found: Contest) -> None:
+def _pair(pair: Pair, found: Pairs) -> None:
     print(f"{pair.a} and {pair.b}, running freely: logits differ by {pair.distance:.2e} of the "
           "largest")
     at = pair.divergence
@@ -70,7 +66,7 @@ def _parting(pair: Pair, at: Parting) -> None:
                          if at.near_tie else f"no near tie (that is within {at.bound:.2g})"))
 
 
-def _blame(blame: Blame, found: Contest) -> None:
+def _blame(blame: Bisection, found: Pairs) -> None:
     if not blame.total:
         print("  blame: nothing differs when the kernels change hands")
         return
@@ -83,8 +79,8 @@ def _blame(blame: Blame, found: Contest) -> None:
                                              or "none, so the difference is rounding"))
 
 
-def against(found: Against, mine: Golden) -> None:
-    """Print --against: layer by layer, then logits and tokens."""
+def against(found: Parity, mine: Answers) -> None:
+    """Print the result of --against: layer by layer, then logits and tokens."""
     if found.layers is not None:
         print(f"{mine.who} against {found.who}: largest difference, relative to the largest value")
         for i, d in enumerate(found.layers):
@@ -106,7 +102,7 @@ def against(found: Against, mine: Golden) -> None:
 
 
 def replayed(capsule: Capsule, done: Sequence[Replayed]) -> None:
-    """--replay: where it comes from, then a line for each result."""
+    """Print the result of --replay: the capsule's origin, then a line for each result."""
     print(f"{capsule.op} at node {capsule.entry.get('node')}: {capsule.reason}")
     for r in done:
         if r.refused:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from core.ir.dot import to_dot
 from core.plugins.registry import Registry
-from core.verify.crosscheck import CrossCheck
+from core.verify.verdict import Tally
 from models.engine.generate import Generation
 from models.engine.memory import megabytes
 from models.engine.model import Model
@@ -145,11 +145,11 @@ def started(model: Model) -> None:
                                         highlight=False, soft_wrap=True)
 
 
-def checked(check: CrossCheck) -> None:
-    """--check: one row for each op, kernel and opinion."""
+def checked(tally: Tally) -> None:
+    """Print the result of --check: one row for each op, kernel and other side."""
     table = Table("op", "kernel", "against", "calls", "wrong", "worst NMSE", "worst element",
                   "budget used", "worst node", title="cross-check")
-    for r in check.rows:
+    for r in tally.rows:
         numbers = ("-", "-", "-") if r.worst is None else (
             f"{r.worst.nmse:.1e}", f"{r.worst.max_rel:.1e}", f"{r.worst.used:.2f}")
         who = f"{r.against} (the same kernel)" if r.itself else r.against
@@ -157,26 +157,19 @@ def checked(check: CrossCheck) -> None:
                       r.skipped or r.worst_node, style="red" if r.wrong else None)
     console = open_console(stderr=True)
     console.print(table)
-    for r in check.rows:
+    for r in tally.rows:
         if r.wrong and r.worst is not None:
             console.print(f"{r.worst_node}: {r.worst}", style="red", markup=False)
             console.print(f"  {', '.join(f'{k} ({op})' for op, k in r.faults)} is wrong by the "
                           f"definition; vote: {r.vote}", style="red", markup=False, soft_wrap=True)
 
 
-def verdict(check: CrossCheck | None) -> str:
-    """What is known of the correctness of the run that was timed."""
-    if check is None:
-        return "not checked (--check reference)"
-    ops = {r.op for r in check.rows}
-    skipped = sorted({f"{r.op} by {r.against}" for r in check.rows if r.skipped})
-    compared = len({r.op for r in check.rows if r.calls})
-    word = "agrees with" if check.ok else "DISAGREES with"
-    said = f"{word} {', '.join(check.against)} on {compared} of {len(ops)} ops"
-    return f"{said}; not compared: {', '.join(skipped)}" if skipped else said
+def verdict(check: Tally | None) -> str:
+    """Say what is known of the correctness of the run that was timed."""
+    return "not checked (--check reference)" if check is None else str(check)
 
 
-def speed(model: Model, generation: Generation, check: CrossCheck | None) -> None:
+def speed(model: Model, generation: Generation, check: Tally | None) -> None:
     """One line: times, the ledger's hash, and the verdict without which a speed means nothing."""
     s = generation.stats.to_json()
     open_console(stderr=True).print(
@@ -188,7 +181,7 @@ def speed(model: Model, generation: Generation, check: CrossCheck | None) -> Non
 
 
 
-def as_json(model: Model, generation: Generation, check: CrossCheck | None, *,
+def as_json(model: Model, generation: Generation, check: Tally | None, *,
             ledger: bool = False) -> dict[str, Any]:
     """The object that --json prints; with --explain it holds the whole ledger too."""
     found: dict[str, Any] = {

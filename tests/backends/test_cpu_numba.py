@@ -178,15 +178,14 @@ def test_as_on_a_machine_with_avx2():
 @pytest.mark.parametrize("quantize", [None, "int8", "int4"])
 def test_models_in_sixteen_bits(dtype, quantize):
     """Prefill and decode must agree with the reference, node by node."""
-    from core.verify.crosscheck import REFERENCE, CrossCheck
+    from core.verify.crosscheck import CrossCheck
     registry = Registry()
     with models.load("stories-llama3", backend=CHAIN, dtype=dtype, quantize=quantize) as model:
-        check = CrossCheck(registry, [REFERENCE])
-        model.session.observer = check
-        model.session.prefill(list(range(1, 15)))
-        model.session.step()
-        model.session.observer = None
-        assert check.ok, [str(r) for r in check.rows if r.wrong]
+        check = CrossCheck(registry, ["reference"])
+        with model.session.observed(check):
+            model.session.prefill(list(range(1, 15)))
+            model.session.step()
+        assert check.tally.ok, [str(r) for r in check.tally.rows if r.wrong]
 
 
 @pytest.mark.parametrize("tokens", [2, 21])

@@ -10,7 +10,7 @@ from plain_attention import attention
 
 from core.conformance.properties import PROPERTIES
 from core.conformance.properties.subject import Refused
-from core.conformance.trials import trials
+from core.conformance.trials import property_cases
 from core.ops.quantized_linear import expand_weight
 from core.plugins.kernel import Kernel
 from core.plugins.registry import Registry
@@ -39,7 +39,7 @@ def subject(op, bind, *, batch_invariant=False):
                     batch_invariant=batch_invariant)
     registry._kernels["cpu_numpy"][op].append(mutant)
     registry.sources[mutant] = "test"
-    return next(iter(trials(registry, mutant))).subject
+    return next(iter(property_cases(registry, mutant))).subject
 
 
 def broken(name, tested):

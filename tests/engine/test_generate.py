@@ -167,9 +167,8 @@ def test_reuse_trusts_only_what_is_cached(story):
     expected = story.generate(prompt, max_new_tokens=8).run().tokens
     story.logits(story.encode("The cat and the dog were friends"))
     assert story.generate(prompt, max_new_tokens=8, reuse=True).run().tokens == expected
-    story.session.observer = InterruptingPrefill()
-    assert story.generate("The cat and", reuse=True).run().finish_reason == "interrupted"
-    story.session.observer = None
+    with story.session.observed(InterruptingPrefill()):
+        assert story.generate("The cat and", reuse=True).run().finish_reason == "interrupted"
     assert story.generate(prompt, max_new_tokens=8, reuse=True).run().tokens == expected
 
 
@@ -225,11 +224,8 @@ class Interrupting:
 
 def test_ctrl_c_keeps_what_was_generated(story):
     whole = story.generate("Once upon a time", max_new_tokens=40).run()
-    story.session.observer = Interrupting(after=10)
-    try:
+    with story.session.observed(Interrupting(after=10)):
         generation = story.generate("Once upon a time", max_new_tokens=40).run()
-    finally:
-        story.session.observer = None
     assert generation.finish_reason == "interrupted"
     assert generation.tokens == whole.tokens[:9] and whole.text.startswith(generation.text)
     assert generation.text

@@ -113,6 +113,7 @@ def test_a_kernel_may_wait_for_an_option():
 def test_a_check_judges_by_the_kernel_s_own_tolerance(own):
     registry = with_coarse(Registry(options=BackendOptions(allow_tf32=True)), tolerance=own)
     with models.load("stories-llama2", registry=registry) as model:
-        model.session.observer = check = CrossCheck(registry, ["reference"])
-        model.generate("Once upon a time", max_new_tokens=3).run()
-        assert check.ok == (own is not None)
+        check = CrossCheck(registry, ["reference"])
+        with model.session.observed(check):
+            model.generate("Once upon a time", max_new_tokens=3).run()
+        assert check.tally.ok == (own is not None)

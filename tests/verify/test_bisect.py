@@ -1,4 +1,4 @@
-"""Any single kernel made wrong is named: by the cross-check, and by blame."""
+"""Any single kernel made wrong is named: by the cross-check, and by bisection."""
 
 import numpy as np
 import pytest
@@ -7,15 +7,15 @@ import models
 from core.errors import CheckError
 from core.ir.fusion import FusedOp
 from core.ir.op import OPS
-from core.plan.opinion import Opinion
 from core.plugins.backend import Backend, BackendSpec
 from core.plugins.kernel import Kernel
 from core.plugins.registry import Registry, default_registry
 from core.runtime.run_op import single_op_plan
 from core.runtime.step import Sampling
-from core.verify.blame import Outcome, find_blame, smallest
+from core.verify.bisect import Outcome, bisect, smallest
 from core.verify.capsule import Capsule
 from core.verify.crosscheck import CrossCheck
+from core.verify.policies import parse_policy
 from core.verify.recorder import Recorder
 from core.verify.replay import replay
 
@@ -76,7 +76,7 @@ def with_suspect(op, fault=spoil):
 
 
 def player(model, greedy=True):
-    """Return `play` for find_blame: a prompt and a few steps."""
+    """Return `play` for `bisect`: a prompt and a few steps."""
     session = model.session
 
     def play(observer):
@@ -86,14 +86,14 @@ def player(model, greedy=True):
             def run(self, plan):
                 observer.run(plan)
                 logits.append(np.array(plan.output("logits").numpy()))
-        session.observer = Both()
-        session.truncate(0)
-        session.sample_with(Sampling() if greedy else Sampling(temperature=0.8, seed=3,
-                                                               repetition_penalty=1.3))
-        session.prefill(PROMPT)
-        tokens.append(session.token)
-        for _ in range(3):
-            tokens.append(session.step())
+        with session.observed(Both()):
+            session.truncate(0)
+            session.sample_with(Sampling() if greedy else Sampling(temperature=0.8, seed=3,
+                                                                   repetition_penalty=1.3))
+            session.prefill(PROMPT)
+            tokens.append(session.token)
+            for _ in range(3):
+                tokens.append(session.step())
         return Outcome(logits, tokens, greedy)
     return play
 
@@ -106,17 +106,17 @@ def test_a_wrong_kernel_is_named(name):
                      fusion=not isinstance(op, FusedOp), **LOADED.get(name, {})) as good:
         check = CrossCheck(registry, ["suspect,cpu_numpy"])
         player(good, greedy)(check)
-        blame = find_blame(player(good, greedy), Opinion.parse("suspect,cpu_numpy", registry))
+        found = bisect(player(good, greedy), parse_policy("suspect,cpu_numpy", registry))
     if isinstance(op, FusedOp):  # no single node of the other graph is computed by it
         with models.load("stories-llama2", backend="suspect,cpu_numpy", registry=registry, max_context=32,
                          **LOADED.get(name, {})) as bad:
             check = CrossCheck(registry, ["cpu_numpy"])
             player(bad)(check)
-    assert list(check.faults()) == [(name, "suspect:spoilt")], check.rows
-    assert blame.guilty(check.faults()) == [(name, "suspect:spoilt")], blame
-    around = {k[0] for k in blame.kernels}  # where it changes hands, a fused kernel and its parts
-    assert around == {name} or any(isinstance(OPS[o], FusedOp) for o in around), blame
-    assert blame.carried >= blame.total / 2 and len(blame.nodes) <= 6, blame
+    assert list(check.tally.faults()) == [(name, "suspect:spoilt")], check.tally.rows
+    assert found.guilty(check.tally.faults()) == [(name, "suspect:spoilt")], found
+    around = {k[0] for k in found.kernels}  # where it changes hands, a fused kernel and its parts
+    assert around == {name} or any(isinstance(OPS[o], FusedOp) for o in around), found
+    assert found.carried >= found.total / 2 and len(found.nodes) <= 6, found
 
 
 def test_softmax_too():
@@ -127,14 +127,14 @@ def test_softmax_too():
     plan = single_op_plan(op, {"x": x}, {}, backend="cpu_numpy", registry=registry)
     check = CrossCheck(registry, ["suspect"])
     check.run(plan)
-    assert list(check.faults()) == [("softmax", "suspect:spoilt")]
+    assert list(check.tally.faults()) == [("softmax", "suspect:spoilt")]
 
     def play(observer):
         observer.run(plan)
         return Outcome([np.array(plan.output("out").numpy())], [])
-    blame = find_blame(play, Opinion.parse("suspect", registry))
-    assert blame.kernels == [("softmax", "cpu_numpy:softmax", "suspect:spoilt")]
-    assert blame.nodes == ["softmax"]
+    found = bisect(play, parse_policy("suspect", registry))
+    assert found.kernels == [("softmax", "cpu_numpy:softmax", "suspect:spoilt")]
+    assert found.nodes == ["softmax"]
 
 
 @pytest.mark.parametrize("name", ["attention", "kv_cache_write", "argmax"])
@@ -163,7 +163,7 @@ def test_stray_writes_into_the_cache_are_seen():
                      max_context=64) as bad:
         check = CrossCheck(registry, ["cpu_numpy"])
         player(bad)(check)
-    assert list(check.faults()) == [("kv_cache_write", "suspect:spoilt")]
+    assert list(check.tally.faults()) == [("kv_cache_write", "suspect:spoilt")]
 
 
 def test_ddmin_finds_the_smallest_sets():

@@ -116,16 +116,15 @@ def test_check_leaves_a_capsule_and_stops(tmp_path):
     """A NaN in a weight: --check-finite names the node, and the capsule replays."""
     with models.load("stories-llama2") as model:
         from core.errors import CheckError
-        from core.verify.finite import FiniteCheck
-        from core.verify.recorder import Recorder
+        from core.verify.recorder import FiniteCheck, Recorder
         name = "model.layers.1.mlp.down_proj.weight"
         weights = np.array(model.session.weights.arrays[name])
         weights[3, 4] = np.nan
         model.session.weights.tensor(name, model.session._backend.allocator).numpy()
         model.session.weights.arrays[name] = weights
         recorder = Recorder(tmp_path)
-        model.session.observer = FiniteCheck(recorder)
-        with pytest.raises(CheckError, match=r"layers\.1\.mlp.*the call is in "):
+        with pytest.raises(CheckError, match=r"layers\.1\.mlp.*the call is in "), \
+                model.session.observed(FiniteCheck(recorder)):
             model.generate("Once", max_new_tokens=2).run()
         (path,) = recorder.written
         assert np.isnan(Capsule.read(path).inputs["weight"]).sum() == 1

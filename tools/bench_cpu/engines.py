@@ -135,17 +135,17 @@ class Ours:
     def check(self, ids: list[int]) -> str:
         """Hold every kernel of a prefill and of a decode step to the float64 definition. Raises
         RuntimeError if one is wrong."""
-        from core.verify.crosscheck import REFERENCE, CrossCheck
+        from core.verify.crosscheck import CrossCheck
+        from core.verify.policies import REFERENCE
         check = CrossCheck(self.registry, [REFERENCE])
         self.session.truncate(0)
-        self.session.observer = check
-        self.session.prefill(ids)
-        self.session.step()
-        self.session.observer = None
-        calls, wrong = sum(r.calls for r in check.rows), sum(r.wrong for r in check.rows)
-        if not check.ok:
-            raise RuntimeError(f"{wrong} of {calls} kernel calls are wrong")
-        return f"{calls} kernel calls checked"
+        with self.session.observed(check):
+            self.session.prefill(ids)
+            self.session.step()
+        tally = check.tally
+        if not tally.ok:
+            raise RuntimeError(f"{tally.wrong} of {tally.calls} kernel calls are wrong")
+        return f"{tally.calls} kernel calls checked"
 
     def profile(self, ids: list[int]) -> dict[str, Any]:
         """Return a list of core.plan.profile.KernelTime for a prefill and for a decode step."""

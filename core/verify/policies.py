@@ -1,0 +1,40 @@
+"""Policies by their text: `BACKEND[,BACKEND…][+[NODES:]OP=BACKEND[:KERNEL]…][+no-fusion]`.
+
+The text is also the policy's name. `reference` names the float64 reference, which has no kernels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from core.errors import OptionError
+from core.plan.policy import Override, Selector
+from core.plugins.registry import Registry, split_backends
+
+REFERENCE = "reference"
+
+
+class Policy(NamedTuple):
+    """Holds a preference for kernels, and whether fused kernels may be chosen."""
+
+    selector: Selector
+    fusion: bool
+
+
+def parse_policy(text: str, registry: Registry) -> Policy | None:
+    """Return the policy that a text names, None for `reference`.
+
+    Raises BackendError for an unknown backend, OptionError for anything else.
+    """
+    first, *more = text.split("+")
+    if text == REFERENCE:
+        return None
+    if first == REFERENCE:
+        raise OptionError(f"{text!r}: `reference` is the definition and takes no options")
+    names = split_backends(first)
+    for name in names:
+        registry.backend(name)
+    overrides = tuple(Override.parse(part) for part in more if part != "no-fusion")
+    for override in overrides:
+        override.check(registry)
+    return Policy(Selector(registry, names, overrides), "no-fusion" not in more)

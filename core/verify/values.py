@@ -1,0 +1,61 @@
+"""Reads a step's tensors: its inputs, its results, and what it may write in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from core.plan.lower import Step
+from core.plan.plan import Plan
+from core.tensor.tensor import Array
+
+
+def inputs_of(plan: Plan, step: Step) -> dict[str, Array | None]:
+    """Return copies of a step's inputs as they are now."""
+    return {p.name: plan.read(step, p.name) for p in step.op.sig.params}
+
+
+def results_of(step: Step) -> dict[str, Array]:
+    """Return a step's results as they are now; host results are not copied."""
+    return {k: t.numpy() for k, t in step.results.items()}
+
+
+def places_of(step: Step) -> Mapping[str, Any]:
+    """Return `Op.writes` for a step's current inputs: by input, the index of what it may write."""
+    if not step.op.sig.mutated:
+        return {}
+    return step.op.writes({k: t.numpy() for k, t in step.arguments.items()})
+
+
+def written_by(step: Step) -> dict[str, Array]:
+    """Return a step's results, of what it updates in place only what it may have written."""
+    places = places_of(step)
+    return {k: a[places[k]] if k in places else a for k, a in results_of(step).items()}
+
+
+class Before:
+    """Keeps what a step is about to overwrite, so that its inputs can be read after it ran.
+
+    whole   keep all of each updated input, instead of the places that the step may write
+    places  what the call may write, in a decode step; a prefill is compared as a whole
+    """
+
+    def __init__(self, plan: Plan, step: Step, *, whole: bool) -> None:
+        self._plan, self._step = plan, step
+        self.places = places_of(step) if step.call.phase == "decode" else {}
+        self._kept: dict[str, tuple[Any, Array]] = {}  # place and contents, by input
+        for key in step.op.sig.mutated:
+            if step.inputs[key] is not None:
+                place = ... if whole else self.places.get(key, ...)
+                self._kept[key] = place, np.array(step.arguments[key].numpy()[place])
+
+    def inputs(self) -> dict[str, Array | None]:
+        """Return copies of the step's inputs as they were."""
+        inputs = inputs_of(self._plan, self._step)
+        for key, (place, array) in self._kept.items():
+            whole = inputs[key]
+            if whole is not None:
+                whole[place] = array
+        return inputs
