@@ -56,10 +56,6 @@ class Unit:
     theirs: tuple[Step, ...]
 
     @property
-    def ops(self) -> tuple[str, ...]:
-        return tuple(sorted({n.op.name for n in self.nodes}))
-
-    @property
     def swaps(self) -> list[tuple[str, str, str]]:
         """(op, our kernel, the other's) wherever the two sides have different kernels."""
         mine, theirs = ({s.op.name: s.kernel.id for s in steps}
@@ -175,17 +171,15 @@ def bisect(play: Callable[[Observer], Outcome], policy: Policy) -> Bisection:
     def carries(places: Sequence[Place]) -> bool:
         return difference(places) >= total / 2
 
-    def every() -> list[Place]:
-        return [tuple(phases.values()) for phases in swap.units.values()]
-
-    total = difference(every())
+    every = [tuple(phases.values()) for phases in swap.units.values()]
+    total = difference(every)
     if total == 0:
         return Bisection(0, 0, [], [], runs)
     ops: dict[tuple[str, ...], list[Place]] = {}
-    for place in every():
+    for place in every:
         # what both sides compute by the same kernel cannot carry anything
         if any(u.swaps for u in place):
-            ops.setdefault(place[-1].ops, []).append(place)
+            ops.setdefault(tuple(sorted({n.op.name for n in place[-1].nodes})), []).append(place)
     groups = smallest(list(ops.values()), lambda gs: carries([p for g in gs for p in g]))
     places = smallest([p for g in groups for p in g], carries)
     kernels = dict.fromkeys(k for g in groups for p in g for u in p for k in u.swaps)

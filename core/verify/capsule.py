@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import InputError, KernelyardError
-from core.ir.op import Op, find_op
+from core.ir.op import find_op
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
 
@@ -43,10 +43,6 @@ class Capsule:
     entry: dict[str, Any]
     reason: str
     versions: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def definition(self) -> Op:
-        return find_op(self.op)
 
     def write(self, path: Path) -> Path:
         """Write the file, and its folder where there is none."""

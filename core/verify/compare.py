@@ -73,11 +73,6 @@ class Budget:
     def __mul__(self, by: float) -> Budget:
         return Budget(self.peak * by, self.nmse * by**2, self.arithmetic * by, self.exact)
 
-    def least(self, other: Budget) -> Budget:
-        """Return the smaller of each bound of the two."""
-        return Budget(min(self.peak, other.peak), min(self.nmse, other.nmse),
-                      min(self.arithmetic, other.arithmetic), self.exact)
-
 
 def budget_of(expected: Expected, tolerance: Tolerance) -> Budget:
     """Return the budget that a tolerance gives a kernel for one result."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 
 from core.errors import CheckError
 from core.plan.lower import Step
@@ -54,8 +55,7 @@ class CrossCheck:
                      for name, s in self._shadows.items()}
             shadows = {name: s for name, s in found.items() if isinstance(s, Shadow)}
             recorder = self.recorder if self.recorder and self.recorder.wants(step) else None
-            whole = recorder or self._always or step.call.phase != "decode"
-            before = Before(plan, step, whole=bool(whole))
+            before = Before(plan, step, whole=recorder is not None or self._always)
             for shadow in shadows.values():
                 shadow.prepare()
             launch()
@@ -66,19 +66,20 @@ class CrossCheck:
                 recorder.asked(plan, step, before.inputs(), mine)
             agreed = {n: v for n, s in shadows.items()
                       if (v := self._agreement(step, mine, s, before))}
-            sides: dict[str, Side] = {}
+            sides, vote = dict[str, Side](), ""
             if self._always or len(agreed) < len(shadows):
                 inputs = before.inputs()
                 expected = expectations(step.op, inputs, step.call.attrs)
                 sides = judge_sides(step, mine, shadows, expected)
-            self.tally.count(step, found, agreed, sides)
-            if any(side.faults for side in sides.values()):
-                vote = vote_on(sides.values(), expected, step.tolerance, self.registry)
-                self._report(plan, step, inputs, sides, str(vote))
+                if any(side.faults for side in sides.values()):
+                    vote = str(vote_on(sides.values(), expected, step.tolerance, self.registry))
+                else:
+                    self._remember(step, expected)
+            self.tally.count(step, found, agreed, sides, vote)
+            if vote:
+                self._report(plan, step, inputs, sides, vote)
                 for shadow in shadows.values():
                     shadow.follow()
-            elif sides:
-                self._remember(step, expected)
 
     def _agreement(self, step: Step, mine: Mapping[str, Array], shadow: Shadow, before: Before,
                    ) -> Verdict | None:
@@ -98,12 +99,12 @@ class CrossCheck:
         """Keep the smallest budget that the reference has given this node, for its next calls."""
         for key, of in expected.items():
             place, found = (step.node.name, step.call.phase, key), budget_of(of, step.tolerance)
-            self._budgets[place] = found.least(self._budgets.get(place, found))
+            old = self._budgets.get(place, found)
+            self._budgets[place] = Budget(*map(min, astuple(found), astuple(old)))
 
     def _report(self, plan: Plan, step: Step, inputs: Mapping[str, Array | None],
                 sides: Mapping[str, Side], vote: str) -> None:
-        """Note the vote and write capsules of the faults. Raises CheckError where `stop` is set."""
-        self.tally.note_vote(step, vote)
+        """Write capsules of the faults. Raises CheckError where `stop` is set."""
         for side in sides.values():
             for _, kernel in side.faults:
                 reason = f"node {step.node.name}: {kernel} is wrong: {side.verdict.worst}; {vote}"

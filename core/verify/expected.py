@@ -17,10 +17,8 @@ from core.verify.compare import Expected
 
 def expectations(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any],
                  ) -> dict[str, Expected]:
-    """Return what a kernel's results are compared with, by name; absent results are left out.
-
-    Raises OpError for inputs or attributes that the op does not take.
-    """
+    """Return what a kernel's results are compared with, by name, without absent results. Raises
+    OpError for inputs or attributes that the op does not take."""
     full, env, dtypes = _described(op, arrays, attrs)
     with np.errstate(all="ignore"):
         exact, single = (op.reference_in(compute, arrays, env, full)

@@ -82,12 +82,9 @@ class Capture:
             self.recorder.asked(plan, step, inputs, results_of(step))
 
 
-class FiniteCheck:
-    """Observes a run, and stops it at the first kernel that makes or reads NaN or Inf. With a
-    recorder, that call is left in a replay capsule."""
-
-    def __init__(self, recorder: Recorder | None = None) -> None:
-        self.recorder = recorder
+class FiniteCheck(Capture):
+    """Observes a run, and stops it at the first kernel that makes or reads NaN or Inf. That call is
+    left in a replay capsule."""
 
     def run(self, plan: Plan) -> None:
         """Run the plan. Raises CheckError naming the node, the kernel, the tensor and the place."""
@@ -97,11 +94,10 @@ class FiniteCheck:
             launch()
             outputs = results_of(step)
             said = said or _odd(step, outputs, "makes")
-            if self.recorder is not None and self.recorder.wants(step):
+            if self.recorder.wants(step):
                 self.recorder.asked(plan, step, inputs, outputs)
             if said:
-                path = self.recorder and self.recorder.trouble(plan, step, inputs, outputs,
-                                                               step.kernel.id, said)
+                path = self.recorder.trouble(plan, step, inputs, outputs, step.kernel.id, said)
                 raise CheckError(f"{said}; expected finite values"
                                  + (f"; the call is in {path}" if path else ""))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from core.errors import NoKernelError, OpError
+from core.ir.op import find_op
 from core.plugins.registry import Registry, split_backends
 from core.runtime.run_op import run_kernel
 from core.tensor.tensor import Array
@@ -36,7 +37,7 @@ def replay(capsule: Capsule, backends: list[str], registry: Registry) -> list[Re
 
     Raises OpError for inputs that the op's definition rejects, or results that it does not have.
     """
-    op = capsule.definition
+    op = find_op(capsule.op)
     op.check_values(capsule.inputs)
     expected = expectations(op, capsule.inputs, capsule.attrs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,8 +19,6 @@ from core.verify.policies import Policy
 
 #: One policy's own copies of a session's states, by the memory that each follows.
 States = dict[Buffer, Tensor]
-
-
 #: Shadows with activations below this are kept from run to run; larger ones are made again.
 _KEPT_BYTES = 1 << 20
 
@@ -38,37 +36,27 @@ class Shadow:
     def __init__(self, plan: Plan, nodes: Sequence[Node], outputs: Iterable[Value],
                  selector: Selector, *, fusion: bool, states: States) -> None:
         part = extract(plan.graph, nodes, outputs)
-        device = selector.registry.backend(selector.backends[0]).allocator.device
+        allocator = selector.registry.backend(selector.backends[0]).allocator
         updated = {v.root.name for n in part.nodes for v in n.outputs.values()
                    if v.alias_of is not None}
         tensors: dict[str, Tensor] = {}
         self._copied: list[tuple[Tensor, Tensor]] = []  # (from, to), before each run
-        self.states: dict[str, tuple[Tensor, Tensor]] = {}  #: (original, our own) by name
-        for value in part.roots("input"):
-            original = plan.tensor(plan.graph.values[value.name])
-            if value.name in updated:
-                kept = plan.graph.values[value.name].kind == "state"
-                own = states.get(original.buffer) if kept else None
-                own = own or self._new(original, selector)
-                tensors[value.name] = own
-                if kept:
-                    states[original.buffer] = own
-                    self.states[value.name] = original, own
-                else:
-                    self._copied.append((original, own))
-            elif original.device == device:
-                tensors[value.name] = original
-            else:
-                tensors[value.name] = self._new(original, selector)
-                self._copied.append((original, tensors[value.name]))
+        self._followed: list[tuple[Tensor, Tensor]] = []  # (a state, our own)
+        for name in (v.name for v in part.roots("input")):
+            original = plan.tensor(plan.graph.values[name])
+            if name not in updated and original.device == allocator.device:
+                tensors[name] = original
+                continue
+            state = name in updated and plan.graph.values[name].kind == "state"
+            own = (states.get(original.buffer) if state else None) or Tensor.empty(
+                original.shape, original.dtype, allocator)
+            if state:
+                states[original.buffer] = own
+            (self._followed if state else self._copied).append((original, own))
+            tensors[name] = own
         self.follow()
         self.plan = Plan(part, selector, plan.weights, tensors, fusion=fusion)
         self._outputs = {name: self.plan.output(name) for name in part.outputs}
-
-    @staticmethod
-    def _new(like: Tensor, selector: Selector) -> Tensor:
-        allocator = selector.registry.backend(selector.backends[0]).allocator
-        return Tensor.empty(like.shape, like.dtype, allocator)
 
     @property
     def kernels(self) -> list[Kernel]:
@@ -86,13 +74,9 @@ class Shadow:
         """Return the array of a value of the original graph, where the last run left it."""
         return self._outputs[value.name].numpy()
 
-    def results(self, outputs: Mapping[str, Value]) -> dict[str, Array]:
-        """Return `result` for each value, by the op's result names."""
-        return {key: self.result(value) for key, value in outputs.items()}
-
     def follow(self) -> None:
         """Make our states equal to the original's: when made, and after a difference."""
-        for original, own in self.states.values():
+        for original, own in self._followed:
             own.write(np.ascontiguousarray(original.numpy()))
 
 

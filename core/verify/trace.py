@@ -11,7 +11,7 @@ from core.plan.plan import Plan
 from core.tensor.tensor import Array
 from core.verify.compare import Comparison
 from core.verify.expected import expectations
-from core.verify.values import inputs_of, places_of, results_of, written_by
+from core.verify.values import inputs_of, places_of, results_of
 from core.verify.verdict import judge_call
 
 
@@ -44,9 +44,11 @@ class Trace:
         run = Run(plan.steps[0].call.phase)
         for step, launch in plan.walk():
             launch()
-            for key, array in written_by(step).items():
+            places = places_of(step)
+            for key, array in results_of(step).items():
+                written = np.array(array[places.get(key, ...)])
                 run.values[step.outputs[key].name] = Recorded(
-                    step.node.name, step.op.name, step.kernel.id, key, np.array(array))
+                    step.node.name, step.op.name, step.kernel.id, key, written)
         self.runs.append(run)
 
 

@@ -29,17 +29,11 @@ def places_of(step: Step) -> Mapping[str, Any]:
     return step.op.writes({k: t.numpy() for k, t in step.arguments.items()})
 
 
-def written_by(step: Step) -> dict[str, Array]:
-    """Return a step's results, of what it updates in place only what it may have written."""
-    places = places_of(step)
-    return {k: a[places[k]] if k in places else a for k, a in results_of(step).items()}
-
-
 class Before:
     """Keeps what a step is about to overwrite, so that its inputs can be read after it ran.
 
-    whole   keep all of each updated input, instead of the places that the step may write
-    places  what the call may write, in a decode step; a prefill is compared as a whole
+    whole   keep all of each updated input, and not only `places`
+    places  the index of what a decode step may write; a prefill is compared as a whole
     """
 
     def __init__(self, plan: Plan, step: Step, *, whole: bool) -> None:

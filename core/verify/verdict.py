@@ -60,27 +60,24 @@ class Side:
     """Holds what one side computed in a call, its verdict, and the kernels that were wrong."""
 
     kernels: Sequence[Kernel]
+    label: str
     results: Mapping[str, Array]
     verdict: Verdict
-    faults: list[Fault]
-
-    @property
-    def label(self) -> str:
-        return ", ".join(dict.fromkeys(k.id for k in self.kernels))
+    faults: Sequence[Fault]
 
 
 def judge_sides(step: Step, results: Mapping[str, Array], shadows: Mapping[str, Shadow],
                 expected: Mapping[str, Expected]) -> dict[str, Side]:
     """Judge a step's own `results` as OURS, and its shadows' by their names."""
-    sides = {OURS: Side([step.kernel], results, judge_call(expected, results, step.tolerance), [])}
-    for name, shadow in shadows.items():
-        found = shadow.results(step.outputs)
-        sides[name] = Side(shadow.kernels, found, judge_call(expected, found, step.tolerance), [])
-    for name, side in sides.items():
-        if not side.verdict.ok:  # of a composition, only its wrong kernels
-            parts = wrong_parts(shadows[name].plan) if name in shadows else []
-            side.faults.extend(parts or [(step.op.name, side.label)])
-    return sides
+    def side(kernels: Sequence[Kernel], found: Mapping[str, Array], parts: Plan | None) -> Side:
+        verdict = judge_call(expected, found, step.tolerance)
+        label = ", ".join(dict.fromkeys(k.id for k in kernels))
+        wrong = wrong_parts(parts) if parts is not None and not verdict.ok else []
+        return Side(kernels, label, found, verdict,
+                    [] if verdict.ok else wrong or [(step.op.name, label)])
+    theirs = {name: side(s.kernels, {k: s.result(v) for k, v in step.outputs.items()}, s.plan)
+              for name, s in shadows.items()}
+    return {OURS: side([step.kernel], results, None), **theirs}
 
 
 @dataclass
@@ -135,8 +132,8 @@ class Tally:
         self._rows: dict[tuple[str, str, str], CheckRow] = {}
 
     def count(self, step: Step, shadows: Mapping[str, Shadow | str], agreed: Mapping[str, Verdict],
-              sides: Mapping[str, Side]) -> None:
-        """Count one call: shadows that agreed, or else the sides that were judged.
+              sides: Mapping[str, Side], vote: str) -> None:
+        """Count one call: shadows that agreed, or else the sides that were judged, with their vote.
 
         A string in place of a shadow is the reason why there is none.
         """
@@ -156,13 +153,8 @@ class Tally:
                 judged = [sides[n] for n in (OURS, name) if n in sides]
                 for side in judged:
                     row.add(side.verdict, node, side.label, side.faults)
-                row.wrong += any(side.faults for side in judged)
-
-    def note_vote(self, step: Step, vote: str) -> None:
-        """Keep the vote on a step's call in the rows that found something wrong, if the first."""
-        for row in self.rows:
-            if row.op == step.op.name and row.kernel == step.kernel.id and row.wrong:
-                row.vote = row.vote or vote
+                if any(side.faults for side in judged):
+                    row.wrong, row.vote = row.wrong + 1, row.vote or vote
 
     @property
     def rows(self) -> list[CheckRow]:
