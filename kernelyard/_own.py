@@ -16,10 +16,10 @@ def shadows(name: str) -> str | None:
     Nothing is imported.
     """
     spec = importlib.util.find_spec(name)
-    places = [] if spec is None else list(spec.submodule_search_locations or [spec.origin])
-    if any(place is not None and (Path(place) / _MARKS[name]).is_file() for place in places):
+    places = [] if spec is None else [*(spec.submodule_search_locations or []), spec.origin or ""]
+    if any((Path(place) / _MARKS[name]).is_file() for place in places):
         return None
-    return str(places[0]) if places else "nothing: it is not installed"
+    return places[0] if places else "nothing: it is not installed"
 
 
 def check_own(*names: str) -> None:

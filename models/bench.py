@@ -129,7 +129,8 @@ def _check(name: str, args: argparse.Namespace, options: LoadOptions, registry: 
                            max_new_tokens=1 + CHECKED_STEPS).run()
         tally = check.tally
         verdict = (f"{tally.calls} kernel calls of {model.config.layers} layers and the head "
-                   f"checked against float64 in {time.perf_counter() - start:.0f} s, {tally.wrong} wrong")
+                   f"checked against float64 in {time.perf_counter() - start:.0f} s, "
+                   f"{tally.wrong} wrong")
         return _kernels(model), verdict, tally.ok
 
 

@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from core.errors import OptionError
 from core.plugins.registry import Registry
@@ -21,12 +20,16 @@ from models.analysis.answers import Answers, ours, transformers_answers
 from models.analysis.pairs import compare_policies
 from models.analysis.parity import compare_answers
 from models.analysis.prompt_run import PromptRun, open_with
-from models.checkpoints.base import DEFAULT_MODEL
 from models.cli import report
-from models.cli.arguments import add_arguments, add_backend_options, chosen_registry, given_ids
+from models.cli.arguments import (
+    add_load_options,
+    add_model_option,
+    given_ids,
+    load_options,
+)
 from models.cli.command import command
-from models.engine.load import KV_DTYPES
 from models.engine.model import Model
+from models.engine.options import LoadOptions
 
 DEFAULT_PROMPT = "Once upon a time"
 
@@ -37,17 +40,13 @@ def parser() -> argparse.ArgumentParser:
         "BACKEND[,BACKEND][+[NODES:]OP=BACKEND[:KERNEL]][+no-fusion], or `reference`.")
     p.add_argument("backends", nargs="*", metavar="BACKENDS", help="two or more, to compare with "
                    "each other; one, for --against and --save (default: cpu_numpy)")
-    p.add_argument("--model", default=DEFAULT_MODEL, metavar="PATH|NAME")
+    add_model_option(p)
     p.add_argument("--prompt", help=f"default: {DEFAULT_PROMPT!r}")
     p.add_argument("--prompt-ids", metavar="1,2,3", help="token ids in place of a text")
     p.add_argument("--max-new-tokens", type=int, default=32, metavar="N")
     p.add_argument("--temperature", type=float, default=0.0, metavar="X", help="0 is greedy")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--dtype", choices=("f32", "f16", "bf16"), help="dtype of the activations")
-    add_arguments(p)
-    add_backend_options(p)
-    p.add_argument("--kv-dtype", choices=KV_DTYPES)
-    p.add_argument("--max-context", type=int, metavar="N")
+    add_load_options(p, without=["backend"])
     p.add_argument("--blame", action="store_true", help="swap kernels node by node until the "
                    "smallest set that carries the difference is found")
     p.add_argument("--against", metavar="hf|FILE", help="compare logits, greedy tokens and layers "
@@ -87,7 +86,7 @@ def _pairs(args: argparse.Namespace) -> int:
     if args.max_new_tokens < 1:
         raise OptionError(f"--max-new-tokens {args.max_new_tokens}: expected at least 1")
     options = _options(args)
-    with open_with(args.model, runner, registry, **options) as model:
+    with open_with(args.model, runner, options) as model:
         ids = _ids(args, model)
     recorder = Recorder(args.capsules, args.capture)
     prompt = PromptRun(ids, args.max_new_tokens, Sampling(args.temperature, seed=args.seed))
@@ -110,7 +109,7 @@ def _against(args: argparse.Namespace) -> int:
     if more or policy is None or args.blame or args.capture:
         raise OptionError("--against and --save take one backend, and neither --blame nor "
                           f"--capture; found {' '.join(args.backends) or 'no backend'}")
-    with open_with(args.model, policy, registry, **_options(args)) as model:
+    with open_with(args.model, policy, _options(args)) as model:
         theirs = None
         if args.against is not None and args.against != "hf":
             theirs = Answers.read(Path(args.against))
@@ -125,7 +124,7 @@ def _against(args: argparse.Namespace) -> int:
                   file=sys.stderr)
         if theirs is None:
             return 0
-        activations = model.session.decoder.steps[0].results["out"].dtype
+        activations = model.activations
         found = compare_answers(mine, theirs, activations,
                                 lambda tokens: model.logits([*mine.ids, *tokens])[-1])
     if args.json:
@@ -151,17 +150,15 @@ def _replay(args: argparse.Namespace) -> int:
     return 0 if all(r.ok for r in done[1:]) else 1
 
 
+def _options(args: argparse.Namespace) -> LoadOptions:
+    return load_options(args, backend=args.backend or "cpu_numpy")
+
+
 def _registry(args: argparse.Namespace) -> Registry:
-    registry = load_options(args, backend=args.backend or "cpu_numpy").registry(
-        *(args.backends or ["cpu_numpy"]))
+    named = [*args.backends, args.backend] if args.backends or args.backend else []
+    registry = _options(args).registry(*named)
     report.left_out(registry)
     return registry
-
-
-def _options(args: argparse.Namespace) -> dict[str, Any]:
-    return {"dtype": args.dtype, "quantize": args.quantize, "kv_dtype": args.kv_dtype,
-            "max_context": args.max_context, "group_size": args.group_size, "keep": args.keep,
-            "quantize_only": args.quantize_only}
 
 
 def _ids(args: argparse.Namespace, model: Model) -> list[int]:

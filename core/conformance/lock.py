@@ -83,7 +83,7 @@ class Lock:
 
 def write_lock(path: Path, report: Report, registry: Registry) -> None:
     """Lock every kernel of the report's backends, each with the verdict of the run."""
-    # only now: the suite's modules plan with Selectors, which a Lock is a rule of
+    # only now: the suite's modules plan with a KernelPolicy, which a Lock is a rule of
     from core.conformance.report import write_whole
     found = [k for b in report.backends for k in registry.kernels(b)]
     kernels: dict[str, dict[str, Any]] = {}

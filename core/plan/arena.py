@@ -9,7 +9,7 @@ import numpy as np
 
 from core.ir.graph import Value
 from core.plan.liveness import Layout, Lifetime, lay_out
-from core.plan.lower import Step
+from core.plan.lower import Binding
 from core.tensor.allocator import DeviceAllocator
 from core.tensor.dtype import i8
 from core.tensor.tensor import Tensor, TensorSpec
@@ -59,23 +59,23 @@ class Memory:
     arenas: dict[str, Arena] = field(default_factory=dict)
 
 
-def find_needs(steps: Sequence[Step], outputs: Collection[Value], home: Mapping[Value, str],
+def find_needs(bindings: Sequence[Binding], outputs: Collection[Value], home: Mapping[Value, str],
                given: Collection[Place]) -> tuple[dict[Place, Need], dict[int, Need]]:
     """Every value that the steps make and every copy that they need elsewhere, by place; scratch,
     by step number. `given` places have tensors already. `outputs` live to the end."""
     values: dict[Place, Need] = {}
     scratch: dict[int, Need] = {}
-    for i, step in enumerate(steps):
-        read = [v.root for v in step.inputs.values() if v is not None and v.kind != "weight"]
-        places = [(root, d) for root in read for d in (home[root], step.device)]
-        for place in [*places, *((v.root, step.device) for v in step.outputs.values())]:
+    for i, binding in enumerate(bindings):
+        read = [v.root for v in binding.inputs.values() if v is not None and v.kind != "weight"]
+        places = [(root, d) for root in read for d in (home[root], binding.device)]
+        for place in [*places, *((v.root, binding.device) for v in binding.outputs.values())]:
             if place not in given:
                 values.setdefault(place, Need(place[0].spec, place[1], i, i)).last = i
-        if step.kernel.workspace is not None:
-            scratch[i] = Need(step.kernel.workspace(step.call), step.device, i, i)
+        if binding.kernel.workspace is not None:
+            scratch[i] = Need(binding.kernel.workspace(binding.call), binding.device, i, i)
     for value in outputs:
         if (value.root, home[value.root]) in values:
-            values[value.root, home[value.root]].last = len(steps)
+            values[value.root, home[value.root]].last = len(bindings)
     return values, scratch
 
 
@@ -84,11 +84,11 @@ def arena_layout(needs: Sequence[Need], guard: int = 0) -> Layout:
     return lay_out([Lifetime(n.spec.nbytes, n.first, n.last) for n in needs], guard)
 
 
-def allocate(steps: Sequence[Step], outputs: Collection[Value], home: Mapping[Value, str],
+def allocate(bindings: Sequence[Binding], outputs: Collection[Value], home: Mapping[Value, str],
              given: Collection[Place], allocators: Mapping[str, DeviceAllocator], guard: int,
              ) -> Memory:
     """Buffers for all that `find_needs` finds. `guard` bytes around each tensor stay unused."""
-    values, scratch = find_needs(steps, outputs, home, given)
+    values, scratch = find_needs(bindings, outputs, home, given)
     memory = Memory()
     for device, allocator in allocators.items():
         chosen = [p for p, n in values.items() if n.device == device]

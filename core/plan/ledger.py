@@ -51,7 +51,8 @@ class Ledger:
             key = (e.op, e.phase, e.tokens, e.kernel, e.refused, e.note)
             row = rows.setdefault(key, {
                 "op": e.op, "phase": e.phase, "tokens": e.tokens, "kernel": e.kernel,
-                "source": e.source, "guest": e.guest, "nodes": 0, "first": e.node, "covers": len(e.covers),
+                "source": e.source, "guest": e.guest, "nodes": 0, "first": e.node,
+                "covers": len(e.covers),
                 "refused": [f"{k}: {why}" for k, why in e.refused], "note": e.note})
             row["nodes"] += 1
         return list(rows.values())

@@ -1,4 +1,4 @@
-"""Chooser: from a graph and a preference to steps, each one kernel over one node or several."""
+"""Lowering: ops become bindings, each one kernel over one node or several."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from core.ir.graph import Graph, Node, Value
 from core.ir.match import Match, find_matches
 from core.ir.op import OPS, Op
 from core.ir.tolerance import Tolerance
-from core.plan.policy import Refusals, Selector
+from core.plan.policy import KernelPolicy, Refusals
 from core.plugins.backend import Launch
 from core.plugins.kernel import Call, Kernel
 from core.tensor.tensor import Tensor
 
 
 @dataclass
-class Step:
-    """One kernel and the values it reads and makes; the plan binds it to tensors.
+class Binding:
+    """Holds one kernel and the values that it reads and makes; the plan adds their tensors.
 
-    `covers` are the graph nodes that it computes. It runs where the last of them stood.
+    covers  the graph nodes that it computes; it runs where the last of them stood
     """
 
     node: Node
@@ -42,57 +42,60 @@ class Step:
 
     @property
     def tolerance(self) -> Tolerance:
-        """What the results are judged by: the kernel's own where it declares one."""
+        """Return what the results are judged by: the kernel's own where it declares one."""
         return self.kernel.tolerance or self.op.tolerance
 
 
-class Chooser:
-    """Chooses a kernel for every node. `home` is the device on which each value is made."""
+def lower(graph: Graph, policy: KernelPolicy) -> tuple[list[Binding], dict[Value, str]]:
+    """Choose a kernel for every node. Returns the bindings in execution order, and the device on
+    which each value is made. Raises NoKernelError for a node that nothing takes."""
+    lowering = _Lowering(graph, policy)
+    return lowering.bindings(), lowering.home
 
-    def __init__(self, graph: Graph, selector: Selector) -> None:
-        self.graph, self.selector = graph, selector
-        first = selector.primary.allocator.device
+
+class _Lowering:
+    def __init__(self, graph: Graph, policy: KernelPolicy) -> None:
+        self.graph, self.policy = graph, policy
+        first = policy.primary.allocator.device
         self.home = {v: first for kind in ("input", "state") for v in graph.roots(kind)}
         self._order = {node: i for i, node in enumerate(graph.nodes)}
         self._refused_fusions: dict[Node, Refusals] = {}
 
-    def steps(self, *, fusion: bool | None = None) -> list[Step]:
-        """Steps in execution order. Raises NoKernelError for a node that nothing takes."""
-        wanted = self.selector.fusion if fusion is None else fusion
-        fused, claimed = self._fuse() if wanted else ({}, set())
-        steps = []
+    def bindings(self) -> list[Binding]:
+        fused, claimed = self._fuse() if self.policy.fusion else ({}, set())
+        found = []
         for node in self.graph.nodes:
             if node in claimed and node not in fused:
                 continue
-            step = fused.get(node) or self._choose(node)
-            for value in step.outputs.values():
-                self.home.setdefault(value.root, step.device)
-            steps.append(step)
-        return steps
+            binding = fused.get(node) or self._choose(node)
+            for value in binding.outputs.values():
+                self.home.setdefault(value.root, binding.device)
+            found.append(binding)
+        return found
 
-    def _choose(self, node: Node) -> Step:
+    def _choose(self, node: Node) -> Binding:
         call = make_call(node.op, node.inputs, node.attrs)
-        kernel, refused = self.selector.choose(call, node.name,
+        kernel, refused = self.policy.choose(call, node.name,
                                                partial(self._misplaced, inputs=node.inputs))
         refused = self._refused_fusions.get(node, []) + refused
         if kernel is None:
-            raise self.selector.no_kernel(call, node.name, refused)
-        return Step(node, node.op, call, kernel, self._device(kernel), refused, node.inputs,
+            raise self.policy.no_kernel(call, node.name, refused)
+        return Binding(node, node.op, call, kernel, self._device(kernel), refused, node.inputs,
                     node.outputs, (node,))
 
-    def _fuse(self) -> tuple[dict[Node, Step], set[Node]]:
+    def _fuse(self) -> tuple[dict[Node, Binding], set[Node]]:
         """Steps of fused kernels by their last node, and every node that they cover."""
-        fused: dict[Node, Step] = {}
+        fused: dict[Node, Binding] = {}
         claimed: set[Node] = set()
         for op in self._fused_ops():
             for match in find_matches(op, self.graph):
                 # an override on a covered node means that node, not a fusion of it
-                if not any(n in claimed or self.selector.override(n.op.name, n.name)
+                if not any(n in claimed or self.policy.override(n.op.name, n.name)
                            for n in match.nodes):
-                    step = self._claim(op, match)
-                    if step is not None:
+                    binding = self._claim(op, match)
+                    if binding is not None:
                         claimed.update(match.nodes)
-                        fused[step.node] = step
+                        fused[binding.node] = binding
         return fused, claimed
 
     def _fused_ops(self) -> list[FusedOp]:
@@ -100,27 +103,27 @@ class Chooser:
 
         Only the first: a fusion that a later backend offers must not take nodes from it.
         """
-        first, overridden = self.selector.backends[0], {o.op for o in self.selector.overrides}
+        first, overridden = self.policy.backends[0], {o.op for o in self.policy.overrides}
         ops = [op for op in OPS.values() if isinstance(op, FusedOp)
-               and (self.selector.registry.kernels(first, op.name) or op.name in overridden)]
+               and (self.policy.registry.kernels(first, op.name) or op.name in overridden)]
         return sorted(ops, key=lambda op: (-len(op.pattern().nodes), op.name))
 
-    def _claim(self, op: FusedOp, match: Match) -> Step | None:
+    def _claim(self, op: FusedOp, match: Match) -> Binding | None:
         call = make_call(op, match.inputs, match.attrs)
         covers = tuple(sorted(match.nodes, key=self._order.__getitem__))
-        first = replace(self.selector, backends=self.selector.backends[:1])
+        first = replace(self.policy, backends=self.policy.backends[:1])
         kernel, refused = first.choose(call, covers[-1].name,
                                        partial(self._misplaced, inputs=match.inputs))
         if kernel is None:
-            if self.selector.override(op.name, covers[-1].name) is not None:
-                raise self.selector.no_kernel(call, covers[-1].name, refused)
+            if self.policy.override(op.name, covers[-1].name) is not None:
+                raise self.policy.no_kernel(call, covers[-1].name, refused)
             self._refused_fusions.setdefault(covers[-1], []).extend(refused)
             return None
-        return Step(covers[-1], op, call, kernel, self._device(kernel), refused, match.inputs,
+        return Binding(covers[-1], op, call, kernel, self._device(kernel), refused, match.inputs,
                     match.outputs, covers)
 
     def _device(self, kernel: Kernel) -> str:
-        return self.selector.registry.backend(kernel.backend).allocator.device
+        return self.policy.registry.backend(kernel.backend).allocator.device
 
     def _misplaced(self, kernel: Kernel, inputs: Mapping[str, Value | None]) -> str | None:
         op, device = OPS[kernel.op], self._device(kernel)

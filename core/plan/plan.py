@@ -1,4 +1,4 @@
-"""Plan: bind a graph to kernels once, so that a step is a list of calls with nothing to decide."""
+"""Plan: binds a graph to kernels once, so that a step is a list of calls with nothing to decide."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from core.ir.graph import Graph, Value
 from core.plan.arena import Arena, Place, allocate
 from core.plan.ledger import Ledger, LedgerEntry
-from core.plan.lower import Chooser, Step
-from core.plan.policy import Selector
+from core.plan.lower import Binding, lower
+from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore
 from core.plugins.backend import Backend, Launch
 from core.tensor.tensor import Array, Tensor
@@ -25,31 +25,29 @@ class Plan:
     guard       bytes left unused around each activation, for tests that look for stray writes
     """
 
-    def __init__(self, graph: Graph, selector: Selector, weights: WeightStore,
-                 tensors: Mapping[str, Tensor], *, fusion: bool | None = None,
-                 repeats: bool = False, guard: int = 0) -> None:
-        self.graph, self.selector, self.weights = graph, selector, weights
-        chooser = Chooser(graph, selector)
-        self.steps = chooser.steps(fusion=fusion)
-        self._home = chooser.home
+    def __init__(self, graph: Graph, policy: KernelPolicy, weights: WeightStore,
+                 tensors: Mapping[str, Tensor], *, repeats: bool = False,
+                 guard: int = 0) -> None:
+        self.graph, self.policy, self.weights = graph, policy, weights
+        self.bindings, self._home = lower(graph, policy)
         self._tensors: dict[Place, Tensor] = {
             (v, self._home[v]): tensors[v.name]
             for kind in ("input", "state") for v in graph.roots(kind)}
         backends = [self._backend(b) for b in
-                    dict.fromkeys([*selector.backends, *(s.kernel.backend for s in self.steps)])]
+                    dict.fromkeys([*policy.backends, *(s.kernel.backend for s in self.bindings)])]
         #: of the backends that share a device, the first: memory is its, and it reads results
         self._owners = {b.allocator.device: b for b in reversed(backends)}
         allocators = {device: b.allocator for device, b in self._owners.items()}
-        memory = allocate(self.steps, graph.outputs.values(), self._home, self._tensors.keys(),
+        memory = allocate(self.bindings, graph.outputs.values(), self._home, self._tensors.keys(),
                           allocators, guard)
         self._tensors.update(memory.tensors)
         self.arenas: dict[str, Arena] = memory.arenas
         self._bind(memory.scratch)
-        self._launches = [launch for step in self.steps for launch in step.launches]
+        self._launches = [launch for binding in self.bindings for launch in binding.launches]
         self._run: Launch = self._sequence
         self.captured = False  #: whether a backend has recorded the step for replay
-        used = [self._backend(b) for b in {s.kernel.backend for s in self.steps}]
-        places = {s.device for s in self.steps} | set(self._home.values())
+        used = [self._backend(b) for b in {s.kernel.backend for s in self.bindings}]
+        places = {s.device for s in self.bindings} | set(self._home.values())
         if len(backends) > len(self._owners):
             for backend in backends:  # weights that one has loaded may be read by another
                 backend.allocator.synchronize()
@@ -67,13 +65,13 @@ class Plan:
         for launch in self._launches:
             launch()
 
-    def walk(self) -> Iterator[tuple[Step, Callable[[], None]]]:
-        """The steps one by one, each with a function that runs it: for checking and profiling."""
-        for step in self.steps:
-            def launch(launches: list[Launch] = step.launches) -> None:
+    def walk(self) -> Iterator[tuple[Binding, Callable[[], None]]]:
+        """Yield the bindings, each with a function that runs it: for checking and profiling."""
+        for binding in self.bindings:
+            def launch(launches: list[Launch] = binding.launches) -> None:
                 for run in launches:
                     run()
-            yield step, launch
+            yield binding, launch
 
     # looking
 
@@ -87,25 +85,26 @@ class Plan:
         """Where the named output is after a run."""
         return self.tensor(self.graph.outputs[name])
 
-    def read(self, step: Step, name: str) -> Array | None:
-        """A copy of a step's input: of a weight as the checkpoint holds it, None if absent."""
-        value = step.inputs[name]
+    def read(self, binding: Binding, name: str) -> Array | None:
+        """Return a copy of a binding's input: a weight as the file holds it, None if absent."""
+        value = binding.inputs[name]
         if value is None:
             return None
         if value.kind == "weight":
             return self.weights.arrays[value.root.name].reshape(value.spec.sizes)
-        return np.array(step.arguments[name].numpy())
+        return np.array(binding.arguments[name].numpy())
 
     @property
     def ledger(self) -> Ledger:
-        """What runs each step, and what was refused."""
-        registry = self.selector.registry
+        """Return what runs each node, and what was refused."""
+        registry = self.policy.registry
         return Ledger(tuple(LedgerEntry(
             s.node.name, s.op.name, s.call.phase,
-            int(s.call.dims.get("T", s.call.dims.get("S", 1))), s.kernel.id, registry.sources[s.kernel],
+            int(s.call.dims.get("T", s.call.dims.get("S", 1))), s.kernel.id,
+            registry.sources[s.kernel],
             tuple(n.name for n in s.covers), tuple(s.refused), "; ".join(s.notes),
             registry.guest(s.kernel))
-            for s in self.steps))
+            for s in self.bindings))
 
     @property
     def activation_bytes(self) -> tuple[int, int]:
@@ -116,16 +115,16 @@ class Plan:
     # binding
 
     def _backend(self, name: str) -> Backend:
-        return self.selector.registry.backend(name)
+        return self.policy.registry.backend(name)
 
     def _bind(self, scratch: Mapping[int, Tensor]) -> None:
         updated = {v.root for n in self.graph.nodes for v in n.outputs.values()
                    if v.alias_of is not None}
         copied: set[Place] = set()
-        for i, step in enumerate(self.steps):
-            backend = self._backend(step.kernel.backend)
-            native = self._prepared(step, backend)
-            for name, value in step.inputs.items():
+        for i, binding in enumerate(self.bindings):
+            backend = self._backend(binding.kernel.backend)
+            native = self._prepared(binding, backend)
+            for name, value in binding.inputs.items():
                 if value is None:
                     native[name] = None
                 elif value.kind == "weight":
@@ -133,36 +132,37 @@ class Plan:
                         whole = self.weights.tensor(value.root.name, backend.allocator)
                         native[name] = backend.native(whole.view(*value.spec.sizes))
                 else:
-                    place = (value.root, step.device)
+                    place = (value.root, binding.device)
                     # what is updated between its readers is copied for each of them
-                    if self._home[value.root] != step.device and (
+                    if self._home[value.root] != binding.device and (
                             place not in copied or value.root in updated):
                         copied.add(place)
-                        self._copy(step, name, value)
-                    step.arguments[name] = self.tensor(value, step.device)
-                    native[name] = backend.native(step.arguments[name])
-            step.results.update({k: self.tensor(v, step.device) for k, v in step.outputs.items()})
-            native.update((p.name, backend.native(step.results[p.name]))
-                          for p in step.op.sig.outputs)
+                        self._copy(binding, name, value)
+                    binding.arguments[name] = self.tensor(value, binding.device)
+                    native[name] = backend.native(binding.arguments[name])
+            binding.results.update((k, self.tensor(v, binding.device))
+                                   for k, v in binding.outputs.items())
+            native.update((p.name, backend.native(binding.results[p.name]))
+                          for p in binding.op.sig.outputs)
             if i in scratch:
                 native["workspace"] = backend.native(scratch[i])
-            launch = step.kernel.bind_to(step.call, native)
-            owner = self._owners[step.device]
+            launch = binding.kernel.bind_to(binding.call, native)
+            owner = self._owners[binding.device]
             # each backend has a queue of its own: a guest on the device waits, and is waited for
-            step.launches += [launch] if owner is backend else [
+            binding.launches += [launch] if owner is backend else [
                 backend.after(owner), launch, owner.after(backend)]
 
-    def _prepared(self, step: Step, backend: Backend) -> dict[str, Any]:
-        weights = {k: step.inputs[k] for k in step.op.weight_params}
+    def _prepared(self, binding: Binding, backend: Backend) -> dict[str, Any]:
+        weights = {k: binding.inputs[k] for k in binding.op.weight_params}
         names = {k: v.name for k, v in sorted(weights.items()) if v is not None}
-        if step.kernel.prepare is None or not names:
+        if binding.kernel.prepare is None or not names:
             return {}
-        return dict(self.weights.prepared(step.kernel, backend, step.call, names))
+        return dict(self.weights.prepared(binding.kernel, backend, binding.call, names))
 
-    def _copy(self, step: Step, name: str, value: Value) -> None:
-        source, target = self.tensor(value.root), self.tensor(value.root, step.device)
+    def _copy(self, binding: Binding, name: str, value: Value) -> None:
+        source, target = self.tensor(value.root), self.tensor(value.root, binding.device)
 
         def copy() -> None:
             target.write(np.ascontiguousarray(source.numpy()))
-        step.launches.append(copy)
-        step.notes.append(f"copies `{name}` from {source.device} to {step.device}")
+        binding.launches.append(copy)
+        binding.notes.append(f"copies `{name}` from {source.device} to {binding.device}")

@@ -127,6 +127,3 @@ class KernelPolicy:
             wider = ",".join([*self.backends, others[0]])
             lines.append(f"  allow a fallback with --backend {wider}")
         return NoKernelError("\n".join(lines))
-
-
-Selector = KernelPolicy

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from core.plan.lower import Step
+from core.plan.lower import Binding
 from core.plan.plan import Plan
 from core.plugins.backend import Launch
 
@@ -41,32 +41,33 @@ def profile(plan: Plan) -> list[KernelTime]:
     find their inputs in a cache, unless all of them fit there. What moves the sequence on (the
     `advance` op) is left out.
     """
-    kinds: dict[tuple[str, str], list[Step]] = {}
-    for step in timed_steps(plan):
-        kinds.setdefault((re.sub(r"\.\d+\.", ".*.", step.node.name), step.kernel.id),
-                         []).append(step)
+    kinds: dict[tuple[str, str], list[Binding]] = {}
+    for binding in timed_bindings(plan):
+        kinds.setdefault((re.sub(r"\.\d+\.", ".*.", binding.node.name), binding.kernel.id),
+                         []).append(binding)
     rows = []
-    for (node, kernel), steps in kinds.items():
-        costs = [s.op.cost(s.call.inputs, s.call.attrs) for s in steps]
-        rows.append(KernelTime(node, steps[0].op.name, kernel, len(steps), time_steps(plan, steps),
+    for (node, kernel), bindings in kinds.items():
+        costs = [s.op.cost(s.call.inputs, s.call.attrs) for s in bindings]
+        rows.append(KernelTime(node, bindings[0].op.name, kernel, len(bindings),
+                               time_bindings(plan, bindings),
                                sum(c.nbytes for c in costs), sum(c.flops for c in costs)))
     return sorted(rows, key=lambda row: -row.seconds)
 
 
-def timed_steps(plan: Plan) -> list[Step]:
+def timed_bindings(plan: Plan) -> list[Binding]:
     """The steps that give the same results when they run again."""
-    return [s for s in plan.steps if not any(
+    return [s for s in plan.bindings if not any(
         v.alias_of is not None and v.root.kind == "input" for v in s.outputs.values())]
 
 
-def time_steps(plan: Plan, steps: list[Step]) -> float:
+def time_bindings(plan: Plan, bindings: list[Binding]) -> float:
     """Median seconds of these steps of a plan, captured first if the plan is."""
-    launches = [launch for step in steps for launch in step.launches]
+    launches = [launch for binding in bindings for launch in binding.launches]
 
     def sequence() -> None:
         for launch in launches:
             launch()
-    backends = [plan.selector.registry.backend(b) for b in {s.kernel.backend for s in steps}]
+    backends = [plan.policy.registry.backend(b) for b in {s.kernel.backend for s in bindings}]
     run: Launch = sequence
     if plan.captured:
         run = backends[0].capture(sequence)

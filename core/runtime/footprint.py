@@ -1,6 +1,6 @@
 """Footprint: the bytes that a session will take on each device, from shapes alone.
 
-The same chooser, the same layout and the same step inputs as a real session, but no tensor is made.
+The lowering, the layout and the step inputs are those of a real session, but no tensor is made.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from core.errors import BackendError
 from core.ir.graph import Graph
 from core.plan.arena import arena_layout, find_needs
-from core.plan.lower import Chooser, Step, make_call
-from core.plan.policy import Selector
+from core.plan.lower import Binding, lower, make_call
+from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore, prepared_key
 from core.plugins.backend import Launch
 from core.plugins.kernel import Kernel
@@ -66,32 +66,34 @@ class Footprint:
 
 @dataclass
 class _Reads:
-    """Weights that steps read: as they are, by (name, device); prepacked, once for each key."""
+    """Holds the weights that bindings read: as they are, by (name, device); prepacked, once
+    for each key."""
 
     plain: set[tuple[str, str]] = field(default_factory=set)
     packed: dict[tuple[object, ...], tuple[Kernel, str, tuple[TensorSpec, ...]]] = field(
         default_factory=dict)
 
 
-def find_footprint(build: Callable[[GraphKind], Graph], weights: WeightStore, selector: Selector, *,
+def find_footprint(build: Callable[[GraphKind], Graph], weights: WeightStore,
+                   policy: KernelPolicy, *,
                    vocab_size: int, max_context: int, prompt: int = 0, chunk: int = 512,
                    unopened: str | None = None) -> Footprint:
     """Find what a `Session` with these arguments will hold, and a prompt of `prompt` tokens add.
     Weights give only their specs.
 
-    unopened  the device of a backend that cannot be used here: every node is then a step of its
+    unopened  the device of a backend that cannot be used here: every node is then a binding of its
               own, without scratch or prepacked weights
     Raises NoKernelError as the session would.
     """
     blocks = -(-max_context // BLOCK_SIZE)
-    first = unopened or selector.primary.allocator.device
+    first = unopened or policy.primary.allocator.device
     found, reads = Footprint(), _Reads()
 
     def arena(kind: GraphKind, tokens: int) -> Counter[str]:
         graph = build(kind).bind(step_dims(tokens, blocks))
         if not found.cache:
             found.cache[first] = sum(v.spec.nbytes for v in graph.roots("state"))
-        return _arena(graph, selector, reads, unopened)
+        return _arena(graph, policy, reads, unopened)
 
     found.decode += arena(DECODE, 1)
     rest = prompt and (prompt % chunk or chunk)
@@ -101,40 +103,40 @@ def find_footprint(build: Callable[[GraphKind], Graph], weights: WeightStore, se
         found.prompt += arena(GraphKind(head, sampling), tokens)
     found.prompt[first] += sum(_total(token_inputs(n)) for n in {tokens for _, tokens in parts})
     found.inputs[first] = _total(sequence_inputs(vocab_size, blocks)) + _total(token_inputs(1))
-    _count_weights(found, reads, weights, selector, unopened)
+    _count_weights(found, reads, weights, policy, unopened)
     return found
 
 
-def _arena(graph: Graph, selector: Selector, reads: _Reads, unopened: str | None,
+def _arena(graph: Graph, policy: KernelPolicy, reads: _Reads, unopened: str | None,
            ) -> Counter[str]:
-    """Bytes of a plan's arenas; what its steps read is added to `reads`."""
+    """Return the bytes of a plan's arenas; what its bindings read is added to `reads`."""
     roots = [v for kind in ("input", "state") for v in graph.roots(kind)]
     if unopened is None:
-        chooser = Chooser(graph, selector)
-        steps, home = chooser.steps(), chooser.home
+        bindings, home = lower(graph, policy)
     else:
-        steps = _plain_steps(graph, selector.backends[0], unopened)
-        home = {v.root: unopened for s in steps for v in s.outputs.values()}
+        bindings = _plain_bindings(graph, policy.backends[0], unopened)
+        home = {v.root: unopened for s in bindings for v in s.outputs.values()}
         home.update(dict.fromkeys(roots, unopened))
-    for step in steps:
-        names = {k: v.name for k in sorted(step.op.weight_params)
-                 if (v := step.inputs[k]) is not None}
+    for binding in bindings:
+        names = {k: v.name for k in sorted(binding.op.weight_params)
+                 if (v := binding.inputs[k]) is not None}
         packed: Mapping[str, TensorSpec] = {}
-        if step.kernel.packs is not None and names:
-            packed = step.kernel.packs(step.call)
-            reads.packed[prepared_key(step.kernel, step.call, names)] = (
-                step.kernel, step.device, tuple(packed.values()))
-        reads.plain |= {(v.root.name, step.device) for k, v in step.inputs.items()
+        if binding.kernel.packs is not None and names:
+            packed = binding.kernel.packs(binding.call)
+            reads.packed[prepared_key(binding.kernel, binding.call, names)] = (
+                binding.kernel, binding.device, tuple(packed.values()))
+        reads.plain |= {(v.root.name, binding.device) for k, v in binding.inputs.items()
                         if v is not None and v.kind == "weight" and k not in packed}
-    values, scratch = find_needs(steps, graph.outputs.values(), home, {(v, home[v]) for v in roots})
+    values, scratch = find_needs(bindings, graph.outputs.values(), home,
+                                 {(v, home[v]) for v in roots})
     needs = [*values.values(), *scratch.values()]
     return Counter({device: arena_layout([n for n in needs if n.device == device]).peak
                     for device in {n.device for n in needs}})
 
 
-def _plain_steps(graph: Graph, backend: str, device: str) -> list[Step]:
-    """A step for each node by a kernel of which nothing is known."""
-    return [Step(n, n.op, make_call(n.op, n.inputs, n.attrs),
+def _plain_bindings(graph: Graph, backend: str, device: str) -> list[Binding]:
+    """Return a binding for each node by a kernel of which nothing is known."""
+    return [Binding(n, n.op, make_call(n.op, n.inputs, n.attrs),
                  Kernel(n.op.name, backend, "unknown", _unbound, {}), device, [], n.inputs,
                  n.outputs, (n,)) for n in graph.nodes]
 
@@ -143,11 +145,11 @@ def _unbound(*_: object, **__: object) -> Launch:
     raise BackendError("a step of a backend that is not there was bound")
 
 
-def _count_weights(found: Footprint, reads: _Reads, weights: WeightStore, selector: Selector,
+def _count_weights(found: Footprint, reads: _Reads, weights: WeightStore, policy: KernelPolicy,
                    unopened: str | None) -> None:
     borrows = {unopened: unopened == HostAllocator.device} if unopened else {
         b.allocator.device: b.allocator.borrow_host(np.zeros(1, np.uint8)) is not None
-        for b in map(selector.registry.backend, _backends(reads, selector))}
+        for b in map(policy.registry.backend, _backends(reads, policy))}
     for name, device in reads.plain:
         if borrows[device]:
             found.shared.add(name)
@@ -159,9 +161,9 @@ def _count_weights(found: Footprint, reads: _Reads, weights: WeightStore, select
             found.packed[key] = found.packed.get(key, 0) + spec.nbytes
 
 
-def _backends(reads: _Reads, selector: Selector) -> list[str]:
+def _backends(reads: _Reads, policy: KernelPolicy) -> list[str]:
     """In use: an override may name others than the selector's own."""
-    return list(dict.fromkeys([*selector.backends, *(o.backend for o in selector.overrides),
+    return list(dict.fromkeys([*policy.backends, *(o.backend for o in policy.overrides),
                                *(k.backend for k, _, _ in reads.packed.values())]))
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from core.errors import NoKernelError
 from core.ir.graph import Node
 from core.ir.subgraph import visible_values
-from core.plan.lower import Chooser, Step
+from core.plan.lower import Binding, lower
 from core.plan.plan import Plan
+from core.plan.policy import KernelPolicy
 from core.runtime.step import Observer
 from core.tensor.tensor import Array
-from core.verify.policies import Policy
 from core.verify.shadow import Shadows
 
 T = TypeVar("T")
@@ -52,14 +52,14 @@ class Unit:
     """Holds nodes that are swapped together, since a fused kernel of either side spans them."""
 
     nodes: tuple[Node, ...]
-    mine: tuple[Step, ...]
-    theirs: tuple[Step, ...]
+    mine: tuple[Binding, ...]
+    theirs: tuple[Binding, ...]
 
     @property
     def swaps(self) -> list[tuple[str, str, str]]:
         """(op, our kernel, the other's) wherever the two sides have different kernels."""
-        mine, theirs = ({s.op.name: s.kernel.id for s in steps}
-                        for steps in (self.mine, self.theirs))
+        mine, theirs = ({s.op.name: s.kernel.id for s in bindings}
+                        for bindings in (self.mine, self.theirs))
         return [(op, mine.get(op, "-"), theirs.get(op, "-"))
                 for op in dict.fromkeys([*mine, *theirs]) if mine.get(op) != theirs.get(op)]
 
@@ -71,7 +71,7 @@ class Swap:
     """Observes a run: computes units that hold a node of `chosen` by the kernels of a policy, the
     others by the plan's own. Results of the policy are put into the plan's own tensors."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: KernelPolicy) -> None:
         self.chosen: frozenset[str] = frozenset()
         #: every unit seen, by its last node's name: one for prefill and one for decode
         self.units: dict[str, dict[str, Unit]] = {}
@@ -87,17 +87,17 @@ class Swap:
         taken = {u.mine[-1].node: u for u in self._plans[plan]
                  if any(n.name in self.chosen for n in u.nodes)}
         skipped = {s.node for u in taken.values() for s in u.mine}
-        for step, launch in plan.walk():
-            if step.node in taken:
-                self._compute(plan, taken[step.node])
-            elif step.node not in skipped:
+        for binding, launch in plan.walk():
+            if binding.node in taken:
+                self._compute(plan, taken[binding.node])
+            elif binding.node not in skipped:
                 launch()
 
     def _compute(self, plan: Plan, unit: Unit) -> None:
         # what the unit shows to others, or all that its steps compute
         outputs = visible_values(plan.graph, unit.nodes) or [
             v for s in unit.mine for v in s.outputs.values()]
-        shadow = self._shadows.of(plan, unit.nodes, outputs, fusion=self._shadows.policy.fusion)
+        shadow = self._shadows.of(plan, unit.nodes, outputs)
         if isinstance(shadow, str):
             raise NoKernelError(shadow)
         shadow.follow()
@@ -107,9 +107,9 @@ class Swap:
             plan.tensor(value).write(shadow.result(value).copy())
 
 
-def units(plan: Plan, policy: Policy) -> list[Unit]:
-    """Return the plan's steps in order, joined where a step of the policy spans several of them."""
-    theirs = Chooser(plan.graph, policy.selector).steps(fusion=policy.fusion)
+def units(plan: Plan, policy: KernelPolicy) -> list[Unit]:
+    """Return the plan's bindings in order, joined where one of the policy spans several of them."""
+    theirs, _ = lower(plan.graph, policy)
     order = {node: i for i, node in enumerate(plan.graph.nodes)}
     group = {node: node for node in plan.graph.nodes}
 
@@ -118,13 +118,13 @@ def units(plan: Plan, policy: Policy) -> list[Unit]:
         head = min(old, key=order.__getitem__)
         group.update({n: head for n, g in group.items() if g in old})
 
-    for step in [*plan.steps, *theirs]:
-        if len(step.covers) > 1:
-            join(step.covers)
+    for binding in [*plan.bindings, *theirs]:
+        if len(binding.covers) > 1:
+            join(binding.covers)
     members: dict[Node, list[Node]] = {}
     for node in plan.graph.nodes:
         members.setdefault(group[node], []).append(node)
-    return [Unit(tuple(nodes), tuple(s for s in plan.steps if s.node in nodes),
+    return [Unit(tuple(nodes), tuple(s for s in plan.bindings if s.node in nodes),
                  tuple(s for s in theirs if s.node in nodes)) for nodes in members.values()]
 
 
@@ -152,7 +152,7 @@ class Bisection:
         return [fault for fault in faults if fault in pairs]
 
 
-def bisect(play: Callable[[Observer], Outcome], policy: Policy) -> Bisection:
+def bisect(play: Callable[[Observer], Outcome], policy: KernelPolicy) -> Bisection:
     """Run `play`, the same generation each time, with ever fewer nodes swapped to `policy`.
 
     A set of nodes carries the difference if it makes at least half of it. First groups of nodes

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 
 from core.errors import CheckError
-from core.plan.lower import Step
+from core.plan.lower import Binding
 from core.plan.plan import Plan
 from core.plugins.registry import Registry
 from core.tensor.tensor import Array
@@ -49,66 +49,68 @@ class CrossCheck:
 
     def run(self, plan: Plan) -> None:
         """Run the plan. Raises CheckError where `stop` is set and a kernel is wrong."""
-        for step, launch in plan.walk():
-            found = {name: s.of(plan, step.covers, step.outputs.values(), fusion=s.policy.fusion
-                                and step.kernel.backend not in s.policy.selector.backends)
+        for binding, launch in plan.walk():
+            found = {name: s.of(plan, binding.covers, binding.outputs.values(),
+                                fusion=binding.kernel.backend not in s.policy.backends)
                      for name, s in self._shadows.items()}
             shadows = {name: s for name, s in found.items() if isinstance(s, Shadow)}
-            recorder = self.recorder if self.recorder and self.recorder.wants(step) else None
-            before = Before(plan, step, whole=recorder is not None or self._always)
+            recorder = self.recorder if self.recorder and self.recorder.wants(binding) else None
+            before = Before(plan, binding, whole=recorder is not None or self._always)
             for shadow in shadows.values():
                 shadow.prepare()
             launch()
-            mine = results_of(step)
+            mine = results_of(binding)
             for shadow in shadows.values():
                 shadow.run()
             if recorder is not None:
-                recorder.asked(plan, step, before.inputs(), mine)
+                recorder.asked(plan, binding, before.inputs(), mine)
             agreed = {n: v for n, s in shadows.items()
-                      if (v := self._agreement(step, mine, s, before))}
+                      if (v := self._agreement(binding, mine, s, before))}
             sides, vote = dict[str, Side](), ""
             if self._always or len(agreed) < len(shadows):
                 inputs = before.inputs()
-                expected = expectations(step.op, inputs, step.call.attrs)
-                sides = judge_sides(step, mine, shadows, expected)
+                expected = expectations(binding.op, inputs, binding.call.attrs)
+                sides = judge_sides(binding, mine, shadows, expected)
                 if any(side.faults for side in sides.values()):
-                    vote = str(vote_on(sides.values(), expected, step.tolerance, self.registry))
+                    vote = str(vote_on(sides.values(), expected, binding.tolerance, self.registry))
                 else:
-                    self._remember(step, expected)
-            self.tally.count(step, found, agreed, sides, vote)
+                    self._remember(binding, expected)
+            self.tally.count(binding, found, agreed, sides, vote)
             if vote:
-                self._report(plan, step, inputs, sides, vote)
+                self._report(plan, binding, inputs, sides, vote)
                 for shadow in shadows.values():
                     shadow.follow()
 
-    def _agreement(self, step: Step, mine: Mapping[str, Array], shadow: Shadow, before: Before,
-                   ) -> Verdict | None:
+    def _agreement(self, binding: Binding, mine: Mapping[str, Array], shadow: Shadow,
+                   before: Before) -> Verdict | None:
         """Compare the two sides with each other. Returns None where that leaves a doubt."""
         found = {}
-        for key, value in step.outputs.items():
+        for key, value in binding.outputs.items():
             place = before.places.get(key, ...)
             a, b = mine[key][place], shadow.result(value)[place]
-            budget = self._budgets.get((step.node.name, step.call.phase, key))
-            close = agreement(a, b, budget or least_budget(step.tolerance, value.spec.dtype))
+            budget = self._budgets.get((binding.node.name, binding.call.phase, key))
+            close = agreement(a, b, budget or least_budget(binding.tolerance, value.spec.dtype))
             if close is None:
                 return None
             found[key] = close
         return Verdict(found)
 
-    def _remember(self, step: Step, expected: Mapping[str, Expected]) -> None:
+    def _remember(self, binding: Binding, expected: Mapping[str, Expected]) -> None:
         """Keep the smallest budget that the reference has given this node, for its next calls."""
         for key, of in expected.items():
-            place, found = (step.node.name, step.call.phase, key), budget_of(of, step.tolerance)
+            place = (binding.node.name, binding.call.phase, key)
+            found = budget_of(of, binding.tolerance)
             old = self._budgets.get(place, found)
             self._budgets[place] = Budget(*map(min, astuple(found), astuple(old)))
 
-    def _report(self, plan: Plan, step: Step, inputs: Mapping[str, Array | None],
+    def _report(self, plan: Plan, binding: Binding, inputs: Mapping[str, Array | None],
                 sides: Mapping[str, Side], vote: str) -> None:
         """Write capsules of the faults. Raises CheckError where `stop` is set."""
         for side in sides.values():
             for _, kernel in side.faults:
-                reason = f"node {step.node.name}: {kernel} is wrong: {side.verdict.worst}; {vote}"
-                path = self.recorder and self.recorder.trouble(plan, step, inputs, side.results,
+                reason = (f"node {binding.node.name}: {kernel} is wrong: {side.verdict.worst}; "
+                          f"{vote}")
+                path = self.recorder and self.recorder.trouble(plan, binding, inputs, side.results,
                                                                kernel, reason)
                 if self.stop:
                     raise CheckError(reason + (f"; the call is in {path}" if path else ""))

@@ -5,23 +5,14 @@ The text is also the policy's name. `reference` names the float64 reference, whi
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from core.errors import OptionError
-from core.plan.policy import Override, Selector
+from core.plan.policy import KernelPolicy, Override
 from core.plugins.registry import Registry, split_backends
 
 REFERENCE = "reference"
 
 
-class Policy(NamedTuple):
-    """Holds a preference for kernels, and whether fused kernels may be chosen."""
-
-    selector: Selector
-    fusion: bool
-
-
-def parse_policy(text: str, registry: Registry) -> Policy | None:
+def parse_policy(text: str, registry: Registry) -> KernelPolicy | None:
     """Return the policy that a text names, None for `reference`.
 
     Raises BackendError for an unknown backend, OptionError for anything else.
@@ -37,4 +28,4 @@ def parse_policy(text: str, registry: Registry) -> Policy | None:
     overrides = tuple(Override.parse(part) for part in more if part != "no-fusion")
     for override in overrides:
         override.check(registry)
-    return Policy(Selector(registry, names, overrides), "no-fusion" not in more)
+    return KernelPolicy(registry, names, overrides, fusion="no-fusion" not in more)

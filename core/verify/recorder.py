@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import CheckError
-from core.plan.lower import Step
+from core.plan.lower import Binding
 from core.plan.plan import Plan
 from core.tensor.tensor import Array
 from core.verify.capsule import Capsule, dtype_names
@@ -27,39 +27,39 @@ class Recorder:
         self.written: list[Path] = []
         self._seen: set[tuple[str, ...]] = set()
 
-    def wants(self, step: Step) -> bool:
+    def wants(self, binding: Binding) -> bool:
         """Return True if the user asked for this step and has no capsule of it yet."""
-        return bool(self.nodes) and ("asked", step.node.name) not in self._seen and any(
-            fnmatchcase(n.name, glob) for n in step.covers for glob in self.nodes)
+        return bool(self.nodes) and ("asked", binding.node.name) not in self._seen and any(
+            fnmatchcase(n.name, glob) for n in binding.covers for glob in self.nodes)
 
-    def asked(self, plan: Plan, step: Step, inputs: Mapping[str, Array | None],
+    def asked(self, plan: Plan, binding: Binding, inputs: Mapping[str, Array | None],
               outputs: Mapping[str, Array]) -> None:
         """Write the capsule of a step that `wants` named."""
-        self._seen.add(("asked", step.node.name))
-        self._write(plan, step, inputs, outputs, step.kernel.id, "captured on request")
+        self._seen.add(("asked", binding.node.name))
+        self._write(plan, binding, inputs, outputs, binding.kernel.id, "captured on request")
 
-    def trouble(self, plan: Plan, step: Step, inputs: Mapping[str, Array | None],
+    def trouble(self, plan: Plan, binding: Binding, inputs: Mapping[str, Array | None],
                 outputs: Mapping[str, Array], kernel: str, reason: str) -> Path | None:
         """Write a capsule of what `kernel` made of the step's inputs, unless there is one of it for
         this op already. Returns its path if written."""
-        if (step.op.name, kernel) in self._seen:
+        if (binding.op.name, kernel) in self._seen:
             return None
-        self._seen.add((step.op.name, kernel))
-        return self._write(plan, step, inputs, outputs, kernel, reason)
+        self._seen.add((binding.op.name, kernel))
+        return self._write(plan, binding, inputs, outputs, kernel, reason)
 
     def unmatched(self) -> list[str]:
         """Return the globs that no step has matched."""
         done = [key[1] for key in self._seen if key[0] == "asked"]
         return [g for g in self.nodes if not any(fnmatchcase(name, g) for name in done)]
 
-    def _write(self, plan: Plan, step: Step, inputs: Mapping[str, Array | None],
+    def _write(self, plan: Plan, binding: Binding, inputs: Mapping[str, Array | None],
                outputs: Mapping[str, Array], kernel: str, reason: str) -> Path:
-        entry = asdict(plan.ledger.entries[plan.steps.index(step)])
-        if kernel != step.kernel.id:  # a shadow's result: its kernel, not the run's
-            sources = {k.id: text for k, text in plan.selector.registry.sources.items()}
+        entry = asdict(plan.ledger.entries[plan.bindings.index(binding)])
+        if kernel != binding.kernel.id:  # a shadow's result: its kernel, not the run's
+            sources = {k.id: text for k, text in plan.policy.registry.sources.items()}
             entry.update(kernel=kernel, source=sources.get(kernel, ""), refused=(), note="")
-        label = re.sub(r"[^\w.-]", "_", f"{step.node.name}-{kernel}-{len(self.written)}")
-        capsule = Capsule(step.op.name, dict(step.call.attrs), dict(inputs), dict(outputs),
+        label = re.sub(r"[^\w.-]", "_", f"{binding.node.name}-{kernel}-{len(self.written)}")
+        capsule = Capsule(binding.op.name, dict(binding.call.attrs), dict(inputs), dict(outputs),
                           dtype_names({**inputs, **outputs}), entry, reason)
         path = capsule.write(self.folder / f"{label}.npz")
         self.written.append(path)
@@ -73,13 +73,13 @@ class Capture:
         self.recorder = recorder
 
     def run(self, plan: Plan) -> None:
-        for step, launch in plan.walk():
-            if not self.recorder.wants(step):
+        for binding, launch in plan.walk():
+            if not self.recorder.wants(binding):
                 launch()
                 continue
-            inputs = inputs_of(plan, step)
+            inputs = inputs_of(plan, binding)
             launch()
-            self.recorder.asked(plan, step, inputs, results_of(step))
+            self.recorder.asked(plan, binding, inputs, results_of(binding))
 
 
 class FiniteCheck(Capture):
@@ -88,21 +88,22 @@ class FiniteCheck(Capture):
 
     def run(self, plan: Plan) -> None:
         """Run the plan. Raises CheckError naming the node, the kernel, the tensor and the place."""
-        for step, launch in plan.walk():
-            inputs = inputs_of(plan, step)
-            said = _odd(step, inputs, "reads")
+        for binding, launch in plan.walk():
+            inputs = inputs_of(plan, binding)
+            said = _odd(binding, inputs, "reads")
             launch()
-            outputs = results_of(step)
-            said = said or _odd(step, outputs, "makes")
-            if self.recorder.wants(step):
-                self.recorder.asked(plan, step, inputs, outputs)
+            outputs = results_of(binding)
+            said = said or _odd(binding, outputs, "makes")
+            if self.recorder.wants(binding):
+                self.recorder.asked(plan, binding, inputs, outputs)
             if said:
-                path = self.recorder.trouble(plan, step, inputs, outputs, step.kernel.id, said)
+                path = self.recorder.trouble(plan, binding, inputs, outputs,
+                                             binding.kernel.id, said)
                 raise CheckError(f"{said}; expected finite values"
                                  + (f"; the call is in {path}" if path else ""))
 
 
-def _odd(step: Step, arrays: Mapping[str, Array | None], verb: str) -> str:
+def _odd(binding: Binding, arrays: Mapping[str, Array | None], verb: str) -> str:
     for name, array in arrays.items():
         # a cache's unused slots may hold anything
         if array is None or array.dtype.kind in "iu" or name == "cache":
@@ -110,8 +111,9 @@ def _odd(step: Step, arrays: Mapping[str, Array | None], verb: str) -> str:
         bad = ~np.isfinite(array.astype(np.float32, copy=False))
         if bad.any():
             where = [int(i) for i in np.argwhere(bad)[0]]
-            value = step.inputs.get(name) if verb == "reads" else step.outputs.get(name)
-            return (f"node {step.node.name}: {step.kernel.id} {verb} {array[tuple(where)]} in "
+            value = binding.inputs.get(name) if verb == "reads" else binding.outputs.get(name)
+            return (f"node {binding.node.name}: {binding.kernel.id} {verb} "
+                    f"{array[tuple(where)]} in "
                     f"`{name}` ({value.root.name if value is not None else name}) at {where}, "
                     f"{int(bad.sum())} of {bad.size} elements")
     return ""

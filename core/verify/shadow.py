@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -11,11 +12,10 @@ from core.errors import NoKernelError
 from core.ir.graph import Node, Value
 from core.ir.subgraph import extract
 from core.plan.plan import Plan
-from core.plan.policy import Selector
+from core.plan.policy import KernelPolicy
 from core.plugins.kernel import Kernel
 from core.tensor.allocator import Buffer
 from core.tensor.tensor import Array, Tensor
-from core.verify.policies import Policy
 
 #: One policy's own copies of a session's states, by the memory that each follows.
 States = dict[Buffer, Tensor]
@@ -24,19 +24,19 @@ _KEPT_BYTES = 1 << 20
 
 
 class Shadow:
-    """Computes `nodes` of `plan` by the kernels of another selector, for the values `outputs`.
+    """Computes `nodes` of `plan` by the kernels of another policy, for the values `outputs`.
 
     Tensors that are only read are bound where they lie, or copied where the devices differ. Weights
     come from the plan's own store, so that prepacked forms are shared. The shadow has its own copy
     of what the nodes update in place; `states` keeps it from step to step, equal to the original.
 
-    Raises NoKernelError where the selector's backends do not take the nodes.
+    Raises NoKernelError where the policy's backends do not take the nodes.
     """
 
     def __init__(self, plan: Plan, nodes: Sequence[Node], outputs: Iterable[Value],
-                 selector: Selector, *, fusion: bool, states: States) -> None:
+                 policy: KernelPolicy, *, states: States) -> None:
         part = extract(plan.graph, nodes, outputs)
-        allocator = selector.registry.backend(selector.backends[0]).allocator
+        allocator = policy.primary.allocator
         updated = {v.root.name for n in part.nodes for v in n.outputs.values()
                    if v.alias_of is not None}
         tensors: dict[str, Tensor] = {}
@@ -55,12 +55,12 @@ class Shadow:
             (self._followed if state else self._copied).append((original, own))
             tensors[name] = own
         self.follow()
-        self.plan = Plan(part, selector, plan.weights, tensors, fusion=fusion)
+        self.plan = Plan(part, policy, plan.weights, tensors)
         self._outputs = {name: self.plan.output(name) for name in part.outputs}
 
     @property
     def kernels(self) -> list[Kernel]:
-        return [s.kernel for s in self.plan.steps]
+        return [s.kernel for s in self.plan.bindings]
 
     def prepare(self) -> None:
         """Copy what the original is about to update, and what lies on another device."""
@@ -83,20 +83,21 @@ class Shadow:
 class Shadows:
     """Makes the shadows of one policy, and keeps them with their states from run to run."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: KernelPolicy) -> None:
         self.policy = policy
         self._kept: WeakKeyDictionary[Plan, dict[Node, Shadow | str]] = WeakKeyDictionary()
         self._states: States = {}
 
-    def of(self, plan: Plan, nodes: Sequence[Node], outputs: Iterable[Value], *, fusion: bool,
-           ) -> Shadow | str:
-        """Return the shadow of `nodes`, or the reason where the policy has no kernel for one."""
+    def of(self, plan: Plan, nodes: Sequence[Node], outputs: Iterable[Value], *,
+           fusion: bool = True) -> Shadow | str:
+        """Return the shadow of `nodes`, unfused on request; the reason where the policy has no
+        kernel for one."""
         kept = self._kept.setdefault(plan, {})
         found = kept.get(nodes[-1])
         if found is None:
             try:
-                found = Shadow(plan, nodes, outputs, self.policy.selector, fusion=fusion,
-                               states=self._states)
+                policy = self.policy if fusion else replace(self.policy, fusion=False)
+                found = Shadow(plan, nodes, outputs, policy, states=self._states)
             except NoKernelError as error:
                 found = str(error)  # not the error: its frames would keep the plan alive
             if isinstance(found, str) or found.plan.activation_bytes[0] < _KEPT_BYTES:

@@ -41,14 +41,14 @@ class Trace:
         self.runs: list[Run] = []
 
     def run(self, plan: Plan) -> None:
-        run = Run(plan.steps[0].call.phase)
-        for step, launch in plan.walk():
+        run = Run(plan.bindings[0].call.phase)
+        for binding, launch in plan.walk():
             launch()
-            places = places_of(step)
-            for key, array in results_of(step).items():
+            places = places_of(binding)
+            for key, array in results_of(binding).items():
                 written = np.array(array[places.get(key, ...)])
-                run.values[step.outputs[key].name] = Recorded(
-                    step.node.name, step.op.name, step.kernel.id, key, written)
+                run.values[binding.outputs[key].name] = Recorded(
+                    binding.node.name, binding.op.name, binding.kernel.id, key, written)
         self.runs.append(run)
 
 
@@ -111,13 +111,13 @@ class Probe:
         self.verdict: Comparison | None = None
 
     def run(self, plan: Plan) -> None:
-        for step, launch in plan.walk():
-            if self._left or step.node.name != self.node:
+        for binding, launch in plan.walk():
+            if self._left or binding.node.name != self.node:
                 launch()
                 continue
-            inputs, places = inputs_of(plan, step), places_of(step)
+            inputs, places = inputs_of(plan, binding), places_of(binding)
             launch()
-            expected = expectations(step.op, inputs, step.call.attrs)
-            self.verdict = judge_call(expected, results_of(step), step.tolerance).worst
+            expected = expectations(binding.op, inputs, binding.call.attrs)
+            self.verdict = judge_call(expected, results_of(binding), binding.tolerance).worst
             self.reference = {k: e.exact[places.get(k, ...)] for k, e in expected.items()}
         self._left -= 1

@@ -7,26 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from core.plan.lower import Step
+from core.plan.lower import Binding
 from core.plan.plan import Plan
 from core.tensor.tensor import Array
 
 
-def inputs_of(plan: Plan, step: Step) -> dict[str, Array | None]:
+def inputs_of(plan: Plan, binding: Binding) -> dict[str, Array | None]:
     """Return copies of a step's inputs as they are now."""
-    return {p.name: plan.read(step, p.name) for p in step.op.sig.params}
+    return {p.name: plan.read(binding, p.name) for p in binding.op.sig.params}
 
 
-def results_of(step: Step) -> dict[str, Array]:
+def results_of(binding: Binding) -> dict[str, Array]:
     """Return a step's results as they are now; host results are not copied."""
-    return {k: t.numpy() for k, t in step.results.items()}
+    return {k: t.numpy() for k, t in binding.results.items()}
 
 
-def places_of(step: Step) -> Mapping[str, Any]:
+def places_of(binding: Binding) -> Mapping[str, Any]:
     """Return `Op.writes` for a step's current inputs: by input, the index of what it may write."""
-    if not step.op.sig.mutated:
+    if not binding.op.sig.mutated:
         return {}
-    return step.op.writes({k: t.numpy() for k, t in step.arguments.items()})
+    return binding.op.writes({k: t.numpy() for k, t in binding.arguments.items()})
 
 
 class Before:
@@ -36,14 +36,14 @@ class Before:
     places  the index of what a decode step may write; a prefill is compared as a whole
     """
 
-    def __init__(self, plan: Plan, step: Step, *, whole: bool) -> None:
-        self._plan, self._step = plan, step
-        self.places = places_of(step) if step.call.phase == "decode" else {}
+    def __init__(self, plan: Plan, binding: Binding, *, whole: bool) -> None:
+        self._plan, self._step = plan, binding
+        self.places = places_of(binding) if binding.call.phase == "decode" else {}
         self._kept: dict[str, tuple[Any, Array]] = {}  # place and contents, by input
-        for key in step.op.sig.mutated:
-            if step.inputs[key] is not None:
+        for key in binding.op.sig.mutated:
+            if binding.inputs[key] is not None:
                 place = ... if whole else self.places.get(key, ...)
-                self._kept[key] = place, np.array(step.arguments[key].numpy()[place])
+                self._kept[key] = place, np.array(binding.arguments[key].numpy()[place])
 
     def inputs(self) -> dict[str, Array | None]:
         """Return copies of the step's inputs as they were."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.ir.tolerance import Tolerance
-from core.plan.lower import Step
+from core.plan.lower import Binding
 from core.plan.plan import Plan
 from core.plugins.kernel import Kernel
 from core.tensor.tensor import Array
@@ -46,12 +46,12 @@ def judge_call(expected: Mapping[str, Expected], results: Mapping[str, Array],
 def wrong_parts(plan: Plan) -> list[Fault]:
     """Run a plan step by step, and return the kernels that are wrong from their own inputs."""
     wrong = []
-    for step, launch in plan.walk():
-        inputs = inputs_of(plan, step)
+    for binding, launch in plan.walk():
+        inputs = inputs_of(plan, binding)
         launch()
-        expected = expectations(step.op, inputs, step.call.attrs)
-        if not judge_call(expected, results_of(step), step.tolerance).ok:
-            wrong.append((step.op.name, step.kernel.id))
+        expected = expectations(binding.op, inputs, binding.call.attrs)
+        if not judge_call(expected, results_of(binding), binding.tolerance).ok:
+            wrong.append((binding.op.name, binding.kernel.id))
     return wrong
 
 
@@ -66,18 +66,18 @@ class Side:
     faults: Sequence[Fault]
 
 
-def judge_sides(step: Step, results: Mapping[str, Array], shadows: Mapping[str, Shadow],
+def judge_sides(binding: Binding, results: Mapping[str, Array], shadows: Mapping[str, Shadow],
                 expected: Mapping[str, Expected]) -> dict[str, Side]:
     """Judge a step's own `results` as OURS, and its shadows' by their names."""
     def side(kernels: Sequence[Kernel], found: Mapping[str, Array], parts: Plan | None) -> Side:
-        verdict = judge_call(expected, found, step.tolerance)
+        verdict = judge_call(expected, found, binding.tolerance)
         label = ", ".join(dict.fromkeys(k.id for k in kernels))
         wrong = wrong_parts(parts) if parts is not None and not verdict.ok else []
         return Side(kernels, label, found, verdict,
-                    [] if verdict.ok else wrong or [(step.op.name, label)])
-    theirs = {name: side(s.kernels, {k: s.result(v) for k, v in step.outputs.items()}, s.plan)
+                    [] if verdict.ok else wrong or [(binding.op.name, label)])
+    theirs = {name: side(s.kernels, {k: s.result(v) for k, v in binding.outputs.items()}, s.plan)
               for name, s in shadows.items()}
-    return {OURS: side([step.kernel], results, None), **theirs}
+    return {OURS: side([binding.kernel], results, None), **theirs}
 
 
 @dataclass
@@ -131,16 +131,17 @@ class Tally:
         self.against = list(against)
         self._rows: dict[tuple[str, str, str], CheckRow] = {}
 
-    def count(self, step: Step, shadows: Mapping[str, Shadow | str], agreed: Mapping[str, Verdict],
+    def count(self, binding: Binding, shadows: Mapping[str, Shadow | str],
+              agreed: Mapping[str, Verdict],
               sides: Mapping[str, Side], vote: str) -> None:
         """Count one call: shadows that agreed, or else the sides that were judged, with their vote.
 
         A string in place of a shadow is the reason why there is none.
         """
-        node, own = step.node.name, step.kernel
+        node, own = binding.node.name, binding.kernel
         for name in self.against:
-            row = self._rows.setdefault((step.op.name, own.id, name),
-                                        CheckRow(step.op.name, own.id, name))
+            row = self._rows.setdefault((binding.op.name, own.id, name),
+                                        CheckRow(binding.op.name, own.id, name))
             shadow = shadows.get(name)
             if isinstance(shadow, str):
                 row.skipped = shadow.splitlines()[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from core.verify.trace import Divergence, Probe, Recorded, Trace, first_divergen
 from core.verify.verdict import Fault, Tally
 from models.analysis.prompt_run import PromptRun, open_with
 from models.engine.model import Model
+from models.engine.options import LoadOptions
 
 #: A gap of logits below this share of the largest one is a near tie. Rounding through the layers of
 #: a float32 model moves logits by less (the bound of our parity with transformers), and 16-bit
@@ -96,7 +97,7 @@ class Pairs:
 
 
 def compare_policies(path: str, texts: Sequence[str], prompt: PromptRun, registry: Registry, *,
-                     blame: bool, recorder: Recorder, options: Mapping[str, Any]) -> Pairs:
+                     blame: bool, recorder: Recorder, options: LoadOptions) -> Pairs:
     """Run every policy freely, then check each one's kernels by all the others.
 
     Raises OptionError without two policies of which one can run a model.
@@ -111,9 +112,9 @@ def compare_policies(path: str, texts: Sequence[str], prompt: PromptRun, registr
     traces: dict[str, Trace] = {}
     outcomes: dict[str, Outcome] = {}
     start, *_ = runners
-    with open_with(path, runners[start], registry, **options) as first:
+    with open_with(path, runners[start], options) as first:
         for name, policy in runners.items():
-            model = first if name == start else open_with(path, policy, registry, **options)
+            model = first if name == start else open_with(path, policy, options)
             try:
                 trace, others = Trace(), [text for text in texts if text != name]
                 outcomes[name], traces[name] = prompt.on(model)(trace), trace
@@ -154,7 +155,7 @@ def _parting(x: Outcome, y: Outcome, model: Model) -> Parting | None:
         return None
     mine, theirs = (o.logits[place].reshape(-1).astype(np.float64) for o in (x, y))
     s, t = x.tokens[place], y.tokens[place]
-    embed = model.session.decoder.steps[0].results["out"].dtype
+    embed = model.activations
     share = max(NEAR_TIE, NEAR_TIE_ULPS * as_dtype(embed).eps if embed.itemsize == 2 else 0)
     return Parting(place, (s, t), (float(mine[s] - mine[t]), float(theirs[t] - theirs[s])),
                    share * float(np.abs(mine).max()))

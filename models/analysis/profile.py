@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from core.plan.plan import Plan
-from core.plan.profile import profile, time_steps, timed_steps
+from core.plan.profile import profile, time_bindings, timed_bindings
 from core.runtime.session import Session
 
 _HOST_STEPS = 20
@@ -36,7 +36,7 @@ def profile_parts(session: Session, ids: Sequence[int], bandwidth: float | None,
     """Profile the first decode step after a prompt, and the prompt, or the first of its largest
     parts; both have run before. The session is empty afterwards."""
     prompt = max((plan for plan in session.plans if plan is not session.decoder),
-                 key=lambda plan: plan.steps[0].call.dims["T"])
+                 key=lambda plan: plan.bindings[0].call.dims["T"])
     profiler = Profiler({"decode": session.decoder, "prompt": prompt}, bandwidth)
     session.truncate()
     try:
@@ -54,7 +54,7 @@ def profiled(plan: Plan, what: str, bandwidth: float | None) -> dict[str, Any]:
     rows = [{**asdict(row), "bytes_per_s": row.nbytes / row.seconds,
              "bandwidth_share": row.nbytes / row.seconds / bandwidth if bandwidth else None}
             for row in profile(plan)]
-    return {"what": what, "step_s": time_steps(plan, timed_steps(plan)), "kernels": rows}
+    return {"what": what, "step_s": time_bindings(plan, timed_bindings(plan)), "kernels": rows}
 
 
 def host_seconds(session: Session, ids: Sequence[int]) -> float:

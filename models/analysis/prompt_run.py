@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from core.plan.plan import Plan
-from core.plugins.registry import Registry
+from core.plan.policy import KernelPolicy
 from core.runtime.step import Observer, Sampling
 from core.tensor.tensor import Array
 from core.verify.bisect import Outcome
-from core.verify.policies import Policy
 from models.engine.load import load
 from models.engine.model import Model
+from models.engine.options import LoadOptions
 
 
 @dataclass(frozen=True)
@@ -57,9 +56,8 @@ class _Reader:
             self.logits.append(np.array(plan.output("logits").numpy()))
 
 
-def open_with(path: str | Path, policy: Policy, registry: Registry, **options: Any,  # noqa: ANN401 - models.load's
-              ) -> Model:
-    """Load a model with the kernels that a policy prefers; `options` are those of `models.load`."""
-    options["fusion"] = policy.fusion and options.get("fusion", True)
-    return load(path, policy.selector.backends, registry=registry,
-                kernels=[o.text for o in policy.selector.overrides], **options)
+def open_with(path: str | Path, policy: KernelPolicy, options: LoadOptions) -> Model:
+    """Load a model with the kernels that a policy prefers, besides those that `options` name."""
+    chosen = replace(options, backend=policy.backends, fusion=policy.fusion and options.fusion,
+                     kernels=[*options.kernels, *(o.text for o in policy.overrides)])
+    return load(path, chosen, registry=policy.registry)

@@ -75,7 +75,8 @@ def _must_not_run(*_):
 
 def test_shapes_need_no_memory():
     small = make_plan(random_checkpoint("qwen2.5-0.5b", "bf16", layers=1), LoadOptions(), REGISTRY)
-    abstract = make_plan(abstract_checkpoint("qwen2.5-0.5b", "bf16", layers=1), LoadOptions(), REGISTRY)
+    abstract = make_plan(abstract_checkpoint("qwen2.5-0.5b", "bf16", layers=1), LoadOptions(),
+                         REGISTRY)
     assert {k: v for k, v in small.items() if k != "free"} == {
         k: v for k, v in abstract.items() if k != "free"}
     planned = make_plan(abstract_checkpoint("llama3.2-1b", "bf16"), LoadOptions(), REGISTRY)
@@ -122,7 +123,8 @@ def test_a_context_that_does_not_fit_is_refused_before_loading(monkeypatch, caps
 @pytest.mark.skipif("cuda_cupy" not in REGISTRY.specs, reason="needs ./backends/cuda_cupy")
 def test_a_backend_that_is_not_there_gets_an_estimate(monkeypatch):
     monkeypatch.setattr(REGISTRY, "backend", _without_cuda(REGISTRY.backend))
-    found = make_plan(abstract_checkpoint("llama3.2-1b", "bf16"), LoadOptions("cuda_cupy"), REGISTRY)
+    found = make_plan(abstract_checkpoint("llama3.2-1b", "bf16"), LoadOptions("cuda_cupy"),
+                      REGISTRY)
     assert found["unavailable"] == "no GPU" and found["free"] is None and found["fits"] is None
     assert found["activations_dtype"] == "bf16"  # the class says so without a device
     assert found["copied_to"] == {"cuda": 2 * 1_235_814_400 + 32 * 4}

@@ -35,7 +35,8 @@ def test_product_dimensions():
     named = sig.unify("op", {"flat": spec("T*3", 8), "heads": spec(3, dtype=i32)})
     assert named.dims["T"] == "T" and sig.results("op", named)["out"].shape == ("T", 24)
     assert resolve("T*3", {"T": 5}) == 15 and resolve("T*H*2", {"H": 4}) == "T*8"
-    assert Signature.parse("x A[T*4] -> out A[T]").unify("op", {"x": spec("T*8")}).dims["T"] == "T*2"
+    fours = Signature.parse("x A[T*4] -> out A[T]")
+    assert fours.unify("op", {"x": spec("T*8")}).dims["T"] == "T*2"
     with pytest.raises(ShapeError, match=r"`flat` has shape \[13, 8\].*T\*H"):
         sig.unify("op", {"flat": spec(13, 8), "heads": spec(3, dtype=i32)})
     with pytest.raises(ShapeError, match="no other input tells the factors"):

@@ -13,7 +13,7 @@ from core.errors import BackendError, NoKernelError, OptionError
 from core.ir.graph import Graph
 from core.ir.op import find_op
 from core.plan.plan import Plan
-from core.plan.policy import Override, Selector
+from core.plan.policy import KernelPolicy, Override
 from core.plan.weights import WeightStore
 from core.plugins.loader import GROUP, Plugins
 from core.plugins.registry import Registry
@@ -80,7 +80,7 @@ def test_only_a_repeating_plan_of_one_backend_is_captured(registry):
                    for v in graph.roots("input")}
         weights = WeightStore({v.name: np.ones(v.spec.shape, np.float32)
                                for v in graph.roots("weight")})
-        return Plan(graph, Selector(registry, backends, overrides), weights, tensors,
+        return Plan(graph, KernelPolicy(registry, backends, overrides), weights, tensors,
                     repeats=True)
 
     toy_backend.captured.clear()
@@ -92,7 +92,7 @@ def test_only_a_repeating_plan_of_one_backend_is_captured(registry):
     graph.output("y", graph.add("add", x, x))
     tensors = {"x": Tensor.zeros((3, 4), f32, registry.backend("toy").allocator)}
     for repeats, expected in ((False, 0), (True, 1)):
-        Plan(graph, Selector(registry, ("toy",)), WeightStore({}), tensors, repeats=repeats)
+        Plan(graph, KernelPolicy(registry, ("toy",)), WeightStore({}), tensors, repeats=repeats)
         assert len(toy_backend.captured) == expected
 
 

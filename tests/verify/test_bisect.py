@@ -108,7 +108,8 @@ def test_a_wrong_kernel_is_named(name):
         player(good, greedy)(check)
         found = bisect(player(good, greedy), parse_policy("suspect,cpu_numpy", registry))
     if isinstance(op, FusedOp):  # no single node of the other graph is computed by it
-        with models.load("stories-llama2", backend="suspect,cpu_numpy", registry=registry, max_context=32,
+        with models.load("stories-llama2", backend="suspect,cpu_numpy", registry=registry,
+                         max_context=32,
                          **LOADED.get(name, {})) as bad:
             check = CrossCheck(registry, ["cpu_numpy"])
             player(bad)(check)

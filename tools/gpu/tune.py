@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from core.plan.plan import Plan
-from core.plan.profile import time_steps, timed_steps
+from core.plan.profile import time_bindings, timed_bindings
 from core.plugins.registry import default_registry
 from cuda_cupy import shapes
 from cuda_cupy.shapes import Spread
@@ -61,12 +61,12 @@ def rebind(plan: Plan) -> Plan:
     """Bind the same step anew, by the table as it is now."""
     graph = plan.graph
     tensors = {v.name: plan.tensor(v) for kind in ("input", "state") for v in graph.roots(kind)}
-    return Plan(graph, plan.selector, plan.weights, tensors, repeats=True)
+    return Plan(graph, plan.policy, plan.weights, tensors, repeats=True)
 
 
 def step_us(plan: Plan) -> float:
     again = rebind(plan)
-    return min(time_steps(again, timed_steps(again)) for _ in range(2)) * 1e6
+    return min(time_bindings(again, timed_bindings(again)) for _ in range(2)) * 1e6
 
 
 def tune(text: str) -> None:
