@@ -25,7 +25,7 @@ class Expected:
 
     @property
     def rounded(self) -> Array:
-        """The float64 result as the dtype stores it."""
+        """Return the float64 result as the dtype stores it."""
         with np.errstate(all="ignore"):
             return self.exact.astype(self.dtype.numpy)
 

@@ -1,4 +1,4 @@
-"""Policies by their text: `BACKEND[,BACKEND…][+[NODES:]OP=BACKEND[:KERNEL]…][+no-fusion]`.
+"""Reads policies from text: `BACKEND[,BACKEND…][+[NODES:]OP=BACKEND[:KERNEL]…][+no-fusion]`.
 
 The text is also the policy's name. `reference` names the float64 reference, which has no kernels.
 """

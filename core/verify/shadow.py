@@ -1,4 +1,4 @@
-"""Shadows: nodes of a running plan computed by other kernels, from the same tensors."""
+"""Computes nodes of a running plan by other kernels, from the same tensors."""
 
 from __future__ import annotations
 

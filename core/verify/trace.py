@@ -54,7 +54,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Divergence:
-    """Locates the first value in which two runs differ: `run` counts plan runs, `index` is the
+    """Shows the first value in which two runs differ: `run` counts plan runs, `index` is the
     worst element, `values` are the two sides' there, `elements` counts those that differ."""
 
     run: int

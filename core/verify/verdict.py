@@ -32,7 +32,7 @@ class Verdict:
 
     @property
     def worst(self) -> Comparison:
-        """The result that used the largest share of its budget."""
+        """Return the result that used the largest share of its budget."""
         return max(self.comparisons.values(), key=lambda c: (not c.ok, c.used))
 
 
@@ -171,12 +171,12 @@ class Tally:
 
     @property
     def ok(self) -> bool:
-        """True if something was compared and nothing was wrong."""
+        """Return True if something was compared and nothing was wrong."""
         return self.calls > 0 and self.wrong == 0
 
     @property
     def skipped(self) -> list[str]:
-        """Every op that a policy has no kernel for, as "op by policy"."""
+        """Return the ops that a policy has no kernel for, as "op by policy"."""
         return sorted({f"{r.op} by {r.against}" for r in self.rows if r.skipped})
 
     def faults(self) -> dict[Fault, int]:

@@ -30,7 +30,7 @@ NEAR_TIE, NEAR_TIE_ULPS = 1e-4, 8
 
 @dataclass(frozen=True)
 class Parting:
-    """Locates the token at which outputs part: what each side sampled, how far ahead of the other's
+    """Shows the token at which outputs part: what each side sampled, how far ahead of the other's
     choice it was in its own logits, and the near tie's bound in the same units."""
 
     position: int
@@ -75,7 +75,7 @@ class Pairs:
 
     @property
     def faults(self) -> dict[Fault, int]:
-        """(op, kernel) → the calls in which it was wrong by the reference."""
+        """Count the calls in which each (op, kernel) was wrong by the reference."""
         found: dict[Fault, int] = {}
         for tally in self.checks.values():
             for key, count in tally.faults().items():

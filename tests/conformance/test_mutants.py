@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 from plain_attention import attention
+from signatures import taking_all
 
 from core.conformance.cases import matrix
 from core.conformance.runner import run_case
@@ -52,8 +53,8 @@ def test_the_matrix_catches(name):
     op, mutate, correct = MUTANTS[name]
     registry = Registry()
     (kernel,) = registry.kernels("cpu_numpy", op)
-    mutant = Kernel(op, "cpu_numpy", "mutant", mutate(kernel.bind), kernel.dtypes,
-                    workspace=None if op == "attention" else kernel.workspace)
+    mutant = Kernel(op, "cpu_numpy", "mutant", taking_all(OPS[op], mutate(kernel.bind)),
+                    kernel.dtypes, workspace=None if op == "attention" else kernel.workspace)
     registry._kernels["cpu_numpy"][op].append(mutant)
     registry.sources[mutant] = "test"
     with np.errstate(all="ignore"):
@@ -122,7 +123,8 @@ def outcomes_of(op, bind, dtypes):
     registry = Registry()
     real = registry.kernels("cpu_numpy", op)[0]
     taken = {k: (as_dtype(d),) for k, d in dtypes.items()} or real.dtypes
-    mutant = Kernel(op, "cpu_numpy", "mutant", bind, taken, workspace=real.workspace)
+    mutant = Kernel(op, "cpu_numpy", "mutant", taking_all(OPS[op], bind), taken,
+                    workspace=real.workspace)
     registry._kernels["cpu_numpy"][op].append(mutant)
     registry.sources[mutant] = "test"
     cases = [c for c in matrix(registry, "cpu_numpy") if c.op.name == op and c.example

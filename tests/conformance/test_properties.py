@@ -7,10 +7,12 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 from plain_attention import attention
+from signatures import taking_all
 
 from core.conformance.properties import PROPERTIES
 from core.conformance.properties.subject import Refused
 from core.conformance.trials import property_cases
+from core.ir.op import OPS
 from core.ops.quantized_linear import expand_weight
 from core.plugins.kernel import Kernel
 from core.plugins.registry import Registry
@@ -35,8 +37,8 @@ def subject(op, bind, *, batch_invariant=False):
     real = registry.kernels("cpu_numpy", op)[0]
     changed = bind(real.bind)
     scratch = real.workspace if "workspace" in inspect.signature(changed).parameters else None
-    mutant = Kernel(op, "cpu_numpy", "mutant", changed, real.dtypes, workspace=scratch,
-                    batch_invariant=batch_invariant)
+    mutant = Kernel(op, "cpu_numpy", "mutant", taking_all(OPS[op], changed), real.dtypes,
+                    workspace=scratch, batch_invariant=batch_invariant)
     registry._kernels["cpu_numpy"][op].append(mutant)
     registry.sources[mutant] = "test"
     return next(iter(property_cases(registry, mutant))).subject

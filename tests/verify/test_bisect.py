@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from signatures import taking_all
 
 import models
 from core.errors import CheckError
@@ -41,7 +42,7 @@ def generic(op, spoil):
                     np.copyto(target, result, casting="unsafe")
                     spoil(target)
         return launch
-    return bind
+    return taking_all(op, bind)
 
 
 def spoil(array):
@@ -109,8 +110,7 @@ def test_a_wrong_kernel_is_named(name):
         found = bisect(player(good, greedy), parse_policy("suspect,cpu_numpy", registry))
     if isinstance(op, FusedOp):  # no single node of the other graph is computed by it
         with models.load("stories-llama2", backend="suspect,cpu_numpy", registry=registry,
-                         max_context=32,
-                         **LOADED.get(name, {})) as bad:
+                         max_context=32, **LOADED.get(name, {})) as bad:
             check = CrossCheck(registry, ["cpu_numpy"])
             player(bad)(check)
     assert list(check.tally.faults()) == [(name, "suspect:spoilt")], check.tally.rows
