@@ -9,7 +9,7 @@ from core.ir.examples import ErrorExample, Example
 from core.ir.fusion import FusedOp
 from core.ir.op import Attr, Op
 from core.ir.tolerance import Tolerance
-from core.plugins import api1
+from core.plugins import api1, cuda
 from core.plugins.backend import API_VERSION, Backend, BackendOptions, BackendSpec, Launch
 from core.plugins.code_cache import CodeCache
 from core.plugins.hookspecs import hookimpl
@@ -26,7 +26,7 @@ __all__ = [
     "API_VERSION", "Attr", "Backend", "BackendOptions", "BackendSpec", "Buffer", "Call",
     "CodeCache", "DType", "DeviceAllocator", "ErrorExample", "Example", "FusedOp", "HostAllocator",
     "KernelSet", "Launch", "Op", "Suballocator", "Tensor", "TensorSpec", "Tolerance", "__version__",
-    "bf16", "errors", "f16", "f32", "hookimpl", "i4x2", "i8", "i32", "run_op",
+    "bf16", "cuda", "errors", "f16", "f32", "hookimpl", "i4x2", "i8", "i32", "run_op",
 ]
 
 api1.serve()

@@ -25,6 +25,9 @@ Each message names the thing, what was found, what was expected, and how to fix 
 tools print it without a traceback and exit with code 2.
 """
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 
 class KernelyardError(Exception):
     """Is the root of the tree above."""
@@ -104,3 +107,20 @@ class NoKernelError(KernelyardError):
 
 class CheckError(KernelyardError):
     """A kernel disagreed with its definition, or produced NaN or Inf."""
+
+
+_Kind = TypeVar("_Kind", bound=KernelyardError)
+
+
+def missing_packages(what: str, fixes: Mapping[str, str], kind: type[_Kind]) -> _Kind:
+    """Make the error that `what` cannot be done for want of Python packages.
+
+    fixes  each missing package, by the name that it is imported by, with the line that installs it
+    """
+    missing = [f"module {module!r} is missing; fix: {fix}" for module, fix in fixes.items()]
+    return kind(f"{what}: {'; '.join(missing)}")
+
+
+def unavailable(backend: str, reason: str, fix: str) -> BackendError:
+    """Make the error that a backend cannot run here, why, and the line that fixes it."""
+    return BackendError(f"backend {backend} is unavailable: {reason}; fix: {fix}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import LockError
+from core.files import write_whole
 from core.plugins.kernel import Call, Kernel
 from core.plugins.registry import Registry
 
@@ -83,8 +84,6 @@ class Lock:
 
 def write_lock(path: Path, report: Report, registry: Registry) -> None:
     """Lock every kernel of the report's backends, each with the verdict of the run."""
-    # only now: the suite's modules plan with a KernelPolicy, which a Lock is a rule of
-    from core.conformance.report import write_whole
     found = [k for b in report.backends for k in registry.kernels(b)]
     kernels: dict[str, dict[str, Any]] = {}
     for kernel in sorted(found, key=lambda k: (k.op, k.id)):

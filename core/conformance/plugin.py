@@ -118,7 +118,8 @@ def chosen_backends(registry: Registry, named: list[str] | None, *, gpu: bool) -
     else:
         backends = [b for b in sorted(registry.specs) if registry.unavailable(b) is None]
     if not backends:
-        raise OptionError("no installed backend is available: pip install ./backends/cpu_numpy")
+        raise OptionError("no installed backend is available; fix: pip install "
+                          "./backends/cpu_numpy")
     if gpu and not (backends := [b for b in backends if registry.specs[b].device == GPU]):
         reasons = [f"{b}: {registry.unavailable(b) or 'was not named'}"
                    for b, spec in sorted(registry.specs.items()) if spec.device == GPU]

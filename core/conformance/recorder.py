@@ -42,7 +42,8 @@ class Recorder:
 
     def _finish(self, session: pytest.Session, properties: list[dict[str, Any]]) -> None:
         from core.conformance import render
-        from core.conformance.report import Report, write_whole
+        from core.conformance.report import Report
+        from core.files import write_whole
         from core.plugins.registry import default_registry
         registry, report = default_registry(), Report()
         option, large = self.config.getoption, self.config.getoption("--large")

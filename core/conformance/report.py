@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import OptionError
+from core.files import write_whole
 from core.ir.op import OPS
 from core.plugins.registry import Registry
 
@@ -183,13 +184,6 @@ def read_json(path: Path) -> dict[str, Any]:
         raise OptionError(f"{path} is no report of the conformance suite: expected the keys "
                           "`matrix` and `devices`, as --report FILE.json writes them")
     return stored
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a temporary file, then rename it, so that no half-written file is left."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def source_hashes(sources: Mapping[str, Path]) -> dict[str, str]:

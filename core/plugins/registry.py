@@ -11,7 +11,14 @@ from functools import cache
 from typing import Any
 
 import core.ops  # noqa: F401 - fills the vocabulary
-from core.errors import BackendError, ClashError, KernelyardError, OptionError, PluginError
+from core.errors import (
+    BackendError,
+    ClashError,
+    KernelyardError,
+    OptionError,
+    PluginError,
+    missing_packages,
+)
 from core.ir.op import Op, register_op
 from core.plugins import api1
 from core.plugins.backend import Backend, BackendOptions, BackendSpec
@@ -124,10 +131,9 @@ class Registry:
         if name in self._open:
             return self._open[name]
         spec = self.spec(name)
-        missing = [f"module {m!r} is missing; fix: {fix}" for m, fix in spec.requires.items()
-                   if not _importable(m)]
+        missing = {m: fix for m, fix in spec.requires.items() if not _importable(m)}
         if missing:
-            raise BackendError(f"backend {name} is unavailable: {'; '.join(missing)}")
+            raise missing_packages(f"backend {name} is unavailable", missing, BackendError)
         module, _, attribute = spec.target.partition(":")
         try:
             asked = {k: v for k, v in self.options.given().items() if k in spec.options}

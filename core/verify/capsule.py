@@ -7,7 +7,6 @@ arrays. bf16 and 4-bit codes are stored as their bits; the header has every dtyp
 from __future__ import annotations
 
 import json
-import os
 import platform
 import zipfile
 import zlib
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import InputError, KernelyardError
+from core.files import whole_file
 from core.ir.op import find_op
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
@@ -104,14 +104,9 @@ def dtype_names(arrays: Mapping[str, Array | None]) -> dict[str, str]:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write an .npz under a temporary name, then rename it: whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **dict(arrays))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write a compressed .npz, whole or not at all. Raises OSError."""
+    with whole_file(path) as file:
+        np.savez_compressed(file, allow_pickle=False, **dict(arrays))
 
 
 def read_arrays(path: Path) -> dict[str, Array]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import InputError, OptionError
+from core.errors import InputError, OptionError, missing_packages
 from core.tensor.tensor import Array
 from core.verify.capsule import DAMAGE, read_arrays, versions, write_arrays
 from core.verify.trace import Trace
@@ -93,8 +93,8 @@ def transformers_answers(folder: Path, ids: list[int], tokens: int) -> Answers:
         import torch
         import transformers
     except ImportError as error:
-        raise OptionError(f"`hf` needs transformers and PyTorch ({error}); pip install "
-                          "'kernelyard[parity]'") from None
+        raise missing_packages("`hf`", {str(error.name): "pip install 'kernelyard[parity]'"},
+                               OptionError) from None
     if not (folder / "config.json").is_file():
         raise OptionError(f"`hf` needs a Hugging Face folder with config.json, found {folder}")
     talk: Any = transformers.utils.logging

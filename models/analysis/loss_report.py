@@ -11,7 +11,8 @@ from typing import Any
 
 from rich.table import Table
 
-from core.errors import OptionError
+from core.errors import OptionError, missing_packages
+from core.files import write_whole
 from models.cli import report
 from models.engine.memory import megabytes
 
@@ -44,7 +45,7 @@ def summary(losses: dict[str, Any]) -> list[str]:
 
 
 def write_json(losses: dict[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(losses, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(losses, indent=1) + "\n")
 
 
 def check_plot(path: Path) -> None:
@@ -55,8 +56,8 @@ def check_plot(path: Path) -> None:
     try:
         importlib.import_module("matplotlib")
     except ImportError:
-        raise OptionError("--report-plot needs matplotlib: pip install 'kernelyard[plot]'"
-                          ) from None
+        raise missing_packages("--report-plot", {"matplotlib": "pip install 'kernelyard[plot]'"},
+                               OptionError) from None
 
 
 def plot(losses: dict[str, Any], path: Path) -> None:

@@ -65,32 +65,16 @@ def test_spreads_give_every_row_to_a_team_of_warps(rows, row_bytes):
 
 def test_cubins_are_cached_and_the_key_covers_flags_and_target(tmp_path, monkeypatch):
     pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs cupy-cuda13x[ctk]")
-    from core.plugins.code_cache import CodeCache
+    from core import cuda
     from cuda_cupy import compiler
-    kept = CodeCache("cuda_cupy")
-    monkeypatch.setattr(compiler, "kept", kept)
+    sources, nvrtc = cuda.Sources("cuda_cupy", compiler.sources.folder), compiler.nvrtc()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    first = compiler.cubin("step.cu", {}, "sm_90a")
-    assert compiler.cubin("step.cu", {}, "sm_90a") == first
-    assert compiler.cubin("step.cu", {"OTHER": 1}, "sm_90a")
-    compiler.cubin("step.cu", {}, "sm_80")
-    assert (kept.hits, kept.misses) == (1, 3)
-    assert [len(list(folder.iterdir())) for folder in kept.folders()] == [3]
-
-
-@pytest.mark.parametrize("terminal", [False, True])
-def test_compiling_is_told_once_and_on_a_terminal_kernel_by_kernel(terminal, tmp_path, monkeypatch,
-                                                                    capsys):
-    from core.plugins.code_cache import CodeCache
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
-    kept = CodeCache("some_backend")
-    for text in ("one", "two", "one"):
-        assert kept.get("kernel-sm_90", [text], text.encode) == text.encode()
-    said = capsys.readouterr().err
-    assert said.count("compiling kernels for this GPU, once") == 1
-    assert said.count("kernel-sm_90") == said.count("\x1b[K") == (2 if terminal else 0)
-    assert (kept.hits, kept.misses) == (1, 2)
+    first = sources.cubin("step.cu", {}, "sm_90a", nvrtc)
+    assert sources.cubin("step.cu", {}, "sm_90a", nvrtc) == first
+    assert sources.cubin("step.cu", {"OTHER": 1}, "sm_90a", nvrtc)
+    assert sources.cubin("step.cu", {}, "sm_80", nvrtc) != first
+    assert (sources.cache.hits, sources.cache.misses) == (1, 3)
+    assert [len(list(folder.iterdir())) for folder in sources.cache.folders()] == [3]
 
 
 def test_a_source_that_does_not_compile_is_named():
@@ -98,7 +82,7 @@ def test_a_source_that_does_not_compile_is_named():
     from core.errors import BackendError
     from cuda_cupy import compiler
     with pytest.raises(BackendError, match=r"elementwise\.cu does not compile"):
-        compiler.compile_source("elementwise.cu", {}, "sm_90a")
+        compiler.sources.compile("elementwise.cu", {}, "sm_90a", compiler.nvrtc())
 
 
 @pytest.fixture
@@ -116,7 +100,7 @@ def two_gpus(monkeypatch):
         monkeypatch.setattr(runtime, name, answer)
     monkeypatch.setattr(cupy.cuda, "Device", lambda i: SimpleNamespace(use=lambda: used.append(i)))
     monkeypatch.setattr(cupy.cuda, "Stream", lambda **_: "a stream")
-    monkeypatch.setattr(device, "_opened", [])
+    monkeypatch.setattr(device.gpu, "_opened", None)
     return used
 
 

@@ -70,14 +70,14 @@ def _id(case):
 
 
 def test_every_source_is_covered():
-    sources = {p.name for p in compiler.SOURCES.glob("*.cu")}
+    sources = {p.name for p in compiler.sources.folder.glob("*.cu")}
     assert {file for file, _ in CASES} == sources
 
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("case", CASES, ids=map(_id, CASES))
 def test_compiles_without_spills(case, target):
-    code, report = compiler.compile_source(*case, target)
+    code, report = compiler.sources.compile(*case, target, compiler.nvrtc())
     assert code
     spilled = [int(n) for n in re.findall(r"(\d+) bytes spill stores", report)]
     assert max(spilled, default=0) <= ALLOWED_SPILL, report

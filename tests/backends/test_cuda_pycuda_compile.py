@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from core.plugins.code_cache import CodeCache
+from core import cuda
 
 compiler = pytest.importorskip("cuda_pycuda.compiler", reason="needs ./backends/cuda_pycuda")
 NVRTC, NVCC = compiler.nvrtc(), compiler.nvcc()
@@ -70,14 +70,14 @@ def _spilled(report):
 
 
 def test_every_source_is_covered():
-    assert {file for file, _ in CASES} == {p.name for p in compiler.SOURCES.glob("*.cu")}
+    assert {file for file, _ in CASES} == {p.name for p in compiler.sources.folder.glob("*.cu")}
 
 
 @pytest.mark.skipif(NVRTC is None, reason="needs pip install cuda-bindings nvidia-cuda-nvrtc")
 @pytest.mark.parametrize("case", CASES, ids=map(_id, CASES))
 def test_nvrtc_compiles_without_spills(case):
     for target in TARGETS:
-        code, report = compiler.compile_source(*case, target, NVRTC)
+        code, report = compiler.sources.compile(*case, target, NVRTC)
         assert code
         assert _spilled(report) <= ALLOWED_SPILL, (target, report)
 
@@ -89,7 +89,7 @@ def test_nvcc_compiles_without_spills(case, tmp_path):
     kinds = [f"-gencode=arch=compute_{t[3:]},code={t}" for t in TARGETS]
     done = subprocess.run(["nvcc", "-fatbin", *kinds, "-std=c++17", "-Xptxas=-v", "-Werror",
                            "all-warnings", *(f"-D{k}={v}" for k, v in defines.items()), "-o",
-                           str(tmp_path / "out"), str(compiler.SOURCES / file)],
+                           str(tmp_path / "out"), str(compiler.sources.folder / file)],
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("Compiling entry function") % len(TARGETS) == 0
@@ -97,22 +97,22 @@ def test_nvcc_compiles_without_spills(case, tmp_path):
 
 
 @pytest.mark.skipif(NVRTC is None, reason="needs pip install cuda-bindings nvidia-cuda-nvrtc")
-def test_machine_code_is_cached_and_the_key_covers_flags_and_target(tmp_path, monkeypatch):
+def test_machine_code_is_cached_and_the_key_covers_flags_target_and_compiler(tmp_path, monkeypatch):
     calls = []
 
     def count(*args):
         calls.append(args)
-        return NVRTC.compile(*args)
-    tool = compiler.Toolchain(NVRTC.version, count)
-    kept = CodeCache("cuda_pycuda")
-    monkeypatch.setattr(compiler, "kept", kept)
+        return NVRTC.run(*args)
+    tool, newer = (cuda.Compiler(NVRTC.version + more, count) for more in ("", ", newer"))
+    sources = cuda.Sources("cuda_pycuda", compiler.sources.folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(compiler, "toolchain", lambda: tool)
-    first = compiler.cubin("advance.cu", {}, "sm_90a")
-    assert compiler.cubin("advance.cu", {}, "sm_90a") == first
-    assert compiler.cubin("advance.cu", {"OTHER": 1}, "sm_90a")
-    compiler.cubin("advance.cu", {}, "sm_80")
-    assert len(calls) == len(list(kept.folder.iterdir())) == kept.misses == 3 and kept.hits == 1
+    first = sources.cubin("advance.cu", {}, "sm_90a", tool)
+    assert sources.cubin("advance.cu", {}, "sm_90a", tool) == first
+    assert sources.cubin("advance.cu", {"OTHER": 1}, "sm_90a", tool)
+    assert sources.cubin("advance.cu", {}, "sm_80", tool) != first
+    assert sources.cubin("advance.cu", {}, "sm_90a", newer) == first
+    kept = sources.cache
+    assert len(calls) == len(list(kept.folder.iterdir())) == kept.misses == 4 and kept.hits == 1
 
 
 @pytest.mark.parametrize("tool", [t for t in (NVRTC, NVCC) if t] or [None])
@@ -121,4 +121,4 @@ def test_a_source_that_does_not_compile_is_named(tool):
     if tool is None:
         pytest.skip("needs nvcc or NVRTC")
     with pytest.raises(BackendError, match=r"elementwise\.cu does not compile"):
-        compiler.compile_source("elementwise.cu", {}, "sm_90a", tool)
+        compiler.sources.compile("elementwise.cu", {}, "sm_90a", tool)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from core import Backend, HostAllocator, Tensor
-from core.errors import BackendError
+from core.errors import BackendError, missing_packages
 
 
 class NumpyBackend(Backend):
@@ -25,8 +25,10 @@ class NumpyBackend(Backend):
         if threads is not None:
             pools = _threadpoolctl()
             if pools is None:
-                raise BackendError("--threads: NumPy cannot set the threads of its BLAS by itself; "
-                                   "pip install threadpoolctl, or set OPENBLAS_NUM_THREADS")
+                raise missing_packages(
+                    "--threads: NumPy cannot set the threads of its BLAS by itself",
+                    {"threadpoolctl": "pip install threadpoolctl, or set OPENBLAS_NUM_THREADS"},
+                    BackendError)
             pools.threadpool_limits(threads, user_api="blas")
 
     def native(self, tensor: Tensor) -> Any:  # noqa: ANN401 - the ABC's signature

@@ -8,9 +8,8 @@ import cupy
 import numpy as np
 from cupy.cuda import runtime
 
-from core import Buffer, DeviceAllocator, Suballocator
+from core import Buffer, DeviceAllocator, Suballocator, cuda
 from core.errors import AllocationError
-from cuda_cupy.device import Device
 
 _STAGED = 1 << 16  # bytes; smaller reads go through page-locked memory, which is faster for them
 
@@ -18,7 +17,7 @@ _STAGED = 1 << 16  # bytes; smaller reads go through page-locked memory, which i
 class CudaAllocator(DeviceAllocator):
     """Every copy is queued on one stream, so that it sees what kernels wrote before it."""
 
-    def __init__(self, gpu: Device) -> None:
+    def __init__(self, gpu: cuda.Gpu) -> None:
         super().__init__()
         self.device = f"cuda:{gpu.index}"
         self._stream = gpu.stream

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from core import Backend, DType, Launch, Tensor, bf16, f16
-from cuda_cupy import capture, compiler
-from cuda_cupy.device import driver_release, open_device
+from core import Backend, Launch, Tensor, bf16, cuda
+from cuda_cupy import capture
+from cuda_cupy.compiler import sources
+from cuda_cupy.device import open_device
 
 
-class CupyBackend(Backend):
+class CupyBackend(cuda.CudaBackend):
     """Kernels get `cupy.ndarray`s: bf16 as uint16, packed 4-bit codes as uint8."""
 
     name = "cuda_cupy"
-    run_ahead = 2  # the next step is queued while the host waits for this one's token
+    kernel_sources = sources
 
     def __init__(self, device: int = 0) -> None:
         self.gpu = open_device(device)  # says what is missing before anything below imports CuPy
@@ -37,11 +37,6 @@ class CupyBackend(Backend):
         steps = tuple(s * tensor.dtype.itemsize for s in tensor.strides)
         return cp.ndarray(tensor.shape, dtype, cp.cuda.MemoryPointer(memory, 0), steps)
 
-    @classmethod
-    def activation_dtype(cls, stored: DType) -> DType:
-        """The stored 16-bit type, for which there are tensor cores; else float32."""
-        return stored if stored in (f16, bf16) else super().activation_dtype(stored)
-
     def capture(self, launch: Launch) -> Launch:
         return capture.record(launch)
 
@@ -49,8 +44,8 @@ class CupyBackend(Backend):
         """By an event on the other's stream: both work in the device's primary context."""
         if other.stream is None:
             return super().after(other)
-        cuda, ours = self._cupy.cuda, self.gpu.stream
-        theirs, event = cuda.ExternalStream(other.stream), cuda.Event(disable_timing=True)
+        cp, ours = self._cupy, self.gpu.stream
+        theirs, event = cp.cuda.ExternalStream(other.stream), cp.cuda.Event(disable_timing=True)
 
         def wait() -> None:
             event.record(theirs)
@@ -64,15 +59,5 @@ class CupyBackend(Backend):
         from cuda_cupy.bandwidth import measure
         return measure()
 
-    def sources(self) -> Mapping[str, Path]:
-        return {p.name: p for p in sorted(compiler.SOURCES.glob("*.cu*"))}
-
-    @classmethod
-    def cache_folders(cls) -> list[Path]:
-        return compiler.kept.folders()
-
     def describe(self) -> str:
-        cp = self._cupy
-        version = self.gpu.driver
-        return (f"CuPy {cp.__version__}, CUDA {version // 1000}.{version % 1000 // 10}"
-                f"{driver_release()}, GPU {self.gpu.index}: {self.gpu.name} (sm_{self.gpu.arch})")
+        return f"CuPy {self._cupy.__version__}, {self.gpu.describe()}"

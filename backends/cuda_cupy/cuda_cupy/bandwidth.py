@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import cupy
 
+from core import cuda
 from cuda_cupy.device import device
-from cuda_cupy.launch import Long, launch
+from cuda_cupy.launch import launch
 
 _BYTES = 4 << 30  # many times any cache
 _ROUNDS = 10
@@ -19,7 +20,7 @@ def measure() -> float:
     with gpu.stream:
         data, out = cupy.zeros(nbytes, "uint8"), cupy.zeros(1, "int32")
     run = launch("bandwidth.cu", "read_all", (4 * gpu.multiprocessors,), 512,
-                 (data, out, Long(nbytes // 16)), defines={})
+                 (data, out, cuda.Long(nbytes // 16)), defines={})
     best = float("inf")
     for _ in range(_ROUNDS):
         events = [cupy.cuda.Event() for _ in range(2)]

@@ -1,53 +1,34 @@
-"""CUDA sources to machine code through NVRTC, cached on disk.
-
-A cache entry is named by everything that goes into it: the source with its headers, the flags, the
-target and NVRTC's version. It needs no GPU, so tests compile every kernel on any machine.
-"""
+"""CUDA sources to machine code through CuPy's NVRTC, cached on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from core import CodeCache
-from core.errors import BackendError
+from core import CodeCache, cuda
 
-SOURCES = Path(__file__).parent / "cuda"
-Defines = Mapping[str, object]
-kept = CodeCache("cuda_cupy")
+sources = cuda.Sources("cuda_cupy", Path(__file__).parent / "cuda")
 
 
-def cubin(file: str, defines: Defines, target: str) -> bytes:
-    """Machine code of `cuda/<file>` for `target` (such as sm_90a), from the cache if there."""
-    from cupy.cuda import nvrtc
-    path = SOURCES / file
-    made_of = [*CodeCache.texts(path), *_flags(defines, target), str(nvrtc.getVersion())]
-    return kept.get(f"{path.stem}-{target}", made_of,
-                    lambda: compile_source(file, defines, target)[0])
+@cache
+def nvrtc() -> cuda.Compiler:
+    """Return NVIDIA's compiler as a library, which CuPy has found."""
+    from cupy.cuda import nvrtc as rtc
 
-
-def compile_source(file: str, defines: Defines, target: str) -> tuple[bytes, str]:
-    """(machine code, ptxas's report), past the cache. Raises BackendError with the log."""
-    from cupy.cuda import nvrtc
-    included = CodeCache.headers(SOURCES / file)
-    program = nvrtc.createProgram(CodeCache.source(SOURCES / file), file,
-                                  [CodeCache.source(h).encode() for h in included],
-                                  [h.name.encode() for h in included])
-    try:
-        nvrtc.compileProgram(program, [*_flags(defines, target), "--ptxas-options=-v"])
-        return nvrtc.getCUBIN(program), nvrtc.getProgramLog(program)
-    except nvrtc.NVRTCError as error:
-        raise BackendError(f"cuda_cupy: {file} does not compile for {target} with {dict(defines)}: "
-                           f"{error}\n{nvrtc.getProgramLog(program)}") from error
-    finally:
-        nvrtc.destroyProgram(program)
-
-
-def _flags(defines: Defines, target: str) -> list[str]:
-    return [f"--gpu-architecture={target}", "-std=c++17",
-            *(f"-D{k}={v}" for k, v in sorted(defines.items()))]
+    def run(path: Path, flags: list[str]) -> tuple[bytes, str]:
+        included = CodeCache.headers(path)
+        program = rtc.createProgram(CodeCache.source(path), path.name,
+                                    [CodeCache.source(h).encode() for h in included],
+                                    [h.name.encode() for h in included])
+        try:
+            rtc.compileProgram(program, flags)
+            return rtc.getCUBIN(program), rtc.getProgramLog(program)
+        except rtc.NVRTCError as error:
+            raise cuda.CompileError(f"{error}\n{rtc.getProgramLog(program)}") from error
+        finally:
+            rtc.destroyProgram(program)
+    return cuda.Compiler(f"nvrtc {rtc.getVersion()}", run)
 
 
 @cache
@@ -56,10 +37,10 @@ def _module(file: str, defines: tuple[tuple[str, object], ...]) -> Any:  # noqa:
 
     from cuda_cupy.device import device
     module = function.Module()
-    module.load(cubin(file, dict(defines), device().target))
+    module.load(sources.cubin(file, dict(defines), device().target, nvrtc()))
     return module
 
 
-def load(file: str, entry: str, defines: Defines) -> Any:  # noqa: ANN401 - cupy's Function
-    """The kernel `entry` of `cuda/<file>`, compiled with these defines and loaded."""
+def load(file: str, entry: str, defines: cuda.Defines) -> Any:  # noqa: ANN401 - cupy's Function
+    """Return the kernel `entry` of `cuda/<file>`, compiled with these defines and loaded."""
     return _module(file, tuple(sorted(defines.items()))).get_function(entry)

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from core import cuda
 from core.errors import BackendError
-from cuda_cupy.compiler import Defines, load
+from cuda_cupy.compiler import load
 from cuda_cupy.device import device
 
 _STATIC_SHARED = 48 * 1024  # more dynamic shared memory than this must be asked for
@@ -49,22 +50,14 @@ def _attributes() -> Any:  # noqa: ANN401 - a ctypes array
     return attribute
 
 
-class Long(int):
-    """An argument that the kernel takes as 64 bits."""
-
-
-def nothing() -> None:
-    """The launch of an empty problem."""
-
-
 def launch(file: str, entry: str, grid: Sequence[int], threads: int, arguments: Sequence[Any], *,
-           defines: Defines, shared: int = 0) -> Callable[[], None]:
+           defines: cuda.Defines, shared: int = 0) -> cuda.Launch:
     """Compile, load and pack a kernel; the result launches it.
 
     arguments  arrays (None is a null pointer), ints (int), Longs (long long), floats (float)
     """
     if 0 in grid:
-        return nothing
+        return cuda.nothing
     function = load(file, entry, defines)
     if shared > _STATIC_SHARED:
         from cupy.cuda import driver
@@ -91,23 +84,13 @@ def launch(file: str, entry: str, grid: Sequence[int], threads: int, arguments: 
 def _pack(value: Any) -> Any:  # noqa: ANN401 - a ctypes scalar
     if value is None:
         return ctypes.c_void_p(0)
-    if isinstance(value, Long):
+    if isinstance(value, cuda.Long):
         return ctypes.c_longlong(value)
     if isinstance(value, int):
         return ctypes.c_int(value)
     if isinstance(value, float):
         return ctypes.c_float(value)
     return ctypes.c_void_p(value.data.ptr)
-
-
-def sequence(*launches: Callable[[], None]) -> Callable[[], None]:
-    """Several launches as one."""
-    kept = [run for run in launches if run is not nothing]
-
-    def run() -> None:
-        for each in kept:
-            each()
-    return run if kept else nothing
 
 
 _TYPES = {"float32": "float", "float16": "f16", "uint16": "bf16", "int8": "i8", "uint8": "u8",

@@ -8,8 +8,7 @@ import cupy
 import numpy as np
 from cupy.cuda import runtime
 
-from core import Tensor
-from cuda_cupy.device import Device
+from core import Tensor, cuda
 
 _SLOTS, _SLOT = 8, 4096  # reads in flight, and bytes of one
 
@@ -18,7 +17,7 @@ class LateReads:
     """A ring of page-locked slots. A slot is used again after `_SLOTS` reads, so each result must
     be taken before as many more are queued."""
 
-    def __init__(self, gpu: Device) -> None:
+    def __init__(self, gpu: cuda.Gpu) -> None:
         self._stream = gpu.stream
         self._memory = cupy.cuda.alloc_pinned_memory(_SLOTS * _SLOT)
         self._bytes = np.frombuffer(self._memory, np.uint8, _SLOTS * _SLOT)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 
-from core import Backend, DType, Launch, Tensor, bf16, f16
+from core import Backend, Launch, Tensor, cuda
 from cuda_pycuda import compiler
-from cuda_pycuda.device import driver_release, open_device
+from cuda_pycuda.device import open_device
 
 
-class PycudaBackend(Backend):
+class PycudaBackend(cuda.CudaBackend):
     """Kernels get the tensors themselves: all that they need is an address and a shape."""
 
     name = "cuda_pycuda"
-    run_ahead = 2  # the next step is queued while the host waits for this one's token
+    kernel_sources = compiler.sources
 
     def __init__(self, device: int = 0) -> None:
         self.gpu = open_device(device)  # says what is missing before anything below imports PyCUDA
-        compiler.toolchain()
+        compiler.compiler()
         from cuda_pycuda.allocator import PycudaAllocator
         from cuda_pycuda.reads import LateReads
         self.allocator = PycudaAllocator(self.gpu)
@@ -29,10 +28,6 @@ class PycudaBackend(Backend):
 
     def native(self, tensor: Tensor) -> Tensor:
         return tensor
-
-    def activation_dtype(self, stored: DType) -> DType:
-        """The stored 16-bit type, for which there are tensor cores; else float32."""
-        return stored if stored in (f16, bf16) else super().activation_dtype(stored)
 
     def capture(self, launch: Launch) -> Launch:
         from cuda_pycuda.graphs import record
@@ -49,15 +44,6 @@ class PycudaBackend(Backend):
         from cuda_pycuda.bandwidth import measure
         return measure()
 
-    def sources(self) -> Mapping[str, Path]:
-        return {p.name: p for p in sorted(compiler.SOURCES.glob("*.cu*"))}
-
-    @classmethod
-    def cache_folders(cls) -> list[Path]:
-        return compiler.kept.folders()
-
     def describe(self) -> str:
         import pycuda
-        version = self.gpu.driver
-        return (f"PyCUDA {pycuda.VERSION_TEXT}, CUDA {version // 1000}.{version % 1000 // 10}"
-                f"{driver_release()}, GPU {self.gpu.index}: {self.gpu.name} (sm_{self.gpu.arch})")
+        return f"PyCUDA {pycuda.VERSION_TEXT}, {self.gpu.describe()}"

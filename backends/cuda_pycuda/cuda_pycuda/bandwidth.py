@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import pycuda.driver as cuda
+from pycuda import driver
 
+from core import cuda
 from cuda_pycuda.device import device
-from cuda_pycuda.launch import Counters, Long, launch
+from cuda_pycuda.launch import Counters, launch
 
 _BYTES = 4 << 30  # many times any cache
 _ROUNDS = 10
@@ -14,14 +15,14 @@ _ROUNDS = 10
 def measure() -> float:
     """Bytes a second of the fastest of some passes over a large array."""
     gpu = device()
-    free, _ = cuda.mem_get_info()
+    free, _ = driver.mem_get_info()
     nbytes = min(_BYTES, free // 2) // 16 * 16
     data, out = Counters(nbytes // 4), Counters(1)
     run = launch("bandwidth.cu", "bandwidth", (4 * gpu.multiprocessors,), 512,
-                 (data, out, Long(nbytes // 16)))
+                 (data, out, cuda.Long(nbytes // 16)))
     best = float("inf")
     for _ in range(_ROUNDS):
-        start, end = cuda.Event(), cuda.Event()
+        start, end = driver.Event(), driver.Event()
         start.record(gpu.stream)
         run()
         end.record(gpu.stream)

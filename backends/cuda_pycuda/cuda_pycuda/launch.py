@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-import pycuda.driver as cuda
+from pycuda import driver
 
-from core import Tensor
+from core import Tensor, cuda
 from core.errors import BackendError
-from cuda_pycuda.compiler import Defines, cubin
+from cuda_pycuda import compiler
+from cuda_pycuda.compiler import sources
 from cuda_pycuda.device import device
 
 _TYPES = {"f32": "float", "f16": "f16", "bf16": "bf16", "i8": "i8"}
-
-
-class Long(int):
-    """An argument that the kernel takes as 64 bits."""
 
 
 class Counters:
@@ -27,11 +24,7 @@ class Counters:
         gpu, nbytes = device(), 4 * max(1, count)
         self._memory = gpu.pool.allocate(nbytes)
         self.pointer = int(self._memory)
-        cuda.memset_d8_async(self.pointer, 0, nbytes, gpu.stream)
-
-
-def nothing() -> None:
-    """The launch of an empty problem."""
+        driver.memset_d8_async(self.pointer, 0, nbytes, gpu.stream)
 
 
 def c_type(tensor: Tensor) -> str:
@@ -39,24 +32,20 @@ def c_type(tensor: Tensor) -> str:
     return _TYPES[tensor.dtype.short]
 
 
-def cover(count: int, each: int) -> int:
-    """How many of `each` it takes to cover `count`."""
-    return -(-count // each)
-
-
 @cache
 def _module(file: str, defines: tuple[tuple[str, object], ...]) -> Any:  # noqa: ANN401 - PyCUDA's
-    return cuda.module_from_buffer(cubin(file, dict(defines), device().target))
+    return driver.module_from_buffer(
+        sources.cubin(file, dict(defines), device().target, compiler.compiler()))
 
 
 def launch(file: str, entry: str, grid: Sequence[int], threads: int, arguments: Sequence[Any], *,
-           defines: Defines | None = None) -> Callable[[], None]:
+           defines: cuda.Defines | None = None) -> cuda.Launch:
     """Compile, load and prepare the kernel `entry` of `cuda/<file>`; the result launches it.
 
     arguments  tensors and Counters (by address; None is a null pointer), ints, Longs, floats
     """
     if 0 in grid:
-        return nothing
+        return cuda.nothing
     function = _module(file, tuple(sorted((defines or {}).items()))).get_function(entry)
     kinds, values = zip(*map(_pack, arguments), strict=True)
     function.prepare(list(kinds))
@@ -67,7 +56,7 @@ def launch(file: str, entry: str, grid: Sequence[int], threads: int, arguments: 
     def run() -> None:
         try:
             call(blocks, block, stream, *values)
-        except cuda.Error as error:
+        except driver.Error as error:
             raise BackendError(f"cuda_pycuda: launching {entry} of {file} with grid {blocks} x "
                                f"{threads} threads failed: {error}") from error
     run.kept = kept  # type: ignore[attr-defined]
@@ -78,20 +67,10 @@ def _pack(value: Any) -> tuple[str, Any]:  # noqa: ANN401 - any argument
     """(the letter by which Python's struct packs it, the number)."""
     if value is None:
         return "P", 0
-    if isinstance(value, Long):
+    if isinstance(value, cuda.Long):
         return "q", int(value)
     if isinstance(value, int):
         return "i", int(value)
     if isinstance(value, float):
         return "f", value
     return "P", value.pointer
-
-
-def sequence(*launches: Callable[[], None]) -> Callable[[], None]:
-    """Several launches as one."""
-    kept = [run for run in launches if run is not nothing]
-
-    def run() -> None:
-        for each in kept:
-            each()
-    return run if kept else nothing

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import ConfigError, OptionError
+from core.errors import ConfigError, OptionError, missing_packages
 from core.plan.weights import Progress
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
@@ -32,8 +32,8 @@ def load_gguf() -> Any:  # noqa: ANN401 - a module
     try:
         return importlib.import_module("gguf")
     except ImportError:
-        raise OptionError("writing GGUF needs the package `gguf`: pip install 'kernelyard[gguf]' "
-                          "(or pip install gguf)") from None
+        raise missing_packages("writing GGUF", {
+            "gguf": "pip install 'kernelyard[gguf]' (or pip install gguf)"}, OptionError) from None
 
 
 def write_gguf(source: Source, path: Path, kind: str, progress: Progress,

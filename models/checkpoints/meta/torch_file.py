@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from core.errors import CheckpointError, OptionError
+from core.errors import CheckpointError, OptionError, missing_packages
 from core.tensor.tensor import Array
 
 
@@ -19,8 +19,9 @@ def load_torch() -> Any:  # noqa: ANN401 - a module
     try:
         return importlib.import_module("torch")
     except ImportError:
-        raise OptionError("reading .pth files needs PyTorch: pip install 'kernelyard[meta]' (or "
-                          "pip install torch)") from None
+        raise missing_packages("reading .pth files", {
+            "torch": "pip install 'kernelyard[meta]' (or pip install torch)"},
+            OptionError) from None
 
 
 def read_torch(path: Path) -> dict[str, Array]:

@@ -277,5 +277,5 @@ def use(folder: Path) -> None:
     from cuda_on_cpu.toolchain import toolchain
     from cuda_pycuda import compiler
     tool = toolchain(folder)
-    compiler.toolchain = lambda: tool  # type: ignore[assignment]
+    compiler.compiler = lambda: tool  # type: ignore[assignment]
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")

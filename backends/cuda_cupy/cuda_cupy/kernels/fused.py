@@ -1,6 +1,6 @@
 """Fused kernels for decode steps; core/ops/fused*.py say what they stand for."""
 
-from core import TensorSpec
+from core import TensorSpec, cuda
 from cuda_cupy import shapes
 from cuda_cupy.kernels import quantized
 from cuda_cupy.kernels.declare import FLOATS, kernels
@@ -13,7 +13,7 @@ from cuda_cupy.kernels.linear import (
     stream,
 )
 from cuda_cupy.kernels.rowwise import cache_defines, side_step, swiglu
-from cuda_cupy.launch import c_type, launch, sequence
+from cuda_cupy.launch import c_type, launch
 
 _THREADS = 256
 
@@ -39,8 +39,8 @@ def gate_up_one(x, gate, up, out):
 def gate_up_parts(x, gate, up, out, *, workspace):
     product = (linear_few if len(x) <= FEW else linear_cublas if x.dtype == gate.dtype
                else linear_tiled)
-    return sequence(product(x, gate, None, workspace[0]), product(x, up, None, workspace[1]),
-                    swiglu(workspace[0], workspace[1], out))
+    return cuda.sequence(product(x, gate, None, workspace[0]), product(x, up, None, workspace[1]),
+                         swiglu(workspace[0], workspace[1], out))
 
 
 @kernels.implements("add_norm_gate_up", supports=one_row,

@@ -1,11 +1,11 @@
 """Products with float weights: streamed rows for one token, warps for few, cuBLAS or tiles for
 many."""
 
-from core import Call, TensorSpec, Tolerance, f32
+from core import Call, TensorSpec, Tolerance, cuda, f32
 from cuda_cupy import blas, shapes
 from cuda_cupy.kernels.declare import FLOATS, kernels
 from cuda_cupy.kernels.rowwise import add_bias, fill_bias
-from cuda_cupy.launch import c_type, launch, nothing, sequence
+from cuda_cupy.launch import c_type, launch
 
 FEW = 16  # rows of x up to which the weights' bytes decide
 
@@ -80,7 +80,7 @@ def _rounded_bias(call: Call) -> str | None:
                     dtypes={"A": FLOATS, "W": FLOATS, "O": FLOATS})
 def linear_cublas(x, weight, bias, out):
     product = blas.product(x, weight, out, add=bias is not None)
-    return sequence(nothing if bias is None else fill_bias(bias, out), product)
+    return cuda.sequence(cuda.nothing if bias is None else fill_bias(bias, out), product)
 
 
 def _tf32(call: Call) -> str | None:
@@ -106,8 +106,8 @@ def _bias_after(call: Call) -> str | None:
                     dtypes={"A": FLOATS, "W": FLOATS, "O": FLOATS},
                     workspace=lambda call: TensorSpec((call.dims["T"], call.dims["N"]), f32))
 def linear_cublas_bias(x, weight, bias, out, *, workspace):
-    return sequence(blas.product(x, weight, workspace, add=False),
-                    add_bias(workspace, bias, out))
+    return cuda.sequence(blas.product(x, weight, workspace, add=False),
+                         add_bias(workspace, bias, out))
 
 
 @kernels.implements("linear", name="linear_tiled", supports=_many,

@@ -1,13 +1,10 @@
 """Row-wise kernels: embedding, norms, rope, softmax, add, swiglu, cache writes, advance."""
 
+from core import cuda
 from cuda_cupy.kernels.declare import FLOATS, kernels
-from cuda_cupy.launch import Long, c_type, launch
+from cuda_cupy.launch import c_type, launch
 
 _THREADS = 256
-
-
-def _cover(count, threads=_THREADS):
-    return -(-count // threads)
 
 
 @kernels.implements("embedding", dtypes={"W": FLOATS, "O": FLOATS}, batch_invariant=True)
@@ -18,7 +15,7 @@ def embedding(ids, table, out):
 
 def _elementwise(entry, first, second, out):
     kind = c_type(out)
-    return launch("elementwise.cu", entry, (_cover(out.size),), _THREADS,
+    return launch("elementwise.cu", entry, (cuda.cover(out.size, _THREADS),), _THREADS,
                   (first, second, out, out.size), defines={"W": kind, "O": kind})
 
 
@@ -33,28 +30,28 @@ def swiglu(gate, up, out):
 
 
 def fill_bias(bias, out):
-    return launch("elementwise.cu", "fill_bias", (_cover(out.size),), _THREADS,
+    return launch("elementwise.cu", "fill_bias", (cuda.cover(out.size, _THREADS),), _THREADS,
                   (bias, out, out.size, out.shape[1]),
                   defines={"W": c_type(bias), "O": c_type(out)})
 
 
 def add_bias(sums, bias, out):
-    return launch("elementwise.cu", "add_bias", (_cover(out.size),), _THREADS,
+    return launch("elementwise.cu", "add_bias", (cuda.cover(out.size, _THREADS),), _THREADS,
                   (sums, bias, out, out.size, out.shape[1]),
                   defines={"W": c_type(bias), "O": c_type(out)})
 
 
 def _row_threads(width):
     """One thread for every four elements: a row's latency matters more than occupancy."""
-    return min(1024, max(32, 32 * _cover(width, 128)))
+    return min(1024, max(32, 32 * cuda.cover(width, 128)))
 
 
 def _norm(entry, x, weight, arguments, eps):
     """One block a row; rows of whole 16-byte chunks stay in registers."""
     rows, width = x.shape
     chunks, tail = divmod(width * x.itemsize, 16)
-    mine = 0 if tail else _cover(chunks, 1024)
-    threads = 32 * _cover(chunks, 32 * mine) if 0 < mine <= 8 else _row_threads(width)
+    mine = 0 if tail else cuda.cover(chunks, 1024)
+    threads = 32 * cuda.cover(chunks, 32 * mine) if 0 < mine <= 8 else _row_threads(width)
     return launch("norm.cu", entry, (rows,), threads, (*arguments, width, eps),
                   defines={"A": c_type(x), "W": c_type(weight), "MINE": mine if mine <= 8 else 0})
 
@@ -78,7 +75,7 @@ def softmax(x, out):
 @kernels.implements("rope", dtypes={"A": FLOATS}, batch_invariant=True)
 def rope(x, positions, inv_freq, out, *, interleaved):
     tokens, heads, size = x.shape
-    return launch("rope.cu", "rope", (tokens,), min(1024, 32 * _cover(heads * size // 2, 32)),
+    return launch("rope.cu", "rope", (tokens,), min(1024, 32 * cuda.cover(heads * size // 2, 32)),
                   (x, positions, inv_freq, out, heads, size, int(interleaved)),
                   defines={"A": c_type(x)})
 
@@ -88,14 +85,14 @@ def rope(x, positions, inv_freq, out, *, interleaved):
 def kv_cache_write(k, v, cache, cache_scales, slots):
     tokens, heads, size = k.shape
     warps = min(heads, 8)
-    return launch("cache.cu", "kv_cache_write", (tokens, _cover(heads, warps), 2), 32 * warps,
+    return launch("cache.cu", "kv_cache_write", (tokens, cuda.cover(heads, warps), 2), 32 * warps,
                   (k, v, cache, cache_scales, slots, heads, size, side_step(cache)),
                   defines=cache_defines(k, cache))
 
 
 def side_step(cache):
     """Rows of one head between a key and its value."""
-    return Long(cache.shape[1] * cache.shape[2] * cache.shape[3])
+    return cuda.Long(cache.shape[1] * cache.shape[2] * cache.shape[3])
 
 
 def cache_defines(x, cache):
@@ -105,6 +102,6 @@ def cache_defines(x, cache):
 @kernels.implements("advance", dtypes={}, batch_invariant=True)
 def advance(token, block_table, ids, positions, slots, seq_lens, *, block_size):
     sequences, width = block_table.shape
-    return launch("step.cu", "advance", (_cover(sequences, 128),), 128,
+    return launch("step.cu", "advance", (cuda.cover(sequences, 128),), 128,
                   (token, block_table, ids, positions, slots, seq_lens, sequences, width,
                    block_size), defines={})

@@ -1,10 +1,10 @@
 """Attention over the paged cache: one query at a time, or tiles of 64 on tensor cores."""
 
-from core import Call, TensorSpec, f32
+from core import Call, TensorSpec, cuda, f32
 from cuda_pycuda.device import device
 from cuda_pycuda.kernels.declare import FLOATS, kernels
 from cuda_pycuda.kernels.rowwise import cache_defines, side
-from cuda_pycuda.launch import Counters, cover, launch
+from cuda_pycuda.launch import Counters, launch
 
 _WARPS = 8         # of a block: 64 positions at a time for heads of 64
 _HEADS = 2         # query heads of a block: their sums live in registers
@@ -15,15 +15,15 @@ _QUERIES = 64      # of a block of attention_mma.cu
 
 def _share(group):
     """Query heads of a block, in equal shares of those with one key/value head."""
-    return cover(group, cover(group, _HEADS))
+    return cuda.cover(group, cuda.cover(group, _HEADS))
 
 
 def _grid(tokens, heads, kv_heads, context):
     """Blocks by token, heads and run of the context: two a multiprocessor, as registers allow."""
     group = heads // kv_heads
-    across = kv_heads * cover(group, _share(group))
+    across = kv_heads * cuda.cover(group, _share(group))
     filling = 2 * device().multiprocessors // max(1, tokens * across)
-    return tokens, across, max(1, min(filling, cover(context, _SPAN), _MOST_RUNS))
+    return tokens, across, max(1, min(filling, cuda.cover(context, _SPAN), _MOST_RUNS))
 
 
 def _parts(call: Call) -> TensorSpec:
@@ -45,7 +45,7 @@ def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, 
     tokens, heads, size = q.shape
     kv_heads, (sequences, width) = cache.shape[3], block_table.shape
     grid = _grid(tokens if sequences else 0, heads, kv_heads, width * cache.shape[2])
-    lanes = 1 << max(0, cover(size, 8) - 1).bit_length()
+    lanes = 1 << max(0, cuda.cover(size, 8) - 1).bit_length()
     return launch("attention.cu", "attention", grid, 32 * _WARPS,
                   (q, cache, cache_scales, block_table, query_starts, seq_lens, out, workspace,
                    Counters(grid[0] * grid[1]), sequences, width, heads, kv_heads, side(cache),
@@ -73,7 +73,7 @@ def attention_mma(q, cache, cache_scales, block_table, query_starts, seq_lens, o
     sequences, width = block_table.shape
     # an upper bound of the tiles of all sequences, whatever their lengths
     return launch("attention_mma.cu", "attention_mma",
-                  (cover(tokens, _QUERIES) + sequences, heads), 128,
+                  (cuda.cover(tokens, _QUERIES) + sequences, heads), 128,
                   (q, cache, cache_scales, block_table, query_starts, seq_lens, out, sequences,
                    width, heads, cache.shape[3], side(cache), scale),
                   defines={**cache_defines(q, cache), "SIZE": size, "BLOCK": cache.shape[2]})

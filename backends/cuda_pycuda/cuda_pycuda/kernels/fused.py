@@ -1,11 +1,11 @@
 """Fused kernels for decode steps; core/ops/fused*.py say what they stand for."""
 
-from core import Call, TensorSpec
+from core import Call, TensorSpec, cuda
 from cuda_pycuda import shapes
 from cuda_pycuda.kernels import linear, quantized
 from cuda_pycuda.kernels.declare import FLOATS, kernels
 from cuda_pycuda.kernels.rowwise import swiglu
-from cuda_pycuda.launch import c_type, sequence
+from cuda_pycuda.launch import c_type
 
 
 @kernels.implements("gate_up_swiglu", name="gate_up_one", supports=linear.one_row, priority=1,
@@ -43,8 +43,8 @@ def _product(x, weight, out):
                                                       call.dtypes["A"]))
 def gate_up_parts(x, gate, up, out, *, workspace):
     halves = [workspace.rows(i, i + 1).view(*out.shape) for i in range(2)]
-    return sequence(_product(x, gate, halves[0]), _product(x, up, halves[1]),
-                    swiglu(*halves, out))
+    return cuda.sequence(_product(x, gate, halves[0]), _product(x, up, halves[1]),
+                         swiglu(*halves, out))
 
 
 @kernels.implements("qkv_linear", supports=linear.one_row, dtypes={"A": FLOATS, "W": FLOATS})

@@ -1,10 +1,10 @@
 """Products with float weights: a warp a row for one token or a few, tiles for many."""
 
-from core import Call
+from core import Call, cuda
 from cuda_pycuda import shapes
 from cuda_pycuda.device import device
 from cuda_pycuda.kernels.declare import FLOATS, kernels
-from cuda_pycuda.launch import c_type, cover, launch
+from cuda_pycuda.launch import c_type, launch
 
 FEW = 16  # rows of x up to which the weights' bytes decide
 _DTYPES = {"A": FLOATS, "W": FLOATS, "O": FLOATS}
@@ -36,7 +36,7 @@ def _spread(x, weight, rows=1):
     """How gemv.cu takes rows. An x that is narrower than the weights comes from the cache: a lane's
     share of it is less than a piece."""
     a, w = x.dtype.itemsize, weight.dtype.itemsize
-    laps = cover(weight.shape[1] * w, 512)
+    laps = cuda.cover(weight.shape[1] * w, 512)
     return shapes.one_row(laps, laps * 512 // w * a if a >= w else None, rows=rows)
 
 
@@ -44,7 +44,7 @@ def gemv(x, weights, biases, outs):
     """Up to three products with one row of x, in one launch."""
     n = [w.shape[0] for w in weights]
     how, fill = _spread(x, weights[0]), [None] * (3 - len(n))
-    return launch("gemv.cu", "gemv", (cover(sum(n), shapes.WARPS),), 32 * shapes.WARPS,
+    return launch("gemv.cu", "gemv", (cuda.cover(sum(n), shapes.WARPS),), 32 * shapes.WARPS,
                   (x, *weights, *fill, *biases, *fill, *outs, *fill, *n, *(0 for _ in fill)),
                   defines=_defines(x, weights[0], outs[0], how))
 
@@ -57,7 +57,7 @@ def linear_one(x, weight, bias, out):
 def gate_up(entry, x, gate, arguments, defines):
     """swiglu of two products with one row, such as x, in one launch of gemv.cu."""
     how = _spread(x, gate, rows=2)
-    return launch("gemv.cu", entry, (cover(gate.shape[0], shapes.WARPS),), 32 * shapes.WARPS,
+    return launch("gemv.cu", entry, (cuda.cover(gate.shape[0], shapes.WARPS),), 32 * shapes.WARPS,
                   arguments, defines={**_defines(x, gate, x, how), **defines})
 
 
@@ -74,7 +74,7 @@ def _matrix_defines(x, weight, bias, out):
 @kernels.implements("linear", name="linear_few", supports=few, priority=1, dtypes=_DTYPES)
 def linear_few(x, weight, bias, out):
     (tokens, width), rows = x.shape, weight.shape[0]
-    return launch("gemv_few.cu", "gemv_few", (cover(rows, 8) if tokens else 0,), 256,
+    return launch("gemv_few.cu", "gemv_few", (cuda.cover(rows, 8) if tokens else 0,), 256,
                   (x, weight, None, None, bias, out, tokens, rows, width, 1, 1),
                   defines={**_matrix_defines(x, weight, bias, out),
                            "TOKENS": token_bucket(tokens)})
@@ -95,7 +95,7 @@ def linear_mma(x, weight, bias, out):
     how = shapes.tile(tokens, rows, device().multiprocessors)
     kind = c_type(x)
     return launch("gemm_mma.cu", "gemm_mma",
-                  (cover(rows, how["TILE_N"]), cover(tokens, how["TILE_T"])), 256,
+                  (cuda.cover(rows, how["TILE_N"]), cuda.cover(tokens, how["TILE_T"])), 256,
                   (x, weight, None, None, bias, out, tokens, rows, width, 1, 1),
                   defines={**how, "A": kind, "B": kind, "O": c_type(out), "BITS": 0, "ZEROS": 0})
 
@@ -103,6 +103,6 @@ def linear_mma(x, weight, bias, out):
 @kernels.implements("linear", name="linear_tiled", supports=many, dtypes=_DTYPES)
 def linear_tiled(x, weight, bias, out):
     (tokens, width), rows = x.shape, weight.shape[0]
-    return launch("gemm.cu", "gemm", (cover(rows, 64), cover(tokens, 64)), 256,
+    return launch("gemm.cu", "gemm", (cuda.cover(rows, 64), cuda.cover(tokens, 64)), 256,
                   (x, weight, None, None, bias, out, tokens, rows, width, 1, 1),
                   defines=_matrix_defines(x, weight, bias, out))

@@ -1,11 +1,11 @@
 """Products with quantised weights: a warp a row for one token or a few, tiles for many."""
 
-from core import Call
+from core import Call, cuda
 from cuda_pycuda import shapes
 from cuda_pycuda.device import device
 from cuda_pycuda.kernels.declare import FLOATS, kernels
 from cuda_pycuda.kernels.linear import few, many, token_bucket
-from cuda_pycuda.launch import c_type, cover, launch
+from cuda_pycuda.launch import c_type, launch
 
 _DTYPES = {"A": FLOATS, "Q": "i8 i4x2", "B": FLOATS, "O": FLOATS}
 _STRIP = 32  # columns that gemm_mma.cu multiplies at a time
@@ -33,7 +33,7 @@ def _defines(x, bias, out, bits, group_size, zeros, how):
 def _spread(x, codes, zeros, bits, rows=1):
     """How quantized_gemv.cu takes rows: a lane holds 16 bytes of codes, a scale, and a zero where
     there are any."""
-    laps = cover(codes.shape[1], 512)
+    laps = cuda.cover(codes.shape[1], 512)
     return shapes.one_row(laps, laps * 4096 // bits * x.dtype.itemsize,
                           lap_bytes=32 * (20 if zeros is None else 24), rows=rows)
 
@@ -44,7 +44,7 @@ def gemv(x, matrices, bits, group_size):
     codes, _, zeros, bias, out = matrices[0]
     how, fill = _spread(x, codes, zeros, bits), [None] * (3 - len(n))
     arguments = [a for column in zip(*matrices, strict=True) for a in (*column, *fill)]
-    return launch("quantized_gemv.cu", "quantized_gemv", (cover(sum(n), shapes.WARPS),),
+    return launch("quantized_gemv.cu", "quantized_gemv", (cuda.cover(sum(n), shapes.WARPS),),
                   32 * shapes.WARPS, (x, *arguments, *n, *(0 for _ in fill)),
                   defines=_defines(x, bias, out, bits, group_size, zeros, how))
 
@@ -55,7 +55,7 @@ def gate_up(normed, gate, up, outs, eps, bits, group_size):
     x, rows = normed[0], gate[0].shape[0]
     how = _spread(x, gate[0], gate[2], bits, rows=2)
     return launch("quantized_gemv.cu", "add_norm_gate_up",
-                  (cover(rows, shapes.WARPS),), 32 * shapes.WARPS,
+                  (cuda.cover(rows, shapes.WARPS),), 32 * shapes.WARPS,
                   (*normed, *gate, *up, *outs, rows, eps),
                   defines={**_defines(x, None, x, bits, group_size, gate[2], how), "NORM": 1,
                            "G": c_type(normed[2])})
@@ -81,7 +81,8 @@ def _matrix_defines(x, bias, out, bits, group_size):
                     dtypes=_DTYPES)
 def quantized_few(x, codes, scales, zeros, bias, out, *, bits, group_size):
     tokens = x.shape[0]
-    return launch("gemv_few.cu", "gemv_few", (cover(codes.shape[0], 8) if tokens else 0,), 256,
+    blocks = cuda.cover(codes.shape[0], 8) if tokens else 0
+    return launch("gemv_few.cu", "gemv_few", (blocks,), 256,
                   _arguments(x, codes, scales, zeros, bias, out, group_size),
                   defines={**_matrix_defines(x, bias, out, bits, group_size),
                            "TOKENS": token_bucket(tokens)})
@@ -99,7 +100,8 @@ def _tensor_cores(call: Call) -> str | None:
 def quantized_mma(x, codes, scales, zeros, bias, out, *, bits, group_size):
     how = shapes.tile(x.shape[0], codes.shape[0], device().multiprocessors, largest=64)
     return launch("gemm_mma.cu", "gemm_mma",
-                  (cover(codes.shape[0], how["TILE_N"]), cover(x.shape[0], how["TILE_T"])), 256,
+                  (cuda.cover(codes.shape[0], how["TILE_N"]),
+                   cuda.cover(x.shape[0], how["TILE_T"])), 256,
                   _arguments(x, codes, scales, zeros, bias, out, group_size),
                   defines={**_types(x, bias, out), **how, "BITS": bits,
                            "ZEROS": int(zeros is not None)})
@@ -107,6 +109,7 @@ def quantized_mma(x, codes, scales, zeros, bias, out, *, bits, group_size):
 
 @kernels.implements("quantized_linear", name="quantized_tiled", supports=many, dtypes=_DTYPES)
 def quantized_tiled(x, codes, scales, zeros, bias, out, *, bits, group_size):
-    return launch("gemm.cu", "gemm", (cover(codes.shape[0], 64), cover(x.shape[0], 64)), 256,
+    return launch("gemm.cu", "gemm",
+                  (cuda.cover(codes.shape[0], 64), cuda.cover(x.shape[0], 64)), 256,
                   _arguments(x, codes, scales, zeros, bias, out, group_size),
                   defines=_matrix_defines(x, bias, out, bits, group_size))

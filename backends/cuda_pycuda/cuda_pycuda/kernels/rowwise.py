@@ -1,7 +1,8 @@
 """Row-wise kernels: embedding, norms, rope, softmax, add, swiglu, cache writes, advance."""
 
+from core import cuda
 from cuda_pycuda.kernels.declare import FLOATS, kernels
-from cuda_pycuda.launch import Long, c_type, cover, launch
+from cuda_pycuda.launch import c_type, launch
 
 _THREADS = 256
 
@@ -13,7 +14,7 @@ def embedding(ids, table, out):
 
 
 def _elementwise(entry, first, second, out):
-    return launch("elementwise.cu", entry, (cover(out.size, _THREADS),), _THREADS,
+    return launch("elementwise.cu", entry, (cuda.cover(out.size, _THREADS),), _THREADS,
                   (first, second, out, out.size), defines={"A": c_type(out)})
 
 
@@ -29,14 +30,15 @@ def swiglu(gate, up, out):
 
 def _row_threads(width):
     """A thread an element, up to 1024."""
-    return min(1024, max(32, 32 * cover(width, 32)))
+    return min(1024, max(32, 32 * cuda.cover(width, 32)))
 
 
 def _norm(entry, x, weight, arguments, eps):
     rows, width = x.shape
     threads = _row_threads(width)
     return launch("rms_norm.cu", entry, (rows,), threads, (*arguments, width, eps),
-                  defines={"A": c_type(x), "W": c_type(weight), "KEEP": cover(width, threads)})
+                  defines={"A": c_type(x), "W": c_type(weight),
+                           "KEEP": cuda.cover(width, threads)})
 
 
 @kernels.implements("rms_norm", dtypes={"A": FLOATS, "W": FLOATS}, batch_invariant=True)
@@ -58,7 +60,7 @@ def softmax(x, out):
 @kernels.implements("rope", dtypes={"A": FLOATS}, batch_invariant=True)
 def rope(x, positions, inv_freq, out, *, interleaved):
     tokens, heads, size = x.shape
-    return launch("rope.cu", "rope", (tokens, cover(heads * size // 2, _THREADS)), _THREADS,
+    return launch("rope.cu", "rope", (tokens, cuda.cover(heads * size // 2, _THREADS)), _THREADS,
                   (x, positions, inv_freq, out, heads, size, int(interleaved)),
                   defines={"A": c_type(x)})
 
@@ -68,7 +70,8 @@ def rope(x, positions, inv_freq, out, *, interleaved):
 def kv_cache_write(k, v, cache, cache_scales, slots):
     tokens, heads, size = k.shape
     warps = min(heads, 8)
-    return launch("kv_cache.cu", "kv_cache_write", (tokens, cover(heads, warps), 2), 32 * warps,
+    return launch("kv_cache.cu", "kv_cache_write", (tokens, cuda.cover(heads, warps), 2),
+                  32 * warps,
                   (k, v, cache, cache_scales, slots, heads, size, side(cache)),
                   defines=cache_defines(k, cache))
 
@@ -77,14 +80,14 @@ def kv_cache_write(k, v, cache, cache_scales, slots):
 def rope_kv_write(q, k, v, positions, inv_freq, cache, slots, out, *, interleaved):
     (tokens, heads, size), kv_heads = q.shape, k.shape[1]
     pairs = (heads + 2 * kv_heads) * size // 2
-    return launch("kv_cache.cu", "rope_kv_write", (tokens, cover(pairs, _THREADS)), _THREADS,
+    return launch("kv_cache.cu", "rope_kv_write", (tokens, cuda.cover(pairs, _THREADS)), _THREADS,
                   (q, k, v, positions, inv_freq, cache, slots, out, heads, kv_heads, size,
                    side(cache), int(interleaved)), defines=cache_defines(q, cache))
 
 
 def side(cache):
     """Elements between a token's key and its value."""
-    return Long(cache.size // 2)
+    return cuda.Long(cache.size // 2)
 
 
 def cache_defines(x, cache):
@@ -94,6 +97,6 @@ def cache_defines(x, cache):
 @kernels.implements("advance", dtypes={}, batch_invariant=True)
 def advance(token, block_table, ids, positions, slots, seq_lens, *, block_size):
     sequences, width = block_table.shape
-    return launch("advance.cu", "advance", (cover(sequences, 128),), 128,
+    return launch("advance.cu", "advance", (cuda.cover(sequences, 128),), 128,
                   (token, block_table, ids, positions, slots, seq_lens, sequences, width,
                    block_size))

@@ -1,15 +1,15 @@
 """argmax and sample."""
 
-from core import Call, TensorSpec, f32, i32
+from core import Call, TensorSpec, cuda, f32, i32
 from cuda_pycuda.kernels.declare import FLOATS, kernels
-from cuda_pycuda.launch import Counters, c_type, cover, launch
+from cuda_pycuda.launch import Counters, c_type, launch
 
 _THREADS = 256
 _EACH = 8  # logits of a thread before another block pays
 
 
 def _parts(width):
-    return max(1, min(64, cover(width, _THREADS * _EACH)))
+    return max(1, min(64, cuda.cover(width, _THREADS * _EACH)))
 
 
 @kernels.implements("argmax", dtypes={"A": FLOATS}, batch_invariant=True,

@@ -1,0 +1,42 @@
+"""Files that are never there by half."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that gets its name when the block ends without an error.
+
+    Until then its bytes lie beside it under a name of their own, and they are on the disk before
+    the rename: a reader sees the old file or the new one, also after a crash. What exists and is no
+    regular file, such as /dev/stdout, is written directly. Raises OSError.
+    """
+    target = Path(os.path.realpath(path))  # a link stays one
+    if target.exists() and not target.is_file() and not target.is_dir():
+        with target.open("wb") as file:
+            yield file
+        return
+    part = target.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: Path, contents: bytes | str) -> None:
+    """Write bytes, or text as UTF-8, as `whole_file` does. Raises OSError."""
+    with whole_file(path) as file:
+        file.write(contents.encode() if isinstance(contents, str) else contents)

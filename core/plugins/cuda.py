@@ -1,0 +1,219 @@
+"""What backends for NVIDIA GPUs have in common, whichever library they reach the GPU through: how
+it is opened, how sources become machine code, how launches are put together.
+
+No device library is imported here. Kernels are not shared: the sources of two backends are two
+independent votes on every result.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from core.errors import BackendError, OptionError, unavailable
+from core.plugins.backend import Backend
+from core.plugins.code_cache import CodeCache
+from core.tensor.dtype import DType, bf16, f16
+
+OLDEST = 80  # compute capability 8.0: cp.async, and mma.m16n8k16 with bf16
+Defines = Mapping[str, object]
+Launch = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """An open GPU, and the one stream on which copies and kernels follow each other.
+
+    arch    compute capability times 10
+    driver  the newest CUDA version that the driver speaks, as 1000 * major + 10 * minor
+    """
+
+    index: int
+    name: str
+    arch: int
+    multiprocessors: int
+    driver: int
+    stream: Any
+
+    @property
+    def target(self) -> str:
+        """The machine code to compile for; `a` admits Hopper's own instructions."""
+        return "sm_90a" if self.arch == 90 else f"sm_{self.arch}"
+
+    def describe(self) -> str:
+        """Describe driver and GPU in part of a line."""
+        try:
+            module = Path("/sys/module/nvidia/version").read_text().strip()
+            release = f", driver {module}"
+        except OSError:
+            release = ""
+        return (f"CUDA {version(self.driver)}{release}, GPU {self.index}: {self.name} "
+                f"(sm_{self.arch})")
+
+
+def version(number: int) -> str:
+    """Write CUDA's version number as people do: 13000 as 13.0."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+G = TypeVar("G", bound=Gpu)
+
+
+class OneGpu(ABC, Generic[G]):
+    """Opens the GPU that this process computes on, once: modules and streams belong to it."""
+
+    backend: str
+
+    def __init__(self) -> None:
+        self._opened: G | None = None
+
+    @abstractmethod
+    def find(self, index: int) -> G:
+        """Open GPU `index`, and make it current in this thread. Raises as `open` does, by the
+        methods below."""
+
+    def open(self, index: int = 0) -> G:
+        """Return the GPU that this process computes on, which the first call opens.
+
+        Raises BackendError saying what is missing and how to fix it, OptionError for an index that
+        no GPU has or while another GPU is open.
+        """
+        if self._opened is None:
+            self._opened = self.find(index)
+        if self._opened.index != index:
+            raise OptionError(f"--device {index}: this process computes on GPU "
+                              f"{self._opened.index} already; use another process, or "
+                              "CUDA_VISIBLE_DEVICES")
+        return self._opened
+
+    def opened(self) -> G:
+        """Return the open GPU. Kernels bind only after the backend has opened it."""
+        if self._opened is None:
+            raise BackendError(f"{self.backend}: no GPU is open; fix: make the backend before its "
+                               "kernels are bound")
+        return self._opened
+
+    def unavailable(self, reason: str, fix: str) -> BackendError:
+        return unavailable(self.backend, reason, fix)
+
+    def no_driver(self, detail: str = "") -> BackendError:
+        return self.unavailable(f"no NVIDIA driver is loaded{detail}", "install one from "
+                                "https://www.nvidia.com/drivers, or use --backend cpu_numpy")
+
+    def driver_failed(self, error: Exception) -> BackendError:
+        return self.unavailable(f"the driver reports: {error}", "check it with nvidia-smi")
+
+    def check_index(self, index: int, count: int) -> None:
+        """Raise if the driver sees none of `count` GPUs, or no GPU of this index."""
+        if count == 0:
+            raise self.unavailable("the driver sees no GPU", "check nvidia-smi, and that "
+                                   "CUDA_VISIBLE_DEVICES names one")
+        if index >= count:
+            raise OptionError(f"--device {index}: the driver sees {count} GPU{'s' * (count > 1)}, "
+                              "counted from 0")
+
+    def check_arch(self, name: str, arch: int) -> None:
+        """Raise if the kernels do not compile for a GPU of this compute capability times 10."""
+        if arch < OLDEST:
+            raise self.unavailable(f"{name} has compute capability {arch / 10}, the kernels need "
+                                   f"{OLDEST / 10}", "use --backend cpu_numpy")
+
+
+class CompileError(Exception):
+    """The compiler's log."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A compiler: its name with the version, and what turns a source into machine code.
+
+    `run(path, flags)` returns the code and ptxas's report, or raises CompileError.
+    """
+
+    version: str
+    run: Callable[[Path, list[str]], tuple[bytes, str]]
+
+
+class Sources:
+    """Compiles one backend's CUDA sources, with a cache on disk.
+
+    It needs no GPU, so tests compile every kernel on any machine.
+    """
+
+    def __init__(self, backend: str, folder: Path) -> None:
+        self.backend, self.folder, self.cache = backend, folder, CodeCache(backend)
+
+    def files(self) -> dict[str, Path]:
+        """List sources and headers by name."""
+        return {p.name: p for p in sorted(self.folder.glob("*.cu*"))}
+
+    def cubin(self, file: str, defines: Defines, target: str, compiler: Compiler) -> bytes:
+        """Return machine code of a source for `target`, such as sm_90a, from the cache if there.
+
+        Raises BackendError with the compiler's log.
+        """
+        path = self.folder / file
+        made_of = [*CodeCache.texts(path), *flags(defines, target), compiler.version]
+        return self.cache.get(f"{path.stem}-{target}", made_of,
+                              lambda: self.compile(file, defines, target, compiler)[0])
+
+    def compile(self, file: str, defines: Defines, target: str,
+                compiler: Compiler) -> tuple[bytes, str]:
+        """Return (machine code, ptxas's report), past the cache. Raises BackendError with the
+        compiler's log."""
+        try:
+            return compiler.run(self.folder / file, flags(defines, target))
+        except CompileError as error:
+            raise BackendError(f"{self.backend}: {file} does not compile for {target} with "
+                               f"{dict(defines)}:\n{error}") from error
+
+
+def flags(defines: Defines, target: str) -> list[str]:
+    """List the flags for a source, as nvcc and NVRTC both take them."""
+    return [f"--gpu-architecture={target}", "-std=c++17", "--ptxas-options=-v",
+            *(f"-D{name}={value}" for name, value in sorted(defines.items()))]
+
+
+class CudaBackend(Backend):
+    """A backend on a CUDA GPU, less what its library decides."""
+
+    run_ahead = 2  # the next step is queued while the host waits for this one's token
+    kernel_sources: ClassVar[Sources]
+
+    @classmethod
+    def activation_dtype(cls, stored: DType) -> DType:
+        """Choose the stored 16-bit type, for which there are tensor cores; else float32."""
+        return stored if stored in (f16, bf16) else super().activation_dtype(stored)
+
+    def sources(self) -> Mapping[str, Path]:
+        return self.kernel_sources.files()
+
+    @classmethod
+    def cache_folders(cls) -> list[Path]:
+        return cls.kernel_sources.cache.folders()
+
+
+class Long(int):
+    """An argument that the kernel takes as 64 bits."""
+
+
+def cover(count: int, each: int) -> int:
+    """Count how many of `each` it takes to cover `count`."""
+    return -(-count // each)
+
+
+def nothing() -> None:
+    """Launch an empty problem."""
+
+
+def sequence(*launches: Launch) -> Launch:
+    """Put several launches into one."""
+    kept = [run for run in launches if run is not nothing]
+
+    def run() -> None:
+        for each in kept:
+            each()
+    return run if kept else nothing
