@@ -23,6 +23,9 @@
 #define LAPS ((K + 32 * PER - 1) / (32 * PER))
 #include "x.cuh"
 
+typedef W B;
+#include "ends.cuh"
+
 // Start the copies of this lane's pieces of one lap.
 __device__ inline void start_lap(int lap, const W *const rows[ROWS], uint4 slots[ROWS][32])
 {
@@ -71,7 +74,7 @@ extern "C" __global__ void __launch_bounds__(32 * WARPS)
 gemv(const A *x, const W *w0, const W *w1, const W *w2, const W *bias0, const W *bias1,
      const W *bias2, O *y0, O *y1, O *y2, int n0, int n1, int n2)
 {
-    int first = (blockIdx.x * WARPS + threadIdx.x / 32) * ROWS, lane = threadIdx.x % 32;
+    int first = (blockIdx.x * WARPS + threadIdx.x / 32) * ROWS;
     const W *rows[ROWS];
     for (int r = 0; r < ROWS; r++) {  // the matrices' rows are counted on
         int n = min(first + r, n0 + n1 + n2 - 1);
@@ -80,16 +83,7 @@ gemv(const A *x, const W *w0, const W *w1, const W *w2, const W *bias0, const W 
     }
     float sum[ROWS];
     dot_rows(x, rows, sum);
-    #pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-        int n = first + r;
-        if (lane != r || n >= n0 + n1 + n2)
-            continue;
-        const W *bias = n < n0 ? bias0 : n < n0 + n1 ? bias1 : bias2;
-        O *y = n < n0 ? y0 : n < n0 + n1 ? y1 : y2;
-        n -= n < n0 ? 0 : n < n0 + n1 ? n0 : n0 + n1;
-        store(&y[n], sum[r] + (bias ? to_float(bias[n]) : 0));
-    }
+    store_rows(sum, first, bias0, bias1, bias2, y0, y1, y2, n0, n1, n2);
 }
 
 #endif
@@ -102,8 +96,7 @@ __device__ inline void gated_rows(source x, const W *gate, const W *up, A *y, in
     const W *rows[ROWS] = {gate + row * K, up + row * K};
     float sum[ROWS];
     dot_rows(x, rows, sum);
-    if (threadIdx.x % 32 == 0 && n < count)
-        store(&y[n], silu(sum[0]) * sum[1]);
+    store_gated(sum, n, y, count);
 }
 
 #if NORM

@@ -17,6 +17,7 @@
 #define ROW_BYTES (K / 8 * BITS)
 #define SHIFTED (ZEROS || BITS == 4)  // whether a code's zero is another number than 0
 #include "x.cuh"
+#include "ends.cuh"
 
 // Byte i of a word, less `zero`, as a float: with the byte as its lowest bits, the float 2^23 is
 // 2^23 + the byte. (A conversion would do, but a multiprocessor has a quarter of the units for it.)
@@ -114,7 +115,7 @@ quantized_gemv(const A *x, const u8 *w0, const u8 *w1, const u8 *w2, const float
                const B *bias0, const B *bias1, const B *bias2, O *y0, O *y1, O *y2, int n0, int n1,
                int n2)
 {
-    int first = (blockIdx.x * WARPS + threadIdx.x / 32) * ROWS, lane = threadIdx.x % 32;
+    int first = (blockIdx.x * WARPS + threadIdx.x / 32) * ROWS;
     quantized m0 = {w0, s0, z0}, m1 = {w1, s1, z1}, m2 = {w2, s2, z2};
     quantized rows[ROWS];
     for (int r = 0; r < ROWS; r++) {
@@ -124,16 +125,7 @@ quantized_gemv(const A *x, const u8 *w0, const u8 *w1, const u8 *w2, const float
     }
     float sum[ROWS];
     dot_rows(x, rows, sum);
-    #pragma unroll
-    for (int r = 0; r < ROWS; r++) {
-        int n = first + r;
-        if (lane != r || n >= n0 + n1 + n2)
-            continue;
-        const B *bias = n < n0 ? bias0 : n < n0 + n1 ? bias1 : bias2;
-        O *y = n < n0 ? y0 : n < n0 + n1 ? y1 : y2;
-        n -= n < n0 ? 0 : n < n0 + n1 ? n0 : n0 + n1;
-        store(&y[n], sum[r] + (bias ? to_float(bias[n]) : 0));
-    }
+    store_rows(sum, first, bias0, bias1, bias2, y0, y1, y2, n0, n1, n2);
 }
 
 #else
@@ -148,7 +140,6 @@ add_norm_gate_up(const A *a, const A *b, const G *norm, const u8 *gate, const fl
     quantized rows[ROWS] = {row_of(m0, min(n, count - 1)), row_of(m1, min(n, count - 1))};
     float dots[ROWS];
     dot_rows(x, rows, dots);
-    if (threadIdx.x % 32 == 0 && n < count)
-        store(&y[n], silu(dots[0]) * dots[1]);
+    store_gated(dots, n, y, count);
 }
 #endif

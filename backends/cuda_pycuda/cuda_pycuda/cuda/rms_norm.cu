@@ -18,48 +18,40 @@ __device__ inline void load_weights(const W *weight, float own[KEEP], int width)
     }
 }
 
-__device__ void norm_row(const float kept[KEEP], const float weight[KEEP], A *out, int width, float eps)
+// The norm of row a or, to `add`, of a + b, which goes to `sum`.
+__device__ inline void norm_row(bool add, const A *a, const A *b, const W *weight, A *sum, A *out,
+                                int width, float eps)
 {
-    float squares = 0;
+    let_next_start();
+    long long row = (long long)blockIdx.x * width;
+    float kept[KEEP], own[KEEP], squares = 0;
+    load_weights(weight, own, width);
+    wait_for_previous();
+    for (int n = 0; n < KEEP; n++) {
+        int i = n * blockDim.x + threadIdx.x;
+        kept[n] = 0;
+        if (i < width && add)
+            store(&sum[row + i], to_float(a[row + i]) + to_float(b[row + i]));
+        if (i < width)  // a sum as rounded, which is what later layers see
+            kept[n] = to_float((add ? sum : a)[row + i]);
+    }
     for (int n = 0; n < KEEP; n++)
         squares += kept[n] * kept[n];
     float scale = 1 / sqrtf(block_sum(squares) / width + eps);
     for (int n = 0; n < KEEP; n++) {
         int i = n * blockDim.x + threadIdx.x;
         if (i < width)
-            store(&out[i], kept[n] * scale * weight[n]);
+            store(&out[row + i], kept[n] * scale * own[n]);
     }
 }
 
 extern "C" __global__ void rms_norm(const A *x, const W *weight, A *out, int width, float eps)
 {
-    let_next_start();
-    long long row = (long long)blockIdx.x * width;
-    float kept[KEEP], own[KEEP];
-    load_weights(weight, own, width);
-    wait_for_previous();
-    for (int n = 0; n < KEEP; n++) {
-        int i = n * blockDim.x + threadIdx.x;
-        kept[n] = i < width ? to_float(x[row + i]) : 0;
-    }
-    norm_row(kept, own, out + row, width, eps);
+    norm_row(false, x, 0, weight, 0, out, width, eps);
 }
 
 extern "C" __global__ void add_rms_norm(const A *a, const A *b, const W *weight, A *sum, A *out,
                                         int width, float eps)
 {
-    let_next_start();
-    long long row = (long long)blockIdx.x * width;
-    float kept[KEEP], own[KEEP];
-    load_weights(weight, own, width);
-    wait_for_previous();
-    for (int n = 0; n < KEEP; n++) {
-        int i = n * blockDim.x + threadIdx.x;
-        kept[n] = 0;
-        if (i < width) {
-            store(&sum[row + i], to_float(a[row + i]) + to_float(b[row + i]));
-            kept[n] = to_float(sum[row + i]);  // as rounded, which is what later layers see
-        }
-    }
-    norm_row(kept, own, out + row, width, eps);
+    norm_row(true, a, b, weight, sum, out, width, eps);
 }
