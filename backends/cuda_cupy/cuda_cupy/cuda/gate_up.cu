@@ -1,6 +1,7 @@
 // The first half of an MLP for one row: out = silu(gate x) * (up x), where x is given, or is
 // rms_norm(a + b) (NORM), which each block computes for itself from L2. Moves both matrices once. A
 // warp owns rows n of both, interleaved (ROWS = 2); see stream.cuh.
+#include "ends.cuh"
 #include "stream.cuh"
 #if NORM
 #include "staged_norm.cuh"
@@ -25,7 +26,7 @@ gate_up(const A* x, const W* gate, const W* up, A* out, int rows) {
         },
         [&] {
 #if NORM
-            staged_norm<K, WARPS * 32>(a, b, norm, sum, eps, [&](int c, A (&values)[XVEC]) {
+            staged_norm(a, b, norm, sum, eps, [&](int c, A (&values)[XVEC]) {
                 store((A*)&staged[chunk_place(c)], values);
             });
 #else
@@ -35,7 +36,6 @@ gate_up(const A* x, const W* gate, const W* up, A* out, int rows) {
             __syncthreads();
         },
         [&](int step, float (&sums)[ROWS]) {
-            if (threadIdx.x % 32 == 0 && base + step < rows)
-                out[base + step] = narrow<A>(silu(sums[0]) * sums[1]);
+            put_gated(out, base + step, rows, sums[0], sums[1]);
         });
 }

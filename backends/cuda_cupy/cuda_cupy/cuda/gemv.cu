@@ -1,5 +1,6 @@
 // linear for one row of x, with up to three matrices that share x (query, key and value): out = W x +
 // bias. Moves every weight once; x comes from L2 once a block. See stream.cuh for the mapping.
+#include "ends.cuh"
 #include "stream.cuh"
 
 struct Matrix { const W* weight; const W* bias; O* out; int rows; };
@@ -23,7 +24,7 @@ gemv(const A* x, const W* w0, const W* w1, const W* w2, const W* b0, const W* b1
         int n = base + index;
         if (n >= total) return;
         const Matrix m = matrix(n);
-        m.out[n] = narrow<O>(m.bias ? sum + widen(m.bias[n]) : sum);
+        put_sum(m.out, m.bias, n, sum);
     };
     pdl_launch();
     stream_rows(staged,
@@ -44,11 +45,6 @@ gemv(const A* x, const W* w0, const W* w1, const W* w2, const W* b0, const W* b1
     if (KSPLIT > 1) {
         __syncthreads();
         const int index = threadIdx.x % 32;
-        if (warp % KSPLIT == 0 && index < OWNED) {
-            float sum = 0.f;
-#pragma unroll
-            for (int part = 0; part < KSPLIT; part++) sum += partial[warp + part][index];
-            store(index, sum);
-        }
+        if (warp % KSPLIT == 0 && index < OWNED) store(index, add_parts(partial, warp, index));
     }
 }

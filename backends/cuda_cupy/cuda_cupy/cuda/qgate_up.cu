@@ -1,5 +1,6 @@
 // gate_up.cu with quantised matrices: out = silu(gate x) * (up x), x = rms_norm(a + b) computed by each
 // block for itself. Moves codes, scales and zeros once. A warp owns ROWS / 2 rows of each matrix.
+#include "ends.cuh"
 #include "qstream.cuh"
 #include "staged_norm.cuh"
 
@@ -21,7 +22,7 @@ qgate_up(const A* a, const A* b, const G* norm, const u8* gate, const float* gat
                        (r % 2 ? up_zeros : gate_zeros) + n * GROUPS};
         },
         [&] {
-            staged_norm<K, WARPS * 32>(a, b, norm, sum, eps, [&](int c, A (&values)[XVEC]) {
+            staged_norm(a, b, norm, sum, eps, [&](int c, A (&values)[XVEC]) {
                 float wide[XVEC];
 #pragma unroll
                 for (int e = 0; e < XVEC; e++) wide[e] = widen(values[e]);
@@ -31,6 +32,5 @@ qgate_up(const A* a, const A* b, const G* norm, const u8* gate, const float* gat
         }, sums);
 #pragma unroll
     for (int r = 0; r < ROWS; r += 2)
-        if (threadIdx.x % 32 == 0 && base + r / 2 < rows)
-            out[base + r / 2] = narrow<A>(silu(sums[r]) * sums[r + 1]);
+        put_gated(out, base + r / 2, rows, sums[r], sums[r + 1]);
 }

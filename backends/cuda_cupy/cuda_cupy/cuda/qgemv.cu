@@ -1,6 +1,7 @@
 // quantized_linear for one row of x, with up to three matrices that share x (query, key and value):
 // out = W x + bias, W as codes with scales by group. Moves codes, scales and zeros once. See
 // qstream.cuh for the mapping.
+#include "ends.cuh"
 #include "qstream.cuh"
 
 struct Matrix {
@@ -39,10 +40,8 @@ qgemv(const A* x, const u8* c0, const float* s0, const float* z0, const B* b0, O
         if (r == i) partial[warp][i] = sums[i];
     if (KSPLIT > 1) __syncthreads(); else __syncwarp();
     if (warp % KSPLIT || r >= ROWS || base + r >= rows) return;
-    float sum = 0.f;
-#pragma unroll
-    for (int part = 0; part < KSPLIT; part++) sum += partial[warp + part][r];
+    const float sum = add_parts(partial, warp, r);
     int n = base + r;
     const Matrix m = matrix(n);
-    m.out[n] = narrow<O>(m.bias ? sum + widen(m.bias[n]) : sum);
+    put_sum(m.out, m.bias, n, sum);
 }

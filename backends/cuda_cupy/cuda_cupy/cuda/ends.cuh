@@ -1,0 +1,23 @@
+// How products with one row end, of floats (gemv.cu, gate_up.cu) or of codes (qgemv.cu, qgate_up.cu).
+#pragma once
+#include "common.cuh"
+
+// What the KSPLIT warps from `warp` on have of sum `index`, added up.
+template <int COUNT>
+__device__ __forceinline__ float add_parts(const float (&partial)[WARPS][COUNT], int warp, int index) {
+    float sum = 0.f;
+#pragma unroll
+    for (int part = 0; part < KSPLIT; part++) sum += partial[warp + part][index];
+    return sum;
+}
+
+// out[n] = sum + bias[n], where there is a bias.
+template <class Out, class Bias>
+__device__ __forceinline__ void put_sum(Out* out, const Bias* bias, int n, float sum) {
+    out[n] = narrow<Out>(bias ? sum + widen(bias[n]) : sum);
+}
+
+// Of the sums of a gate row and an up row: out[n] = silu(gate) * up, by one lane.
+__device__ __forceinline__ void put_gated(A* out, int n, int rows, float gate, float up) {
+    if (threadIdx.x % 32 == 0 && n < rows) out[n] = narrow<A>(silu(gate) * up);
+}
