@@ -1,7 +1,7 @@
 // The first half of an MLP for one row: out = silu(gate x) * (up x), where x is given, or is
 // rms_norm(a + b) (NORM), which each block computes for itself from L2. Moves both matrices once. A
 // warp owns rows n of both, interleaved (ROWS = 2); see stream.cuh.
-#include "ends.cuh"
+#include "epilogue.cuh"
 #include "stream.cuh"
 #if NORM
 #include "staged_norm.cuh"

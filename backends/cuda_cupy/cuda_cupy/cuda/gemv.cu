@@ -1,6 +1,6 @@
 // linear for one row of x, with up to three matrices that share x (query, key and value): out = W x +
 // bias. Moves every weight once; x comes from L2 once a block. See stream.cuh for the mapping.
-#include "ends.cuh"
+#include "epilogue.cuh"
 #include "stream.cuh"
 
 struct Matrix { const W* weight; const W* bias; O* out; int rows; };

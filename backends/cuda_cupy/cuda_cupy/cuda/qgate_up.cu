@@ -1,6 +1,6 @@
 // gate_up.cu with quantised matrices: out = silu(gate x) * (up x), x = rms_norm(a + b) computed by each
 // block for itself. Moves codes, scales and zeros once. A warp owns ROWS / 2 rows of each matrix.
-#include "ends.cuh"
+#include "epilogue.cuh"
 #include "qstream.cuh"
 #include "staged_norm.cuh"
 

@@ -1,7 +1,7 @@
 // quantized_linear for one row of x, with up to three matrices that share x (query, key and value):
 // out = W x + bias, W as codes with scales by group. Moves codes, scales and zeros once. See
 // qstream.cuh for the mapping.
-#include "ends.cuh"
+#include "epilogue.cuh"
 #include "qstream.cuh"
 
 struct Matrix {

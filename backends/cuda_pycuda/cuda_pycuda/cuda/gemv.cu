@@ -24,7 +24,7 @@
 #include "x.cuh"
 
 typedef W B;
-#include "ends.cuh"
+#include "epilogue.cuh"
 
 // Start the copies of this lane's pieces of one lap.
 __device__ inline void start_lap(int lap, const W *const rows[ROWS], uint4 slots[ROWS][32])

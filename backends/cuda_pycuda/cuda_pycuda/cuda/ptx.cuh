@@ -1,6 +1,6 @@
 // The few instructions that CUDA C has no name for without NVIDIA's headers; nothing else of this
 // backend holds assembly. Sources: the PTX ISA, sections cvt, ld, cp.async, mma and griddepcontrol.
-// tests/cuda_on_cpu has a stand-in for this one file.
+// tests/support/cuda_on_cpu has a stand-in for this one file.
 
 typedef struct { unsigned short bits; } f16;
 typedef struct { unsigned short bits; } bf16;

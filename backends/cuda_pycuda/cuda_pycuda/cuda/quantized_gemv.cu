@@ -17,7 +17,7 @@
 #define ROW_BYTES (K / 8 * BITS)
 #define SHIFTED (ZEROS || BITS == 4)  // whether a code's zero is another number than 0
 #include "x.cuh"
-#include "ends.cuh"
+#include "epilogue.cuh"
 
 // Byte i of a word, less `zero`, as a float: with the byte as its lowest bits, the float 2^23 is
 // 2^23 + the byte. (A conversion would do, but a multiprocessor has a quarter of the units for it.)

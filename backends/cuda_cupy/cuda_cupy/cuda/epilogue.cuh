@@ -1,4 +1,4 @@
-// How products with one row end, of floats (gemv.cu, gate_up.cu) or of codes (qgemv.cu, qgate_up.cu).
+// The epilogue of products with one row, of floats (gemv.cu, gate_up.cu) or of codes (qgemv.cu, qgate_up.cu).
 #pragma once
 #include "common.cuh"
 

@@ -1,4 +1,4 @@
-// How gemv.cu and quantized_gemv.cu end, once a warp has the dot products of its ROWS rows with x.
+// The epilogue of gemv.cu and quantized_gemv.cu: a warp has the dot products of its ROWS rows with x.
 
 // Of up to three matrices, whose rows are counted on, from row `first` of all on: y[n] = sum + bias[n].
 // Lane r stores row r.
