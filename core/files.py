@@ -1,4 +1,4 @@
-"""Files that are never there by half."""
+"""Writes files that are never there by half."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are never there by half."""
+"""Checks that files are never there by half."""
 
 import errno
 import os

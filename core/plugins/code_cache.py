@@ -1,4 +1,4 @@
-"""Machine code that a backend compiles at run time, kept on disk.
+"""Keeps machine code that a backend compiles at run time on disk.
 
 An entry is named by everything that went into it, so a changed source, header, flag, target or
 compiler makes another one, and an old one is never taken for it. It ends in the SHA-256 of its name
@@ -99,7 +99,7 @@ class CodeCache:
         return code
 
     def _usable_folder(self) -> Path | None:
-        """Make the folder where it is missing; None where it cannot be made or trusted."""
+        """Make the folder where it is missing. Return None where it cannot be made or trusted."""
         try:
             folder = self.folder
             folder.parent.parent.mkdir(0o700, parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def _check_owner(folder: Path) -> None:
 
 
 def _read(path: Path) -> bytes | None:
-    """Read an entry's code; None where it is missing or damaged."""
+    """Read an entry's code. Return None where it is missing or damaged."""
     try:
         stored = path.read_bytes()
     except OSError:

@@ -1,5 +1,5 @@
-"""What backends for NVIDIA GPUs have in common, whichever library they reach the GPU through: how
-it is opened, how sources become machine code, how launches are put together.
+"""Holds what backends for NVIDIA GPUs share, whichever library they reach the GPU through: opening
+it, compiling sources, putting launches together.
 
 No device library is imported here. Kernels are not shared: the sources of two backends are two
 independent votes on every result.
@@ -25,7 +25,7 @@ Launch = Callable[[], None]
 
 @dataclass(frozen=True)
 class Gpu:
-    """An open GPU, and the one stream on which copies and kernels follow each other.
+    """Holds an open GPU, and the one stream on which copies and kernels follow each other.
 
     arch    compute capability times 10
     driver  the newest CUDA version that the driver speaks, as 1000 * major + 10 * minor
@@ -40,7 +40,7 @@ class Gpu:
 
     @property
     def target(self) -> str:
-        """The machine code to compile for; `a` admits Hopper's own instructions."""
+        """Name the machine code to compile for; `a` admits Hopper's own instructions."""
         return "sm_90a" if self.arch == 90 else f"sm_{self.arch}"
 
     def describe(self) -> str:
@@ -123,12 +123,12 @@ class OneGpu(ABC, Generic[G]):
 
 
 class CompileError(Exception):
-    """The compiler's log."""
+    """Carries the compiler's log."""
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """A compiler: its name with the version, and what turns a source into machine code.
+    """Holds a compiler: its name with the version, and what turns a source into machine code.
 
     `run(path, flags)` returns the code and ptxas's report, or raises CompileError.
     """
@@ -178,7 +178,7 @@ def flags(defines: Defines, target: str) -> list[str]:
 
 
 class CudaBackend(Backend):
-    """A backend on a CUDA GPU, less what its library decides."""
+    """Implements what a backend on a CUDA GPU does, less what its library decides."""
 
     run_ahead = 2  # the next step is queued while the host waits for this one's token
     kernel_sources: ClassVar[Sources]
@@ -197,7 +197,7 @@ class CudaBackend(Backend):
 
 
 class Long(int):
-    """An argument that the kernel takes as 64 bits."""
+    """Marks an argument that the kernel takes as 64 bits."""
 
 
 def cover(count: int, each: int) -> int:

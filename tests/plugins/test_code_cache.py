@@ -1,4 +1,5 @@
-"""The cache of compiled kernels: what is damaged, foreign or unwritable costs time, and no more."""
+"""Checks the cache of compiled kernels: what is damaged, foreign or unwritable costs time, and no
+more."""
 
 import errno
 import os
@@ -16,7 +17,7 @@ NOT_KEPT = "compiled kernels are not kept, so each start compiles them again: "
 
 
 class Made:
-    """A compiler that counts."""
+    """Compiles, and counts how often."""
 
     def __init__(self, code=CODE):
         self.code, self.calls = code, 0
@@ -33,7 +34,7 @@ def base(tmp_path, monkeypatch):
 
 
 def get(make, cache=None, made_of=("source",)):
-    """As a new process, unless given a cache."""
+    """Ask the cache as a new process does, unless given a cache."""
     return (cache or CodeCache("b")).get("kernel-sm_90", list(made_of), make)
 
 
@@ -106,7 +107,7 @@ def test_our_folders_are_ours_alone(base):
 
 
 def unkept(capsys, reason):
-    """Everything is compiled, correctly and each time; it is said once."""
+    """Check that everything is compiled, each time, and that this is said once."""
     cache, make = CodeCache("b"), Made()
     for _ in range(3):
         assert get(make, cache) == CODE

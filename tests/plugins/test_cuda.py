@@ -1,4 +1,4 @@
-"""What CUDA backends share, on a machine without a GPU."""
+"""Checks what CUDA backends share, on a machine without a GPU."""
 
 import pytest
 
@@ -10,7 +10,7 @@ FIX = "; fix: "
 
 
 class Found(cuda.OneGpu):
-    """A machine with some GPUs, all of one kind."""
+    """Stands for a machine with some GPUs, all of one kind."""
 
     backend = "my_cuda"
 

@@ -1,2 +1,2 @@
-"""The cuda_cupy backend. `plugin` is its entry point; `cuda` holds the CUDA sources, one family a
-file, and `kernels` binds them to ops."""
+"""Holds the cuda_cupy backend. `plugin` is its entry point; `cuda` holds the CUDA sources, one
+family a file, and `kernels` binds them to ops."""

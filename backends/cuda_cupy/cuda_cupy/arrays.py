@@ -1,4 +1,4 @@
-"""Small arrays that kernels keep between launches."""
+"""Makes small arrays that kernels keep between launches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cuda_cupy.device import device
 
 
 def counters(count: int) -> Any:  # noqa: ANN401 - a cupy array
-    """Zeros by which the blocks of a launch count themselves; each launch leaves them zero."""
+    """Make zeros by which the blocks of a launch count themselves; each launch leaves them zero."""
     import cupy
     with device().stream:
         return cupy.zeros(max(1, count), "int32")

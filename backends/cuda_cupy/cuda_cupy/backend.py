@@ -1,4 +1,4 @@
-"""The backend object: native arrays, captured steps, and reads that do not hold the device up."""
+"""Makes the backend object: native arrays, captured steps, late reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cuda_cupy.device import open_device
 
 
 class CupyBackend(cuda.CudaBackend):
-    """Kernels get `cupy.ndarray`s: bf16 as uint16, packed 4-bit codes as uint8."""
+    """Gives kernels `cupy.ndarray`s: bf16 as uint16, packed 4-bit codes as uint8."""
 
     name = "cuda_cupy"
     kernel_sources = sources
@@ -41,7 +41,7 @@ class CupyBackend(cuda.CudaBackend):
         return capture.record(launch)
 
     def after(self, other: Backend) -> Launch:
-        """By an event on the other's stream: both work in the device's primary context."""
+        """Wait by an event on the other's stream: both work in the device's primary context."""
         if other.stream is None:
             return super().after(other)
         cp, ours = self._cupy, self.gpu.stream

@@ -1,4 +1,4 @@
-"""The read bandwidth of the device's memory, measured."""
+"""Measures the read bandwidth of the device's memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ROUNDS = 10
 
 
 def measure() -> float:
-    """Bytes a second of the fastest of some passes over a large array."""
+    """Return bytes per second of the fastest of several passes over a large array."""
     gpu = device()
     free, _ = cupy.cuda.runtime.memGetInfo()
     nbytes = min(_BYTES, free // 2) // 16 * 16

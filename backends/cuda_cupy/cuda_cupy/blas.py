@@ -1,4 +1,4 @@
-"""Matrix products by cuBLAS, on the backend's stream.
+"""Computes matrix products by cuBLAS, on the backend's stream.
 
 The library is called by ctypes with everything packed beforehand, as kernels are (launch.py):
 CuPy's binding takes some 25 µs a call, and a prompt waits for the host. Source: the cuBLAS API,
@@ -28,7 +28,7 @@ _ZERO, _ONE = ctypes.addressof(_NUMBERS), ctypes.addressof(_NUMBERS) + 4
 
 @cache
 def _library() -> tuple[Any, int]:
-    """(cublasGemmEx, a handle). CuPy has loaded the library by then, wherever it lies."""
+    """Return (cublasGemmEx, a handle). CuPy has loaded the library by then, wherever it lies."""
     from cuda.pathfinder import load_nvidia_dynamic_lib
     from cupy.cuda import cublas
     handle = cublas.create()
@@ -45,7 +45,7 @@ def _library() -> tuple[Any, int]:
 
 def product(x: Any, weight: Any, out: Any, *, add: bool,  # noqa: ANN401 - cupy arrays
             tf32: bool = False) -> Callable[[], None]:
-    """What computes out = x @ weight.T, or out += with `add`."""
+    """Return a launch of out = x @ weight.T, or out += x @ weight.T with `add`."""
     (tokens, width), columns = x.shape, weight.shape[0]
     kinds = [_CUDA_TYPES[a.dtype.name] for a in (weight, x, out)]
     # cuBLAS counts columns first, hence the order

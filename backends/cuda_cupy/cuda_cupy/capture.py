@@ -1,4 +1,4 @@
-"""CUDA graphs of steps that repeat themselves."""
+"""Captures steps that repeat into CUDA graphs."""
 
 from __future__ import annotations
 

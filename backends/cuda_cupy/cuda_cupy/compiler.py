@@ -1,4 +1,4 @@
-"""CUDA sources to machine code through CuPy's NVRTC, cached on disk."""
+"""Compiles CUDA sources through CuPy's NVRTC, with a cache on disk."""
 
 from __future__ import annotations
 

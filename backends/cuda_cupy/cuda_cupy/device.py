@@ -1,4 +1,4 @@
-"""The device that this backend computes on: opened once, with an error that names the fix."""
+"""Opens the device that this backend computes on, once, with an error that names the fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Launches with everything packed beforehand: replaying one is a single call into the driver.
+"""Packs launches beforehand, so that each is a single call into the driver.
 
 CuPy offers no `cuLaunchKernelEx`, which programmatic dependent launch needs, so this module calls
 the driver itself. From compute capability 9.0 on, every kernel of this backend may start while the
@@ -98,5 +98,5 @@ _TYPES = {"float32": "float", "float16": "f16", "uint16": "bf16", "int8": "i8", 
 
 
 def c_type(array: Any) -> str:  # noqa: ANN401 - a cupy array
-    """The CUDA type of an array's elements, as `cuda/common.cuh` names it."""
+    """Return the CUDA type of an array's elements, as `cuda/common.cuh` names it."""
     return _TYPES[array.dtype.name]

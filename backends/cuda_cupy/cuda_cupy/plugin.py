@@ -1,4 +1,4 @@
-"""Entry point: names the backend without importing CuPy."""
+"""Names the backend, as the entry point, without importing CuPy."""
 
 from core import BackendSpec, hookimpl
 

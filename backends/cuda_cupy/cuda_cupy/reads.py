@@ -1,4 +1,4 @@
-"""Reads of small tensors that are queued now and waited for later."""
+"""Reads small tensors: queued now, waited for later."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _SLOTS, _SLOT = 8, 4096  # reads in flight, and bytes of one
 
 
 class LateReads:
-    """A ring of page-locked slots. A slot is used again after `_SLOTS` reads, so each result must
-    be taken before as many more are queued."""
+    """Keeps a ring of page-locked slots. A slot is used again after `_SLOTS` reads, so each result
+    must be taken before as many more are queued."""
 
     def __init__(self, gpu: cuda.Gpu) -> None:
         self._stream = gpu.stream
@@ -25,7 +25,7 @@ class LateReads:
         self._next = 0
 
     def queue(self, tensor: Tensor) -> Callable[[], np.ndarray]:
-        """Copy the present value behind what is queued; the result waits for it."""
+        """Queue a copy of the present value; the result waits for it and returns it."""
         if tensor.nbytes > _SLOT or not tensor.contiguous:
             value = np.array(tensor.numpy())
             return lambda: value

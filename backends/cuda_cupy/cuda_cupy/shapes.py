@@ -1,4 +1,4 @@
-"""How a product with one row is spread over warps: pure functions of its shape."""
+"""Chooses how a product with one row is spread over warps, by its shape alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ _SHARED_ROWS = 3500  # warps that a matrix of short rows should have
 
 @dataclass(frozen=True)
 class Spread:
-    """See cuda/stream.cuh: rows interleaved, steps one after the other, warps a row and a block."""
+    """Holds the numbers of cuda/stream.cuh: rows interleaved, steps one after the other, warps a
+    row and a block."""
 
     rows: int = 1
     steps: int = 1
@@ -30,7 +31,8 @@ class Spread:
 
 
 def spread(rows: int, row_bytes: int) -> Spread:
-    """For one matrix, or several that share x. The constants are an H200's, by tools/gpu/tune.py:
+    """Spread one matrix, or several that share x. The constants are an H200's, by
+    tools/gpu/tune.py:
 
     several warps share a short row, so that more of the matrix is in flight before the wait;
     long rows take a deeper ring; smaller blocks fill the second wave where there is not quite one.
@@ -46,7 +48,7 @@ def spread(rows: int, row_bytes: int) -> Spread:
 
 
 def spread_pairs(rows: int, row_bytes: int) -> Spread:
-    """For two matrices of `rows` rows each, a row of both at a time."""
+    """Spread two matrices of `rows` rows each, a row of both at a time."""
     pieces = 2 * -(-row_bytes // 512)
     if pieces >= 32:
         return Spread(rows=2, warps=16, depth=12)
@@ -54,7 +56,8 @@ def spread_pairs(rows: int, row_bytes: int) -> Spread:
 
 
 def _steps(rows: int, pieces: int) -> int:
-    """Rows that a warp takes one after the other: up to 64 loads, while all warps have some."""
+    """Count the rows that a warp takes one after the other: up to 64 loads, while all warps have
+    some."""
     steps = 1
     while steps < 8 and 2 * steps * pieces <= 64 and rows >= 2 * steps * _WARPS:
         steps *= 2
@@ -62,8 +65,11 @@ def _steps(rows: int, pieces: int) -> int:
 
 
 def spread_codes(rows: int, row_bytes: int) -> Spread:
-    """For matrices of codes (cuda/qgemv.cu), whose loop has one step. Decoding takes registers, so
-    shallow rings, which leave room for more warps, do better than deep ones."""
+    """Spread matrices of codes (cuda/qgemv.cu), whose loop has one step.
+
+    Decoding takes registers, so shallow rings, which leave room for more warps, do better than deep
+    ones.
+    """
     pieces = -(-row_bytes // 512)
     if rows > 2 * _WARPS:
         return Spread(rows=2, depth=12)
@@ -73,12 +79,12 @@ def spread_codes(rows: int, row_bytes: int) -> Spread:
 
 
 def spread_code_pairs(rows: int, row_bytes: int) -> Spread:
-    """For two matrices of codes (cuda/qgate_up.cu): `rows` counts rows of both."""
+    """Spread two matrices of codes (cuda/qgate_up.cu): `rows` counts rows of both."""
     return Spread(rows=8 if row_bytes <= 2048 else 4, depth=8)
 
 
 def whole_pieces(width: int, weight_bytes: int, x_bytes: int) -> str | None:
-    """None if rows of `width` elements suit cuda/stream.cuh, else the reason."""
+    """Return None if rows of `width` elements suit cuda/stream.cuh, else the reason."""
     step = 16 // weight_bytes
     if width % step or width < 256:
         return f"takes rows of 256 or more elements in whole 16-byte pieces of {step}, got {width}"

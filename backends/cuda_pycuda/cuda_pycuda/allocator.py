@@ -1,4 +1,4 @@
-"""Device memory from PyCUDA's pool, with copies in the order of the backend's stream."""
+"""Takes device memory from PyCUDA's pool, and copies in the order of the backend's stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STAGED = 1 << 16  # bytes; smaller reads go through page-locked memory, which i
 
 
 class PycudaAllocator(DeviceAllocator):
-    """Every copy is queued on one stream, so that it sees what kernels wrote before it."""
+    """Queues every copy on one stream, so that it sees what kernels wrote before it."""
 
     def __init__(self, gpu: Device) -> None:
         super().__init__()

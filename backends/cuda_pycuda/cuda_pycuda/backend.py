@@ -1,4 +1,4 @@
-"""The backend object: native tensors, captured steps, and reads that do not hold the device up."""
+"""Makes the backend object: native tensors, captured steps, late reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cuda_pycuda.device import open_device
 
 
 class PycudaBackend(cuda.CudaBackend):
-    """Kernels get the tensors themselves: all that they need is an address and a shape."""
+    """Gives kernels the tensors themselves: all that they need is an address and a shape."""
 
     name = "cuda_pycuda"
     kernel_sources = compiler.sources

@@ -1,4 +1,4 @@
-"""CUDA sources to machine code, by nvcc or, where that is missing, NVRTC; cached on disk."""
+"""Compiles CUDA sources by nvcc or, where that is missing, NVRTC, with a cache on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The device that this backend computes on: opened once, with an error that names the fix."""
+"""Opens the device that this backend computes on, once, with an error that names the fix."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: not ordered with the default stream
 
 @dataclass(frozen=True)
 class Device(cuda.Gpu):
-    """The GPU with PyCUDA's memory pool."""
+    """Holds the GPU with PyCUDA's memory pool."""
 
     pool: Any
 

@@ -1,5 +1,5 @@
-"""What PyCUDA has no name for, through cuda-bindings on PyCUDA's stream: graphs of steps that
-repeat, and waiting for another library's stream."""
+"""Does through cuda-bindings, on PyCUDA's stream, what PyCUDA has no name for: graphs of steps
+that repeat, and waiting for another library's stream."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def record(launch: Launch) -> Launch:
 
 
 def wait_for(other_stream: int) -> Launch:
-    """What makes this backend's stream wait for all that is queued on another by then."""
+    """Return a launch that makes this backend's stream wait for all that is queued on another."""
     ours, theirs = driver.CUstream(device().stream.handle), driver.CUstream(other_stream)
     event = _check(driver.cuEventCreate(int(driver.CUevent_flags.CU_EVENT_DISABLE_TIMING)))
 

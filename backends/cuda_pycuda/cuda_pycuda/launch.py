@@ -1,4 +1,4 @@
-"""Launches through PyCUDA, prepared when a kernel binds: each is then one call."""
+"""Prepares launches through PyCUDA when a kernel binds: each is then one call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _TYPES = {"f32": "float", "f16": "f16", "bf16": "bf16", "i8": "i8"}
 
 
 class Counters:
-    """Zeros by which the blocks of a launch count themselves; each launch leaves them zero."""
+    """Holds zeros by which the blocks of a launch count themselves; each launch leaves them
+    zero."""
 
     def __init__(self, count: int) -> None:
         gpu, nbytes = device(), 4 * max(1, count)
@@ -28,7 +29,7 @@ class Counters:
 
 
 def c_type(tensor: Tensor) -> str:
-    """The C type of a tensor's elements, as `cuda/numbers.cuh` names it."""
+    """Return the C type of a tensor's elements, as `cuda/numbers.cuh` names it."""
     return _TYPES[tensor.dtype.short]
 
 
@@ -64,7 +65,7 @@ def launch(file: str, entry: str, grid: Sequence[int], threads: int, arguments: 
 
 
 def _pack(value: Any) -> tuple[str, Any]:  # noqa: ANN401 - any argument
-    """(the letter by which Python's struct packs it, the number)."""
+    """Return (the letter by which Python's struct packs it, the number)."""
     if value is None:
         return "P", 0
     if isinstance(value, cuda.Long):

@@ -1,4 +1,4 @@
-"""Entry point: names the backend without importing PyCUDA."""
+"""Names the backend, as the entry point, without importing PyCUDA."""
 
 from core import BackendSpec, hookimpl
 

@@ -1,4 +1,4 @@
-"""How the products with one row of x are spread over warps: pure functions of their shapes."""
+"""Chooses how products with one row of x are spread over warps, by their shapes alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NORM_BYTES = _STAGED - 4096  # of rows that it makes there: a lap is up to 4 KB
 
 def one_row(laps: int, x_bytes: int | None, *, lap_bytes: int = 512, rows: int = 1,
             ) -> dict[str, int]:
-    """ROWS, DEPTH, WARPS and STAGED of gemv.cu and quantized_gemv.cu.
+    """Choose ROWS, DEPTH, WARPS and STAGED of gemv.cu and quantized_gemv.cu.
 
     x_bytes    of x in whole laps; None if it cannot be staged
     lap_bytes  of a row that a warp holds for a lap
@@ -28,7 +28,7 @@ def one_row(laps: int, x_bytes: int | None, *, lap_bytes: int = 512, rows: int =
 
 
 def tile(tokens: int, rows: int, multiprocessors: int, *, largest: int = 128) -> dict[str, int]:
-    """TILE_T and TILE_N of gemm_mma.cu: large tiles read less, small ones reach every
+    """Choose TILE_T and TILE_N of gemm_mma.cu: large tiles read less, small ones reach every
     multiprocessor."""
     sides = [(t, n) for t, n in ((128, 128), (64, 128), (64, 64)) if t <= largest]
     for t, n in sides:

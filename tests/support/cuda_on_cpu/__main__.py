@@ -1,4 +1,4 @@
-"""python -m cuda_on_cpu MODULE ARGUMENTS: run a module with the stand-ins in place of a GPU."""
+"""Runs a module with the stand-ins in place of a GPU: python -m cuda_on_cpu MODULE ARGUMENTS."""
 
 import runpy
 import sys

@@ -1,1 +1,1 @@
-"""CUDA sources, read by `cuda_cupy.compiler`."""
+"""Holds the CUDA sources, which `cuda_cupy.compiler` reads."""

@@ -1,4 +1,4 @@
-"""Every kernel of cuda_cupy. Importing a family's module declares its kernels in `kernels`."""
+"""Declares every kernel of cuda_cupy: importing a family's module adds its kernels to `kernels`."""
 
 from cuda_cupy.kernels import (  # noqa: F401 - they declare
     attention,

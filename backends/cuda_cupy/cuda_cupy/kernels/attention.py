@@ -1,4 +1,4 @@
-"""Attention over the paged cache: one query at a time, or tiles of 64 on tensor cores."""
+"""Binds attention over the paged cache: one query at a time, or tiles of 64 on tensor cores."""
 
 from core import Call, TensorSpec, f32
 from cuda_cupy.arrays import counters
@@ -14,18 +14,19 @@ _TILE = 64        # queries of a block of attention_tiled.cu
 
 
 def _lanes(size):
-    """Lanes that share a position: a power of two that divides the head size."""
+    """Count the lanes that share a position: a power of two that divides the head size."""
     return next(n for n in (8, 4, 2, 1) if size % n == 0)
 
 
 def _heads(group, size):
-    """Query heads of a block: as many as fit, in equal shares of the group."""
+    """Count the query heads of a block: as many as fit, in equal shares of the group."""
     fit = max(1, _REGISTERS // (size // _lanes(size)))
     return -(-group // -(-group // fit))
 
 
 def _grid(tokens, heads, kv_heads, size, context):
-    """Blocks by token, heads and part of the context; a multiprocessor holds one at a time."""
+    """Count blocks by token, heads and part of the context; a multiprocessor holds one at a
+    time."""
     group = heads // kv_heads
     across = kv_heads * -(-group // _heads(group, size))
     filling = device().multiprocessors // max(1, tokens * across)

@@ -1,4 +1,4 @@
-"""The list that every kernel of this backend is declared in."""
+"""Holds the list in which every kernel of this backend is declared."""
 
 from core import KernelSet
 

@@ -1,4 +1,4 @@
-"""Fused kernels for decode steps; core/ops/fused*.py say what they stand for."""
+"""Binds fused kernels of decode steps; core/ops/fused*.py say what they stand for."""
 
 from core import TensorSpec, cuda
 from cuda_cupy import shapes

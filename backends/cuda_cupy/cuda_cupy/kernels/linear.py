@@ -1,5 +1,5 @@
-"""Products with float weights: streamed rows for one token, warps for few, cuBLAS or tiles for
-many."""
+"""Binds products with float weights: streamed rows for one token, warps for few, cuBLAS or tiles
+for many."""
 
 from core import Call, TensorSpec, Tolerance, cuda, f32
 from cuda_cupy import blas, shapes
@@ -11,7 +11,7 @@ FEW = 16  # rows of x up to which the weights' bytes decide
 
 
 def one_row(call: Call) -> str | None:
-    """Why stream.cuh does not take a call, or None."""
+    """Say why stream.cuh does not take a call; None if it does."""
     a, w = call.dtypes["A"], call.dtypes["W"]
     if call.dims["T"] != 1:
         return f"takes one row of x, got {call.dims['T']}"
@@ -21,7 +21,7 @@ def one_row(call: Call) -> str | None:
 
 
 def stream(x, weights, biases, outs):
-    """Up to three products with one row of x, in one launch."""
+    """Launch up to three products with one row of x at once."""
     n, width = [w.shape[0] for w in weights], x.shape[1]
     how = shapes.spread(sum(n), width * weights[0].itemsize)
     fill = [None] * (3 - len(n))
@@ -38,7 +38,7 @@ def linear_one(x, weight, bias, out):
 
 
 def few(call: Call) -> str | None:
-    """Why a kernel for few rows does not take a call, or None."""
+    """Say why a kernel for few rows does not take a call; None if it does."""
     return None if call.dims["T"] <= FEW else f"takes up to {FEW} rows of x, got {call.dims['T']}"
 
 
@@ -54,7 +54,7 @@ def linear_few(x, weight, bias, out):
 
 
 def token_bucket(tokens):
-    """Rows that a kernel for few is compiled for: the next power of two."""
+    """Round the number of rows that a kernel is compiled for up to a power of two."""
     return 1 << max(0, tokens - 1).bit_length()
 
 
@@ -70,7 +70,8 @@ def _library(call: Call) -> str | None:
 
 
 def _rounded_bias(call: Call) -> str | None:
-    """cuBLAS rounds the product before it adds what is in a 16-bit `out`: twice in all."""
+    """Refuse a 16-bit bias: cuBLAS rounds the product before it adds what is in `out`, twice in
+    total."""
     if call.inputs["bias"] is not None and call.dtypes["O"].short != "f32":
         return f"would round twice: a bias and {call.dtypes['O']} out"
     return _library(call)

@@ -1,5 +1,5 @@
-"""Products with quantised weights: streamed rows for one token, tiles on tensor cores for more.
-Rows or groups that do not fit those go to kernels that read one code at a time."""
+"""Binds products with quantised weights: streamed rows for one token, tiles on tensor cores for
+more. Rows or groups that do not fit those go to kernels that read one code at a time."""
 
 from core import Call
 from cuda_cupy import shapes
@@ -17,7 +17,7 @@ def _kinds(x, bias, out):
 
 
 def one_row(call: Call) -> str | None:
-    """Why qstream.cuh does not take a call, or None."""
+    """Say why qstream.cuh does not take a call; None if it does."""
     piece, width = (16 if call.attrs["bits"] == 8 else 32), call.dims["K"]
     if call.dims["T"] != 1:
         return f"takes one row of x, got {call.dims['T']}"
@@ -28,7 +28,7 @@ def one_row(call: Call) -> str | None:
 
 
 def stream_defines(x, bits, width, group_size, zeros, how):
-    """(defines of qstream.cuh, bytes of x in shared memory)."""
+    """Return (defines of qstream.cuh, bytes of x in shared memory)."""
     lap = 32 * (16 if bits == 8 else 32)  # codes that a warp loads at a time
     return ({"A": c_type(x), "BITS": bits, "K": width, "GROUP": group_size,
              "ZEROS": int(zeros is not None), "ROWS": how.rows, "KSPLIT": how.split,
@@ -37,7 +37,7 @@ def stream_defines(x, bits, width, group_size, zeros, how):
 
 
 def stream(x, matrices, bits, group_size):
-    """Up to three products with one row of x, in one launch; (codes, scales, zeros, bias, out)."""
+    """Launch up to three products with one row of x at once; (codes, scales, zeros, bias, out)."""
     rows = sum(m[0].shape[0] for m in matrices)
     how = shapes.spread_codes(rows, matrices[0][0].shape[1])
     _, _, zeros, bias, out = matrices[0]
@@ -63,7 +63,7 @@ def _tensor_cores(call: Call) -> str | None:
 
 
 def _tile(tokens, columns, itemsize):
-    """(tokens, columns, columns of K) of a block's tile, by qtiled.cu."""
+    """Choose (tokens, columns, columns of K) of a block's tile of qtiled.cu."""
     if tokens <= 16 or -(-tokens // 16) * -(-columns // 32) <= _NARROW:
         return 16, 32, 128
     return 64 if itemsize == 4 else 128, 64, 64

@@ -1,4 +1,4 @@
-"""Row-wise kernels: embedding, norms, rope, softmax, add, swiglu, cache writes, advance."""
+"""Binds row-wise kernels: embedding, norms, rope, softmax, add, swiglu, cache writes, advance."""
 
 from core import cuda
 from cuda_cupy.kernels.declare import FLOATS, kernels
@@ -42,12 +42,12 @@ def add_bias(sums, bias, out):
 
 
 def _row_threads(width):
-    """One thread for every four elements: a row's latency matters more than occupancy."""
+    """Take one thread for every four elements: a row's latency matters more than occupancy."""
     return min(1024, max(32, 32 * cuda.cover(width, 128)))
 
 
 def _norm(entry, x, weight, arguments, eps):
-    """One block a row; rows of whole 16-byte chunks stay in registers."""
+    """Launch one block a row; rows of whole 16-byte chunks stay in registers."""
     rows, width = x.shape
     chunks, tail = divmod(width * x.itemsize, 16)
     mine = 0 if tail else cuda.cover(chunks, 1024)
@@ -91,7 +91,7 @@ def kv_cache_write(k, v, cache, cache_scales, slots):
 
 
 def side_step(cache):
-    """Rows of one head between a key and its value."""
+    """Count the rows of one head between a key and its value."""
     return cuda.Long(cache.shape[1] * cache.shape[2] * cache.shape[3])
 
 

@@ -1,4 +1,4 @@
-"""argmax and sample."""
+"""Binds argmax and sample."""
 
 from core import Call, TensorSpec, f32, i32
 from cuda_cupy.arrays import counters

@@ -1,1 +1,1 @@
-"""CUDA C sources, as package data."""
+"""Holds the CUDA C sources, as package data."""

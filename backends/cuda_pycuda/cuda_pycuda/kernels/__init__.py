@@ -1,4 +1,5 @@
-"""Every kernel of cuda_pycuda. Importing a family's module declares its kernels in `kernels`."""
+"""Declares every kernel of cuda_pycuda: importing a family's module adds its kernels to
+`kernels`."""
 
 from cuda_pycuda.kernels import (  # noqa: F401 - they declare
     attention,

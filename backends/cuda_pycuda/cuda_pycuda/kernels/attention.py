@@ -1,4 +1,4 @@
-"""Attention over the paged cache: one query at a time, or tiles of 64 on tensor cores."""
+"""Binds attention over the paged cache: one query at a time, or tiles of 64 on tensor cores."""
 
 from core import Call, TensorSpec, cuda, f32
 from cuda_pycuda.device import device
@@ -14,12 +14,13 @@ _QUERIES = 64      # of a block of attention_mma.cu
 
 
 def _share(group):
-    """Query heads of a block, in equal shares of those with one key/value head."""
+    """Count the query heads of a block, in equal shares of those with one key/value head."""
     return cuda.cover(group, cuda.cover(group, _HEADS))
 
 
 def _grid(tokens, heads, kv_heads, context):
-    """Blocks by token, heads and run of the context: two a multiprocessor, as registers allow."""
+    """Count blocks by token, heads and run of the context: two a multiprocessor, as registers
+    allow."""
     group = heads // kv_heads
     across = kv_heads * cuda.cover(group, _share(group))
     filling = 2 * device().multiprocessors // max(1, tokens * across)

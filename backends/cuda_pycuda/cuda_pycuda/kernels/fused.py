@@ -1,4 +1,4 @@
-"""Fused kernels for decode steps; core/ops/fused*.py say what they stand for."""
+"""Binds fused kernels of decode steps; core/ops/fused*.py say what they stand for."""
 
 from core import Call, TensorSpec, cuda
 from cuda_pycuda import shapes
@@ -15,7 +15,7 @@ def gate_up_one(x, gate, up, out):
 
 
 def _staged(call: Call) -> str | None:
-    """Why x.cuh does not make the norm, or None."""
+    """Say why x.cuh does not make the norm; None if it does."""
     a, width = call.dtypes["A"], call.dims["K"]
     if call.dtypes.get("W", a).itemsize > a.itemsize:
         return f"takes weights that are no wider than {a}, got {call.dtypes['W']}"

@@ -1,4 +1,4 @@
-"""Products with float weights: a warp a row for one token or a few, tiles for many."""
+"""Binds products with float weights: a warp a row for one token or a few, tiles for many."""
 
 from core import Call, cuda
 from cuda_pycuda import shapes
@@ -11,7 +11,7 @@ _DTYPES = {"A": FLOATS, "W": FLOATS, "O": FLOATS}
 
 
 def one_row(call: Call) -> str | None:
-    """Why gemv.cu does not take a call, or None."""
+    """Say why gemv.cu does not take a call; None if it does."""
     piece = 16 // call.dtypes["W"].itemsize
     if call.dims["T"] != 1:
         return f"takes one row of x, got {call.dims['T']}"
@@ -33,15 +33,15 @@ def _defines(x, weight, out, how):
 
 
 def _spread(x, weight, rows=1):
-    """How gemv.cu takes rows. An x that is narrower than the weights comes from the cache: a lane's
-    share of it is less than a piece."""
+    """Choose how gemv.cu takes rows. An x that is narrower than the weights comes from the cache: a
+    lane's share of it is less than a piece."""
     a, w = x.dtype.itemsize, weight.dtype.itemsize
     laps = cuda.cover(weight.shape[1] * w, 512)
     return shapes.one_row(laps, laps * 512 // w * a if a >= w else None, rows=rows)
 
 
 def gemv(x, weights, biases, outs):
-    """Up to three products with one row of x, in one launch."""
+    """Launch up to three products with one row of x at once."""
     n = [w.shape[0] for w in weights]
     how, fill = _spread(x, weights[0]), [None] * (3 - len(n))
     return launch("gemv.cu", "gemv", (cuda.cover(sum(n), shapes.WARPS),), 32 * shapes.WARPS,
@@ -55,14 +55,14 @@ def linear_one(x, weight, bias, out):
 
 
 def gate_up(entry, x, gate, arguments, defines):
-    """swiglu of two products with one row, such as x, in one launch of gemv.cu."""
+    """Launch gemv.cu once for swiglu of two products with one row, such as x."""
     how = _spread(x, gate, rows=2)
     return launch("gemv.cu", entry, (cuda.cover(gate.shape[0], shapes.WARPS),), 32 * shapes.WARPS,
                   arguments, defines={**_defines(x, gate, x, how), **defines})
 
 
 def token_bucket(tokens):
-    """Rows that a kernel for few is compiled for: the next power of two."""
+    """Round the number of rows that a kernel is compiled for up to a power of two."""
     return 1 << max(0, tokens - 1).bit_length()
 
 

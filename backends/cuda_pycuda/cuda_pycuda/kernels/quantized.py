@@ -1,4 +1,4 @@
-"""Products with quantised weights: a warp a row for one token or a few, tiles for many."""
+"""Binds products with quantised weights: a warp a row for one token or a few, tiles for many."""
 
 from core import Call, cuda
 from cuda_pycuda import shapes
@@ -12,7 +12,7 @@ _STRIP = 32  # columns that gemm_mma.cu multiplies at a time
 
 
 def one_row(call: Call) -> str | None:
-    """Why quantized_gemv.cu does not take a call, or None."""
+    """Say why quantized_gemv.cu does not take a call; None if it does."""
     piece, width, group = 128 // call.attrs["bits"], call.dims["K"], call.attrs["group_size"]
     if call.dims["T"] != 1:
         return f"takes one row of x, got {call.dims['T']}"
@@ -31,15 +31,15 @@ def _defines(x, bias, out, bits, group_size, zeros, how):
 
 
 def _spread(x, codes, zeros, bits, rows=1):
-    """How quantized_gemv.cu takes rows: a lane holds 16 bytes of codes, a scale, and a zero where
-    there are any."""
+    """Choose how quantized_gemv.cu takes rows: a lane holds 16 bytes of codes, a scale, and a zero
+    where there are any."""
     laps = cuda.cover(codes.shape[1], 512)
     return shapes.one_row(laps, laps * 4096 // bits * x.dtype.itemsize,
                           lap_bytes=32 * (20 if zeros is None else 24), rows=rows)
 
 
 def gemv(x, matrices, bits, group_size):
-    """Up to three products with one row of x, in one launch: (codes, scales, zeros, bias, out)."""
+    """Launch up to three products with one row of x at once: (codes, scales, zeros, bias, out)."""
     n = [m[0].shape[0] for m in matrices]
     codes, _, zeros, bias, out = matrices[0]
     how, fill = _spread(x, codes, zeros, bits), [None] * (3 - len(n))
@@ -50,8 +50,8 @@ def gemv(x, matrices, bits, group_size):
 
 
 def gate_up(normed, gate, up, outs, eps, bits, group_size):
-    """The norm of a sum, (a, b, weight), and swiglu of its two products, in one launch; gate and up
-    are (codes, scales, zeros), outs the sum and the result."""
+    """Launch once for the norm of a sum, (a, b, weight), and swiglu of its two products; gate and
+    up are (codes, scales, zeros), outs the sum and the result."""
     x, rows = normed[0], gate[0].shape[0]
     how = _spread(x, gate[0], gate[2], bits, rows=2)
     return launch("quantized_gemv.cu", "add_norm_gate_up",

@@ -1,4 +1,4 @@
-"""Row-wise kernels: embedding, norms, rope, softmax, add, swiglu, cache writes, advance."""
+"""Binds row-wise kernels: embedding, norms, rope, softmax, add, swiglu, cache writes, advance."""
 
 from core import cuda
 from cuda_pycuda.kernels.declare import FLOATS, kernels
@@ -29,7 +29,7 @@ def swiglu(gate, up, out):
 
 
 def _row_threads(width):
-    """A thread an element, up to 1024."""
+    """Take a thread an element, up to 1024."""
     return min(1024, max(32, 32 * cuda.cover(width, 32)))
 
 
@@ -86,7 +86,7 @@ def rope_kv_write(q, k, v, positions, inv_freq, cache, slots, out, *, interleave
 
 
 def side(cache):
-    """Elements between a token's key and its value."""
+    """Count the elements between a token's key and its value."""
     return cuda.Long(cache.size // 2)
 
 

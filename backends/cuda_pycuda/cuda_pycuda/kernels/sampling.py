@@ -1,4 +1,4 @@
-"""argmax and sample."""
+"""Binds argmax and sample."""
 
 from core import Call, TensorSpec, cuda, f32, i32
 from cuda_pycuda.kernels.declare import FLOATS, kernels
