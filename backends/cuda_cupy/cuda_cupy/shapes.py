@@ -31,7 +31,7 @@ class Spread:
 
 
 def spread(rows: int, row_bytes: int) -> Spread:
-    """Spread one matrix, or several that share x. The constants are an H200's, by
+    """Arrange one matrix, or several that share x. The constants are an H200's, by
     tools/gpu/tune.py:
 
     several warps share a short row, so that more of the matrix is in flight before the wait;
@@ -48,7 +48,7 @@ def spread(rows: int, row_bytes: int) -> Spread:
 
 
 def spread_pairs(rows: int, row_bytes: int) -> Spread:
-    """Spread two matrices of `rows` rows each, a row of both at a time."""
+    """Arrange two matrices of `rows` rows each, a row of both at a time."""
     pieces = 2 * -(-row_bytes // 512)
     if pieces >= 32:
         return Spread(rows=2, warps=16, depth=12)
@@ -65,7 +65,7 @@ def _steps(rows: int, pieces: int) -> int:
 
 
 def spread_codes(rows: int, row_bytes: int) -> Spread:
-    """Spread matrices of codes (cuda/qgemv.cu), whose loop has one step.
+    """Arrange matrices of codes (cuda/qgemv.cu), whose loop has one step.
 
     Decoding takes registers, so shallow rings, which leave room for more warps, do better than deep
     ones.
@@ -79,7 +79,7 @@ def spread_codes(rows: int, row_bytes: int) -> Spread:
 
 
 def spread_code_pairs(rows: int, row_bytes: int) -> Spread:
-    """Spread two matrices of codes (cuda/qgate_up.cu): `rows` counts rows of both."""
+    """Arrange two matrices of codes (cuda/qgate_up.cu): `rows` counts rows of both."""
     return Spread(rows=8 if row_bytes <= 2048 else 4, depth=8)
 
 
