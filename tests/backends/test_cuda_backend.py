@@ -10,7 +10,7 @@ from core.ir.match import find_matches
 from core.ir.op import OPS
 from core.plugins.kernel import check_kernel
 from core.plugins.registry import default_registry
-from core.runtime.step import GraphKind
+from core.runtime.step import DECODE, step_dims
 
 pytest.importorskip("cuda_cupy", reason="needs ./backends/cuda_cupy")
 HAS_GPU = default_registry().unavailable("cuda_cupy") is None
@@ -44,7 +44,7 @@ def test_fused_ops_are_found_in_every_layer(bits, expected):
     quantize = None if bits is None else f"int{bits}"
     with models.load("stories-llama3", quantize=quantize, dtype="f32") as model:
         session = model.session
-        graph = session._build(GraphKind("last", "argmax", True, 16)).bind(session._dims(1))
+        graph = session._build(DECODE).bind(step_dims(1, 4))
         layers = model.config.layers
         for name in expected:
             nodes = {n.name for m in find_matches(OPS[name], graph) for n in m.nodes}
