@@ -1,4 +1,4 @@
-"""kernelyard: the public names of `core` and `models` under one name.
+"""Serves the public names of `core` and `models` under one name.
 
     import kernelyard as ky
 

@@ -1,4 +1,4 @@
-"""python -m kernelyard COMMAND, and the console script `kernelyard`."""
+"""Runs `python -m kernelyard COMMAND`, and the console script `kernelyard`."""
 
 from __future__ import annotations
 

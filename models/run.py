@@ -25,7 +25,7 @@ from models.cli.arguments import (
     whole_registry,
 )
 from models.cli.chat import chat
-from models.cli.command import command
+from models.cli.command import command, interrupted
 from models.engine.load import load
 from models.engine.model import Model
 
@@ -106,23 +106,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         for note in model.notes:
             print(f"note: {note}", file=sys.stderr)
         if args.json:
-            generation = model.generate(prompt, **_sampling(args)).run()
+            generation = model.generate(prompt, **_sampling(args))
+            stopped = interrupted(generation, lambda piece: None)
             print(json.dumps(report.as_json(model, generation, tally,
                                             ledger=args.explain is not None)))
-            interrupted = generation.finish_reason == "interrupted"
         else:
             if args.chat:
                 chat(model, _sampling(args), partial(report.started, model))
-                interrupted = False
+                stopped = False
             else:
-                interrupted = _stream(model, prompt, args, tally)
+                stopped = _stream(model, prompt, args, tally)
             if tally is not None:
                 report.checked(tally)
             if args.explain:
                 report.explain(model, args.explain)
     for path in recorder.written:
         print(f"capsule: {path}", file=sys.stderr)
-    if interrupted:
+    if stopped:
         return 130
     if recorder.unmatched():
         raise OptionError(f"--capture {recorder.unmatched()[0]!r} matches no node that ran; "
@@ -136,10 +136,10 @@ def _stream(model: Model, prompt: str | list[int], args: argparse.Namespace,
     generation = model.generate(prompt, **_sampling(args))
     report.started(model)
     print(prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt), end="", flush=True)
-    generation.stream(lambda piece: print(piece, end="", flush=True))
+    stopped = interrupted(generation, lambda piece: print(piece, end="", flush=True))
     print(flush=True)
     report.speed(model, generation, tally)
-    return generation.finish_reason == "interrupted"
+    return stopped
 
 
 def _prompt(args: argparse.Namespace) -> str | list[int]:

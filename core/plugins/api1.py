@@ -15,7 +15,7 @@ MOVED = {
     "allocator": ("tensor.allocator",),
     "backend": ("plugins.backend", "plugins.kernel"),
     "compare": ("ir.tolerance",),
-    "compiled": ("plugins.code_cache",),
+    "compiled": ("devices.code_cache",),
     "dtype": ("tensor.dtype",),
     "fused": ("ir.fusion",),
     "graph": ("ir.graph",),

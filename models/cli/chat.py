@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from core.errors import OptionError
+from models.cli.command import interrupted
 from models.engine.generate import Generation
 from models.engine.model import Model, checked_text
 from models.tokenizers.chat_template import ChatTemplate, Message
@@ -38,7 +39,7 @@ def chat(model: Model, sampling: dict[str, Any], started: Callable[[], None]) ->
         elif text:
             messages.append({"role": "user", "content": checked_text(text)})
             generation = _reply(model, template, messages, sampling)
-            generation.stream(lambda piece: print(piece, end="", flush=True))
+            interrupted(generation, lambda piece: print(piece, end="", flush=True))
             print()
             if generation.finish_reason == "length":
                 print("(cut: --max-new-tokens or the context was reached)", file=sys.stderr)

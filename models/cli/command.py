@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import ParamSpec
 
 from core.errors import KernelyardError
+from models.engine.generate import Generation
 
 P = ParamSpec("P")
 
@@ -37,6 +38,15 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
         _let_go()
         return code
     return ending
+
+
+def interrupted(generation: Generation, show: Callable[[str], object]) -> bool:
+    """Stream a generation; True where Ctrl-C ended it, with what it had until then shown."""
+    try:
+        generation.stream(show)
+    except KeyboardInterrupt:
+        return True
+    return False
 
 
 def _say(what: str, code: int) -> int:

@@ -36,7 +36,9 @@ class Generation:
     """A running generation: iterate over it for pieces of text; the fields fill as it goes.
 
     finish_reason is `stop` (a stop id or string), `length` (max_new_tokens or a full context),
-    `interrupted` (Ctrl-C) or, before the end, empty. `tokens` includes a final stop id.
+    `interrupted` (Ctrl-C) or, before the end, empty. `tokens` includes a final stop id. Threads may
+    share a model: `run` and `stream` wait for each other; a loop over pieces that another
+    generation has overtaken raises LifetimeError.
     """
 
     session: Session
@@ -67,22 +69,33 @@ class Generation:
                     break
         except KeyboardInterrupt:
             self.finish_reason = "interrupted"
+            self.text += stops.push(decoder.flush()) + stops.flush()
+            raise
         rest = "" if stops.hit else stops.push(decoder.flush()) + stops.flush()
         self.text += rest
         if rest:
             yield rest
 
     def stream(self, show: Callable[[str], object]) -> Generation:
-        """Generate to the end, or to Ctrl-C, handing each piece to `show`."""
-        try:
-            for piece in self:
-                show(piece)
-        except KeyboardInterrupt:  # it came while a piece was being shown
-            self.finish_reason = "interrupted"
+        """Generate to the end, handing each piece to `show`; other threads wait for it.
+
+        KeyboardInterrupt ends it and goes on to the caller: `text` and `tokens` hold what there is.
+        """
+        shown = 0
+        with self.session.lock:
+            try:
+                for piece in self:
+                    show(piece)
+                    shown += len(piece)
+            except KeyboardInterrupt:
+                self.finish_reason = "interrupted"
+                if len(self.text) > shown:  # what the decoder held back
+                    show(self.text[shown:])
+                raise
         return self
 
     def run(self) -> Generation:
-        """Generate to the end, or to Ctrl-C, without streaming."""
+        """Generate to the end without streaming; other threads wait for it."""
         return self.stream(lambda piece: None)
 
     def _shared_prefix(self) -> int:
@@ -96,13 +109,14 @@ class Generation:
         if self._started:
             raise LifetimeError("this generation has been run; call generate again")
         self._started = True
-        session.truncate(self._shared_prefix() if self.reuse else 0)
-        session.sample_with(self.sampling, self.prompt_ids)
-        stats.prompt_tokens = len(self.prompt_ids) - session.length
-        start = time.perf_counter()
-        session.prefill(self.prompt_ids[session.length:])
-        token, epoch = session.token, session.epoch
-        stats.prefill_s = time.perf_counter() - start
+        with session.lock:  # another thread's prompt must not come between
+            session.truncate(self._shared_prefix() if self.reuse else 0)
+            session.sample_with(self.sampling, self.prompt_ids)
+            stats.prompt_tokens = len(self.prompt_ids) - session.length
+            start = time.perf_counter()
+            session.prefill(self.prompt_ids[session.length:])
+            token, epoch = session.token, session.epoch
+            stats.prefill_s = time.perf_counter() - start
         while True:
             self.tokens.append(token)
             stats.new_tokens = len(self.tokens)
@@ -113,9 +127,11 @@ class Generation:
             yield token
             if self.finish_reason:
                 return
-            if session.epoch != epoch:
-                raise LifetimeError("another generation has started on this model; finish one "
-                                    "before the next, or load the model twice")
-            start = time.perf_counter()
-            token = session.step()
-            stats.decode_s += time.perf_counter() - start
+            with session.lock:
+                session.alive()
+                if session.epoch != epoch:
+                    raise LifetimeError("another generation has started on this model; finish one "
+                                        "before the next, or load the model twice")
+                start = time.perf_counter()
+                token = session.step()
+                stats.decode_s += time.perf_counter() - start

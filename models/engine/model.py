@@ -52,8 +52,10 @@ class Model:
 
     def logits(self, ids: Sequence[int]) -> Array:
         """float32 [len(ids), vocab_size]: the logits after each token of one sequence."""
-        self.session.truncate(0)
-        result = self.session.prefill(self.encode(ids), head="all")
+        encoded = self.encode(ids)
+        with self.session.lock:
+            self.session.truncate(0)
+            result = self.session.prefill(encoded, head="all")
         assert result is not None  # head="all" returns logits
         return result
 

@@ -1,4 +1,4 @@
-"""A plugin written for API 1, as its documentation was then. It must load for ever, unchanged.
+"""Shows a plugin written for API 1, as its documentation was then; it must load for ever.
 
 It has a backend, kernels (one for an op that has another name today), an op and a fused op of its
 own, and a file format.
@@ -34,7 +34,7 @@ class V1(Backend):
 
 
 class Twice(Op):
-    """out = factor * x, with factor 2 by default."""
+    """Multiplies by a factor, 2 by default."""
 
     name = "v1_twice"
     signature = "x A[T,D] -> out A[T,D]"
@@ -58,7 +58,7 @@ class Twice(Op):
 
 
 class NormTwice(FusedOp):
-    """rms_norm, then twice."""
+    """Joins rms_norm and twice."""
 
     name = "v1_norm_twice"
     signature = "x A[T,D], weight W[D] -> out A[T,D]"

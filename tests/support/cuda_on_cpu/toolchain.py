@@ -8,8 +8,8 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-from core.plugins.code_cache import source
-from core.plugins.cuda import CompileError, Compiler
+from core.devices.code_cache import source
+from core.devices.cuda import CompileError, Compiler
 from cuda_pycuda.compiler import sources
 
 HERE = Path(__file__).parent

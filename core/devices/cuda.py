@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from core.devices.code_cache import CodeCache
 from core.errors import BackendError, OptionError, unavailable
 from core.plugins.backend import Backend
-from core.plugins.code_cache import CodeCache
 from core.tensor.dtype import DType, bf16, f16
 
 OLDEST = 80  # compute capability 8.0: cp.async, and mma.m16n8k16 with bf16
