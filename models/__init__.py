@@ -23,9 +23,10 @@ from models.engine.load import load
 from models.engine.model import Model
 from models.engine.options import LoadOptions
 from models.json_reader import ConfigReader
+from models.tokenizers.pretokenizers import PreTokenizer
 
 __all__ = [
     "Architecture", "Builder", "Checkpoint", "CheckpointFormat", "ConfigReader", "Llama",
-    "LoadOptions", "Model", "ModelConfig", "RopeConfig", "RopeType", "Rows", "Stack", "WeightSpec",
-    "load",
+    "LoadOptions", "Model", "ModelConfig", "PreTokenizer", "RopeConfig", "RopeType", "Rows",
+    "Stack", "WeightSpec", "load",
 ]

@@ -1,4 +1,5 @@
-"""Entry point: registers the architectures and file formats of kernelyard, as any plugin would."""
+"""Entry point: registers the architectures, file formats and pre-tokenizers of kernelyard, as any
+plugin would."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,3 +28,10 @@ def register_checkpoints(register: Callable[[Any], None]) -> None:
     for reader in (MetaFolder(), HuggingFaceFolder(), GgufFile(), Llama2cFile(),
                    HeaderlessFile(), *map(HeaderlessFile, FAMILIES), RandomShape()):
         register(reader)
+
+
+@hookimpl
+def register_pretokenizers(register: Callable[[str, Any], None]) -> None:
+    from models.tokenizers.pretokenizers import BUILT_IN
+    for name, how in BUILT_IN.items():
+        register(name, how)

@@ -45,3 +45,9 @@ def register_checkpoints(register: Callable[[Any], None]) -> None:
 @hookspec
 def register_rope_types(register: Callable[[str, Any], None]) -> None:
     """Map a rope type of config.json to a `models.RopeType`."""
+
+
+@hookspec
+def register_pretokenizers(register: Callable[[str, Any], None]) -> None:
+    """Map a name of GGUF's `tokenizer.ggml.pre` to the JSON of a pre-tokenizer of `tokenizers`, or
+    to a `models.PreTokenizer`, which says more."""

@@ -26,7 +26,8 @@ from core.plugins.kernel import Kernel, check_kernel
 from core.plugins.loader import Plugins
 
 #: hooks of the shape register(name, thing) or register(thing with a `key`)
-TABLES = ("register_models", "register_checkpoints", "register_rope_types")
+TABLES = ("register_models", "register_checkpoints", "register_rope_types",
+          "register_pretokenizers")
 #: Backends of this project: an unknown name is never advised as something to install, since anybody
 #: may publish a package under it.
 OUR_BACKENDS = ("cpu_numba", "cpu_numpy", "cuda_cupy", "cuda_pycuda")

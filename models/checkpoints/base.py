@@ -18,6 +18,7 @@ from models.architectures.base import Architecture, families
 from models.checkpoints.lazy import LazyArrays, abstract
 from models.json_reader import ConfigReader
 from models.tokenizers.base import Tokenizer
+from models.tokenizers.pretokenizers import use_pretokenizers
 
 SHIPPED = Path(__file__).parent.parent / "shipped"
 DEFAULT_MODEL = "stories-llama2"
@@ -70,6 +71,7 @@ def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
     """
     formats: Mapping[str, CheckpointFormat] = registry.table("register_checkpoints")
     known = families(registry)
+    use_pretokenizers(registry.table("register_pretokenizers"))
     key, _, rest = str(path_or_name).partition(":")
     forced = key in formats and bool(rest)
     shipped = str(path_or_name) in shipped_models()
@@ -77,13 +79,14 @@ def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
     if not path.exists() and not (forced and not getattr(formats[key], "files", True)):
         raise CheckpointError(f"no model at {str(path)!r}: expected a path, or one of the "
                               f"shipped models {', '.join(shipped_models())}")
-    if forced:
-        return _read(formats[key], path, known)
-    for reader in formats.values():
-        if reader.recognises(path):
-            return _read(reader, path, known)
-    raise CheckpointError(f"{path} is in no known format; expected one of: "
-                          f"{', '.join(f.name for f in formats.values())}")
+    found = formats[key] if forced else next(
+        (f for f in formats.values() if f.recognises(path)), None)
+    if found is None:
+        raise CheckpointError(f"{path} is in no known format; expected one of: "
+                              f"{', '.join(f.name for f in formats.values())}")
+    checkpoint = _read(found, path, known)
+    checkpoint.notes += checkpoint.tokenizer.notes
+    return checkpoint
 
 
 def _read(reader: CheckpointFormat, path: Path,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from models.architectures.base import find_architecture
 from models.checkpoints.base import Checkpoint
 from models.checkpoints.lazy import LazyArrays, abstract
 from models.json_reader import ConfigReader
-from models.tokenizers.chat_template import ChatTemplate
+from models.tokenizers.base import NoTokenizer
 
+_NO_TEXT = "a random-weight model has no tokenizer"
 _LLAMA3 = {"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
            "original_max_position_embeddings": 8192}
 
@@ -44,22 +45,6 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass
-class NoTokenizer:
-    """Stands in where only token ids are used."""
-
-    size: int = 0
-    bos_id: int | None = None
-    eos_id: int | None = None
-    template: ChatTemplate | None = None
-
-    def encode(self, text: str, *, special: bool = False) -> list[int]:
-        raise OptionError("a random-weight model has no tokenizer: give token ids")
-
-    def decode(self, ids: Sequence[int]) -> str:
-        return ""
-
-
 def random_checkpoint(shape: str, stored: str, *, layers: int | None = None,
                       seed: int = 0) -> Checkpoint:
     """Make a model of a published shape in the dtype `stored`, of its own or fewer `layers`.
@@ -79,7 +64,7 @@ def abstract_checkpoint(shape: str, stored: str, *, layers: int | None = None) -
     config = _config(shape, layers)
     arrays = {name: abstract(sizes, as_dtype(stored).numpy)
               for name, sizes in _tensors(config, shape).items()}
-    return Checkpoint(Path(shape), ConfigReader(config, shape), arrays, NoTokenizer(), ())
+    return Checkpoint(Path(shape), ConfigReader(config, shape), arrays, NoTokenizer(_NO_TEXT), ())
 
 
 class _Numbers:

@@ -10,6 +10,7 @@ from core.errors import OptionError
 from models.cli.command import interrupted
 from models.engine.generate import Generation
 from models.engine.model import Model, checked_text
+from models.tokenizers.base import NoTokenizer
 from models.tokenizers.chat_template import ChatTemplate, Message
 
 HELP = ("type a message; /reset forgets the conversation, /exit or Ctrl-D ends it, "
@@ -20,6 +21,8 @@ def chat(model: Model, sampling: dict[str, Any], started: Callable[[], None]) ->
     """Read messages from standard input until it ends; `started` is called once the model is known
     to chat. Raises OptionError without a template."""
     template = model.tokenizer.template
+    if isinstance(model.tokenizer, NoTokenizer):
+        raise OptionError(f"--chat needs text: {model.tokenizer.reason}")
     if template is None:
         raise OptionError(f"{model.path} has no chat template (chat_template in "
                           "tokenizer_config.json): it is a base model; use --prompt")

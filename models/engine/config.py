@@ -91,6 +91,22 @@ class EngineConfig:
         return store
 
 
+def _check_tokenizer(checkpoint: Checkpoint, vocab_size: int) -> None:
+    """Note added tokens beyond the vocabulary. Raises TokenizerError for ordinary ones, which are
+    another model's."""
+    tokenizer = checkpoint.tokenizer
+    if tokenizer.base_size > vocab_size:
+        raise TokenizerError(
+            f"{checkpoint.path}: the tokenizer has {tokenizer.base_size} ids, the model's "
+            f"vocabulary {vocab_size}; the tokenizer belongs to another model")
+    beyond = [f"{tokenizer.token(i)!r} ({i})" for i in range(vocab_size, tokenizer.size)]
+    note = (f"the model has no embedding for {', '.join(beyond[:5])}"
+            f"{f' and {len(beyond) - 5} more' if beyond[5:] else ''}: a prompt with such a token "
+            "is an error")
+    if beyond and note not in checkpoint.notes:
+        checkpoint.notes.append(note)
+
+
 def settle(checkpoint: Checkpoint, options: LoadOptions, registry: Registry,
            default_dtype: Callable[[DType], DType]) -> EngineConfig:
     """Settle everything that follows from the header and the options.
@@ -101,10 +117,7 @@ def settle(checkpoint: Checkpoint, options: LoadOptions, registry: Registry,
     architecture = find_architecture(_architecture_name(checkpoint), registry)
     config = architecture.config(checkpoint.config)
     config = replace(config, rope=replace(config.rope, interleaved=checkpoint.interleaved))
-    if checkpoint.tokenizer.size > config.vocab_size:
-        raise TokenizerError(
-            f"{checkpoint.path}: the tokenizer has {checkpoint.tokenizer.size} ids, the model's "
-            f"vocabulary {config.vocab_size}; the tokenizer belongs to another model")
+    _check_tokenizer(checkpoint, config.vocab_size)
     if options.chunk < 1:
         raise OptionError(f"chunk is {options.chunk}, expected at least 1 token")
     tensors = architecture.tensors(config)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from core.errors import LifetimeError
+from core.errors import LifetimeError, TokenizerError
 from core.runtime.session import Session
 from core.runtime.step import Sampling
-from models.tokenizers.base import Tokenizer
+from models.tokenizers.base import NoTokenizer, Tokenizer
 from models.tokenizers.streaming import IncrementalDecoder, StopStrings
 
 
@@ -55,12 +55,21 @@ class Generation:
     stats: Stats = field(default_factory=Stats)
     _started: bool = False
 
+    def __post_init__(self) -> None:
+        if self.stop and isinstance(self.tokenizer, NoTokenizer):
+            raise TokenizerError(f"{self.tokenizer.reason}; without it there is no text in which "
+                                 f"to stop at {self.stop[0]!r}")
+
     def __iter__(self) -> Iterator[str]:
         decoder = IncrementalDecoder(self.tokenizer.decode, self.prompt_ids)
         stops = StopStrings(self.stop)
+        hidden = {i: text for text, i in self.tokenizer.special_tokens.items()
+                  if any(text in stop for stop in self.stop)}
         try:
             for token in self._tokens():
                 piece = "" if token in self.stop_ids else stops.push(decoder.push(token))
+                if token in hidden and not stops.hit:
+                    piece += stops.push(hidden[token], shown=False)
                 self.text += piece
                 if piece:
                     yield piece

@@ -46,8 +46,10 @@ class Model:
             raise PromptError("the prompt is empty: give some text, or --prompt-ids")
         wrong = [i for i in ids if not 0 <= i < self.config.vocab_size]
         if wrong:
-            raise PromptError(f"token ids {wrong[:5]} are outside the vocabulary: expected 0 to "
-                              f"{self.config.vocab_size - 1}")
+            named = [f"{i} ({text!r})" if (text := self.tokenizer.token(i)) else str(i)
+                     for i in wrong[:5]]
+            raise PromptError(f"token ids [{', '.join(named)}] are outside the vocabulary: "
+                              f"expected 0 to {self.config.vocab_size - 1}")
         return ids
 
     def logits(self, ids: Sequence[int]) -> Array:

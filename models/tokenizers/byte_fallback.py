@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from models.tokenizers.added import AddedToken
 from models.tokenizers.vocabulary import TokenType, Vocabulary
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -21,19 +22,20 @@ def is_sentencepiece(data: Mapping[str, Any]) -> bool:
     return bool(data["model"].get("byte_fallback")) and "<0x00>" in data["model"]["vocab"]
 
 
-def from_byte_fallback(data: Mapping[str, Any]) -> Vocabulary:
+def from_byte_fallback(data: Mapping[str, Any], added: Mapping[int, AddedToken]) -> Vocabulary:
     """data: tokenizer.json as `tokenizers` writes it. BOS and EOS are left to the caller."""
     model = data["model"]
-    ids: dict[str, int] = {**model["vocab"],
-                           **{entry["content"]: entry["id"] for entry in data["added_tokens"]}}
-    special = {entry["id"] for entry in data["added_tokens"] if entry["special"]}
+    ids: dict[str, int] = {**model["vocab"], **{t.text: i for i, t in added.items()}}
     count = max(ids.values()) + 1
     tokens, types = [f"[PAD{i}]" for i in range(count)], [int(TokenType.UNUSED)] * count
     unk = ids.get(model.get("unk_token") or "<unk>")
     for token, i in ids.items():
         tokens[i] = token
-        types[i] = int(TokenType.UNKNOWN if i == unk else TokenType.CONTROL if i in special
-                       else TokenType.BYTE if _BYTE.fullmatch(token) else TokenType.NORMAL)
+        types[i] = int(TokenType.BYTE if _BYTE.fullmatch(token) else TokenType.NORMAL)
+    for i, entry in added.items():
+        types[i] = int(TokenType.CONTROL if entry.special else TokenType.USER_DEFINED)
+    if unk is not None:
+        types[unk] = int(TokenType.UNKNOWN)
     scores = [0.0] * count
     made: set[str] = set()
     for merge in model["merges"]:
@@ -41,9 +43,14 @@ def from_byte_fallback(data: Mapping[str, Any]) -> Vocabulary:
         if token not in made:
             scores[ids[token]] = -float(len(made))
             made.add(token)
-    return Vocabulary(False, tokens, types, scores, unk_id=unk,
+    return Vocabulary(False, tokens, types, scores, unk_id=unk, legacy=not _adds_once(data),
                       add_space_prefix=_adds_space(data.get("normalizer"))
                       or _adds_space(data.get("pre_tokenizer")))
+
+
+def _adds_once(data: Mapping[str, Any]) -> bool:
+    """Whether the space is put in front of the text only, not of each part of it."""
+    return (data.get("pre_tokenizer") or {}).get("prepend_scheme") == "first"
 
 
 def _adds_space(block: Any) -> bool:  # noqa: ANN401 - JSON

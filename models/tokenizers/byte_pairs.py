@@ -6,42 +6,31 @@ import json
 from typing import Any
 
 from core.errors import TokenizerError
+from models.tokenizers.added import AddedToken
 from models.tokenizers.byte_fallback import from_byte_fallback, is_sentencepiece
-from models.tokenizers.vocabulary import PRE_TOKENIZERS, TokenType, Vocabulary
-
-_SPECIAL = (TokenType.CONTROL, TokenType.USER_DEFINED)
+from models.tokenizers.post_processor import frame, frame_of
+from models.tokenizers.pretokenizers import find_pretokenizer, name_of, pretokenizer_names
+from models.tokenizers.vocabulary import TokenType, Vocabulary
 
 
 def to_json(v: Vocabulary) -> str:
-    """What the published tokenizer.json of Llama-3 or Qwen2 would hold."""
-    added = [{"id": i, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
-              "normalized": False, "special": v.types[i] == TokenType.CONTROL}
-             for i, token in enumerate(v.tokens) if v.types[i] in _SPECIAL]
-    held = {entry["id"] for entry in added}
-    processors: list[dict[str, Any]] = [_byte_level(trim_offsets=False)]
-    if v.add_bos and v.bos_id is not None:
-        bos = v.tokens[v.bos_id]
-        sequence = [{"SpecialToken": {"id": bos, "type_id": 0}},
-                    {"Sequence": {"id": "A", "type_id": 0}}]
-        processors.append({"type": "TemplateProcessing", "single": sequence,
-                           "pair": [*sequence, {"Sequence": {"id": "B", "type_id": 1}}],
-                           "special_tokens": {bos: {"id": bos, "ids": [v.bos_id],
-                                                    "tokens": [bos]}}})
+    """Write what the published tokenizer.json of Llama-3 or Qwen2 would hold. Every token is in
+    the model's vocabulary: the library numbers an added token anew that is not."""
+    how = find_pretokenizer(v.pre, "the vocabulary")
+    ends = [(v.tokens[i], i) if add and i is not None else None
+            for add, i in ((v.add_bos, v.bos_id), (v.add_eos, v.eos_id))]
     return json.dumps({
-        "version": "1.0", "truncation": None, "padding": None, "added_tokens": added,
-        # Qwen's published tokenizer composes characters first; Llama-3's does not
-        "normalizer": {"type": "NFC"} if v.pre == "qwen2" else None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": PRE_TOKENIZERS[v.pre]},
-             "behavior": "Isolated", "invert": False}, _byte_level(use_regex=False)]},
-        "post_processor": {"type": "Sequence", "processors": processors},
+        "version": "1.0", "truncation": None, "padding": None,
+        "added_tokens": [{"id": i, **t.as_json()} for i, t in v.added_tokens().items()],
+        "normalizer": how.normalizer, "pre_tokenizer": how.block,
+        "post_processor": {"type": "Sequence", "processors": [
+            _byte_level(trim_offsets=False), *frame(*ends)]},
         "decoder": _byte_level(),
         "model": {"type": "BPE", "dropout": None, "unk_token": None,
                   "continuing_subword_prefix": None, "end_of_word_suffix": None,
-                  "fuse_unk": False, "byte_fallback": False,
-                  # Llama-3 takes a word that is a token as it is, whatever its merges would give
-                  "ignore_merges": v.pre == "llama-bpe",
-                  "vocab": {t: i for i, t in enumerate(v.tokens) if i not in held},
+                  "fuse_unk": False, "byte_fallback": False, "ignore_merges": how.ignore_merges,
+                  "vocab": {t: i for i, t in enumerate(v.tokens)
+                            if v.types[i] != TokenType.UNUSED and t},
                   "merges": [list(m) for m in v.merges]}}, ensure_ascii=False)
 
 
@@ -55,42 +44,31 @@ def from_json(text: str, where: str) -> Vocabulary:
     SentencePiece vocabulary. Raises TokenizerError for a pre-tokenizer that is unknown."""
     data = json.loads(text)
     model = data["model"]
-    bos = _template_bos(data.get("post_processor"))
+    bos, eos = frame_of(data.get("post_processor"))
+    added = {e["id"]: AddedToken.parse(e, where) for e in data.get("added_tokens", [])}
     if model.get("type") == "BPE" and is_sentencepiece(data):
-        v = from_byte_fallback(data)
-        v.bos_id, v.add_bos = (v.tokens.index(bos) if bos else None), bos is not None
-        return v
-    pre = _pre_tokenizer(data.get("pre_tokenizer"))
-    if model.get("type") != "BPE" or pre is None:
-        raise TokenizerError(f"{where}: tokenizer.json is a {model.get('type')} whose "
-                             f"pre-tokenizer is none of {', '.join(PRE_TOKENIZERS)}; this format "
-                             "can hold only those")
-    ids = dict(model["vocab"])
-    kinds = dict.fromkeys(ids.values(), int(TokenType.NORMAL))
-    for entry in data.get("added_tokens", []):
-        ids[entry["content"]] = entry["id"]
-        kinds[entry["id"]] = int(TokenType.CONTROL if entry["special"] else TokenType.USER_DEFINED)
+        v = from_byte_fallback(data, added)
+    else:
+        pre = name_of(data)
+        if model.get("type") != "BPE" or pre is None:
+            raise TokenizerError(f"{where}: tokenizer.json is a {model.get('type')} whose "
+                                 "pre-tokenizer has no name in GGUF that is known here "
+                                 f"({', '.join(pretokenizer_names())}); export to hf instead")
+        v = _byte_pairs(model, added, pre)
+    v.added = {i: t for i, t in added.items() if not t.plain}
+    v.add_bos, v.add_eos = bos is not None, eos is not None
+    v.bos_id = v.tokens.index(bos) if bos else None
+    v.eos_id = v.tokens.index(eos) if eos else None
+    return v
+
+
+def _byte_pairs(model: dict[str, Any], added: dict[int, AddedToken], pre: str) -> Vocabulary:
+    ids = {**model["vocab"], **{t.text: i for i, t in added.items()}}
     count = max(ids.values(), default=-1) + 1
-    tokens = [f"[PAD{i}]" for i in range(count)]
+    tokens, types = [f"[PAD{i}]" for i in range(count)], [int(TokenType.UNUSED)] * count
     for token, i in ids.items():
-        tokens[i] = token
+        tokens[i], types[i] = token, int(TokenType.NORMAL)
+    for i, entry in added.items():
+        types[i] = int(TokenType.CONTROL if entry.special else TokenType.USER_DEFINED)
     merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ", 1)) for m in model["merges"]]
-    return Vocabulary(True, tokens, [kinds.get(i, int(TokenType.UNUSED)) for i in range(count)],
-                      merges=[(a, b) for a, b in merges], pre=pre,
-                      bos_id=ids.get(bos) if bos else None, add_bos=bos is not None)
-
-
-def _pre_tokenizer(block: Any) -> str | None:  # noqa: ANN401 - JSON
-    parts = (block or {}).get("pretokenizers", [block])
-    found = {p["pattern"].get("Regex") for p in parts if p and p.get("type") == "Split"}
-    return next((name for name, regex in PRE_TOKENIZERS.items() if found == {regex}), None)
-
-
-def _template_bos(block: Any) -> str | None:  # noqa: ANN401 - JSON
-    """The token that the post-processor puts in front, if it does."""
-    for part in (block or {}).get("processors", [block]):
-        if part and part.get("type") == "TemplateProcessing":
-            first = part["single"][0]
-            if "SpecialToken" in first:
-                return str(first["SpecialToken"]["id"])
-    return None
+    return Vocabulary(True, tokens, types, merges=[(a, b) for a, b in merges], pre=pre)

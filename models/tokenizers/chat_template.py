@@ -1,15 +1,20 @@
-"""Chat templates: the Jinja text that a model's files bring, run in Jinja's sandbox."""
+"""Chat templates: the Jinja texts that a model's files bring, and which of them is used."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypedDict
+from typing import Any, TypedDict
 
 from core.errors import TokenizerError
 from models.json_reader import ConfigReader
+from models.tokenizers.added import special_texts
+from models.tokenizers.rendering import render
+
+DEFAULT, TOOLS = "default", "tool_use"
+_FILE, _OLD_FILE, _FOLDER = ("chat_template.jinja", "chat_template.json",
+                             "additional_chat_templates")
 
 
 class Message(TypedDict):
@@ -20,55 +25,76 @@ class Message(TypedDict):
 
 
 class ChatTemplate:
-    """Renders a conversation to the text that the model was trained on, special tokens included."""
+    """Renders a conversation to the text that the model was trained on, special tokens included.
 
-    def __init__(self, source: str, variables: dict[str, str]) -> None:
-        self.source, self.variables = source, variables
+    sources    templates by name; the usual one is `default`
+    variables  special tokens that a template may refer to, such as `bos_token`
+    """
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
-        """Raises TokenizerError with the template's own message if it rejects the conversation."""
-        from jinja2.ext import loopcontrols
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
-                                                    extensions=[loopcontrols])
-        environment.filters["tojson"] = _to_json
-        environment.globals.update(
-            raise_exception=_reject, strftime_now=lambda form: datetime.now().strftime(form))
-        try:
-            return environment.from_string(self.source).render(
-                messages=list(messages), add_generation_prompt=add_generation_prompt,
-                tools=None, documents=None, **self.variables)
-        except Exception as error:  # a template is a program: it may fail in any way
-            raise TokenizerError(f"the chat template failed: {error}") from None
+    def __init__(self, sources: Mapping[str, str], variables: Mapping[str, str]) -> None:
+        self.sources, self.variables = dict(sources), dict(variables)
+
+    def name_tokens(self, **tokens: str | None) -> None:
+        """Add special tokens that the settings do not name."""
+        for key, text in tokens.items():
+            if text is not None:
+                self.variables.setdefault(key, text)
+
+    def choose(self, name: str | None = None, *, tools: bool = False) -> str:
+        """The source of a template: by name, else for tools, else the default. Raises
+        TokenizerError listing the names where none of them is meant."""
+        names = ", ".join(sorted(self.sources))
+        if name is not None and name not in self.sources:
+            raise TokenizerError(f"there is no chat template {name!r}, the model has: {names}")
+        chosen = name or (TOOLS if tools and TOOLS in self.sources else DEFAULT)
+        if chosen not in self.sources:
+            raise TokenizerError(f"the model has the chat templates {names}, and none of them is "
+                                 "the default; name one: render(messages, template=NAME)")
+        return self.sources[chosen]
+
+    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True,
+               tools: Sequence[Mapping[str, Any]] | None = None,
+               documents: Sequence[Mapping[str, Any]] | None = None,
+               template: str | None = None, **more: Any) -> str:  # noqa: ANN401 - JSON
+        """Render, with `more` as further variables. Raises TokenizerError with the template's own
+        message if it rejects the conversation, and for a template that takes too long."""
+        values = {"messages": list(messages), "add_generation_prompt": add_generation_prompt,
+                  "tools": tools, "documents": documents, **self.variables, **more}
+        return render(self.choose(template, tools=tools is not None), values)
 
 
 def load_template(folder: Path, settings: ConfigReader) -> ChatTemplate | None:
-    """From chat_template.jinja, or `chat_template` of tokenizer_config.json; None without one."""
-    separate = folder / "chat_template.jinja"
+    """From chat_template.jinja and additional_chat_templates/NAME.jinja, else chat_template.json,
+    else `chat_template` of tokenizer_config.json; None without any."""
+    files = {DEFAULT: folder / _FILE,
+             **{file.stem: file for file in sorted((folder / _FOLDER).glob("*.jinja"))}}
+    sources = {name: _read(file) for name, file in files.items() if file.exists()}
+    if not sources and (folder / _OLD_FILE).exists():
+        try:
+            sources = named_sources(json.loads(_read(folder / _OLD_FILE))["chat_template"],
+                                    str(folder / _OLD_FILE))
+        except (ValueError, KeyError, TypeError):
+            raise TokenizerError(f"{folder / _OLD_FILE} is not an object with `chat_template`; "
+                                 "fetch it again") from None
+    sources = sources or named_sources(settings.data.get("chat_template"), settings.where)
+    return ChatTemplate(sources, special_texts(settings)) if sources else None
+
+
+def named_sources(value: object, where: str) -> dict[str, str]:
+    """Templates by name: given as a text, as an object, or as a list of objects with `name` and
+    `template`. Raises TokenizerError."""
+    if isinstance(value, list):
+        value = {t.get("name"): t.get("template") if isinstance(t, dict) else None for t in value}
+    found = {DEFAULT: value} if isinstance(value, str) else value or {}
+    if not isinstance(found, dict) or not all(
+            isinstance(k, str) and isinstance(v, str) for k, v in found.items()):
+        raise TokenizerError(f"{where}: chat_template is {str(value)[:80]!r}, expected a text, or "
+                             "a list of objects with `name` and `template`")
+    return found
+
+
+def _read(path: Path) -> str:
     try:
-        source: Any = (separate.read_text(encoding="utf-8") if separate.exists()
-                       else settings.data.get("chat_template"))
+        return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8
-        raise TokenizerError(f"{separate} cannot be read: {error}") from None
-    if isinstance(source, list):  # several, by name
-        named = {t.get("name"): t.get("template") for t in source if isinstance(t, dict)}
-        source = named.get("default")
-    if not isinstance(source, str):
-        return None
-    variables = {}
-    for key in ("bos_token", "eos_token", "unk_token", "pad_token"):
-        value = settings.data.get(key)
-        value = value.get("content") if isinstance(value, dict) else value
-        if isinstance(value, str):
-            variables[key] = value
-    return ChatTemplate(source, variables)
-
-
-def _to_json(value: object, indent: int | None = None) -> str:
-    """As transformers has it: no HTML escapes, which Jinja's own filter would write."""
-    return json.dumps(value, ensure_ascii=False, indent=indent)
-
-
-def _reject(message: str) -> NoReturn:
-    from jinja2 import TemplateError
-    raise TemplateError(message)
+        raise TokenizerError(f"{path} cannot be read: {error}") from None

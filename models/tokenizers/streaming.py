@@ -57,23 +57,28 @@ class StopStrings:
     def __init__(self, stops: Sequence[str]) -> None:
         self.stops = [s for s in stops if s]
         self.hit = False
-        self._held = ""
+        self._held, self._shown = "", list[bool]()
 
-    def push(self, text: str) -> str:
-        """The text that is certainly before any stop string. Sets `hit` when one is complete."""
+    def push(self, text: str, *, shown: bool = True) -> str:
+        """The text that is certainly before any stop string. Sets `hit` when one is complete.
+        Text that is not `shown`, a special token's, counts for stop strings only."""
         self._held += text
+        self._shown += [shown] * len(text)
         found = [i for s in self.stops if (i := self._held.find(s)) >= 0]
         if found:
             self.hit = True
-            text, self._held = self._held[:min(found)], ""
+            text = self._release(min(found))
+            self._held, self._shown = "", []
             return text
         keep = max((n for s in self.stops for n in range(1, len(s))
                     if self._held.endswith(s[:n])), default=0)
-        cut = len(self._held) - keep
-        text, self._held = self._held[:cut], self._held[cut:]
-        return text
+        return self._release(len(self._held) - keep)
 
     def flush(self) -> str:
         """What was held back, at the end."""
-        text, self._held = self._held, ""
+        return self._release(len(self._held))
+
+    def _release(self, cut: int) -> str:
+        text = "".join(c for c, shown in zip(self._held[:cut], self._shown, strict=False) if shown)
+        self._held, self._shown = self._held[cut:], self._shown[cut:]
         return text

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from core.errors import TokenizerError
+from models.tokenizers.added import AddedToken
+from models.tokenizers.pretokenizers import find_pretokenizer
 
 
 class TokenType(IntEnum):
@@ -19,19 +21,17 @@ class TokenType(IntEnum):
     BYTE = 6
 
 
-#: Splitting a text before byte-pair merges: GGUF's names, with the expressions that the published
-#: tokenizer.json of Llama-3 and of Qwen2 contain.
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-_REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-PRE_TOKENIZERS = {"llama-bpe": _WORDS + r"\p{N}{1,3}" + _REST, "qwen2": _WORDS + r"\p{N}" + _REST}
+SPACE = "\u2581"  #: what stands for a space in SentencePiece
 
 
 @dataclass
 class Vocabulary:
     """Tokens by id. `bpe`: byte-level tokens and merges; otherwise SentencePiece pieces and scores.
 
-    pre     for `bpe`, a key of PRE_TOKENIZERS
-    template  the chat template's source
+    pre        for `bpe`, a name that `pretokenizers` knows
+    legacy     see SentencePieceTokenizer
+    added      flags of the CONTROL and USER_DEFINED tokens that are not plain
+    templates  sources of the chat templates by name; the usual one is `default`
     """
 
     bpe: bool
@@ -44,8 +44,11 @@ class Vocabulary:
     eos_id: int | None = None
     unk_id: int | None = None
     add_bos: bool = False
+    add_eos: bool = False
     add_space_prefix: bool = True
-    template: str | None = None
+    legacy: bool = True
+    added: dict[int, AddedToken] = field(default_factory=dict)
+    templates: dict[str, str] = field(default_factory=dict)
 
     def check(self, where: str) -> None:
         """Raises TokenizerError for lengths or ids that do not belong together."""
@@ -59,13 +62,17 @@ class Vocabulary:
             if value is not None and not 0 <= value < count:
                 raise TokenizerError(f"{where}: the {what} id is {value}, the vocabulary has "
                                      f"{count} tokens")
-        if self.bpe and self.pre not in PRE_TOKENIZERS:
-            raise TokenizerError(f"{where}: pre-tokenizer {self.pre!r} is unknown, expected one of "
-                                 f"{', '.join(PRE_TOKENIZERS)}; another one would split text in "
-                                 "ways that the model has not seen")
+        if self.bpe:
+            find_pretokenizer(self.pre, where)
 
     @property
     def variables(self) -> dict[str, str]:
         """What a chat template may refer to."""
         ids = {"bos_token": self.bos_id, "eos_token": self.eos_id, "unk_token": self.unk_id}
         return {name: self.tokens[i] for name, i in ids.items() if i is not None}
+
+    def added_tokens(self) -> dict[int, AddedToken]:
+        """Every CONTROL and USER_DEFINED token with its flags."""
+        return {i: self.added.get(i) or AddedToken(self.tokens[i], kind == TokenType.CONTROL)
+                for i, kind in enumerate(self.types)
+                if kind in (TokenType.CONTROL, TokenType.USER_DEFINED) and self.tokens[i]}

@@ -169,7 +169,8 @@ REFUSED = {  # what: metadata overrides, error, complaint
     "partial rope": ({"llama.rope.dimension_count": 32}, ConfigError, "expected the head size 64"),
     "experts": ({"llama.expert_count": 8}, ConfigError, "mixture of experts"),
     "one part of several": ({"split.count": 3}, CheckpointError, "one of 3 parts of a model"),
-    "no tokenizer": ({"tokenizer": False}, TokenizerError, "tokenizer model None"),
+    "tokenizer of another kind": ({"tokenizer": False, "tokenizer.ggml.model": "bert"},
+                                  TokenizerError, "tokenizer model 'bert'"),
 }
 
 
@@ -179,6 +180,14 @@ def test_refused(what, tmp_path):
     _, path = write_foreign(tmp_path / "m", model_of(), **overrides)
     with pytest.raises(error, match=complaint):
         read_checkpoint(path, REGISTRY)
+
+
+def test_without_a_tokenizer(tmp_path):
+    """Text is refused, token ids run."""
+    _, path = write_foreign(tmp_path / "m", model_of(), tokenizer=False)
+    assert np.isfinite(logits(path)).all()
+    with pytest.raises(TokenizerError, match="holds no tokenizer"):
+        read_checkpoint(path, REGISTRY).tokenizer.encode("a")
 
 
 def test_unsupported_tensor_type(tmp_path):

@@ -252,7 +252,6 @@ DAMAGED = {
                   "quantization_args is"),
     "rope factor": (lambda f: params(f, use_scaled_rope=True), ConfigError,
                     "without rope_scaling_factor"),
-    "tokenizer": (lambda f: (f / "tokenizer.model").unlink(), TokenizerError, "tokenizer.model"),
 }
 
 

@@ -23,13 +23,12 @@ from models.checkpoints.gguf.blocks import block_layout, unpack_blocks
 from models.checkpoints.gguf.config import read_gguf_config
 from models.checkpoints.gguf.header import GgufHeader, TensorInfo, read_header
 from models.checkpoints.gguf.names import ROPE_FACTORS, gguf_family, to_huggingface
-from models.checkpoints.gguf.tokenizer import read_gguf_tokenizer
+from models.checkpoints.gguf.tokenizer import read_gguf_tokenizer, stop_ids
 from models.checkpoints.gguf.types import MAGIC
 from models.checkpoints.lazy import abstract
 
 _FLOATS = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16),
            "BF16": np.dtype(ml_dtypes.bfloat16)}
-_STOPS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
 class GgufFile:
@@ -51,9 +50,7 @@ class GgufFile:
         config = read_gguf_config(header, family)
         weights = _read_weights(header, family, tied=config.data["tie_word_embeddings"])
         tokenizer = read_gguf_tokenizer(header)
-        stops = [header.metadata.get(f"tokenizer.ggml.{name}") for name in _STOPS]
-        return Checkpoint(path, config, weights.arrays, tokenizer,
-                          tuple(dict.fromkeys(i for i in stops if type(i) is int)),
+        return Checkpoint(path, config, weights.arrays, tokenizer, stop_ids(header, tokenizer),
                           weights.quantized,
                           family.gguf_pairs, weights.notes)
 

@@ -1,17 +1,32 @@
 """Reads the tokenizer inside a GGUF file: SentencePiece ("llama") or byte-level BPE ("gpt2").
 
-Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer.
+Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer, and two of our own for
+what they leave out: `kernelyard.tokenizer.legacy` and `kernelyard.tokenizer.added_tokens`.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from core.errors import TokenizerError
 from models.checkpoints.gguf.header import GgufHeader
-from models.tokenizers.base import Tokenizer
+from models.tokenizers.added import AddedToken
+from models.tokenizers.base import NoTokenizer, Tokenizer
 from models.tokenizers.build import build_tokenizer
-from models.tokenizers.vocabulary import Vocabulary
+from models.tokenizers.chat_template import DEFAULT
+from models.tokenizers.pretokenizers import find_pretokenizer
+from models.tokenizers.vocabulary import TokenType, Vocabulary
+
+LEGACY, ADDED = "kernelyard.tokenizer.legacy", "kernelyard.tokenizer.added_tokens"
+STOPS = "kernelyard.stop_token_ids"
+_NONE = ("none", "no_vocab")
+#: Special tokens that end a turn by their text, whatever the keys say, as llama.cpp has it.
+_ENDS = frozenset((
+    "<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
+    "<|end_of_text|>", "<|return|>", "<|call|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]",
+    "<end_of_utterance>", "<\uff5cend\u2581of\u2581sentence\uff5c>"))
 
 
 def read_gguf_tokenizer(header: GgufHeader) -> Tokenizer:
@@ -19,33 +34,73 @@ def read_gguf_tokenizer(header: GgufHeader) -> Tokenizer:
     everything alike and some of it wrongly."""
     where, meta = str(header.path), header.metadata
     model = meta.get("tokenizer.ggml.model")
+    if model in (None, *_NONE):
+        return NoTokenizer(f"{where} holds no tokenizer (tokenizer.ggml.model); convert the model "
+                           "again, with its vocabulary")
     if model not in ("llama", "gpt2"):
         raise TokenizerError(f"{where}: tokenizer model {model!r} is not supported, expected "
                              "'llama' (SentencePiece) or 'gpt2' (byte-level BPE)")
-    tokens = _list(meta, "tokens", str, where)
+    bpe = model == "gpt2"
+    pre = str(meta.get("tokenizer.ggml.pre", ""))
+    # what llama.cpp assumes where the key is missing
+    default_bos = find_pretokenizer(pre, where).add_bos if bpe else True
+    tokens, types = _list(meta, "tokens", str, where), _list(meta, "token_type", int, where)
     ids = {name: meta.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "unknown")}
     for name, value in ids.items():
         if value is not None and type(value) is not int:
             raise TokenizerError(f"{where}: tokenizer.ggml.{name}_token_id is {value!r}, expected "
                                  "an integer")
-    template = meta.get("tokenizer.chat_template")
-    pre = str(meta.get("tokenizer.ggml.pre", ""))
-    bpe = model == "gpt2"
-    # what llama.cpp assumes where the key is missing
-    default_bos = not bpe or pre == "llama-bpe"
     merges = [m.split(" ", 1) for m in _list(meta, "merges", str, where)] if bpe else []
     if any(len(m) != 2 for m in merges):
         raise TokenizerError(f"{where}: a merge is not two tokens with a space between them")
-    return build_tokenizer(Vocabulary(
-        bpe, tokens, _list(meta, "token_type", int, where),
-        [] if bpe else _list(meta, "scores", float, where), [(m[0], m[1]) for m in merges], pre,
-        ids["bos"], ids["eos"], ids["unknown"] if bpe or ids["unknown"] is not None else 0,
-        bool(meta.get("tokenizer.ggml.add_bos_token", default_bos)),
-        bool(meta.get("tokenizer.ggml.add_space_prefix", True)),
-        template if isinstance(template, str) else None), where)
+    # llama.cpp takes these for special, whatever type a converter gave them
+    types = [int(TokenType.CONTROL) if kind == TokenType.NORMAL and token in _ENDS else kind
+             for token, kind in zip(tokens, types, strict=False)] + types[len(tokens):]
+    v = Vocabulary(
+        bpe, tokens, types, [] if bpe else _list(meta, "scores", float, where),
+        [(m[0], m[1]) for m in merges], pre, ids["bos"], ids["eos"],
+        ids["unknown"] if bpe or ids["unknown"] is not None else 0,
+        _flag(meta, "add_bos_token", default_bos, where),
+        _flag(meta, "add_eos_token", False, where), _flag(meta, "add_space_prefix", True, where),
+        bool(meta.get(LEGACY, True)), _added(meta, where), _templates(meta))
+    return build_tokenizer(v, where)
 
 
-def _list(meta: dict[str, Any], name: str, kind: type, where: str) -> list[Any]:
+def stop_ids(header: GgufHeader, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Our own list, EOS, EOT and EOM, and special tokens that end a turn by their text."""
+    meta = header.metadata
+    found = list(meta.get(STOPS, []))
+    for name in ("eos", "eot", "eom"):
+        found.append(meta.get(f"tokenizer.ggml.{name}_token_id"))
+    found += [i for text, i in tokenizer.special_tokens.items() if text in _ENDS]
+    return tuple(dict.fromkeys(i for i in found if type(i) is int))
+
+
+def _templates(meta: Mapping[str, Any]) -> dict[str, str]:
+    """`tokenizer.chat_template`, and `.NAME` for each name in `tokenizer.chat_templates`."""
+    key = "tokenizer.chat_template"
+    names = [n for n in meta.get("tokenizer.chat_templates") or () if isinstance(n, str)]
+    found = {DEFAULT: meta.get(key), **{name: meta.get(f"{key}.{name}") for name in names}}
+    return {name: text for name, text in found.items() if isinstance(text, str)}
+
+
+def _added(meta: Mapping[str, Any], where: str) -> dict[int, AddedToken]:
+    try:
+        entries = json.loads(meta.get(ADDED, "{}"))
+        return {int(i): AddedToken.parse(entry, where) for i, entry in entries.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise TokenizerError(f"{where}: {ADDED} is not an object of ids and tokens in JSON") \
+            from None
+
+
+def _flag(meta: Mapping[str, Any], name: str, default: bool, where: str) -> bool:
+    value = meta.get(f"tokenizer.ggml.{name}", default)
+    if type(value) is not bool:
+        raise TokenizerError(f"{where}: tokenizer.ggml.{name} is {value!r}, expected true or false")
+    return value
+
+
+def _list(meta: Mapping[str, Any], name: str, kind: type, where: str) -> list[Any]:
     value = meta.get(f"tokenizer.ggml.{name}")
     if not isinstance(value, list) or not all(type(v) is kind for v in value):
         raise TokenizerError(f"{where}: tokenizer.ggml.{name} is missing or not a list of "

@@ -7,21 +7,24 @@ where integers were asked for, as in llama-quantize. Matrices that `--keep` name
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from core.errors import ConfigError, OptionError, missing_packages
+from core.errors import ConfigError, OptionError, TokenizerError, missing_packages
 from core.plan.weights import Progress
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
 from models.checkpoints.base import Checkpoint
 from models.checkpoints.gguf.config import rope_factors
 from models.checkpoints.gguf.names import ROPE_FACTORS, to_gguf
+from models.checkpoints.gguf.tokenizer import ADDED, LEGACY, STOPS
 from models.checkpoints.quantization import Quantization
 from models.checkpoints.source import Source
-from models.tokenizers.build import vocabulary_of
+from models.tokenizers.base import NoTokenizer
+from models.tokenizers.build import vocabulary_for
 from models.tokenizers.vocabulary import TokenType
 
 TYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}
@@ -49,7 +52,7 @@ def write_gguf(source: Source, path: Path, kind: str, progress: Progress,
         raise ConfigError(f"{family.name} has no name in GGUF; export to hf instead")
     writer = gguf.GGUFWriter(path, family.gguf_name)
     _add_config(writer, gguf, source)
-    _add_tokenizer(writer, source.checkpoint, source.config.vocab_size)
+    add_tokenizer(writer, source.checkpoint, source.config.vocab_size)
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{TYPES[kind]}" if kind != "f32" else
                                             "ALL_F32"])
     chosen = gguf_matrices(source, quantization)
@@ -120,9 +123,15 @@ def _add_config(writer: Any, gguf: Any, source: Source) -> None:  # noqa: ANN401
         writer.add_rope_scaling_factor(c.rope.numbers["factor"])
 
 
-def _add_tokenizer(writer: Any, checkpoint: Checkpoint, size: int) -> None:  # noqa: ANN401
-    v = vocabulary_of(checkpoint.tokenizer, str(checkpoint.path))
-    v.check(str(checkpoint.path))
+def add_tokenizer(writer: Any, checkpoint: Checkpoint, size: int) -> None:  # noqa: ANN401
+    if isinstance(checkpoint.tokenizer, NoTokenizer):
+        writer.add_tokenizer_model("none")
+        return
+    where = str(checkpoint.path)
+    v = vocabulary_for(checkpoint.tokenizer, where, "GGUF")
+    if len(v.tokens) > size:
+        raise TokenizerError(f"{where}: the tokenizer has {len(v.tokens)} ids and the embedding "
+                             f"{size} rows, which GGUF cannot hold; export to hf instead")
     padding = range(len(v.tokens), size)  # models round their vocabulary up
     writer.add_tokenizer_model("gpt2" if v.bpe else "llama")
     writer.add_tokenizer_pre(v.pre if v.bpe else "default")
@@ -133,13 +142,20 @@ def _add_tokenizer(writer: Any, checkpoint: Checkpoint, size: int) -> None:  # n
     else:
         writer.add_token_scores([*v.scores, *(-1e4 for _ in padding)])
         writer.add_add_space_prefix(v.add_space_prefix)
-    stop = checkpoint.eos_ids[0] if checkpoint.eos_ids else v.eos_id
-    for add, value in ((writer.add_bos_token_id, v.bos_id), (writer.add_eos_token_id, stop),
-                       (writer.add_unk_token_id, v.unk_id)):
+        writer.add_bool(LEGACY, v.legacy)
+    if v.added:
+        writer.add_string(ADDED, json.dumps({i: t.as_json() for i, t in v.added.items()}))
+    for add, value in ((writer.add_bos_token_id, v.bos_id), (writer.add_unk_token_id, v.unk_id)):
         if value is not None:
             add(value)
-    for value in checkpoint.eos_ids[1:2]:
-        writer.add_eot_token_id(value)
+    adds = (writer.add_eos_token_id, writer.add_eot_token_id, writer.add_eom_token_id)
+    stops = [*dict.fromkeys(i for i in (v.eos_id, *checkpoint.eos_ids) if i is not None)]
+    for add, value in zip(adds, stops, strict=False):
+        add(value)
+    if checkpoint.eos_ids and tuple(stops[:len(adds)]) != checkpoint.eos_ids:
+        writer.add_array(STOPS, list(checkpoint.eos_ids))
     writer.add_add_bos_token(v.add_bos)
-    if v.template:
-        writer.add_chat_template(v.template)
+    writer.add_add_eos_token(v.add_eos)
+    if v.templates:
+        writer.add_chat_template([{"name": name, "template": text}
+                                  for name, text in v.templates.items()])

@@ -8,14 +8,20 @@ from pathlib import Path
 
 from core.errors import TokenizerError
 from models.checkpoints.base import Checkpoint
-from models.tokenizers.base import JsonTokenizer, SentencePieceTokenizer
-from models.tokenizers.build import vocabulary_of
+from models.tokenizers.base import NoTokenizer, Tokenizer, load_tokenizer
+from models.tokenizers.build import vocabulary_for, vocabulary_of
+from models.tokenizers.chat_template import DEFAULT
+from models.tokenizers.check import check_same
+from models.tokenizers.json_tokenizer import JsonTokenizer
 from models.tokenizers.llama2c_bin import tokenizer_bin
 from models.tokenizers.sentencepiece_model import to_sentencepiece
+from models.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
+from models.tokenizers.vocabulary import TokenType, Vocabulary
 
 _CONFIG = "tokenizer_config.json"
 _COPIED = ("tokenizer.json", "tokenizer.model", _CONFIG, "special_tokens_map.json",
-           "chat_template.jinja", "added_tokens.json", "vocab.json", "merges.txt",
+           "chat_template.jinja", "chat_template.json", "additional_chat_templates/*.jinja",
+           "added_tokens.json", "vocab.json", "merges.txt", "tekken.json",
            "generation_config.json")
 
 
@@ -25,37 +31,59 @@ def copy_tokenizer_files(checkpoint: Checkpoint, folder: Path) -> None:
     from_folder = (checkpoint.path / "config.json").exists()
     if not from_folder:
         write_tokenizer_files(checkpoint, folder)
-    for name in _COPIED if from_folder else ():
-        if (checkpoint.path / name).exists():
-            shutil.copyfile(checkpoint.path / name, folder / name)
+    for pattern in _COPIED if from_folder else ():
+        for file in checkpoint.path.glob(pattern):
+            to = folder / file.relative_to(checkpoint.path)
+            to.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, to)
 
 
 def write_tokenizer_files(checkpoint: Checkpoint, folder: Path) -> None:
     """Write tokenizer.model for a SentencePiece vocabulary, tokenizer.json for byte-level BPE,
-    never both (the readers of bare weights tell models apart by it), and tokenizer_config.json.
-    Raises TokenizerError for a tokenizer of another kind."""
-    tokenizer, there = checkpoint.tokenizer, checkpoint.path
-    v = vocabulary_of(tokenizer, str(there))
+    never both (the readers of bare weights tell models apart by it), and tokenizer_config.json;
+    nothing for a model without tokenizer. Raises TokenizerError for a tokenizer of another kind,
+    and where the files written do not give equal ids."""
+    tokenizer, where = checkpoint.tokenizer, str(checkpoint.path)
+    if isinstance(tokenizer, NoTokenizer):
+        return
+    v = vocabulary_of(tokenizer, where)
     if isinstance(tokenizer, JsonTokenizer) and v.bpe:
         (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
     else:
         (folder / "tokenizer.model").write_bytes(
             tokenizer.processor.serialized_model_proto()
             if isinstance(tokenizer, SentencePieceTokenizer) else to_sentencepiece(v))
-    if (there / _CONFIG).exists():
-        shutil.copyfile(there / _CONFIG, folder / _CONFIG)
-        return
-    settings: dict[str, object] = {
-        **v.variables, "add_bos_token": v.add_bos, "chat_template": v.template,
-        "tokenizer_class": "PreTrainedTokenizerFast" if v.bpe else "LlamaTokenizer"}
-    (folder / _CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    (folder / _CONFIG).write_text(json.dumps(_settings(tokenizer, v), indent=2) + "\n",
+                                  encoding="utf-8")
+    check_same(load_tokenizer(folder), tokenizer, v, where, "the folder written")
+
+
+def _settings(tokenizer: Tokenizer, v: Vocabulary) -> dict[str, object]:
+    """What the source's files said, with what this format leaves to the settings spelled out."""
+    said = dict(tokenizer.settings.data) if isinstance(
+        tokenizer, (JsonTokenizer, SentencePieceTokenizer)) else {}
+    templates = v.templates.get(DEFAULT) if set(v.templates) <= {DEFAULT} else [
+        {"name": name, "template": text} for name, text in v.templates.items()]
+    texts = dict(v.variables)
+    if v.unk_id is not None and v.types[v.unk_id] == TokenType.NORMAL:
+        del texts["unk_token"]  # the format would make it special
+    named = {**texts, "chat_template": templates,
+             "added_tokens_decoder": {str(i): t.as_json() for i, t in v.added_tokens().items()}}
+    if v.bpe:
+        return {"tokenizer_class": "PreTrainedTokenizerFast", **said, **named}
+    return {"tokenizer_class": "LlamaTokenizer", **said, **named, "add_bos_token": v.add_bos,
+            "add_eos_token": v.add_eos, "legacy": v.legacy}
 
 
 def write_tokenizer_bin(checkpoint: Checkpoint, folder: Path) -> None:
     """Write llama2.c's tokenizer.bin. Raises TokenizerError for byte-level BPE, which it cannot
     hold."""
-    v = vocabulary_of(checkpoint.tokenizer, str(checkpoint.path))
+    if isinstance(checkpoint.tokenizer, NoTokenizer):
+        return
+    v = vocabulary_for(checkpoint.tokenizer, str(checkpoint.path), "SentencePiece")
     if v.bpe:
         raise TokenizerError(f"{checkpoint.path}: llama2.c runs SentencePiece vocabularies only; "
                              "export to kuiper, gguf or hf instead")
+    rows = checkpoint.config.data.get("vocab_size", len(v.tokens))  # as many as run.c reads
+    v.tokens, v.scores = v.tokens[:rows], v.scores[:rows]
     (folder / "tokenizer.bin").write_bytes(tokenizer_bin(v))

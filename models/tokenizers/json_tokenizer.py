@@ -1,0 +1,133 @@
+"""tokenizer.json, run by the `tokenizers` library with the settings that transformers applies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.errors import TokenizerError
+from models.json_reader import ConfigReader
+from models.tokenizers.added import AddedToken, added_tokens, special_texts, token_text
+from models.tokenizers.byte_fallback import is_sentencepiece
+from models.tokenizers.chat_template import ChatTemplate
+from models.tokenizers.post_processor import frame_of
+from models.tokenizers.vocabulary import SPACE
+
+
+class JsonTokenizer:
+    """tokenizer.json, a file or its text. Truncation, padding and dropout in it are switched off.
+
+    prefix_once  where the vocabulary is SentencePiece's, its space in front of a text is not
+                 repeated after special tokens
+    """
+
+    def __init__(self, source: Path | str, settings: ConfigReader, template: ChatTemplate | None,
+                 *, prefix_once: bool = False) -> None:
+        from tokenizers import Tokenizer as HfTokenizer
+        where = settings.where if isinstance(source, str) else str(source)
+        try:
+            text = source if isinstance(source, str) else source.read_text(encoding="utf-8")
+            data = json.loads(text)
+            self._tokenizer = HfTokenizer.from_str(text)
+        except Exception as error:  # the library raises plain Exception
+            raise TokenizerError(f"{where} cannot be read: {str(error)[:300]}") from None
+        self.settings, self.template, self.notes = settings, template, list[str]()
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        if data["model"].get("dropout"):
+            self._tokenizer.model.dropout = None
+        _check_stated(data, self._tokenizer, where)
+        self._add(added_tokens(settings), where)
+        self._tokenizer.encode_special_tokens = settings.get("split_special_tokens", bool, False)
+        self.prefix_once = prefix_once and is_sentencepiece(data)
+        if self.prefix_once:
+            self._prefix_once()
+        self._note_frame(data.get("post_processor"))
+        self._count(data["model"].get("vocab", {}))
+
+    def _count(self, vocabulary: Any) -> None:  # noqa: ANN401 - JSON
+        self.added = self._read_added()
+        self.special_tokens = {t.text: i for i, t in self.added.items() if t.special}
+        ids = vocabulary.values() if isinstance(vocabulary, dict) else range(len(vocabulary))
+        ordinary = [i for i in ids if i not in self.added]
+        self.base_size = max(ordinary, default=-1) + 1
+        self.size = max(self.base_size, *(i + 1 for i in self.added), 0)
+        self.bos_id = self._id("bos_token")
+        self.eos_id = self._id("eos_token")
+
+    def _read_added(self) -> dict[int, AddedToken]:
+        return {i: AddedToken(t.content, t.special, t.normalized, t.lstrip, t.rstrip, t.single_word)
+                for i, t in self._tokenizer.get_added_tokens_decoder().items()}
+
+    def _id(self, key: str) -> int | None:
+        text = token_text(self.settings.data.get(key))
+        found: int | None = self._tokenizer.token_to_id(text) if text else None
+        return found
+
+    def _add(self, stated: Mapping[int, AddedToken], where: str) -> None:
+        """Add what only tokenizer_config.json and its older companions name."""
+        from tokenizers import AddedToken as HfAdded
+        there = {t.text: t for t in self._read_added().values()}
+        wanted = list(stated.values())
+        wanted += [AddedToken(text) for text in dict.fromkeys(special_texts(self.settings).values())
+                   if text not in {t.text for t in wanted} and text not in there]
+        for token in wanted:
+            if token.text and there.get(token.text) != token:
+                self._tokenizer.add_tokens([HfAdded(**token.as_json())])
+        for i, token in stated.items():
+            found = self._tokenizer.token_to_id(token.text)
+            if found != i:
+                raise TokenizerError(f"{where}: {token.text!r} has id {found}, but "
+                                     f"{self.settings.where} states {i}; the files do not belong "
+                                     "together: fetch them again")
+
+    def _prefix_once(self) -> None:
+        from tokenizers import normalizers, pre_tokenizers
+        self._tokenizer.normalizer = normalizers.Sequence([])
+        self._tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
+            replacement=SPACE, prepend_scheme="first", split=False)
+        self.notes.append("legacy is false: text behind a special token gets no space in front, as "
+                          "in transformers 5 (in transformers 4 tokenizer.json alone counts)")
+
+    def _note_frame(self, block: Any) -> None:  # noqa: ANN401 - JSON
+        """Say where tokenizer_config.json asks for a BOS or EOS that tokenizer.json does not add.
+        """
+        if self.settings.get("split_special_tokens", bool, False):
+            self.notes.append("split_special_tokens is true: special tokens that a text contains "
+                              "are encoded as ordinary text")
+        for key, there in zip(("add_bos_token", "add_eos_token"), frame_of(block), strict=True):
+            asked = self.settings.get(key, bool, None)
+            if asked is not None and asked != bool(there):
+                self.notes.append(
+                    f"{self.settings.where}: {key} is {str(asked).lower()}, but tokenizer.json "
+                    f"{'adds one' if there else 'adds none'}; tokenizer.json counts, as in "
+                    "transformers 5 (transformers 4 follows the key)")
+
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        if self.prefix_once and text.startswith((" ", SPACE)):
+            text = " " + text  # Metaspace leaves out SentencePiece's space in front of a space
+        return list(self._tokenizer.encode(text, add_special_tokens=not special).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def token(self, i: int) -> str | None:
+        found: str | None = self._tokenizer.id_to_token(i)
+        return found
+
+    def to_json(self) -> str:
+        """The text of tokenizer.json."""
+        return str(self._tokenizer.to_str())
+
+
+def _check_stated(data: Mapping[str, Any], tokenizer: Any, where: str) -> None:  # noqa: ANN401
+    """The library numbers an added token anew where its id is not the next one."""
+    for entry in data.get("added_tokens") or ():
+        found = tokenizer.token_to_id(entry["content"])
+        if found != entry["id"]:
+            raise TokenizerError(
+                f"{where} states id {entry['id']} for {entry['content']!r}, and `tokenizers` gives "
+                f"it {found}: the ids of added tokens have gaps that the vocabulary does not fill; "
+                "export the model again, or fetch the file again")
