@@ -1,1 +1,1 @@
-"""Vocabularies: what a tokenizer knows, moved between the file formats that store it."""
+"""Holds tokenizers and chat templates, and moves them between the formats that store them."""

@@ -1,4 +1,4 @@
-"""Tokens that are found in a text before it is split into words, and what the files say of them."""
+"""Reads what files say of the tokens that are found in a text before it is split into words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FLAGS = ("normalized", "lstrip", "rstrip", "single_word")
 
 @dataclass(frozen=True)
 class AddedToken:
-    """An added token, as in `tokenizers`.
+    """Holds an added token, as in `tokenizers`.
 
     special      hidden when ids become text
     normalized   found in the normalised text, not in the text as given
@@ -31,7 +31,7 @@ class AddedToken:
 
     @classmethod
     def parse(cls, entry: Mapping[str, Any], where: str) -> AddedToken:
-        """From an object with `content` and flags. Raises TokenizerError."""
+        """Read an object with `content` and flags. Raises TokenizerError."""
         special = bool(entry.get("special", False))
         flags = {name: entry.get(name, False) for name in _FLAGS}
         flags["normalized"] = entry.get("normalized", not special)
@@ -42,18 +42,18 @@ class AddedToken:
         return cls(text, special, **flags)
 
     def as_json(self) -> dict[str, Any]:
-        """The object that `parse` reads."""
+        """Return the object that `parse` reads."""
         data = asdict(self)
         return {"content": data.pop("text"), **data}
 
     @property
     def plain(self) -> bool:
-        """True if only the text and `special` matter, which every format can hold."""
+        """Return True if only the text and `special` matter, which every format can hold."""
         return not (self.normalized or self.lstrip or self.rstrip or self.single_word)
 
 
 def added_tokens(settings: ConfigReader) -> dict[int, AddedToken]:
-    """`added_tokens_decoder` of tokenizer_config.json by id. Raises TokenizerError."""
+    """Return `added_tokens_decoder` of tokenizer_config.json by id. Raises TokenizerError."""
     try:
         entries = {int(i): dict(entry)
                    for i, entry in settings.get("added_tokens_decoder", dict, {}).items()}
@@ -64,8 +64,8 @@ def added_tokens(settings: ConfigReader) -> dict[int, AddedToken]:
 
 
 def special_texts(settings: ConfigReader) -> dict[str, str]:
-    """Texts of the special tokens that the settings name: key such as `bos_token` -> text. Lists
-    (`additional_special_tokens`) get a key for each text."""
+    """Return texts of the special tokens that the settings name: `bos_token` -> text and so on.
+    Lists (`additional_special_tokens`) get a key for each text."""
     found: dict[str, str] = {}
     for key, value in settings.data.items():
         if key.endswith("_token") and (text := token_text(value)):
@@ -81,7 +81,7 @@ def special_texts(settings: ConfigReader) -> dict[str, str]:
 
 
 def token_text(value: object) -> str:
-    """A special token's text, given as a string or as an object with `content`; else ''."""
+    """Return a special token's text, given as a string or as an object with `content`; else ''."""
     if isinstance(value, Mapping):
         value = value.get("content")
     return value if isinstance(value, str) else ""

@@ -1,4 +1,4 @@
-"""Text to ids and back: SentencePiece and tokenizers' tokenizer.json behind one interface."""
+"""Turns text into ids and back: SentencePiece and tokenizer.json behind one interface."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OTHERS = ("vocab.json", "merges.txt", "tekken.json", "tiktoken.model", "vocab.t
 
 
 class Tokenizer(Protocol):
-    """What generation needs.
+    """Holds what generation needs.
 
     size            one more than the largest id
     base_size       the same without added tokens
@@ -40,14 +40,14 @@ class Tokenizer(Protocol):
     def special_tokens(self) -> Mapping[str, int]: ...
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """Ids of a prompt, with BOS where the model's files ask for it. With `special` the text
-        brings its own special tokens (a rendered chat template) and nothing is added."""
+        """Return ids of a prompt, with BOS where the model's files ask for it. With `special` the
+        text brings its own special tokens (a rendered chat template) and nothing is added."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text without special tokens. Bytes that are not valid UTF-8 (yet) become U+FFFD."""
+        """Return text without special tokens. Bytes that are no valid UTF-8 (yet) become U+FFFD."""
 
     def token(self, i: int) -> str | None:
-        """The token of an id as its file writes it, None for an id without one."""
+        """Return the token of an id as its file writes it, None for an id without one."""
 
 
 @dataclass
@@ -75,8 +75,8 @@ class NoTokenizer:
 
 
 def load_tokenizer(folder: Path, only: str | None = None) -> Tokenizer:
-    """tokenizer.json if there, else tokenizer.model; or `only` one of the two. Without either, a
-    NoTokenizer. Raises TokenizerError for files that cannot be used."""
+    """Load tokenizer.json if there, else tokenizer.model, or `only` one of the two; without either,
+    a NoTokenizer. Raises TokenizerError for files that cannot be used."""
     settings, notes = read_settings(folder)
     template = load_template(folder, settings)
     llama = settings.data.get("tokenizer_class") in _LLAMA
@@ -112,7 +112,7 @@ def _text(tokenizer: Tokenizer, i: int | None) -> str | None:
 
 
 def _is_llama(folder: Path) -> bool:
-    """Whether config.json states the family for which transformers 5 makes Llama's tokenizer anew
+    """Tell whether config.json states the family for which transformers 5 makes the tokenizer anew
     and lets `legacy` decide; for others it takes tokenizer.json as it is."""
     try:
         config = ConfigReader.open(folder / "config.json")

@@ -1,4 +1,4 @@
-"""The tokenizer beside a weights file that brings none itself."""
+"""Finds the tokenizer beside a weights file that brings none itself."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from models.tokenizers.llama2c_bin import read_tokenizer_bin
 
 
 def load_beside(path: Path, names: Sequence[str]) -> Tokenizer:
-    """The first of `names` in the folder of `path`, a NoTokenizer if none is there."""
+    """Load the first of `names` in the folder of `path`, a NoTokenizer if none is there."""
     for name in names:
         file = path.parent / name
         if file.exists():

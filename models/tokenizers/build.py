@@ -1,4 +1,4 @@
-"""From a vocabulary to a tokenizer and back."""
+"""Makes a tokenizer of a vocabulary, and the other way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tokenizer.json of a SentencePiece vocabulary (Llama-2, TinyLlama), back to pieces and scores.
+"""Turns tokenizer.json of a SentencePiece vocabulary (TinyLlama) into pieces and scores.
 
 transformers turns each piece into the merges that can make it, in the order of the pieces' scores;
 so a piece's score is, but for its scale, minus the position of its first merge. SentencePiece joins
@@ -18,12 +18,12 @@ _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 def is_sentencepiece(data: Mapping[str, Any]) -> bool:
-    """Whether the file's model falls back to bytes, as none with byte-level tokens does."""
+    """Tell whether the file's model falls back to bytes, as none with byte-level tokens does."""
     return bool(data["model"].get("byte_fallback")) and "<0x00>" in data["model"]["vocab"]
 
 
 def from_byte_fallback(data: Mapping[str, Any], added: Mapping[int, AddedToken]) -> Vocabulary:
-    """data: tokenizer.json as `tokenizers` writes it. BOS and EOS are left to the caller."""
+    """Read `data`, tokenizer.json as `tokenizers` writes it. BOS and EOS are left to the caller."""
     model = data["model"]
     ids: dict[str, int] = {**model["vocab"], **{t.text: i for i, t in added.items()}}
     count = max(ids.values()) + 1
@@ -49,7 +49,7 @@ def from_byte_fallback(data: Mapping[str, Any], added: Mapping[int, AddedToken])
 
 
 def _adds_once(data: Mapping[str, Any]) -> bool:
-    """Whether the space is put in front of the text only, not of each part of it."""
+    """Tell whether the space is put in front of the text only, not of each part of it."""
     return (data.get("pre_tokenizer") or {}).get("prepend_scheme") == "first"
 
 

@@ -1,4 +1,4 @@
-"""tokenizer.json of byte-level BPE vocabularies: written for `tokenizers`, and read back."""
+"""Writes tokenizer.json of byte-level BPE vocabularies, and reads it back."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _byte_level(*, trim_offsets: bool = True, use_regex: bool = True) -> dict[st
 
 
 def from_json(text: str, where: str) -> Vocabulary:
-    """Tokens, merges and which pre-tokenizer; pieces and scores where the file is of a
+    """Read tokens, merges and which pre-tokenizer; pieces and scores where the file is of a
     SentencePiece vocabulary. Raises TokenizerError for a pre-tokenizer that is unknown."""
     data = json.loads(text)
     model = data["model"]

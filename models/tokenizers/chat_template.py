@@ -1,4 +1,4 @@
-"""Chat templates: the Jinja texts that a model's files bring, and which of them is used."""
+"""Finds chat templates, the Jinja texts that a model's files bring, and chooses one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ChatTemplate:
                 self.variables.setdefault(key, text)
 
     def choose(self, name: str | None = None, *, tools: bool = False) -> str:
-        """The source of a template: by name, else for tools, else the default. Raises
+        """Return the source of a template, by name, else for tools, else the default. Raises
         TokenizerError listing the names where none of them is meant."""
         names = ", ".join(sorted(self.sources))
         if name is not None and name not in self.sources:
@@ -64,7 +64,7 @@ class ChatTemplate:
 
 
 def load_template(folder: Path, settings: ConfigReader) -> ChatTemplate | None:
-    """From chat_template.jinja and additional_chat_templates/NAME.jinja, else chat_template.json,
+    """Read chat_template.jinja and additional_chat_templates/NAME.jinja, else chat_template.json,
     else `chat_template` of tokenizer_config.json; None without any."""
     files = {DEFAULT: folder / _FILE,
              **{file.stem: file for file in sorted((folder / _FOLDER).glob("*.jinja"))}}
@@ -81,8 +81,8 @@ def load_template(folder: Path, settings: ConfigReader) -> ChatTemplate | None:
 
 
 def named_sources(value: object, where: str) -> dict[str, str]:
-    """Templates by name: given as a text, as an object, or as a list of objects with `name` and
-    `template`. Raises TokenizerError."""
+    """Return templates by name, given as a text, as an object, or as a list of objects with `name`
+    and `template`. Raises TokenizerError."""
     if isinstance(value, list):
         value = {t.get("name"): t.get("template") if isinstance(t, dict) else None for t in value}
     found = {DEFAULT: value} if isinstance(value, str) else value or {}

@@ -1,4 +1,4 @@
-"""Comparing a tokenizer that was built from a table with the table, and with its origin.
+"""Compares a tokenizer that was built from a table with the table, and with its origin.
 
 A wrong id gives fluent nonsense that nobody notices. So what is built here proves itself: each
 token has its id, special ones are found in a text, and a sample of ordinary ones comes back.
@@ -68,7 +68,7 @@ def _ordinary(v: Vocabulary) -> list[int]:
 
 
 def _mixtures(origin: Tokenizer, v: Vocabulary) -> Iterator[str]:
-    """Texts of ordinary tokens, and the same with added tokens between them."""
+    """Make texts of ordinary tokens, and others with added tokens between them."""
     rng = random.Random(7)
     words = [text for i in _ordinary(v) if REPLACEMENT not in (text := origin.decode([i]))]
     added = [t.text for t in v.added_tokens().values()]
@@ -82,6 +82,6 @@ def _mixtures(origin: Tokenizer, v: Vocabulary) -> Iterator[str]:
 
 
 def _around(ids: list[int], other: list[int]) -> str:
-    """The ids from the first difference on."""
+    """Return the ids from the first difference on."""
     at = next((i for i, (a, b) in enumerate(zip(ids, other, strict=False)) if a != b), len(other))
     return f"{'… ' if at else ''}{ids[at:at + 6]}"

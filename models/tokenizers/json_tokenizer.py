@@ -1,4 +1,4 @@
-"""tokenizer.json, run by the `tokenizers` library with the settings that transformers applies."""
+"""Runs tokenizer.json in the `tokenizers` library with the settings that transformers applies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from models.tokenizers.vocabulary import SPACE
 
 
 class JsonTokenizer:
-    """tokenizer.json, a file or its text. Truncation, padding and dropout in it are switched off.
+    """Runs tokenizer.json, a file or its text. Truncation, padding and dropout in it are off.
 
     prefix_once  where the vocabulary is SentencePiece's, its space in front of a text is not
                  repeated after special tokens
@@ -118,12 +118,13 @@ class JsonTokenizer:
         return found
 
     def to_json(self) -> str:
-        """The text of tokenizer.json."""
+        """Return the text of tokenizer.json."""
         return str(self._tokenizer.to_str())
 
 
 def _check_stated(data: Mapping[str, Any], tokenizer: Any, where: str) -> None:  # noqa: ANN401
-    """The library numbers an added token anew where its id is not the next one."""
+    """Raise TokenizerError where the library numbered an added token anew: its id is not the next.
+    """
     for entry in data.get("added_tokens") or ():
         found = tokenizer.token_to_id(entry["content"])
         if found != entry["id"]:

@@ -1,4 +1,4 @@
-"""llama2.c's tokenizer.bin: uint32 longest token, then float32 score, uint32 length and bytes each.
+"""Reads llama2.c's tokenizer.bin: uint32 longest token, then float32 score, uint32 length, bytes.
 
 https://github.com/karpathy/llama2.c, tokenizer.py (MIT). It stores a space where SentencePiece
 stores U+2581, and newlines around `<s>` and `</s>`; the kind of a token is not stored, so it
@@ -54,7 +54,7 @@ def read_tokenizer_bin(path: Path) -> Vocabulary:
 
 
 def tokenizer_bin(v: Vocabulary) -> bytes:
-    """What llama2.c's tokenizer.py writes for a SentencePiece vocabulary."""
+    """Write what llama2.c's tokenizer.py would for a SentencePiece vocabulary."""
     texts = [f"\n{token}\n" if i in (v.bos_id, v.eos_id) else token
              for i, token in enumerate(v.tokens)]
     encoded = [text.replace(SPACE, " ").encode() for text in texts]

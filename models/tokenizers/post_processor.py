@@ -1,4 +1,4 @@
-"""The tokens that tokenizer.json puts before and after a text."""
+"""Reads and writes which tokens tokenizer.json puts before and after a text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def frame_of(block: Any) -> tuple[str | None, str | None]:  # noqa: ANN401 - JSON
-    """Texts of the token in front and of the one at the end, None where there is none."""
+    """Return texts of the token in front and of the one at the end, None where there is none."""
     for part in (block or {}).get("processors", [block]):
         if part and part.get("type") == "TemplateProcessing":
             single = part["single"]
@@ -21,7 +21,7 @@ def _first(pieces: Sequence[dict[str, Any]]) -> str | None:
 
 
 def frame(bos: tuple[str, int] | None, eos: tuple[str, int] | None) -> list[dict[str, Any]]:
-    """The processors that add BOS and EOS, each a text and an id."""
+    """Return the processors that add BOS and EOS, each a text and an id."""
     if bos is None and eos is None:
         return []
 

@@ -1,4 +1,4 @@
-"""How byte-level BPE splits a text before merging: GGUF's names, and what each stands for.
+"""Tells how byte-level BPE splits a text before merging, by GGUF's names.
 
 GGUF stores a name only (`tokenizer.ggml.pre`); llama.cpp's table (src/llama-vocab.cpp) says which
 names split alike. The expressions are those of the published tokenizer.json files. A plugin adds
@@ -16,7 +16,7 @@ from core.errors import PluginError, TokenizerError
 
 @dataclass(frozen=True)
 class PreTokenizer:
-    """What a name stands for, in the JSON of `tokenizers`.
+    """Holds what a name stands for, in the JSON of `tokenizers`.
 
     block          the pre-tokenizer
     normalizer     what the published tokenizer does to a text first
@@ -51,7 +51,7 @@ def _known() -> dict[str, PreTokenizer]:
 
 
 def pretokenizer_names() -> list[str]:
-    """Every known name."""
+    """Return every known name."""
     return sorted(_known())
 
 
@@ -66,8 +66,7 @@ def find_pretokenizer(name: str, where: str) -> PreTokenizer:
 
 
 def name_of(data: Mapping[str, Any]) -> str | None:
-    """The name for a tokenizer.json: one that splits alike, and agrees in the rest where one does.
-    """
+    """Return the name for a tokenizer.json: one that splits alike and, if any, agrees in all."""
     block, known = _plain(data.get("pre_tokenizer")), {**BUILT_IN, **_OFFERED}
     rest = _plain(data.get("normalizer")), bool(data["model"].get("ignore_merges", False))
     alike = [name for name, how in known.items() if _plain(how.block) == block]
@@ -77,7 +76,7 @@ def name_of(data: Mapping[str, Any]) -> str | None:
 
 
 def _plain(block: Any) -> object:  # noqa: ANN401 - JSON
-    """The JSON without nesting and without what changes offsets only."""
+    """Return the JSON without nesting and without what changes offsets only."""
     if not block:
         return []
     parts = block.get("pretokenizers", block.get("normalizers"))

@@ -1,4 +1,4 @@
-"""The process that renders chat templates: a line of JSON in, a line of JSON out, within bounds.
+"""Renders chat templates as a process: a line of JSON in, a line of JSON out, within bounds.
 
 It is a program of its own and imports nothing of the project. Filters, functions and extensions are
 those that transformers gives a template.
@@ -56,7 +56,7 @@ def _render(source: str, values: dict[str, Any]) -> str:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """`{% generation %}` marks what the assistant wrote, for training; here it is a block."""
+        """Takes `{% generation %}`, which marks what to train on, as a plain block."""
 
         tags = frozenset(("generation",))  # type: ignore[assignment]
 
@@ -80,7 +80,7 @@ def _render(source: str, values: dict[str, Any]) -> str:
 
 def _to_json(value: object, ensure_ascii: bool = False, indent: int | str | None = None,
              separators: tuple[str, str] | None = None, sort_keys: bool = False) -> str:
-    """As transformers has it: no HTML escapes, which Jinja's own filter would write."""
+    """Write JSON as transformers does: without the HTML escapes of Jinja's own filter."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators,
                       sort_keys=sort_keys)
 

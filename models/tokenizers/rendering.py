@@ -1,4 +1,4 @@
-"""Rendering a chat template in a process of its own, which can be ended.
+"""Renders a chat template in a process of its own, which can be ended.
 
 A template is a program that comes with a model. Jinja's sandbox keeps it from files and from
 Python's insides. It bounds neither time nor memory: `'a' * 10**9`, `'a'|center(10**9)` and the like
@@ -25,14 +25,14 @@ from models.tokenizers.render_process import SECONDS
 
 
 class _Child:
-    """The process: a line of JSON in, a line of JSON out."""
+    """Runs the process: a line of JSON in, a line of JSON out."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = Lock()
 
     def ask(self, request: bytes) -> dict[str, str]:
-        """The answer; an `error` where the process ended instead."""
+        """Return the answer; an `error` where the process ended instead."""
         with self._lock:
             process = self._process = self._process or _start()
             assert process.stdin is not None and process.stdout is not None  # pipes, by _start
@@ -84,7 +84,7 @@ os.register_at_fork(after_in_child=_CHILD.forget)
 
 
 def render(source: str, values: Mapping[str, Any]) -> str:
-    """The text, within SECONDS and MIB. Raises TokenizerError with what the template says."""
+    """Return the text, within SECONDS and MIB. Raises TokenizerError with the template's reason."""
     try:
         request = json.dumps({"source": source, "values": values})
     except (TypeError, ValueError, RecursionError) as error:

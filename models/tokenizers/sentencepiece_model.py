@@ -1,4 +1,4 @@
-"""SentencePiece's model file, written by hand: protobuf of sentencepiece_model.proto.
+"""Writes SentencePiece's model file by hand: protobuf of sentencepiece_model.proto.
 
 https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto (Apache-2.0). With
 it a vocabulary from GGUF or from llama2.c runs in SentencePiece's own processor, which is what its
@@ -16,7 +16,7 @@ _BPE = 2  # TrainerSpec.ModelType
 
 
 def to_sentencepiece(v: Vocabulary) -> bytes:
-    """The ModelProto: pieces (1), trainer_spec (2), normalizer_spec (3)."""
+    """Return the ModelProto: pieces (1), trainer_spec (2), normalizer_spec (3)."""
     # a token that is not found everywhere must not be found by SentencePiece itself
     kinds = [TokenType.CONTROL if i in v.added and kind == TokenType.USER_DEFINED else kind
              for i, kind in enumerate(v.types)]
@@ -35,13 +35,13 @@ def to_sentencepiece(v: Vocabulary) -> bytes:
 
 
 def without_prefix(proto: bytes) -> bytes:
-    """The ModelProto with normalizer_spec.add_dummy_prefix off: a message that a file repeats is
-    merged, and its last value counts."""
+    """Return the ModelProto with normalizer_spec.add_dummy_prefix off: a message that a file
+    repeats is merged, and its last value counts."""
     return proto + _bytes(3, _int(3, 0))
 
 
 def piece_types(proto: bytes) -> list[int]:
-    """TokenType of each piece of a ModelProto, which the library does not tell for all of them."""
+    """Return the TokenType of each piece of a ModelProto: the library does not tell all of them."""
     types = []
     for number, piece in _fields(proto):
         if number == 1 and isinstance(piece, bytes):
@@ -51,7 +51,7 @@ def piece_types(proto: bytes) -> list[int]:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and value of each field of a protobuf message."""
+    """Yield number and value of each field of a protobuf message."""
     at = 0
     while at < len(data):
         tag, at = _read_varint(data, at)

@@ -1,4 +1,4 @@
-"""tokenizer.model, run by the `sentencepiece` library, with added tokens around it."""
+"""Runs tokenizer.model in the `sentencepiece` library, with added tokens around it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.tokenizers.vocabulary import TokenType
 
 
 class SentencePieceTokenizer:
-    """tokenizer.model, a file or its bytes.
+    """Runs tokenizer.model, a file or its bytes.
 
     legacy  SentencePiece's space is put in front of every part between added tokens; otherwise
             only in front of a text that begins with ordinary characters
@@ -51,8 +51,8 @@ class SentencePieceTokenizer:
                               "are encoded as ordinary text")
 
     def _marked(self) -> dict[int, AddedToken]:
-        """The model's own: control tokens, pieces of its user and, where settings come with it, the
-        unknown token."""
+        """Return the model's own: control tokens, pieces of its user and, where settings come with
+        it, the unknown token."""
         p, found = self.processor, {TokenType.CONTROL, TokenType.USER_DEFINED}
         if self.settings.data:
             found.add(TokenType.UNKNOWN)
@@ -60,7 +60,7 @@ class SentencePieceTokenizer:
                 for i, kind in enumerate(piece_types(p.serialized_model_proto())) if kind in found}
 
     def _named(self, added: dict[int, AddedToken]) -> dict[int, AddedToken]:
-        """With the special tokens that the settings name: pieces, or new ids at the end."""
+        """Add the special tokens that the settings name: pieces, or new ids at the end."""
         ids = {t.text: i for i, t in added.items()}
         for text in dict.fromkeys(special_texts(self.settings).values()):
             if text not in ids:
@@ -81,7 +81,7 @@ class SentencePieceTokenizer:
 
     @cached_property
     def _bare(self) -> Any:  # noqa: ANN401 - SentencePieceProcessor
-        """The model without the space in front of a text."""
+        """Return the model without the space in front of a text."""
         proto = self.processor.serialized_model_proto()
         return _open(without_prefix(proto), self.settings.where)
 
@@ -100,11 +100,11 @@ class SentencePieceTokenizer:
         return [*bos, *ids, *eos]
 
     def encode_bare(self, text: str) -> list[int]:
-        """Ids of ordinary text without SentencePiece's space in front."""
+        """Return ids of ordinary text without SentencePiece's space in front."""
         return list(self._bare.encode(text))
 
     def _parts(self, text: str) -> Iterator[tuple[str, int | None]]:
-        """The text in pieces, with the id of each that is an added token."""
+        """Yield the text in pieces, with the id of each that is an added token."""
         at = 0
         for found in self._find.finditer(text) if self._find else ():
             if found.start() > at:

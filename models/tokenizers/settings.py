@@ -1,4 +1,4 @@
-"""What a folder's small files say of its tokenizer, merged as transformers merges them."""
+"""Reads what a folder's small files say of its tokenizer, merged as transformers merges them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ CONFIG, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "ad
 
 
 def read_settings(folder: Path) -> tuple[ConfigReader, list[str]]:
-    """tokenizer_config.json, and notes. Where it has no `added_tokens_decoder`, the older files
-    count: special_tokens_map.json overrides its special tokens, added_tokens.json gives ids.
+    """Read tokenizer_config.json, and return notes. Where it has no `added_tokens_decoder`, the
+    older files count: special_tokens_map.json overrides its special tokens, added_tokens.json gives
+    ids.
 
     Raises TokenizerError for a file that is damaged.
     """

@@ -1,4 +1,4 @@
-"""From a stream of token ids to a stream of text that never shows half a character."""
+"""Turns a stream of token ids into a stream of text that never shows half a character."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ CONTEXT = 6  # prompt tokens that the first new one is decoded after: spaces dep
 
 
 class IncrementalDecoder:
-    """Text of each new token, held back while its last character's bytes are incomplete.
+    """Returns the text of each new token, held back while a character's bytes are incomplete.
 
     A token's text can depend on the tokens before it, so a window of ids is decoded each time and
     the part that was there before is cut off. The window moves on whenever it ends on a whole
@@ -23,7 +23,7 @@ class IncrementalDecoder:
         self._window = len(self._ids)
 
     def push(self, token: int) -> str:
-        """The text that has become certain with this token; often a word, sometimes nothing."""
+        """Return the text that has become certain with this token: often a word, or nothing."""
         self._ids.append(token)
         text = self._decode(self._ids)
         whole = text.rstrip(REPLACEMENT)
@@ -36,14 +36,14 @@ class IncrementalDecoder:
         return new
 
     def flush(self) -> str:
-        """What is left at the end: bytes that never became a character, as U+FFFD."""
+        """Return what is left at the end: bytes that never became a character, as U+FFFD."""
         text = self._decode(self._ids)[self._done:]
         self._done += len(text)
         return text
 
 
 def _whole_tail(decode: Callable[[Sequence[int]], str], prompt: list[int]) -> list[int]:
-    """The last CONTEXT ids, and up to three more so as not to begin inside a character."""
+    """Return the last CONTEXT ids, and up to three more so as not to begin inside a character."""
     for start in range(len(prompt) - CONTEXT, len(prompt) - CONTEXT - 4, -1):
         tail = prompt[max(0, start):]
         if start <= 0 or not decode(tail).startswith(REPLACEMENT):
@@ -60,7 +60,7 @@ class StopStrings:
         self._held, self._shown = "", list[bool]()
 
     def push(self, text: str, *, shown: bool = True) -> str:
-        """The text that is certainly before any stop string. Sets `hit` when one is complete.
+        """Return the text that is surely before any stop string. Sets `hit` when one is complete.
         Text that is not `shown`, a special token's, counts for stop strings only."""
         self._held += text
         self._shown += [shown] * len(text)
@@ -75,7 +75,7 @@ class StopStrings:
         return self._release(len(self._held) - keep)
 
     def flush(self) -> str:
-        """What was held back, at the end."""
+        """Return what was held back, at the end."""
         return self._release(len(self._held))
 
     def _release(self, cut: int) -> str:

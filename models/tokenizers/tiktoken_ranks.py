@@ -1,4 +1,4 @@
-"""Llama-3's tokenizer.model: tiktoken's ranks, a line each of a token in base64 and its rank.
+"""Reads Llama-3's tokenizer.model: tiktoken's ranks, lines of a token in base64 and its rank.
 
 The special tokens that follow, and the expression that splits a text, are in Meta's code
 (https://github.com/meta-llama/llama-models, models/llama3/tokenizer.py): 256 tokens after the
@@ -82,8 +82,8 @@ def _vocabulary(ranks: dict[bytes, int]) -> Vocabulary:
 
 
 def byte_letters() -> list[str]:
-    """The letter that stands for each byte in byte-level BPE (GPT-2's table): the printable ones
-    of Latin-1 for themselves, the others for the letters from U+0100 on."""
+    """Return the letter that stands for each byte in byte-level BPE (GPT-2's table): the printable
+    ones of Latin-1 for themselves, the others for the letters from U+0100 on."""
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(b) if b in printable else chr(next(others)) for b in range(256)]

@@ -1,4 +1,4 @@
-"""Vocabulary: a tokenizer's contents, independent of the file that they came from."""
+"""Holds a tokenizer's contents, independent of the file that they came from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from models.tokenizers.pretokenizers import find_pretokenizer
 
 
 class TokenType(IntEnum):
-    """As in SentencePiece's model and in GGUF's `tokenizer.ggml.token_type`."""
+    """Lists the kinds of token, as SentencePiece and GGUF's `tokenizer.ggml.token_type` do."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -26,7 +26,7 @@ SPACE = "\u2581"  #: what stands for a space in SentencePiece
 
 @dataclass
 class Vocabulary:
-    """Tokens by id. `bpe`: byte-level tokens and merges; otherwise SentencePiece pieces and scores.
+    """Holds tokens by id. `bpe`: byte-level tokens and merges; otherwise pieces and scores.
 
     pre        for `bpe`, a name that `pretokenizers` knows
     legacy     see SentencePieceTokenizer
@@ -67,12 +67,12 @@ class Vocabulary:
 
     @property
     def variables(self) -> dict[str, str]:
-        """What a chat template may refer to."""
+        """Return what a chat template may refer to."""
         ids = {"bos_token": self.bos_id, "eos_token": self.eos_id, "unk_token": self.unk_id}
         return {name: self.tokens[i] for name, i in ids.items() if i is not None}
 
     def added_tokens(self) -> dict[int, AddedToken]:
-        """Every CONTROL and USER_DEFINED token with its flags."""
+        """Return every CONTROL and USER_DEFINED token with its flags."""
         return {i: self.added.get(i) or AddedToken(self.tokens[i], kind == TokenType.CONTROL)
                 for i, kind in enumerate(self.types)
                 if kind in (TokenType.CONTROL, TokenType.USER_DEFINED) and self.tokens[i]}

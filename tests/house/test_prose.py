@@ -16,7 +16,7 @@ FOLDERS = ("core", "models", "backends", "kernelyard", "tools", "tests/support")
 # Folders whose docstrings are not converted yet: to be empty.
 WAITING = ("core/plugins", "core/plan", "core/runtime",
            "core/conformance/properties", "models/engine", "models/architectures",
-           "models/tokenizers", "models/cli")
+           "models/cli")
 
 BANNED = re.compile(r"(Of|What|Whether|As|The same|With|Such as)\b")
 LABEL = 5  # words before a colon that may lack a verb

@@ -1,4 +1,4 @@
-"""Small tokenizers with awkward contents, and the routes by which a tokenizer travels."""
+"""Makes small tokenizers with awkward contents, and sends tokenizers through files."""
 
 import json
 import random
@@ -21,13 +21,13 @@ WORDS = ("once", " upon", " a", "\n", "  ", "x", "12345", "é", "e\u0301", "你�
 
 
 def entry(i, content, special=True, **flags):
-    """An added token as tokenizer.json writes it."""
+    """Return an added token as tokenizer.json writes it."""
     return {"id": i, "content": content, "special": special, "single_word": False, "lstrip": False,
             "rstrip": False, "normalized": False, **flags}
 
 
 def json_of(name, added, *, first=False, **blocks):
-    """The text of a shipped tokenizer.json with `added` in place of its added tokens, at its end or
+    """Return a shipped tokenizer.json with `added` in place of its added tokens, at its end or
     before all other ids, which is where SmolLM2 and DeepSeek have them. Ids of None are given in
     order."""
     data = json.loads((SHIPPED / name / "tokenizer.json").read_text(encoding="utf-8"))
@@ -44,7 +44,7 @@ def json_of(name, added, *, first=False, **blocks):
 
 
 def mixtures(tokenizer, count=300, seed=5):
-    """Random texts with the tokenizer's added tokens inside."""
+    """Yield random texts with the tokenizer's added tokens inside."""
     rng = random.Random(seed)
     added = [t.text for t in tokenizer.added.values()]
     for _ in range(count):
@@ -53,7 +53,7 @@ def mixtures(tokenizer, count=300, seed=5):
 
 
 def check_equal(made, origin, count=300):
-    """Equal ids and text, with and without the frame."""
+    """Check for equal ids and text, with and without the frame."""
     for text in mixtures(origin, count):
         for special in (False, True):
             ids = origin.encode(text, special=special)
@@ -67,7 +67,7 @@ def checkpoint_of(tokenizer):
 
 
 def through_gguf(tokenizer, folder, padding=7):
-    """Written into a GGUF file without tensors by our writer, and read."""
+    """Write it into a GGUF file without tensors, and read it."""
     import gguf
 
     from models.checkpoints.gguf.writer import add_tokenizer
@@ -81,13 +81,13 @@ def through_gguf(tokenizer, folder, padding=7):
 
 
 def through_folder(tokenizer, folder):
-    """Written as the files of a Hugging Face folder, and read."""
+    """Write it as files of a Hugging Face folder, and read them."""
     (folder / "hf").mkdir()
     write_tokenizer_files(checkpoint_of(tokenizer), folder / "hf")
     return load_tokenizer(folder / "hf")
 
 
 def through_bin(tokenizer, folder):
-    """Written as llama2.c's tokenizer.bin, and read."""
+    """Write it as llama2.c's tokenizer.bin, and read it."""
     write_tokenizer_bin(checkpoint_of(tokenizer), folder)
     return build_tokenizer(read_tokenizer_bin(folder / "tokenizer.bin"), "bin")

@@ -67,7 +67,7 @@ def read_gguf_tokenizer(header: GgufHeader) -> Tokenizer:
 
 
 def stop_ids(header: GgufHeader, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Our own list, EOS, EOT and EOM, and special tokens that end a turn by their text."""
+    """Return our own list, EOS, EOT and EOM, and special tokens that end a turn by their text."""
     meta = header.metadata
     found = list(meta.get(STOPS, []))
     for name in ("eos", "eot", "eom"):
@@ -77,7 +77,7 @@ def stop_ids(header: GgufHeader, tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 def _templates(meta: Mapping[str, Any]) -> dict[str, str]:
-    """`tokenizer.chat_template`, and `.NAME` for each name in `tokenizer.chat_templates`."""
+    """Read `tokenizer.chat_template`, and `.NAME` for each name in `tokenizer.chat_templates`."""
     key = "tokenizer.chat_template"
     names = [n for n in meta.get("tokenizer.chat_templates") or () if isinstance(n, str)]
     found = {DEFAULT: meta.get(key), **{name: meta.get(f"{key}.{name}") for name in names}}

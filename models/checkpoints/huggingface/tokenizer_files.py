@@ -59,7 +59,7 @@ def write_tokenizer_files(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def _settings(tokenizer: Tokenizer, v: Vocabulary) -> dict[str, object]:
-    """What the source's files said, with what this format leaves to the settings spelled out."""
+    """Return what the source's files said, with all that this format leaves to the settings."""
     said = dict(tokenizer.settings.data) if isinstance(
         tokenizer, (JsonTokenizer, SentencePieceTokenizer)) else {}
     templates = v.templates.get(DEFAULT) if set(v.templates) <= {DEFAULT} else [
