@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from models.analysis import loss_report
 from models.analysis.losses import measure_losses, simulated
 from models.analysis.written import verify_written
 from models.checkpoints.base import Checkpoint, read_checkpoint
+from models.checkpoints.placing import place_files, place_folder, staging_folder
 from models.checkpoints.source import Source, without_rope_scaling
 from models.checkpoints.targets import TARGETS, Target, choose_target
 from models.cli import report
@@ -133,19 +134,22 @@ def export(source: Source, target: Target, out: Path, registry: Registry, *, for
     """Write to a temporary folder beside `out`, verify there, then rename; an error leaves what was
     there. Returns what the verification found.
 
-    Raises OptionError if `out` exists or the disk is too small, CheckError if the logits differ.
+    Raises OptionError if `out` exists, is being written by another export, or the disk is too
+    small, CheckError if the logits differ.
     """
     parent = out.absolute().parent
     if not parent.is_dir():
         raise OptionError(f"--out {out}: folder {parent} does not exist; make it first")
     _check_free(parent, target.bytes_needed(source))
+    if os.path.lexists(out) and not (out.is_file() or out.is_dir()):
+        raise OptionError(f"--out {out} is neither a file nor a folder; choose another name")
     if out.exists() and out.is_dir() != target.is_folder:
         raise OptionError(f"--out {out} is a {'folder' if out.is_dir() else 'file'}, --to "
                           f"{target.name} writes the other; choose another name")
     if out.exists() and not force:
         raise OptionError(f"--out {out} exists; pass --force to replace it, or choose another name")
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=parent) as temporary:
-        folder = Path(temporary) / "model"
+    with staging_folder(out) as staging:
+        folder = staging / "model"
         folder.mkdir()
         key = target.write(source, folder, out.name, progress)
         _check_siblings(folder, out, force, target)
@@ -154,7 +158,7 @@ def export(source: Source, target: Target, out: Path, registry: Registry, *, for
             written = folder if target.is_folder else folder / out.name
             said = verify_written(source.checkpoint, f"{key}:{written}" if key else str(written),
                                   target, registry)
-        _move(folder, out, target)
+        (place_folder if target.is_folder else place_files)(folder, out)
     return said
 
 
@@ -174,22 +178,6 @@ def _check_siblings(folder: Path, out: Path, force: bool, target: Target) -> Non
         if there.exists() and there.read_bytes() != file.read_bytes():
             raise OptionError(f"{there} exists and differs from this model's; pass --force to "
                               "replace it, or export into a folder of its own")
-
-
-def _move(folder: Path, out: Path, target: Target) -> None:
-    if target.is_folder:
-        replaced = folder.parent / "replaced"  # removed with the temporary folder
-        if out.is_dir():
-            out.replace(replaced)
-        try:
-            folder.replace(out)
-        except OSError:
-            if replaced.exists():
-                replaced.replace(out)
-            raise
-        return
-    for file in sorted(folder.iterdir(), key=lambda f: f.name == out.name):  # the weights last
-        file.replace(out.parent / file.name)
 
 
 if __name__ == "__main__":

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from core.errors import ConfigError
+from core.reading import MIB, read_json, shown
 
 T = TypeVar("T")
 
-
 REQUIRED: Any = object()
+LARGEST = 16 * MIB  # bytes of a JSON file: the index of thousands of shards has less
 
 
 class ConfigReader:
@@ -24,13 +25,14 @@ class ConfigReader:
 
     @classmethod
     def open(cls, path: Path) -> ConfigReader:
-        """Raises ConfigError if the file is missing or is not a JSON object."""
+        """Raises ConfigError if the file is missing, too large, no regular file or no JSON object.
+        """
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path, LARGEST)
         except OSError as error:
             raise ConfigError(f"cannot read {path}: {error.strerror}; expected a Hugging Face "
                               "folder with config.json") from None
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:  # also UnicodeDecodeError
             raise ConfigError(f"{path} is not valid JSON: {error}") from None
         if not isinstance(data, dict):
             raise ConfigError(f"{path} holds a {type(data).__name__}, expected a JSON object")
@@ -46,7 +48,9 @@ class ConfigReader:
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise ConfigError(f"{self.where}: {key} is {value!r}, expected {kind.__name__}")
+            raise ConfigError(f"{self.where}: {key} is {shown(value)}, expected {kind.__name__}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{self.where}: {key} is {value}, expected a finite number")
         return value
 
     def size(self, key: str, default: Any = REQUIRED) -> int:  # noqa: ANN401
@@ -60,14 +64,15 @@ class ConfigReader:
         """Return token ids given as one integer, a list, or not at all."""
         value = self.data.get(key)
         found = value if isinstance(value, list) else [] if value is None else [value]
-        if not all(type(i) is int and i >= 0 for i in found):
-            raise ConfigError(f"{self.where}: {key} is {value!r}, expected a token id or a list")
+        if not all(type(i) is int and 0 <= i < 2**31 for i in found):
+            raise ConfigError(f"{self.where}: {key} is {shown(value)}, expected a token id or a "
+                              "list of them")
         return tuple(found)
 
-    def require(self, key: str, expected: object) -> None:
-        """Refuse a feature that would change the computation and is not implemented."""
-        found = self.data.get(key, expected)
-        if found not in (expected, None):
-            raise ConfigError(f"{self.where}: {key} is {found!r}, only {expected!r} is supported")
-
-
+    def require(self, key: str, *expected: object) -> None:
+        """Refuse a feature that would change the computation and is not implemented. The first of
+        `expected` is what a file without the key means; others mean the same."""
+        found = self.data.get(key)
+        if found is not None and found not in expected:
+            said = " or ".join(repr(e) for e in expected)
+            raise ConfigError(f"{self.where}: {key} is {shown(found)}, only {said} is supported")

@@ -18,6 +18,7 @@ from core.errors import LockError
 from core.files import write_whole
 from core.plugins.kernel import Call, Kernel
 from core.plugins.registry import Registry
+from core.reading import MIB, read_json, shown
 
 if TYPE_CHECKING:
     from core.conformance.report import Report
@@ -39,14 +40,14 @@ class Lock:
     def read(cls, path: Path) -> Lock:
         """Raises LockError for a file that is missing, damaged or of another format."""
         try:
-            stored = json.loads(path.read_text())
+            stored = read_json(path, 64 * MIB)
             if stored["format"] != FORMAT:
-                raise LockError(f"{path} has lock format {stored['format']!r}, expected {FORMAT}; "
-                                "write it again with this version")
+                raise LockError(f"{path} has lock format {shown(stored['format'])}, expected "
+                                f"{FORMAT}; write it again with this version")
             kernels = {op: {k: {"verdict": v["verdict"]} for k, v in found.items()}
                        for op, found in stored["kernels"].items()}
             packages = {name: {"distribution": str(p["distribution"]),
-                               "sources": dict(p["sources"])}
+                               "sources": {**p["sources"]}}
                         for name, p in stored["packages"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise LockError(f"{path} cannot be read as a lock file ({type(error).__name__}: "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
+from core.errors import DtypeError
 from core.ir.fusion import FusedOp, Pattern, PatternNode, PatternValue
 from core.ir.graph import Graph, Node, Value
 from core.ir.op import AttrVar
@@ -44,7 +45,7 @@ def find_matches(op: FusedOp, graph: Graph) -> Iterator[Match]:
         for node in graph.nodes:
             for state in _extend(pattern, anchor, node, _State({}, {}, {}), index.consumers):
                 match = _finish(op, pattern, state)
-                if _replaceable(match, index):
+                if _replaceable(match, index) and _takes(op, match):
                     yield match
                     break
 
@@ -132,4 +133,13 @@ def _replaceable(match: Match, index: _Index) -> bool:
                    for v in other.outputs.values() if v.alias_of is not None}
         if read & updated:
             return False
+    return True
+
+
+def _takes(op: FusedOp, match: Match) -> bool:
+    """Say whether the op takes these dtypes: its nodes may mix some that it takes only alike."""
+    try:
+        op.bind({k: None if v is None else v.spec for k, v in match.inputs.items()}, match.attrs)
+    except DtypeError:
+        return False
     return True

@@ -21,8 +21,10 @@ import numpy as np
 from core.errors import InputError, KernelyardError
 from core.files import whole_file
 from core.ir.op import find_op
+from core.reading import parse_json
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
+from core.verify.npz import read_arrays
 
 FORMAT = "kernelyard capsule 1"
 #: What NumPy, zipfile and zlib raise for a damaged file, and a reader for contents that it did not
@@ -63,7 +65,7 @@ class Capsule:
             raise InputError(f"{path}: there is no such capsule")
         try:
             arrays = read_arrays(path)
-            header = json.loads(bytes(arrays["header"]).decode())
+            header = parse_json(bytes(arrays["header"]))
             if header["format"] != FORMAT:
                 raise ValueError(f"format is {header['format']!r}, expected {FORMAT!r}")
             dtypes = {k: as_dtype(d) for k, d in header["dtypes"].items()}
@@ -104,15 +106,11 @@ def dtype_names(arrays: Mapping[str, Array | None]) -> dict[str, str]:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write a compressed .npz, whole or not at all. Raises OSError."""
-    with whole_file(path) as file:
-        np.savez_compressed(file, allow_pickle=False, **dict(arrays))
-
-
-def read_arrays(path: Path) -> dict[str, Array]:
-    """Return every array of an .npz. Raises one of DAMAGE."""
-    with path.open("rb") as file:  # NumPy leaves a file that it cannot read open
-        loaded = np.load(file, allow_pickle=False)
-        if not hasattr(loaded, "files"):
-            raise ValueError("one array, and not an archive of several")
-        return {name: loaded[name] for name in loaded.files}
+    """Write an .npz under a temporary name, then rename it: whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **dict(arrays))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

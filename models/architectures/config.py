@@ -35,7 +35,7 @@ class ModelConfig:
 
 def read_config(reader: ConfigReader, architecture: str, biases: frozenset[str]) -> ModelConfig:
     """The keys that the Llama family shares, as transformers 4 and 5 write them."""
-    reader.require("hidden_act", "silu")
+    reader.require("hidden_act", "silu", "swish")
     reader.require("partial_rotary_factor", 1.0)
     eps = reader.get("rms_norm_eps", float, 1e-6)
     if not 0 <= eps < 1:

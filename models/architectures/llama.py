@@ -11,6 +11,7 @@ from models.architectures.base import Architecture
 from models.architectures.config import ModelConfig, read_config
 from models.architectures.layers import Builder
 from models.architectures.tensors import EMBEDDING, HEAD, NORM, WeightSpec
+from models.architectures.window import check_window
 from models.json_reader import ConfigReader
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -24,7 +25,8 @@ class Llama(Architecture):
     gguf_name, gguf_pairs = "llama", True
 
     def config(self, reader: ConfigReader) -> ModelConfig:
-        reader.require("pretraining_tp", 1)
+        reader.size("pretraining_tp", 1)  # slices of a product: the same function for any number
+        check_window(reader, used=reader.get("model_type", str, "") == "mistral")
         return read_config(reader, self.name, self.biases(reader))
 
     def biases(self, reader: ConfigReader) -> frozenset[str]:

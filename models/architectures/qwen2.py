@@ -2,6 +2,7 @@
 
 from models.architectures.config import ModelConfig
 from models.architectures.llama import Llama
+from models.architectures.window import check_window
 from models.json_reader import ConfigReader
 
 
@@ -12,7 +13,7 @@ class Qwen2(Llama):
     gguf_name, gguf_pairs = "qwen2", False
 
     def config(self, reader: ConfigReader) -> ModelConfig:
-        reader.require("use_sliding_window", False)
+        check_window(reader, used=reader.get("use_sliding_window", bool, False), first=28)
         return super().config(reader)
 
     def biases(self, reader: ConfigReader) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,18 +11,26 @@ from typing import Protocol
 
 import numpy as np
 
-from core.errors import CheckpointError
+from core.errors import CheckpointError, TokenizerError
 from core.plan.weights import QuantizedLayout, part_names
 from core.plugins.registry import Registry
+from core.reading import MIB, open_regular
 from core.tensor.tensor import Array
 from models.architectures.base import Architecture, families
 from models.checkpoints.lazy import LazyArrays, abstract
+from models.checkpoints.limits import check_numbers, check_vocabulary
 from models.json_reader import ConfigReader
 from models.tokenizers.base import Tokenizer
 from models.tokenizers.pretokenizers import use_pretokenizers
 
 SHIPPED = Path(__file__).parent.parent / "shipped"
 DEFAULT_MODEL = "stories-llama2"
+FOLDER_CONFIGS = ("config.json", "params.json")  # a folder with one of these is read as a whole
+_SMALL_FILES = (
+    *FOLDER_CONFIGS, "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer.bin",
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "merges.txt", "chat_template.jinja", "chat_template.json")
+_LARGEST = 64 * MIB  # the largest published tokenizer.json has 33 MB
 
 
 @dataclass
@@ -75,32 +84,98 @@ def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
     key, _, rest = str(path_or_name).partition(":")
     forced = key in formats and bool(rest)
     shipped = str(path_or_name) in shipped_models()
-    path = SHIPPED / path_or_name if shipped else Path(rest if forced else path_or_name)
-    if not path.exists() and not (forced and not getattr(formats[key], "files", True)):
-        raise CheckpointError(f"no model at {str(path)!r}: expected a path, or one of the "
-                              f"shipped models {', '.join(shipped_models())}")
-    found = formats[key] if forced else next(
-        (f for f in formats.values() if f.recognises(path)), None)
-    if found is None:
-        raise CheckpointError(f"{path} is in no known format; expected one of: "
-                              f"{', '.join(f.name for f in formats.values())}")
-    checkpoint = _read(found, path, known)
+    if forced and not getattr(formats[key], "files", True):
+        return _checked(_read(formats[key], Path(rest), known))
+    path = SHIPPED / path_or_name if shipped else _expanded(rest if forced else path_or_name)
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        if isinstance(error, FileNotFoundError):
+            raise CheckpointError(f"no model at {str(path)!r}: expected a path, or one of the "
+                                  f"shipped models {', '.join(shipped_models())}") from None
+        said = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"cannot read {str(path)!r}: {said}") from None
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise CheckpointError(f"{path} is no regular file and no folder; name the file or the "
+                              "folder that holds the model")
+    _check_beside(path)
+    if forced:
+        return _checked(_read(formats[key], path, known))
+    path = _only_gguf(path)
+    for reader in formats.values():
+        if reader.recognises(path):
+            return _checked(_read(reader, path, known))
+    if path.is_file() and any((path.absolute().parent / n).exists() for n in FOLDER_CONFIGS):
+        raise CheckpointError(f"{path} is one file of a model folder; name the folder: "
+                              f"{path.absolute().parent}")
+    raise CheckpointError(f"{path} is in no known format; expected one of: "
+                          f"{', '.join(f.name for f in formats.values())}")
+
+
+def _check_beside(path: Path) -> None:
+    """Raise CheckpointError if one of the small files of a model is no regular file or a huge one:
+    the libraries that open them would wait, or fill the memory."""
+    folder = path if path.is_dir() else path.absolute().parent
+    for name in _SMALL_FILES:
+        try:
+            found = (folder / name).stat()
+        except OSError:  # a reader complains if it needs the file
+            continue
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
+            what = (f"has {found.st_size} bytes, expected at most {_LARGEST}"
+                    if stat.S_ISREG(found.st_mode) else "is no regular file")
+            raise CheckpointError(f"{folder / name} {what}; fetch it again")
+
+
+def _only_gguf(path: Path) -> Path:
+    """The GGUF file of a folder that holds one and no configuration, else the path itself. Raises
+    CheckpointError where there are several."""
+    if path.is_file() or any((path / n).exists() for n in FOLDER_CONFIGS):
+        return path
+    try:
+        found = sorted(p for p in path.iterdir() if p.suffix == ".gguf")
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
+    if len(found) > 1:
+        raise CheckpointError(f"{path} holds {len(found)} GGUF files; name one of them: "
+                              f"{', '.join(p.name for p in found[:8])}")
+    return found[0] if found else path
+
+
+def _expanded(path: str | Path) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # no such user
+        raise CheckpointError(f"no model at {str(path)!r}: there is no such home folder; write "
+                              "the path out") from None
+
+
+def _checked(checkpoint: Checkpoint) -> Checkpoint:
+    check_numbers(checkpoint.config)
+    check_vocabulary(checkpoint.tokenizer.size, str(checkpoint.path))
     checkpoint.notes += checkpoint.tokenizer.notes
     return checkpoint
 
 
 def _read(reader: CheckpointFormat, path: Path,
           known: Mapping[str, Architecture]) -> Checkpoint:
-    if len(inspect.signature(reader.read).parameters) == 1:  # of plugin API 1
-        return reader.read(path)  # type: ignore[call-arg]
-    return reader.read(path, known)
+    try:
+        if len(inspect.signature(reader.read).parameters) == 1:  # of plugin API 1
+            return reader.read(path)  # type: ignore[call-arg]
+        return reader.read(path, known)
+    except BaseException as error:
+        # what pyo3 raises where Rust code panics is no Exception, and in no module
+        if type(error).__name__ != "PanicException" and not isinstance(error, UnicodeDecodeError):
+            raise
+        raise TokenizerError(f"{path}: its tokenizer broke the library that reads it "
+                             f"({str(error)[:160]}); the file is damaged: fetch it again") from None
 
 
 def read_start(path: Path, count: int) -> bytes:
     """Read at most `count` first bytes. Raises CheckpointError if the file cannot be read."""
     try:
-        with path.open("rb") as file:
-            return file.read(count)
+        with open_regular(path) as file:
+            return file.read(count) or b""
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
 
@@ -118,16 +193,17 @@ class Weights:
         """Add int8 codes [N,K] with scales [N,K/group]."""
         names = part_names(name)
         self.arrays.defer({names[0]: codes, names[1]: scales},
-                          lambda: (codes, _checked(name, scales)))
+                          lambda: (codes, finite(name, scales)))
         self.quantized[name] = QuantizedLayout(8, group, False)
 
     def defer_expanded(self, name: str, codes: Array, scales: Array, group: int) -> None:
         """Add float32 in place of codes that no kernel takes; it is expanded when first read."""
         self.arrays.defer({name: abstract(codes.shape, np.dtype(np.float32))},
-                          lambda: (expand_groups(codes, _checked(name, scales), group),))
+                          lambda: (expand_groups(codes, finite(name, scales), group),))
 
 
-def _checked(name: str, scales: Array) -> Array:
+def finite(name: str, scales: Array) -> Array:
+    """The scales. Raises CheckpointError unless all are finite numbers."""
     if not np.isfinite(scales).all():
         raise CheckpointError(f"scales of {name} are not finite numbers; the file is damaged "
                               "or from a draft of export.py that stored all scales at the end: "
@@ -139,5 +215,3 @@ def expand_groups(codes: Array, scales: Array, group: int) -> Array:
     """Multiply codes [N,K] by the scale of their group; float32 [N,K]."""
     flat = codes.reshape(-1, group) * scales.reshape(-1, 1)
     return flat.astype(np.float32, copy=False).reshape(codes.shape)
-
-

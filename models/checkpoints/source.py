@@ -19,6 +19,7 @@ from models.architectures.tensors import EMBEDDING, HEAD
 from models.checkpoints.base import Checkpoint
 from models.checkpoints.llama2c.layout import Dimensions
 from models.checkpoints.rows import to_halves, to_pairs
+from models.checkpoints.shapes import check_shapes
 
 
 class Source:
@@ -31,12 +32,18 @@ class Source:
         self.checkpoint = checkpoint
         self.config = self.architecture.config(checkpoint.config)
         self.tensors = self.architecture.tensors(self.config)
+        if self.config.tied_embeddings and HEAD in checkpoint.quantized:
+            self.check()
         if self.config.tied_embeddings and self._has_own_head():
             self.config = replace(self.config, tied_embeddings=False)
         parts = {p for name in checkpoint.quantized for p in part_names(name)}
         self.names = [n for n in (*checkpoint.arrays, *checkpoint.quantized)
                       if n not in parts and not n.endswith("rotary_emb.inv_freq")
                       and not (n == HEAD and self.config.tied_embeddings)]
+
+    def check(self) -> None:
+        """Raise CheckpointError unless the file holds the configured model, whole."""
+        check_shapes(self.checkpoint, self.tensors, tied=HEAD not in self.tensors)
 
     def array(self, name: str, *, pairs: bool) -> Array:
         """Return the tensor in its stored float dtype; float32 if it was quantised. q and k rows in
@@ -121,6 +128,7 @@ class Source:
 def without_rope_scaling(checkpoint: Checkpoint) -> Checkpoint:
     """Return the model that a program without rope scaling computes."""
     data = dict(checkpoint.config.data)
-    rope = RopeConfig.read(data, checkpoint.config.where, int(data["max_position_embeddings"]))
+    rope = RopeConfig.read(data, checkpoint.config.where,
+                           checkpoint.config.size("max_position_embeddings", 2048))
     data.update(rope_theta=rope.theta, rope_scaling=None, rope_parameters=None)
     return replace(checkpoint, config=type(checkpoint.config)(data, checkpoint.config.where))

@@ -97,7 +97,9 @@ def _quantized_bytes(shape: tuple[int, ...], quantization: Quantization) -> int:
 
 def choose_target(name: str, source: Source, dtype: str | None, quantization: Quantization | None,
                   version: int | None) -> Target:
-    """Raises OptionError for options that the target does not take."""
+    """Raises OptionError for options that the target does not take, CheckpointError for a file
+    that does not hold the model that its configuration describes."""
+    source.check()
     stored = as_dtype(source.checkpoint.arrays[EMBEDDING].dtype).short
     if name in ("llama2c", "kuiper"):
         if dtype not in (None, "f32"):

@@ -9,6 +9,7 @@ count for ever.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import CheckpointError
+from core.reading import open_regular, shown
 from core.tensor.tensor import Array
 from models.checkpoints.gguf.cursor import Cursor
 from models.checkpoints.gguf.types import (
@@ -26,6 +28,8 @@ from models.checkpoints.gguf.types import (
     VERSIONS,
     TensorType,
 )
+
+MAX_ENTRIES = 1 << 16  # tensors, and metadata keys; a model of 126 layers has 1,200
 
 
 @dataclass(frozen=True)
@@ -39,20 +43,40 @@ class TensorInfo:
     raw: Array
 
 
+class Metadata(Mapping[str, Any]):
+    """Values by key, each made when it is asked for."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], Any]]) -> None:
+        self._makers = makers
+
+    def __getitem__(self, key: str) -> Any:  # noqa: ANN401 - what metadata can hold
+        return self._makers[key]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
 @dataclass
 class GgufHeader:
     """Holds metadata by key, tensors by name."""
 
     path: Path
-    metadata: dict[str, Any]
+    metadata: Metadata
     tensors: dict[str, TensorInfo]
 
 
 def read_header(path: Path) -> GgufHeader:
     """Raises CheckpointError for a wrong magic or version, a truncated file, an unknown type, or
     a tensor that lies beyond the end."""
-    size = path.stat().st_size
-    data: Any = np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8)
+    try:
+        with open_regular(path) as file:
+            size = file.seek(0, 2)
+            data: Any = np.memmap(file, np.uint8, "r") if size else np.empty(0, np.uint8)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
     c = Cursor(path, data)
     if c.take(4, "the magic number") != MAGIC:
         raise CheckpointError(f"{path} does not begin with GGUF; it is in another format")
@@ -65,18 +89,26 @@ def read_header(path: Path) -> GgufHeader:
     if tensors * 24 + entries * 13 > size:  # the least bytes that each can take
         raise CheckpointError(f"{path} states {tensors} tensors and {entries} metadata entries, "
                               f"more than its {size} bytes can hold; it is damaged")
-    metadata: dict[str, Any] = {}
+    if max(tensors, entries) > MAX_ENTRIES:
+        raise CheckpointError(f"{path} states {tensors} tensors and {entries} metadata entries, "
+                              f"expected at most {MAX_ENTRIES}; it is damaged: fetch it again")
+    makers: dict[str, Callable[[], Any]] = {}
     for _ in range(entries):
         key = c.text("a metadata key")
-        if key in metadata:
-            raise CheckpointError(f"{path}: metadata key {key!r} is there twice; it is damaged")
-        metadata[key] = c.value(c.number("I", key), f"metadata {key}")
+        if key in makers:
+            raise CheckpointError(f"{path}: metadata key {shown(key)} is there twice; it is "
+                                  "damaged")
+        makers[key] = c.value(c.number("I", key), f"metadata {key}")
+    metadata = Metadata(makers)
     table = [_entry(c) for _ in range(tensors)]
     return GgufHeader(path, metadata, _place(path, data, c.at, metadata, table))
 
 
 def _entry(c: Cursor) -> tuple[str, tuple[int, ...], TensorType, int]:
     name = c.text("a tensor name")
+    if not name.isprintable():
+        raise CheckpointError(f"{c.path}: a tensor is named {shown(name)}, expected printable "
+                              "characters; the file is damaged")
     dimensions = c.number("I", name)
     if not 1 <= dimensions <= 4:
         raise CheckpointError(f"{c.path}: tensor {name} has {dimensions} dimensions, expected 1 to "
@@ -93,14 +125,15 @@ def _entry(c: Cursor) -> tuple[str, tuple[int, ...], TensorType, int]:
     return name, shape, SUPPORTED[kind], offset
 
 
-def _place(path: Path, data: Array, end: int, metadata: dict[str, Any],
+def _place(path: Path, data: Array, end: int, metadata: Metadata,
            table: list[tuple[str, tuple[int, ...], TensorType, int]]) -> dict[str, TensorInfo]:
     alignment = metadata.get("general.alignment", ALIGNMENT)
     if type(alignment) is not int or not 0 < alignment <= 1 << 20 or alignment & alignment - 1:
-        raise CheckpointError(f"{path}: general.alignment is {alignment!r}, expected a power of "
-                              "two; the file is damaged")
+        raise CheckpointError(f"{path}: general.alignment is {shown(alignment)}, expected a "
+                              "power of two; the file is damaged")
     start = -(-end // alignment) * alignment
     tensors: dict[str, TensorInfo] = {}
+    expected = 0
     for name, shape, kind, offset in table:
         if name in tensors:
             raise CheckpointError(f"{path}: tensor {name} is there twice; the file is damaged")
@@ -112,6 +145,11 @@ def _place(path: Path, data: Array, end: int, metadata: dict[str, Any],
             raise CheckpointError(f"{path}: tensor {name} {list(shape)} ends at byte "
                                   f"{start + offset + nbytes}, the file has {data.size}; it is "
                                   "truncated: fetch it again")
+        if offset != expected:  # llama.cpp demands the same
+            raise CheckpointError(f"{path}: tensor {name} begins {offset} bytes into the data, "
+                                  f"expected {expected}, where the one before it ends; the file "
+                                  "is damaged: fetch it again")
+        expected += -(-nbytes // alignment) * alignment
         raw = data[start + offset:start + offset + nbytes]
         tensors[name] = TensorInfo(name, shape, kind, raw)
     return tensors

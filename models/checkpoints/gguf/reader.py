@@ -26,6 +26,7 @@ from models.checkpoints.gguf.names import ROPE_FACTORS, gguf_family, to_huggingf
 from models.checkpoints.gguf.tokenizer import read_gguf_tokenizer, stop_ids
 from models.checkpoints.gguf.types import MAGIC
 from models.checkpoints.lazy import abstract
+from models.checkpoints.stored import match_biases
 
 _FLOATS = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16),
            "BF16": np.dtype(ml_dtypes.bfloat16)}
@@ -70,8 +71,7 @@ def _read_weights(header: GgufHeader, family: Architecture, tied: bool) -> Weigh
         else:
             raise CheckpointError(f"{header.path}: tensor {tensor.name} is {tensor.type.name}, "
                                   "expected F32, F16 or BF16 for norms and biases")
-    for name in [n for n in weights.arrays if n.endswith(".bias")]:
-        _match_bias(weights, name)
+    match_biases(weights)  # GGUF stores biases in F32
     if kept:
         weights.notes.append("kept quantised: " + ", ".join(f"{n} {kind}" for kind, n
                                                             in kept.items()))
@@ -84,22 +84,6 @@ def _floats(tensor: TensorInfo) -> Array:
     raw = np.array(tensor.raw) if tensor.raw.ctypes.data % dtype.itemsize else tensor.raw
     values: Array = raw.view(dtype)
     return values.reshape(tensor.shape)
-
-
-def _match_bias(weights: Weights, name: str) -> None:
-    """Give a bias the dtype of its matrix, as the linear op takes them. GGUF stores biases in F32;
-    those of 16-bit models are rounded already. Where one is not, the matrix is widened instead."""
-    matrix = name.removesuffix("bias") + "weight"
-    bias, weight = weights.arrays[name], weights.arrays.get(matrix)
-    if weight is None or weight.dtype == bias.dtype:
-        return
-    same = bias.astype(weight.dtype)
-    if np.array_equal(same.astype(np.float32), bias.astype(np.float32)):
-        weights.arrays[name] = same
-        return
-    weights.arrays[matrix] = weight.astype(np.float32)
-    weights.arrays[name] = bias.astype(np.float32)
-    weights.notes.append(f"{matrix} was widened to f32: its bias is not exact in {weight.dtype}")
 
 
 def _add_blocks(weights: Weights, name: str, tensor: TensorInfo, tied: bool) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 
 from core.errors import CheckpointError, ConfigError
 from core.plan.weights import QuantizedLayout, part_names
+from core.reading import shown
 from core.tensor.tensor import Array
-from models.checkpoints.base import Weights
+from models.checkpoints.base import Weights, finite
 from models.checkpoints.huggingface.gptq_awq import PARTS, PackedMatrix
 from models.checkpoints.huggingface.writer import QUANT_METHOD
 from models.checkpoints.lazy import LazyArrays, abstract
@@ -32,37 +33,49 @@ def read_quantized(config: ConfigReader, arrays: Mapping[str, Array]) -> Weights
     reader = ConfigReader(block, f"{config.where}: quantization_config")
     method = reader.get("quant_method", str)
     if method == QUANT_METHOD:
-        return Weights(LazyArrays(arrays), _our_layouts(reader, arrays))
+        return _our_weights(reader, arrays)
     if method == "gptq":
         return _read_gptq(config, reader, arrays)
     if method == "awq":
         return _read_awq(reader, arrays)
-    raise ConfigError(f"{reader.where}: quant_method is {method!r}, expected {QUANT_METHOD!r}, "
-                      f"'gptq' or 'awq'; {_FULL}")
+    raise ConfigError(f"{reader.where}: quant_method is {shown(method)}, expected "
+                      f"{QUANT_METHOD!r}, 'gptq' or 'awq'; {_FULL}")
 
 
-def _our_layouts(reader: ConfigReader, arrays: Mapping[str, Array]) -> dict[str, QuantizedLayout]:
+def _our_weights(reader: ConfigReader, arrays: Mapping[str, Array]) -> Weights:
     bits, group = reader.size("bits"), reader.size("group_size")
     if bits not in (4, 8):
         raise ConfigError(f"{reader.where}: bits is {bits}, expected 4 or 8")
     layout = QuantizedLayout(bits, group, reader.get("has_zeros", bool))
-    matrices = [n.removesuffix(".codes") for n in arrays if n.endswith(".weight.codes")]
-    for name in matrices:
-        _, *others = part_names(name)
+    weights = Weights(LazyArrays(arrays))
+    for name in [n.removesuffix(".codes") for n in arrays if n.endswith(".weight.codes")]:
+        codes, *others = part_names(name)
+        if arrays[codes].dtype != (np.int8 if bits == 8 else np.uint8):
+            raise CheckpointError(f"{reader.where}: tensor {codes} is {arrays[codes].dtype}, which "
+                                  f"holds no codes of {bits} bits; the file is damaged")
         for part in others[:1 + layout.has_zeros]:
             if part not in arrays:
                 raise CheckpointError(f"{reader.where}: tensor {part} is missing; {name} has codes")
-    return dict.fromkeys(matrices, layout)
+            if arrays[part].dtype != np.float32:
+                raise CheckpointError(f"{reader.where}: tensor {part} is {arrays[part].dtype}, "
+                                      "expected float32; the file is damaged")
+            weights.arrays.defer({part: arrays[part]}, partial(_finite, part, arrays[part]))
+        weights.quantized[name] = layout
+    return weights
+
+
+def _finite(name: str, stored: Array) -> tuple[Array]:
+    return (finite(name, stored),)
 
 
 def _read_gptq(config: ConfigReader, reader: ConfigReader, arrays: Mapping[str, Array]) -> Weights:
     layout = reader.get("checkpoint_format", str, "gptq")
     if layout not in ("gptq", "gptq_v2") or reader.get("is_marlin_format", bool, False):
-        raise ConfigError(f"{reader.where}: checkpoint_format is {layout!r} or Marlin's, expected "
-                          f"'gptq' or 'gptq_v2'; {_FULL}")
+        raise ConfigError(f"{reader.where}: checkpoint_format is {shown(layout)} or Marlin's, "
+                          f"expected 'gptq' or 'gptq_v2'; {_FULL}")
     changed = [k for k in reader.get("dynamic", dict, {}) if not k.startswith("-:")]
     if changed:
-        raise ConfigError(f"{reader.where}: dynamic gives {changed[0]!r} settings of its own, "
+        raise ConfigError(f"{reader.where}: dynamic gives {shown(changed[0])} settings of its own, "
                           f"expected the same bits and group_size everywhere; {_FULL}")
     weights = _read_packed(reader, arrays, awq=False, zero_offset=1 if layout == "gptq" else 0)
     # AutoGPTQ gave every matrix a bias, of zeros where the model has none
@@ -78,7 +91,7 @@ def _read_gptq(config: ConfigReader, reader: ConfigReader, arrays: Mapping[str, 
 def _read_awq(reader: ConfigReader, arrays: Mapping[str, Array]) -> Weights:
     version = reader.get("version", str, "gemm").lower()
     if version != "gemm":
-        raise ConfigError(f"{reader.where}: version is {version!r}, expected 'gemm'; {_FULL}")
+        raise ConfigError(f"{reader.where}: version is {shown(version)}, expected 'gemm'; {_FULL}")
     reader.require("zero_point", True)
     return _read_packed(reader, arrays, awq=True, zero_offset=0)
 

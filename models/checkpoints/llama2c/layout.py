@@ -16,6 +16,7 @@ from models.architectures.config import ModelConfig
 from models.architectures.llama import Llama
 from models.architectures.rope import RopeConfig
 from models.architectures.tensors import EMBEDDING, HEAD, NORM
+from models.checkpoints.limits import LIMITS
 
 FREQUENCIES = "(cos and sin tables)"  # written by every exporter, skipped by every program
 ATTENTION = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
@@ -46,14 +47,16 @@ class Dimensions:
         return cls(dim, hidden, layers, heads, kv_heads, vocab, positions, tied)
 
     def problem(self) -> str | None:
-        """Return why no model can have these sizes, or None."""
-        limits = (("dim", self.dim, 1 << 20), ("hidden_dim", self.hidden, 1 << 22),
-                  ("n_layers", self.layers, 4096), ("n_heads", self.heads, 1 << 14),
-                  ("n_kv_heads", self.kv_heads, 1 << 14), ("vocab_size", self.vocab, 1 << 24),
-                  ("max_seq_len", self.positions, 1 << 27))
-        for name, value, limit in limits:
-            if not 0 < value <= limit:
-                return f"{name} is {value}, expected 1 to {limit}"
+        """Why no model can have these sizes, or None."""
+        sizes = (("dim", self.dim, "hidden_size"), ("hidden_dim", self.hidden, "intermediate_size"),
+                 ("n_layers", self.layers, "num_hidden_layers"),
+                 ("n_heads", self.heads, "num_attention_heads"),
+                 ("n_kv_heads", self.kv_heads, "num_key_value_heads"),
+                 ("vocab_size", self.vocab, "vocab_size"),
+                 ("max_seq_len", self.positions, "max_position_embeddings"))
+        for name, value, key in sizes:
+            if not 0 < value <= LIMITS[key]:
+                return f"{name} is {value}, expected 1 to {LIMITS[key]}"
         if self.dim % self.heads or self.dim // self.heads % 2:
             return f"dim {self.dim} does not split into {self.heads} heads of an even size"
         if self.heads % self.kv_heads:

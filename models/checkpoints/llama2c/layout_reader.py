@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import CheckpointError
+from core.reading import open_regular
 from core.tensor.tensor import Array
 from models.architectures.tensors import EMBEDDING, HEAD
 from models.checkpoints.base import Weights
@@ -26,12 +27,17 @@ def read_slots(path: Path, start: int, slots: Sequence[Slot], d: Dimensions, gro
     """Map the slots that begin at byte `start`. Raises CheckpointError unless the file ends where
     they end: a file of another size has another layout or is damaged."""
     check_group(slots, group, str(path))
-    size, needed = path.stat().st_size, start + total_bytes(slots, group)
+    try:
+        with open_regular(path) as file:
+            data: Any = np.memmap(file, np.uint8, "r")
+    except (OSError, ValueError) as error:  # ValueError: an empty file
+        said = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"cannot read {path}: {said}") from None
+    size, needed = data.size, start + total_bytes(slots, group)
     if size != needed:
         state = "is truncated" if size < needed else "has another layout or is damaged"
         raise CheckpointError(f"{path}: the header describes {needed} bytes, the file has {size}; "
                               f"it {state}: fetch it again")
-    data: Any = np.memmap(path, np.uint8, "r")
     weights, at = Weights(), start
     for slot in slots:
         raw = data[at:at + slot.nbytes(group)]

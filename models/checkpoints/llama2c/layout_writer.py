@@ -16,6 +16,7 @@ from models.checkpoints.llama2c.layout import FREQUENCIES, Slot, total_bytes
 from models.checkpoints.source import Source
 
 LARGEST_GROUP = 64
+_POSITIONS = 4096  # whose angles are in memory at a time
 
 
 def write_slots(path: Path, header: bytes, slots: Sequence[Slot], source: Source, *, pairs: bool,
@@ -59,7 +60,8 @@ def _write_frequencies(file: BinaryIO, slot: Slot, source: Source) -> None:
     """Write cos and sin of every position: today's programs skip them, llama2.c's first ones read
     them."""
     _, positions, half = slot.shape
-    angles = np.outer(np.arange(positions, dtype=np.float32),
-                      inverse_frequencies(source.config.rope, half * 2))
-    file.write(np.cos(angles).astype(np.float32).data)
-    file.write(np.sin(angles).astype(np.float32).data)
+    frequencies = inverse_frequencies(source.config.rope, half * 2)
+    for function in (np.cos, np.sin):
+        for start in range(0, positions, _POSITIONS):
+            rows = np.arange(start, min(start + _POSITIONS, positions), dtype=np.float32)
+            file.write(function(np.outer(rows, frequencies)).astype(np.float32).data)

@@ -48,6 +48,9 @@ class MetaFolder:
 
     def read(self, path: Path, families: Mapping[str, Architecture]) -> Checkpoint:
         """Raises CheckpointError, ConfigError, TokenizerError, OptionError without torch."""
+        if not path.is_dir():
+            raise CheckpointError(f"{path} is a file, expected a folder; name the folder that "
+                                  "holds it")
         parts = sorted(path.glob(PARTS))
         expected = [path / f"consolidated.{i:02}.pth" for i in range(max(1, len(parts)))]
         if parts != expected:
@@ -71,13 +74,14 @@ def _renamed(path: Path, tensors: Mapping[str, Array]) -> dict[str, Array]:
         start, _, rest = name.partition(".")
         layer, _, kind = rest.partition(".")
         known = _LAYER.get(kind.removesuffix(".weight")) if start == "layers" else None
-        if known and layer.isdigit() and kind.endswith(".weight"):
+        if known and layer.isascii() and layer.isdigit() and kind.endswith(".weight"):
             renamed[f"model.layers.{layer}.{known}.weight"] = array
         elif name in _TOP:
             renamed[_TOP[name]] = array
         else:
-            raise CheckpointError(f"{path}: tensor {name} belongs to no Llama text model in full "
-                                  "precision; images, experts and quantised ones cannot be read")
+            raise CheckpointError(f"{path}: tensor {name[:200]} belongs to no Llama text model "
+                                  "in full precision; images, experts and quantised ones cannot "
+                                  "be read")
     return renamed
 
 
