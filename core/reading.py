@@ -41,7 +41,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_file(path: Path, limit: int) -> bytes:
-    """The contents of a regular file of at most `limit` bytes. Raises OSError."""
+    """Return the contents of a regular file of at most `limit` bytes. Raises OSError."""
     with open_regular(path) as file:
         data = file.read(limit + 1) or b""
     if len(data) > limit:
@@ -67,7 +67,7 @@ def parse_json(data: bytes | str) -> Any:  # noqa: ANN401 - JSON
 
 
 def shown(value: object) -> str:
-    """A value for an error message: its repr, shortened in length and depth."""
+    """Return a value's repr for an error message, shortened in length and depth."""
     return _short.repr(value)
 
 

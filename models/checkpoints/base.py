@@ -128,8 +128,8 @@ def _check_beside(path: Path) -> None:
 
 
 def _only_gguf(path: Path) -> Path:
-    """The GGUF file of a folder that holds one and no configuration, else the path itself. Raises
-    CheckpointError where there are several."""
+    """Return the GGUF file of a folder that holds one and no configuration, else the path itself.
+    Raises CheckpointError where there are several."""
     if path.is_file() or any((path / n).exists() for n in FOLDER_CONFIGS):
         return path
     try:
@@ -203,7 +203,7 @@ class Weights:
 
 
 def finite(name: str, scales: Array) -> Array:
-    """The scales. Raises CheckpointError unless all are finite numbers."""
+    """Return the scales. Raises CheckpointError unless all are finite numbers."""
     if not np.isfinite(scales).all():
         raise CheckpointError(f"scales of {name} are not finite numbers; the file is damaged "
                               "or from a draft of export.py that stored all scales at the end: "

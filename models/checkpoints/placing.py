@@ -22,7 +22,7 @@ _EXCHANGE = 2  # RENAME_EXCHANGE, linux/fs.h
 
 @contextmanager
 def staging_folder(out: Path) -> Iterator[Path]:
-    """An empty folder beside `out`, removed at the end. Raises OptionError while another process
+    """Make an empty folder beside `out`, removed at the end. Raises OptionError while another process
     writes to the same target."""
     staging = out.absolute().with_name(f".{out.name}.exporting")
     lock = _locked(staging, out)
@@ -37,7 +37,7 @@ def staging_folder(out: Path) -> Iterator[Path]:
 
 
 def place_folder(folder: Path, out: Path) -> None:
-    """Rename `folder` to `out`. One that is there is exchanged with it in one step where the
+    """Give `folder` the name `out`. One that is there is exchanged with it in one step where the
     system can, so that there always is a whole one; it then lies where `folder` was."""
     for file in folder.rglob("*"):
         sync(file)
@@ -56,25 +56,28 @@ def place_folder(folder: Path, out: Path) -> None:
 
 
 def place_files(folder: Path, out: Path) -> None:
-    """Rename the files of `folder` beside `out`, the one of its name last. Files that are there and
-    equal stay; before one that differs changes, the old weights are taken away, as they would read
-    wrongly with it."""
-    others = [f for f in folder.iterdir() if f.name != out.name
-              and not _same(f, out.absolute().with_name(f.name))]
-    for file in folder.iterdir():
-        sync(file)
-    taken = folder.with_name("replaced")
-    if out.exists() and any(out.absolute().with_name(f.name).exists() for f in others):
-        out.rename(taken)
+    """Move the files of `folder` beside `out`, the one of its name last. Files that are there and
+    equal stay. Where one differs, all that are replaced are taken away first: old weights would
+    read wrongly with a new tokenizer. An error brings them back."""
+    place, kept = out.absolute().parent, folder.with_name("replaced")
+    new = [f.name for f in folder.iterdir() if not _same(f, place / f.name)]
+    new.sort(key=lambda name: name == out.name)
+    for name in new:
+        sync(folder / name)
+    old = [name for name in reversed(new) if (place / name).exists()]
+    kept.mkdir()
     try:
-        for file in others:
-            file.replace(out.absolute().with_name(file.name))
-        (folder / out.name).replace(out)
+        if old != [out.name]:  # else one rename replaces it
+            for name in old:
+                (place / name).rename(kept / name)
+        for name in new:
+            (folder / name).replace(place / name)
     except BaseException:  # an interrupt too
-        if taken.exists():
-            taken.rename(out)
+        for name in old:
+            if (kept / name).exists():
+                (kept / name).replace(place / name)
         raise
-    sync(out.absolute().parent)
+    sync(place)
 
 
 def sync(path: Path) -> None:
@@ -113,7 +116,7 @@ def _locked(staging: Path, out: Path) -> int:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two names in one step. False where the system or the file system cannot."""
+    """Exchange two names in one step. Returns False where the system or the file system cannot."""
     if not sys.platform.startswith("linux"):
         return False
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)

@@ -40,7 +40,7 @@ def check_shapes(checkpoint: Checkpoint, tensors: Mapping[str, WeightSpec], *, t
 
 def _parts(name: str, shape: tuple[int, ...], layout: QuantizedLayout | None,
            ) -> dict[str, tuple[int, ...]]:
-    """Shapes by name of what a file holds for one tensor."""
+    """Return shapes by name of what a file holds for one tensor."""
     if layout is None:
         return {name: shape}
     rows, columns = shape

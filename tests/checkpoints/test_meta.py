@@ -23,7 +23,7 @@ from models.tokenizers.tiktoken_ranks import read_tiktoken
 
 torch = pytest.importorskip("torch", reason="reading .pth needs the extra: pip install '.[meta]'")
 from meta_files import ranks  # noqa: E402 - needs torch
-from meta_files import write_meta as write
+from meta_files import write_meta as write  # noqa: E402
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])

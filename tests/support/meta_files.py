@@ -1,4 +1,4 @@
-"""Meta's folders, written from a checkpoint of `format_models` as Meta publishes its models."""
+"""Writes Meta's folders from a checkpoint of `format_models` as Meta publishes its models."""
 
 import base64
 import json
@@ -35,7 +35,7 @@ def tensor(array):
 
 
 def write_meta(folder, model, shards=1, *, vocabulary_split=1, **params):
-    """`model` as Meta would publish it; returns the folder."""
+    """Write `model` as Meta would publish it; returns the folder."""
     folder.mkdir(exist_ok=True)
     c = model.config.data
     parts = [{"rope.freqs": torch.ones(8)} for _ in range(shards)]
@@ -64,7 +64,7 @@ def write_meta(folder, model, shards=1, *, vocabulary_split=1, **params):
 
 
 def ranks(tokenizer, count=384):
-    """A tiktoken file of the first tokens of byte-level BPE."""
+    """Make a tiktoken file of the first tokens of byte-level BPE."""
     back = {letter: byte for byte, letter in enumerate(byte_letters())}
     tokens = [t for t, kind in zip(*(getattr(vocabulary_of(tokenizer, "x"), n) for n in (
         "tokens", "types")), strict=True) if kind == 1][:count]

@@ -1,4 +1,4 @@
-"""Mutations of files along their structure: JSON values, headers, tables, members of archives."""
+"""Breaks files along their structure: JSON values, headers, tables, members of archives."""
 
 import io
 import json
@@ -13,7 +13,7 @@ VALUES = (None, True, False, "", "x", "\ud800", "\0", "a" * 3000, [], {}, [[]], 
           *NUMBERS)
 
 def places(value, path=()):
-    """Every (parent, key) of a JSON value."""
+    """Yield every (parent, key) of a JSON value."""
     items = (value.items() if isinstance(value, dict) else
              enumerate(value) if isinstance(value, list) else ())
     for key, inner in list(items):
@@ -22,7 +22,7 @@ def places(value, path=()):
 
 
 def mutate_value(value, rng):
-    """Change one to three places of a JSON value: other values, other names, left out, moved."""
+    """Edit one to three places of a JSON value: other values, other names, left out, moved."""
     for _ in range(rng.choice((1, 1, 2, 3))):
         found = list(places(value))
         if not found:
@@ -45,7 +45,7 @@ def mutate_value(value, rng):
 
 
 def mutate_json(data, rng):
-    """A JSON text whose values, or whose letters, have changed."""
+    """Return a JSON text whose values, or whose letters, have changed."""
     what = rng.random()
     text = data.decode()
     if what < 0.7:
@@ -64,7 +64,7 @@ def mutate_json(data, rng):
 
 
 def mutate_bytes(data, rng, reach):
-    """Bytes, words, and pieces within the first `reach` bytes; or the end of the file."""
+    """Replace bytes, words, and pieces within the first `reach` bytes; or the end of the file."""
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 4))):
         if not changed:
@@ -110,7 +110,7 @@ def mutate_gguf(data, rng):
 
 
 def mutate_zip(data, rng):
-    """Other contents of a member, another compression, or bytes of the archive."""
+    """Give a member other contents or another compression, or change bytes of the archive."""
     what = rng.random()
     if what < 0.35:
         return mutate_bytes(data, rng, len(data))

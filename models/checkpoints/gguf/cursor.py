@@ -45,7 +45,7 @@ class Cursor:
                                   ) from None
 
     def value(self, kind: int, what: str) -> Callable[[], Any]:
-        """Step over a metadata value; the call that is returned gives it. Arrays are checked here
+        """Skip a metadata value; the call that is returned gives it. Arrays are checked here
         and made there, as most of them are never asked for."""
         if kind in SCALARS:
             number = self.number(SCALARS[kind], what)

@@ -44,7 +44,7 @@ class TensorInfo:
 
 
 class Metadata(Mapping[str, Any]):
-    """Values by key, each made when it is asked for."""
+    """Holds values by key, each made when it is asked for."""
 
     def __init__(self, makers: Mapping[str, Callable[[], Any]]) -> None:
         self._makers = makers

@@ -24,8 +24,7 @@ ADAPTER = "adapter_config.json"
 
 
 class HuggingFaceFolder:
-    """What `save_pretrained` of transformers 4 and 5 writes, in safetensors or in PyTorch's files.
-    """
+    """Reads what `save_pretrained` of transformers writes, safetensors or PyTorch's files."""
 
     name, key = "Hugging Face folder (config.json and safetensors)", "hf"
 
@@ -58,7 +57,7 @@ class HuggingFaceFolder:
 
 
 def _read_arrays(path: Path) -> dict[str, Array]:
-    """Safetensors where there are any, as transformers prefers them, else PyTorch's files."""
+    """Read safetensors where there are any, as transformers prefers them, else PyTorch's files."""
     for single, index, read in ((SINGLE, INDEX, read_safetensors),
                                 (TORCH, TORCH_INDEX, partial(read_torch, buffers=True))):
         if (path / single).exists():
@@ -96,7 +95,7 @@ def _read_shards(path: Path, index: str, read: Callable[[Path], dict[str, Array]
 
 
 def _is_file_of(folder: Path, name: str) -> bool:
-    """Whether `name` is a plain name, and there."""
+    """Say whether `name` is a plain name, and there."""
     try:
         return Path(name).name == name and (folder / name).exists()
     except (OSError, ValueError):  # too long, or with a NUL

@@ -106,7 +106,7 @@ class HeaderlessFile:
 
 
 def _layout(path: Path, d: Dimensions, group: int) -> str:
-    """plain, biases or int8: the one whose size is the file's. Raises CheckpointError."""
+    """Choose plain, biases or int8: the one whose size is the file's. Raises CheckpointError."""
     size = path.stat().st_size  # read_start has opened it
     sizes = {"plain": SEVEN.size + total_bytes(v0_slots(d)),
              "biases": SEVEN.size + total_bytes(v0_slots(d, True))}

@@ -47,7 +47,7 @@ class Dimensions:
         return cls(dim, hidden, layers, heads, kv_heads, vocab, positions, tied)
 
     def problem(self) -> str | None:
-        """Why no model can have these sizes, or None."""
+        """Return why no model can have these sizes, or None."""
         sizes = (("dim", self.dim, "hidden_size"), ("hidden_dim", self.hidden, "intermediate_size"),
                  ("n_layers", self.layers, "num_hidden_layers"),
                  ("n_heads", self.heads, "num_attention_heads"),

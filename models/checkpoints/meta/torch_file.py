@@ -49,7 +49,7 @@ def read_torch(path: Path, *, buffers: bool = False) -> dict[str, Array]:
 
 
 def _check_file(path: Path) -> bool:
-    """Whether the file is a zip. Raises CheckpointError for one that PyTorch did not write: it
+    """Say whether the file is a zip. Raises CheckpointError for one that PyTorch did not write: it
     maps members as they lie, so that compressed ones would be read as weights."""
     try:
         with open_regular(path) as file:
@@ -77,7 +77,7 @@ def _check_file(path: Path) -> bool:
 
 def _array(path: Path, name: str, tensor: Any, torch: Any,  # noqa: ANN401 - torch's
            kinds: Sequence[str]) -> Array:
-    """The same memory; NumPy has no bfloat16, so its bits go over as integers."""
+    """Share the tensor's memory; NumPy has no bfloat16, so its bits go over as integers."""
     kind = str(tensor.dtype).removeprefix("torch.")
     if kind.startswith("float8"):
         raise CheckpointError(f"{path}: tensor {name} is {kind}, which cannot be read; take the "

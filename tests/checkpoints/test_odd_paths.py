@@ -1,0 +1,106 @@
+"""What a path may lead to: no device, no FIFO, a folder, a file of one, a home folder."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from format_models import REGISTRY
+
+from core.errors import CheckpointError, ConfigError, InputError
+from core.plan.weights import no_progress
+from models.checkpoints.base import read_checkpoint
+from models.checkpoints.source import Source
+
+
+def make_fifo(path):
+    os.mkfifo(path)
+
+
+def make_socket(path):
+    with socket.socket(socket.AF_UNIX) as made:
+        os.chdir(path.parent)  # names of sockets are short
+        made.bind(path.name)
+
+
+def make_device(path):
+    path.symlink_to("/dev/zero")
+
+
+def make_huge(path):
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+
+FILES = ("config.json", "model.safetensors", "tokenizer.model", "tokenizer.json",
+         "tokenizer_config.json", "generation_config.json", "chat_template.jinja")
+
+
+@pytest.mark.parametrize("make", [make_fifo, make_socket, make_device, make_huge])
+@pytest.mark.parametrize("name", FILES)
+def test_only_regular_files_of_a_model(name, make, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / name).unlink(missing_ok=True)
+    make(folder / name)
+    with pytest.raises(InputError, match=name.replace(".", r"\.")):
+        read_checkpoint(folder, REGISTRY)
+
+
+@pytest.mark.parametrize("make", [make_fifo, make_socket, make_device])
+def test_only_regular_files_by_name(make, tmp_path, monkeypatch):
+    """As a model, with and without a format, a lock, and a capsule: in a process, for it could wait
+    for ever."""
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "x")
+    for arguments in (["run", "--model", "x"], ["run", "--model", "gguf:x"],
+                      ["run", "--model", "meta:x"], ["run", "--lock", "x"],
+                      ["verify", "--replay", "x"]):
+        done = subprocess.run([sys.executable, "-m", f"models.{arguments[0]}", *arguments[1:]],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 2 and done.stderr.startswith("error: "), done.stderr
+
+
+def test_an_index_that_never_ends(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match="it is a device"):
+        read_checkpoint(folder, REGISTRY)
+
+
+def test_a_file_of_a_folder_names_the_folder(folder):
+    for name in ("model.safetensors", "config.json"):
+        with pytest.raises(CheckpointError, match=f"name the folder: {folder}"):
+            read_checkpoint(folder / name, REGISTRY)
+
+
+def test_home_is_expanded(folder, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert read_checkpoint("~/m", REGISTRY).path == folder
+    assert read_checkpoint("hf:~/m", REGISTRY).path == folder
+    with pytest.raises(CheckpointError, match="no such home folder"):
+        read_checkpoint("~nobody-of-this-name/m", REGISTRY)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a" * 5000])
+def test_names_that_no_system_takes(name):
+    with pytest.raises(CheckpointError, match="cannot read"):
+        read_checkpoint(name, REGISTRY)
+
+
+def test_an_adapter(folder):
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"holds an adapter.*merge_and_unload"):
+        read_checkpoint(folder, REGISTRY)
+
+
+def test_a_folder_with_one_gguf_file(folder, tmp_path):
+    pytest.importorskip("gguf", reason="needs the extra: pip install '.[gguf]'")
+    from models.checkpoints.gguf.writer import write_gguf
+    source, place = Source(read_checkpoint(folder, REGISTRY), REGISTRY), tmp_path / "g"
+    place.mkdir()
+    write_gguf(source, place / "a.gguf", "f32", no_progress)
+    assert read_checkpoint(place, REGISTRY).path == place / "a.gguf"
+    write_gguf(source, place / "b.gguf", "f32", no_progress)
+    with pytest.raises(CheckpointError, match=r"2 GGUF files; name one of them: a\.gguf, b\.gguf"):
+        read_checkpoint(place, REGISTRY)
