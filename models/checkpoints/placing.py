@@ -22,8 +22,8 @@ _EXCHANGE = 2  # RENAME_EXCHANGE, linux/fs.h
 
 @contextmanager
 def staging_folder(out: Path) -> Iterator[Path]:
-    """Make an empty folder beside `out`, removed at the end. Raises OptionError while another process
-    writes to the same target."""
+    """Make an empty folder beside `out`, removed at the end. Raises OptionError while another
+    process writes to the same target."""
     staging = out.absolute().with_name(f".{out.name}.exporting")
     lock = _locked(staging, out)
     try:
@@ -73,9 +73,11 @@ def place_files(folder: Path, out: Path) -> None:
         for name in new:
             (folder / name).replace(place / name)
     except BaseException:  # an interrupt too
-        for name in old:
+        for name in new:
             if (kept / name).exists():
-                (kept / name).replace(place / name)
+                (kept / name).rename(place / name)
+            elif name not in old and not (folder / name).exists():
+                (place / name).unlink()
         raise
     sync(place)
 
