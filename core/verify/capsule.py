@@ -106,11 +106,6 @@ def dtype_names(arrays: Mapping[str, Array | None]) -> dict[str, str]:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
-    """Write an .npz under a temporary name, then rename it: whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **dict(arrays))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Write a compressed .npz, whole or not at all. Raises OSError."""
+    with whole_file(path) as file:
+        np.savez_compressed(file, allow_pickle=False, **dict(arrays))

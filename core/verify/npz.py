@@ -21,14 +21,14 @@ _HEADER = re.compile(rb"\{'descr': '(?P<descr>[<|][biuf][1248])', 'fortran_order
 
 
 def read_arrays(path: Path) -> Mapping[str, Array]:
-    """Return the arrays of a file, each read when it is asked for. Raises
-    what `core.verify.capsule.DAMAGE` lists, here or then."""
+    """Return the arrays of a file, each read when it is asked for. Raises one of
+    `core.verify.capsule.DAMAGE`, here or then."""
     return _Arrays(path)
 
 
 class _Arrays(Mapping[str, Array]):
-    """NumPy's own reader evaluates headers and allocates what they state; this one compares them
-    with the size of their member first."""
+    """Compares each header with the size of its member before anything is allocated; NumPy's own
+    reader evaluates headers and takes what they state."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -64,7 +64,7 @@ class _Arrays(Mapping[str, Array]):
 
 def _header(member: IO[bytes], name: str,
             ) -> tuple[np.dtype[Any], tuple[int, ...], Literal["C", "F"], int]:
-    """dtype, shape, order and the byte at which data begins: numpy.lib.format, version 1."""
+    """Read dtype, shape, order and the byte at which data begins: numpy.lib.format, version 1."""
     start = member.read(10)
     if start[:8] != b"\x93NUMPY\x01\x00" or len(start) < 10:
         raise ValueError(f"{name} does not begin as NumPy's arrays do")

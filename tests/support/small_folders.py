@@ -1,4 +1,4 @@
-"""Small Hugging Face folders to be damaged, and how to change and load them."""
+"""Changes and loads the small Hugging Face folders that tests damage."""
 
 import json
 
