@@ -85,6 +85,7 @@ HEADERS = {  # what: how the header changes, what follows the data, complaint
     "bytes after the last": (lambda h: h, b"\0" * 8, "8 bytes after the last tensor"),
     "a hole": (moved, b"\0" * 8, "8 bytes before tensor"),
     "float8": (more(dtype="F8_E4M3", shape=[0]), b"", "is float8 .F8_E4M3.*take the model in bf16"),
+    "a name without end": (lambda h: {**h, "a" * 3000: h["lm_head.weight"]}, b"", "512 at most"),
     "a name of control characters": (lambda h: {**h, "\x1b[2J": h["lm_head.weight"]}, b"",
                                      "expected printable")}
 

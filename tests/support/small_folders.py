@@ -1,4 +1,4 @@
-"""Changes and loads the small Hugging Face folders that tests damage."""
+"""Edits and loads the small Hugging Face folders that tests damage."""
 
 import json
 

@@ -26,7 +26,7 @@ OTHERS = {"BOOL": np.dtype(np.bool_), "I16": np.dtype(np.int16), "U16": np.dtype
           "U32": np.dtype(np.uint32), "I64": np.dtype(np.int64), "U64": np.dtype(np.uint64),
           "F64": np.dtype(np.float64)}
 MAX_HEADER = 16 * MIB  # bytes; a model of 126 layers needs 150 KB
-MAX_RANK = 8
+MAX_RANK, MAX_NAME = 8, 512
 
 
 def read_safetensors(path: Path) -> dict[str, Array]:
@@ -66,9 +66,9 @@ def _header(path: Path, text: bytes) -> dict[str, _Entry]:
 
 
 def _entry(path: Path, name: str, entry: object) -> _Entry:
-    if not name.isprintable():
+    if not name.isprintable() or len(name) > MAX_NAME:
         raise CheckpointError(f"{path}: a tensor is named {shown(name)}, expected printable "
-                              "characters; the file is damaged")
+                              f"characters, {MAX_NAME} at most; the file is damaged")
     if not isinstance(entry, Mapping):
         raise CheckpointError(f"{path}: the entry of tensor {name} is {shown(entry)}, expected an "
                               "object")
