@@ -5,6 +5,7 @@ import json
 import re
 import struct
 import zipfile
+from copy import deepcopy
 
 NUMBERS = (0, 1, -1, 2, 3, 7, 8, 255, 65535, 2**31 - 1, 2**31, 2**32, 2**53, 2**63 - 1, 2**63,
            2**64 - 1, 10**9, 10**18, 10**30, -2**31, 12_000_000_000)
@@ -30,7 +31,7 @@ def mutate_value(value, rng):
         parent, key = rng.choice(found)
         what = rng.random()
         if what < 0.45:
-            parent[key] = rng.choice(VALUES)
+            parent[key] = deepcopy(rng.choice(VALUES))
         elif what < 0.6 and isinstance(parent[key], int):
             parent[key] = parent[key] + rng.choice((-1, 1, 2**16, -2**16))
         elif what < 0.75:
