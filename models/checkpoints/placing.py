@@ -99,10 +99,12 @@ def _locked(staging: Path, out: Path) -> int:
     """Make the folder and hold its lock: the open file, to be closed."""
     import fcntl  # exporting needs a POSIX system, importing this does not
     while True:
-        staging.mkdir(exist_ok=True)
         try:
+            staging.mkdir(exist_ok=True)
             lock = os.open(staging / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-        except FileNotFoundError:  # the other one has just removed its folder
+        except (FileNotFoundError, FileExistsError):  # the other has just removed its folder
+            if os.path.lexists(staging) and not staging.is_dir():
+                raise
             continue
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
