@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import reprlib
 import stat
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ MIB = 1 << 20
 _DIGITS = 40  # transformers writes 10**30 for "no limit"; no number of a model needs more
 _KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK, "a socket"),
           (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"))
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
@@ -58,12 +61,17 @@ def read_json(path: Path, limit: int) -> Any:  # noqa: ANN401 - JSON
 def parse_json(data: bytes | str) -> Any:  # noqa: ANN401 - JSON
     """Return the value of a JSON text in UTF-8. NaN and Infinity are read, as transformers writes
     them. Raises ValueError also for a key that is there twice, an integer of more than 40 digits,
-    and too many levels."""
+    too many levels, and a text that UTF-8 cannot hold."""
     text = data if isinstance(data, str) else data.decode("utf-8")
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+        value = json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+        if _SURROGATE.search(text):  # whole pairs are one character; half of one cannot be encoded
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it has too many levels of lists and objects") from None
+    except UnicodeEncodeError:
+        raise ValueError("a text in it holds half of a surrogate pair") from None
+    return value
 
 
 def shown(value: object) -> str:

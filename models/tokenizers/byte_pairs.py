@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from core.errors import TokenizerError
+from core.reading import parse_json
 from models.tokenizers.added import AddedToken
 from models.tokenizers.byte_fallback import from_byte_fallback, is_sentencepiece
 from models.tokenizers.post_processor import frame, frame_of
@@ -42,7 +43,7 @@ def _byte_level(*, trim_offsets: bool = True, use_regex: bool = True) -> dict[st
 def from_json(text: str, where: str) -> Vocabulary:
     """Read tokens, merges and which pre-tokenizer; pieces and scores where the file is of a
     SentencePiece vocabulary. Raises TokenizerError for a pre-tokenizer that is unknown."""
-    data = json.loads(text)
+    data = parse_json(text)
     model = data["model"]
     bos, eos = frame_of(data.get("post_processor"))
     added = {e["id"]: AddedToken.parse(e, where) for e in data.get("added_tokens", [])}

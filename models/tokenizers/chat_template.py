@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 from core.errors import TokenizerError
+from core.reading import MIB, parse_json, read_file
 from models.json_reader import ConfigReader
 from models.tokenizers.added import special_texts
 from models.tokenizers.rendering import render
 
 DEFAULT, TOOLS = "default", "tool_use"
+_MOST_BYTES = 16 * MIB
 _FILE, _OLD_FILE, _FOLDER = ("chat_template.jinja", "chat_template.json",
                              "additional_chat_templates")
 
@@ -71,7 +72,7 @@ def load_template(folder: Path, settings: ConfigReader) -> ChatTemplate | None:
     sources = {name: _read(file) for name, file in files.items() if file.exists()}
     if not sources and (folder / _OLD_FILE).exists():
         try:
-            sources = named_sources(json.loads(_read(folder / _OLD_FILE))["chat_template"],
+            sources = named_sources(parse_json(_read(folder / _OLD_FILE))["chat_template"],
                                     str(folder / _OLD_FILE))
         except (ValueError, KeyError, TypeError):
             raise TokenizerError(f"{folder / _OLD_FILE} is not an object with `chat_template`; "
@@ -84,7 +85,8 @@ def named_sources(value: object, where: str) -> dict[str, str]:
     """Return templates by name, given as a text, as an object, or as a list of objects with `name`
     and `template`. Raises TokenizerError."""
     if isinstance(value, list):
-        value = {t.get("name"): t.get("template") if isinstance(t, dict) else None for t in value}
+        value = dict((t.get("name"), t.get("template")) if isinstance(t, dict) else (None, t)
+                     for t in value)
     found = {DEFAULT: value} if isinstance(value, str) else value or {}
     if not isinstance(found, dict) or not all(
             isinstance(k, str) and isinstance(v, str) for k, v in found.items()):
@@ -95,6 +97,6 @@ def named_sources(value: object, where: str) -> dict[str, str]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_file(path, _MOST_BYTES).decode("utf-8")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8
         raise TokenizerError(f"{path} cannot be read: {error}") from None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from core.errors import TokenizerError
+from core.reading import parse_json
 from models.json_reader import ConfigReader
 from models.tokenizers.added import AddedToken, added_tokens, special_texts, token_text
 from models.tokenizers.byte_fallback import is_sentencepiece
@@ -29,7 +29,7 @@ class JsonTokenizer:
         where = settings.where if isinstance(source, str) else str(source)
         try:
             text = source if isinstance(source, str) else source.read_text(encoding="utf-8")
-            data = json.loads(text)
+            data = parse_json(text)
             self._tokenizer = HfTokenizer.from_str(text)
         except Exception as error:  # the library raises plain Exception
             raise TokenizerError(f"{where} cannot be read: {str(error)[:300]}") from None

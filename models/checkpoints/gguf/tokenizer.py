@@ -6,11 +6,11 @@ what they leave out: `kernelyard.tokenizer.legacy` and `kernelyard.tokenizer.add
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from core.errors import TokenizerError
+from core.reading import parse_json
 from models.checkpoints.gguf.header import GgufHeader
 from models.tokenizers.added import AddedToken
 from models.tokenizers.base import NoTokenizer, Tokenizer
@@ -86,7 +86,7 @@ def _templates(meta: Mapping[str, Any]) -> dict[str, str]:
 
 def _added(meta: Mapping[str, Any], where: str) -> dict[int, AddedToken]:
     try:
-        entries = json.loads(meta.get(ADDED, "{}"))
+        entries = parse_json(meta.get(ADDED, "{}"))
         return {int(i): AddedToken.parse(entry, where) for i, entry in entries.items()}
     except (AttributeError, TypeError, ValueError):
         raise TokenizerError(f"{where}: {ADDED} is not an object of ids and tokens in JSON") \
