@@ -1,4 +1,4 @@
-"""Arenas: the activations and scratch memory of a plan, one buffer a device, reused by liveness."""
+"""Arenas: place a plan's activations and scratch memory in one buffer a device, by liveness."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Place = tuple[Value, str]
 
 @dataclass
 class Need:
-    """Memory of this spec on this device, from step `first` to step `last`."""
+    """Hold the need for memory of this spec on this device, from step `first` to step `last`."""
 
     spec: TensorSpec
     device: str
@@ -31,7 +31,7 @@ class Need:
 
 
 class Arena:
-    """The buffer of one device, and the byte ranges of it that are in use."""
+    """Hold the buffer of one device, and the byte ranges of it that are in use."""
 
     def __init__(self, tensor: Tensor, layout: Layout, used: Sequence[Tensor]) -> None:
         self.tensor, self.layout = tensor, layout
@@ -42,7 +42,7 @@ class Arena:
         self.tensor.write(np.full(self.tensor.shape, POISON, np.uint8).view(np.int8))
 
     def stray_writes(self) -> int:
-        """Bytes outside every activation that changed since `poison`."""
+        """Count the bytes outside every activation that changed since `poison`."""
         after = self.tensor.numpy().view(np.uint8)
         outside = np.ones(after.shape, bool)
         for start, stop in self._used:
@@ -52,7 +52,7 @@ class Arena:
 
 @dataclass
 class Memory:
-    """What `allocate` made: tensors by place, scratch by step number, arenas by device."""
+    """Hold what `allocate` made: tensors by place, scratch by step number, arenas by device."""
 
     tensors: dict[Place, Tensor] = field(default_factory=dict)
     scratch: dict[int, Tensor] = field(default_factory=dict)
@@ -61,8 +61,8 @@ class Memory:
 
 def find_needs(bindings: Sequence[Binding], outputs: Collection[Value], home: Mapping[Value, str],
                given: Collection[Place]) -> tuple[dict[Place, Need], dict[int, Need]]:
-    """Every value that the steps make and every copy that they need elsewhere, by place; scratch,
-    by step number. `given` places have tensors already. `outputs` live to the end."""
+    """Find every value that the steps make and every copy that they need elsewhere, by place;
+    scratch, by step number. `given` places have tensors already. `outputs` live to the end."""
     values: dict[Place, Need] = {}
     scratch: dict[int, Need] = {}
     for i, binding in enumerate(bindings):
@@ -80,14 +80,14 @@ def find_needs(bindings: Sequence[Binding], outputs: Collection[Value], home: Ma
 
 
 def arena_layout(needs: Sequence[Need], guard: int = 0) -> Layout:
-    """Needs of one device in one buffer."""
+    """Lay the needs of one device out in one buffer."""
     return lay_out([Lifetime(n.spec.nbytes, n.first, n.last) for n in needs], guard)
 
 
 def allocate(bindings: Sequence[Binding], outputs: Collection[Value], home: Mapping[Value, str],
              given: Collection[Place], allocators: Mapping[str, DeviceAllocator], guard: int,
              ) -> Memory:
-    """Buffers for all that `find_needs` finds. `guard` bytes around each tensor stay unused."""
+    """Allocate what `find_needs` finds. `guard` bytes around each tensor stay unused."""
     values, scratch = find_needs(bindings, outputs, home, given)
     memory = Memory()
     for device, allocator in allocators.items():

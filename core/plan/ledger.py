@@ -1,4 +1,4 @@
-"""The ledger: for every node of a plan, the kernel that runs it and why others do not."""
+"""Ledger: records for every node of a plan which kernel runs it and why others do not."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ class LedgerEntry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Entries in execution order; equal choices give equal hashes."""
+    """Hold entries in execution order; equal choices give equal hashes."""
 
     entries: tuple[LedgerEntry, ...]
 
     @property
     def hash(self) -> str:
-        """12 hex digits over the set of choices: node, phase, kernel, and the package version it
-        came from. Prompts of different lengths that run the same kernels have the same hash."""
+        """Return 12 hex digits over the set of choices: node, phase, kernel, and the package
+        version it came from. Prompts of different lengths that run the same kernels have the same
+        hash."""
         chosen = sorted({(e.node, e.op, e.phase, e.kernel, e.source) for e in self.entries})
         return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()[:12]
 
@@ -45,7 +46,8 @@ class Ledger:
         return {"hash": self.hash, "entries": [asdict(e) for e in self.entries]}
 
     def summary(self) -> list[dict[str, Any]]:
-        """One row for each distinct (op, phase, tokens, kernel, refusals, note), with its count."""
+        """Return one row for each distinct (op, phase, tokens, kernel, refusals, note), with its
+        count."""
         rows: dict[tuple[object, ...], dict[str, Any]] = {}
         for e in self.entries:
             key = (e.op, e.phase, e.tokens, e.kernel, e.refused, e.note)

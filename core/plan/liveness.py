@@ -1,4 +1,4 @@
-"""Buffer layout by liveness: values that are never alive together share bytes."""
+"""Lay buffers out by liveness: values that are never alive together share bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Lifetime:
 
 @dataclass(frozen=True)
 class Layout:
-    """Offsets in one arena of `peak` bytes; `total` is what separate buffers would take."""
+    """Hold offsets in one arena of `peak` bytes; `total` is what separate buffers would take."""
 
     offsets: tuple[int, ...]
     peak: int

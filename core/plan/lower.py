@@ -1,4 +1,4 @@
-"""Lowering: ops become bindings, each one kernel over one node or several."""
+"""Lower ops to bindings, each one kernel over one node or several."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class _Lowering:
                     node.outputs, (node,))
 
     def _fuse(self) -> tuple[dict[Node, Binding], set[Node]]:
-        """Steps of fused kernels by their last node, and every node that they cover."""
+        """Return bindings of fused kernels by their last node, and every node that they cover."""
         fused: dict[Node, Binding] = {}
         claimed: set[Node] = set()
         for op in self._fused_ops():
@@ -99,7 +99,7 @@ class _Lowering:
         return fused, claimed
 
     def _fused_ops(self) -> list[FusedOp]:
-        """Fused ops that the first backend offers, larger patterns first, then by name.
+        """List the fused ops that the first backend offers, larger patterns first, then by name.
 
         Only the first: a fusion that a later backend offers must not take nodes from it.
         """
@@ -140,7 +140,7 @@ class _Lowering:
 
 
 def make_call(op: Op, inputs: Mapping[str, Value | None], attrs: Mapping[str, Any]) -> Call:
-    """What a kernel's `supports` sees. Raises OpError while a dimension is still a name."""
+    """Make what a kernel's `supports` sees. Raises OpError while a dimension is still a name."""
     specs = {k: v.spec if v is not None else None for k, v in inputs.items()}
     env = op.bind(specs, attrs)
     dims = {k: d for k, d in env.dims.items() if isinstance(d, int)}

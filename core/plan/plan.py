@@ -18,7 +18,7 @@ from core.tensor.tensor import Array, Tensor
 
 
 class Plan:
-    """A graph with numbers for dimensions, ready to run.
+    """Hold a graph with numbers for dimensions, ready to run.
 
     tensors     the graph's inputs and states by name, on the first backend's device
     repeats     the step feeds itself and will run many times: the backend may capture it
@@ -76,13 +76,13 @@ class Plan:
     # looking
 
     def tensor(self, value: Value, device: str | None = None) -> Tensor:
-        """The tensor of a value, on its own device unless another is named."""
+        """Return the tensor of a value, on its own device unless another is named."""
         stored = self._tensors[value.root, device or self._home[value.root]]
         shape = value.spec.sizes
         return stored if stored.shape == shape else stored.view(*shape)
 
     def output(self, name: str) -> Tensor:
-        """Where the named output is after a run."""
+        """Return the tensor of the named output, which holds its value after a run."""
         return self.tensor(self.graph.outputs[name])
 
     def read(self, binding: Binding, name: str) -> Array | None:
@@ -108,7 +108,7 @@ class Plan:
 
     @property
     def activation_bytes(self) -> tuple[int, int]:
-        """(bytes of the arenas, bytes that separate buffers would take)."""
+        """Return (bytes of the arenas, bytes that separate buffers would take)."""
         return (sum(a.layout.peak for a in self.arenas.values()),
                 sum(a.layout.total for a in self.arenas.values()))
 

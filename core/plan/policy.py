@@ -1,5 +1,5 @@
-"""KernelPolicy: which kernel runs a node. Capability is a predicate with reasons, preference a
-list."""
+"""KernelPolicy: decides which kernel runs a node. Capability is a predicate with reasons,
+preference a list."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Rule = Callable[[Kernel, Call], str | None]
 
 @dataclass(frozen=True)
 class Override:
-    """`[node glob:]op=backend[:kernel]`, as `--kernel` takes it."""
+    """Hold a choice `[node glob:]op=backend[:kernel]`, as `--kernel` takes it."""
 
     text: str
     nodes: str
@@ -79,14 +79,14 @@ class KernelPolicy:
 
     @property
     def primary(self) -> Backend:
-        """The first backend, opened. Raises BackendError where it cannot run."""
+        """Return the first backend, opened. Raises BackendError where it cannot run."""
         return self.registry.backend(self.backends[0])
 
     def override(self, op: str, node: str) -> Override | None:
         return next((o for o in reversed(self.overrides) if o.matches(op, node)), None)
 
     def candidates(self, op: str, node: str) -> list[Kernel]:
-        """Kernels in the order in which they are tried; an override leaves only its own."""
+        """Return kernels in the order in which they are tried; an override leaves only its own."""
         override = self.override(op, node)
         if override is None:
             return [k for b in self.backends for k in self.registry.kernels(b, op)]
@@ -95,7 +95,7 @@ class KernelPolicy:
 
     def choose(self, call: Call, node: str, misplaced: Callable[[Kernel], str | None],
                ) -> tuple[Kernel | None, Refusals]:
-        """The first candidate that takes the call, and why those before it did not.
+        """Return the first candidate that takes the call, and why those before it did not.
 
         `misplaced` says why a kernel's device is the wrong one for the node's state, or None.
         """
@@ -116,7 +116,8 @@ class KernelPolicy:
         return f"needs --{kernel.option.replace('_', '-')}"
 
     def no_kernel(self, call: Call, node: str, refused: Sequence[tuple[str, str]]) -> NoKernelError:
-        """The error for a node that nothing takes: what was asked, what was tried, what to do."""
+        """Make the error for a node that nothing takes: what was asked, what was tried, what to
+        do."""
         inputs = ", ".join(f"{k} {s}" for k, s in call.inputs.items() if s is not None)
         lines = [f"no kernel for node {node}: {call.op.name}({inputs})",
                  *(f"  {kernel}: {reason}" for kernel, reason in refused)]

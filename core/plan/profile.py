@@ -17,7 +17,7 @@ _BATCHES, _BATCH_SECONDS = 5, 0.04
 
 @dataclass(frozen=True)
 class KernelTime:
-    """One kind of kernel in a step.
+    """Hold the time of one kind of kernel in a step.
 
     node     the nodes' name, `*` for the layer's number
     calls    how many of them a step has
@@ -35,7 +35,7 @@ class KernelTime:
 
 
 def profile(plan: Plan) -> list[KernelTime]:
-    """The kernels of a plan that has run before, slowest kind first; the plan's state is kept.
+    """Time the kernels of a plan that has run before, slowest kind first; the plan's state is kept.
 
     A kind's calls are run alone, again and again, so they neither overlap with other kernels nor
     find their inputs in a cache, unless all of them fit there. What moves the sequence on (the
@@ -55,13 +55,13 @@ def profile(plan: Plan) -> list[KernelTime]:
 
 
 def timed_bindings(plan: Plan) -> list[Binding]:
-    """The steps that give the same results when they run again."""
+    """Return the bindings that give the same results when they run again."""
     return [s for s in plan.bindings if not any(
         v.alias_of is not None and v.root.kind == "input" for v in s.outputs.values())]
 
 
 def time_bindings(plan: Plan, bindings: list[Binding]) -> float:
-    """Median seconds of these steps of a plan, captured first if the plan is."""
+    """Return the median seconds of these bindings of a plan, captured first if the plan is."""
     launches = [launch for binding in bindings for launch in binding.launches]
 
     def sequence() -> None:

@@ -1,4 +1,5 @@
-"""WeightStore: a model's constants, read where they lie, moved to a device when a kernel asks."""
+"""WeightStore: reads a model's constants where they lie, and moves one to a device when a kernel
+asks for it."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from core.tensor.tensor import Array, Tensor, TensorSpec
 
 @dataclass(frozen=True)
 class QuantizedLayout:
-    """How a quantised matrix `w` is stored: as `w.codes`, `w.scales` and, if any, `w.zeros`."""
+    """Say how a quantised matrix `w` is stored: as `w.codes`, `w.scales` and, if any, `w.zeros`."""
 
     bits: int
     group_size: int
@@ -30,21 +31,22 @@ Progress = Callable[[str, int, int], None]
 
 
 def no_progress(what: str, done: int, total: int) -> None:
-    """Tells nobody."""
+    """Ignore progress."""
 
 
 def part_names(matrix: str) -> tuple[str, str, str]:
-    """The names of a quantised matrix's codes, scales and zeros."""
+    """Return the names of a quantised matrix's codes, scales and zeros."""
     return f"{matrix}.codes", f"{matrix}.scales", f"{matrix}.zeros"
 
 
 def prepared_key(kernel: Kernel, call: Call, weights: Mapping[str, str]) -> tuple[object, ...]:
-    """Equal for nodes that share one set of prepacked weights."""
+    """Return a key that is equal for nodes that share one set of prepacked weights."""
     return (kernel.prepare, kernel.backend, *sorted(call.attrs.items()), *weights.items())
 
 
 class WeightStore:
-    """Host arrays by name (memory-mapped ones stay so); device tensors, prepacked forms, cached.
+    """Hold host arrays by name (memory-mapped ones stay so), and cache device tensors and prepacked
+    forms.
 
     moves  a CPU's kernels get weights in its allocator's memory, whose pages are large and aligned,
            instead of a file's memory map
@@ -66,7 +68,7 @@ class WeightStore:
         self._progress, self._prepared_bytes = progress, 0
 
     def add(self, name: str, array: Array) -> None:
-        """One more constant, such as a table computed from the configuration."""
+        """Add a constant, such as a table computed from the configuration."""
         self.arrays[name] = array
         self.dtypes[name] = as_dtype(array.dtype)
 
@@ -80,7 +82,8 @@ class WeightStore:
         return TensorSpec(self.arrays[name].shape, self.dtypes[name])
 
     def tensor(self, name: str, allocator: DeviceAllocator) -> Tensor:
-        """The weight on the allocator's device: borrowed, or moved, where it reads host memory."""
+        """Return the weight on the allocator's device: borrowed, or moved, where it reads host
+        memory."""
         key = (name, allocator.device)
         if key not in self._tensors:
             moves = self.moves and allocator.device == HostAllocator.device
@@ -102,8 +105,8 @@ class WeightStore:
 
     def prepared(self, kernel: Kernel, backend: Backend, call: Call, weights: Mapping[str, str],
                  ) -> dict[str, Any]:
-        """The native arrays that `kernel.prepare` fills from these weights (parameter -> name),
-        filled once: kernels that prepare alike, with equal attributes, share the result."""
+        """Return the native arrays that `kernel.prepare` fills from these weights (parameter ->
+        name), filled once: kernels that prepare alike, with equal attributes, share the result."""
         key = prepared_key(kernel, call, weights)
         if key not in self._prepared:
             assert kernel.prepare is not None and kernel.packs is not None  # callers ask only then
@@ -126,7 +129,7 @@ class WeightStore:
         return sum(a.nbytes for a in self.arrays.values())
 
     def described(self) -> str:
-        """The dtypes of the matrices, the largest share first: "int8, f32"."""
+        """Name the dtypes of the matrices, the largest share first: "int8, f32"."""
         bits = {part_names(name)[0]: f"int{q.bits}" for name, q in self.quantized.items()}
         size: Counter[str] = Counter()
         for name, array in self.arrays.items():

@@ -1,4 +1,4 @@
-"""What a backend package gives: a light description, a device, and kernels.
+"""Define what a backend package gives: a light description, a device, and kernels.
 
 A kernel is a Python function that *binds*: it is called once for each node of a plan, with the
 backend's native arrays, and returns a zero-argument callable that the plan runs each step.
@@ -33,7 +33,7 @@ Launch = Callable[[], object]
 
 @dataclass(frozen=True)
 class BackendOptions:
-    """What a user may ask of backends as they open; None leaves it to the backend.
+    """Hold what a user may ask of backends as they open; None leaves it to the backend.
 
     device      which of the machine's devices, counted from 0
     threads     of the CPU, for kernels
@@ -54,13 +54,13 @@ class BackendOptions:
                                   f"{least}")
 
     def given(self) -> dict[str, int | bool]:
-        """The options that were set."""
+        """Return the options that were set."""
         return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
 
 
 @dataclass(frozen=True)
 class BackendSpec:
-    """A backend before it is used. `target` is "module:attribute", imported on first use.
+    """Describe a backend before it is used. `target` is "module:attribute", imported on first use.
 
     `requires` maps each module that must be importable to the line that installs it. `options`
     names the fields of `BackendOptions` that the backend takes: those that the user set are
@@ -76,18 +76,20 @@ class BackendSpec:
 
 
 class Backend(ABC):
-    """A backend in use. Raise `BackendError` with the fix from `__init__` where it cannot run."""
+    """Serve as a backend in use. `__init__` raises `BackendError` with the fix where it cannot
+    run."""
 
     name: str
     allocator: DeviceAllocator
 
     @abstractmethod
     def native(self, tensor: Tensor) -> Any:  # noqa: ANN401 - numpy.ndarray, cupy.ndarray, ...
-        """The tensor as the array type that this backend's kernels take, without a copy."""
+        """Return the tensor as the array type that this backend's kernels take, without a copy."""
 
     @classmethod
     def activation_dtype(cls, stored: DType) -> DType:
-        """The activations' dtype when the user names none and the checkpoint stores `stored`."""
+        """Return the activations' dtype when the user names none and the checkpoint stores
+        `stored`."""
         return f32
 
     #: decode steps in flight: more than 1 hides the host's time where launches are asynchronous
@@ -102,8 +104,8 @@ class Backend(ABC):
     stream: int | None = None
 
     def after(self, other: Backend) -> Launch:
-        """What makes this backend's next work wait for all that `other`, which shares its device,
-        has queued by then. By default the host waits."""
+        """Return what makes this backend's next work wait for all that `other` has queued by then.
+        Both use one device. By default the host waits."""
         return other.allocator.synchronize
 
     def capture(self, launch: Launch) -> Launch:
@@ -115,21 +117,22 @@ class Backend(ABC):
         return launch
 
     def read_bandwidth(self) -> float | None:
-        """Bytes a second that a kernel of this backend reads from a large array, measured now; None
+        """Measure how many bytes a second a kernel of this backend reads from a large array; None
         if it cannot say. The bench states decode speed as a share of it."""
         return None
 
     def sources(self) -> Mapping[str, Path]:
-        """Kernel source files by a stable name, for the record of what a test run has covered."""
+        """Return kernel source files by a stable name, for the record of what a test run has
+        covered."""
         return {}
 
     @classmethod
     def cache_folders(cls) -> list[Path]:
-        """Folders in which this backend keeps what it compiled, those that exist."""
+        """List the existing folders in which this backend keeps what it compiled."""
         return []
 
     def describe(self) -> str:
-        """One line: the library, its version and the device."""
+        """Describe the backend in one line: the library, its version and the device."""
         return self.name
 
 

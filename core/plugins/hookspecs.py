@@ -1,4 +1,4 @@
-"""The whole plugin contract. A plugin is a module named by an entry point of the group
+"""Declare the whole plugin contract. A plugin is a module named by an entry point of the group
 `kernelyard.plugins`; it sets `KERNELYARD_API = 2` and implements any of these hooks.
 
 Each hook is called with a `register` function, once: never while tokens are being computed.

@@ -1,4 +1,4 @@
-"""Kernels: functions that bind an op to arrays, and the set of them that a package registers.
+"""Kernels: declares functions that bind an op to arrays, and the set that a package registers.
 
 A kernel is called once for each node of a plan, with the backend's native arrays, and returns a
 zero-argument callable that the plan runs each step.
@@ -30,7 +30,8 @@ F = TypeVar("F", bound=Callable[..., Launch])
 
 @dataclass(frozen=True)
 class Call:
-    """One node as a kernel's `supports` sees it: specs, attributes, bound dimensions and dtypes."""
+    """Describe one node to a kernel's `supports`: specs, attributes, bound dimensions and
+    dtypes."""
 
     op: Op
     inputs: Mapping[str, TensorSpec | None]
@@ -40,7 +41,7 @@ class Call:
 
     @property
     def phase(self) -> str:
-        """`decode` when there are no more tokens than sequences, else `prefill`: a word for
+        """Return `decode` when there are no more tokens than sequences, else `prefill`: a word for
         ledgers. In a ragged batch a sequence may have more: kernels read `query_starts`."""
         return "decode" if self.dims.get("T", 1) <= self.dims.get("S", 1) else "prefill"
 
@@ -53,7 +54,7 @@ Packs = Callable[[Call], Mapping[str, TensorSpec]]
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A registered kernel. See `KernelSet.implements` for the fields."""
+    """Hold a registered kernel. See `KernelSet.implements` for the fields."""
 
     op: str
     backend: str
@@ -90,7 +91,7 @@ class Kernel:
         return self.bind(*positional, **keywords)
 
     def refuses(self, call: Call) -> str | None:
-        """None if this kernel takes the call, else the reason."""
+        """Return None if this kernel takes the call, else the reason."""
         for var, allowed in self.dtypes.items():
             found = call.dtypes.get(var)
             if found is not None and found not in allowed:
@@ -113,7 +114,7 @@ class Kernel:
 
 
 class KernelSet:
-    """The kernels of one backend package, in a list for its `register_kernels` hook."""
+    """List the kernels of one backend package for its `register_kernels` hook."""
 
     def __init__(self, backend: str) -> None:
         self.backend = backend

@@ -20,7 +20,7 @@ OURS = "kernelyard"  # the distribution whose plugins load first: where a name c
 
 @dataclass(frozen=True)
 class BrokenPlugin:
-    """A plugin that is left out, why, and the traceback where there is one."""
+    """Record a plugin that is left out, why, and the traceback where there is one."""
 
     name: str
     distribution: str
@@ -32,7 +32,7 @@ class BrokenPlugin:
 
 
 class Plugins:
-    """Loaded plugins, by name with their distribution, and the broken ones.
+    """Hold loaded plugins, by name with their distribution, and the broken ones.
 
     distributions  plugin -> "distribution version", in the order in which hooks are called: ours,
                    then by distribution, so that a clash is settled alike on every machine

@@ -1,4 +1,4 @@
-"""Registry: the backends and kernels that the installed plugins offer."""
+"""Registry: holds the backends and kernels that the installed plugins offer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OUR_BACKENDS = ("cpu_numba", "cpu_numpy", "cuda_cupy", "cuda_pycuda")
 
 
 class Registry:
-    """Backends by name, opened on first use; kernels by backend and op, best first; what other
+    """Hold backends by name, opened on first use; kernels by backend and op, best first; what other
     hooks register, by name.
 
     sources  the distribution that each kernel came from
@@ -120,7 +120,8 @@ class Registry:
                     f"{', '.join(takers) or 'none'}")
 
     def unavailable(self, name: str) -> str | None:
-        """None if the backend can be used here, else the reason with its fix. Opens the backend."""
+        """Return None if the backend can be used here, else the reason with its fix. Opens the
+        backend."""
         try:
             self.backend(name)
         except KernelyardError as error:
@@ -128,7 +129,7 @@ class Registry:
         return None
 
     def backend(self, name: str) -> Backend:
-        """The opened backend. Raises BackendError with the reason and the fix."""
+        """Return the opened backend. Raises BackendError with the reason and the fix."""
         if name in self._open:
             return self._open[name]
         spec = self.spec(name)
@@ -149,8 +150,8 @@ class Registry:
         return opened
 
     def backend_class(self, name: str) -> type[Backend] | None:
-        """The class of a backend that cannot be opened here, for what it says without a device;
-        None if its module cannot be imported either."""
+        """Return the class of a backend that cannot be opened here, for what it says without a
+        device; None if its module cannot be imported either."""
         module, _, attribute = self.spec(name).target.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
@@ -159,7 +160,7 @@ class Registry:
         return found if isinstance(found, type) and issubclass(found, Backend) else None
 
     def kernels(self, backend: str, op: str | None = None) -> list[Kernel]:
-        """The kernels of an opened backend, higher priority first, then by name."""
+        """Return the kernels of an opened backend, higher priority first, then by name."""
         if backend not in self._kernels:
             self.backend(backend)
             table: dict[tuple[str, str], Kernel] = {}
@@ -223,7 +224,7 @@ def _importable(module: str) -> bool:
 
 
 def default_registry(options: BackendOptions | None = None) -> Registry:
-    """The registry of everything installed, made once for each set of options."""
+    """Return the registry of everything installed, made once for each set of options."""
     return _registry(options or BackendOptions())
 
 
@@ -233,7 +234,7 @@ def _registry(options: BackendOptions) -> Registry:
 
 
 def split_backends(backends: str | Sequence[str]) -> tuple[str, ...]:
-    """`"a,b"` or a list as a tuple of names. Raises BackendError if it is empty or repeats."""
+    """Split `"a,b"` or a list into names. Raises BackendError if it is empty or repeats."""
     names = tuple(n.strip() for n in backends.split(",")) if isinstance(backends, str) \
         else tuple(backends)
     if not names or not all(names) or len(set(names)) != len(names):

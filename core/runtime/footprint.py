@@ -1,4 +1,4 @@
-"""Footprint: the bytes that a session will take on each device, from shapes alone.
+"""Footprint: computes from shapes alone the bytes that a session will take on each device.
 
 The lowering, the layout and the step inputs are those of a real session, but no tensor is made.
 """
@@ -33,7 +33,7 @@ from core.tensor.tensor import TensorSpec
 
 @dataclass
 class Footprint:
-    """Bytes by device.
+    """Hold bytes by device.
 
     cache     the KV cache
     inputs    what steps read beside weights: ids, positions, the block table
@@ -55,12 +55,12 @@ class Footprint:
         return sum(n for (place, _, _), n in self.packed.items() if place == device)
 
     def loaded(self, device: str) -> int:
-        """What the device's allocator has handed out once the model is loaded."""
+        """Return the bytes that the device's allocator has handed out once the model is loaded."""
         parts = (self.cache, self.inputs, self.decode, self.copied)
         return sum(part[device] for part in parts) + self.packed_on(device)
 
     def peak(self, device: str) -> int:
-        """The same with the plans of the prompt."""
+        """Return the bytes in use with the plans of the prompt too."""
         return self.loaded(device) + self.prompt[device]
 
 
@@ -162,7 +162,7 @@ def _count_weights(found: Footprint, reads: _Reads, weights: WeightStore, policy
 
 
 def _backends(reads: _Reads, policy: KernelPolicy) -> list[str]:
-    """In use: an override may name others than the selector's own."""
+    """List the backends in use: an override may name others than the policy's own."""
     return list(dict.fromkeys([*policy.backends, *(o.backend for o in policy.overrides),
                                *(k.backend for k, _, _ in reads.packed.values())]))
 

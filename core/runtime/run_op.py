@@ -1,4 +1,4 @@
-"""run_op: one op on NumPy arrays, through the same plan and kernels as a model."""
+"""run_op: run one op on NumPy arrays, through the same plan and kernels as a model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run_op(name: str, *inputs: Array | None, backend: str = "cpu_numpy", kernel:
 def run_kernel(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any], *,
                backend: str, kernel: str | None = None, registry: Registry | None = None,
                composed: bool = False) -> tuple[Array | None, ...]:
-    """The results of one op by a kernel of `backend`, as new NumPy arrays."""
+    """Return the results of one op by a kernel of `backend`, as new NumPy arrays."""
     plan = single_op_plan(op, arrays, attrs, backend=backend, kernel=kernel, registry=registry,
                           composed=composed)
     plan.run()
@@ -60,7 +60,7 @@ def single_op_plan(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[st
                    backend: str, kernel: str | None = None, registry: Registry | None = None,
                    guard: int = 0, place: Callable[[str, Array, DType], Tensor] | None = None,
                    composed: bool = False) -> Plan:
-    """A plan of one node over copies of the arrays; of a fused op's parts where `composed`.
+    """Make a plan of one node over copies of the arrays; of a fused op's parts where `composed`.
 
     `place(name, array, dtype)` may put an input or a weight into a tensor of its own making.
     """
@@ -104,14 +104,14 @@ def single_op_plan(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[st
 
 
 def read_results(plan: Plan, op: Op) -> tuple[Array | None, ...]:
-    """Copies of the results of a single-op plan for `op`, None for an absent one."""
+    """Copy the results of a single-op plan for `op`, None for an absent one."""
     return tuple(np.array(plan.output(k).numpy()) if k in plan.graph.outputs else None
                  for k in op.result_names)
 
 
 def run_reference(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any],
                   ) -> tuple[Array | None, ...]:
-    """The definition's results in float64."""
+    """Return the reference's results in float64."""
     full, env, _ = _described(op, arrays, attrs)
     return op.reference_in(np.float64, arrays, env, full)
 
@@ -120,7 +120,7 @@ def run_reference(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str
 
 def _described(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any],
                ) -> tuple[dict[str, Any], Env, dict[str, DType]]:
-    """Complete attributes, bound names, and the dtype of each result."""
+    """Return complete attributes, bound names, and the dtype of each result."""
     specs = {k: None if a is None else TensorSpec(a.shape, _dtype_of(k, a))
              for k, a in arrays.items()}
     full = op.complete(attrs)
@@ -131,7 +131,8 @@ def _described(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, A
 
 def _typed(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any],
            ) -> dict[str, Array | None]:
-    """Arrays as the signature wants them: any integers for i32 (range-checked), f64 refused."""
+    """Convert arrays as the signature wants them: any integers for i32 (range-checked), f64
+    refused."""
     typed: dict[str, Array | None] = {}
     for p in op.sig.params:
         array = arrays[p.name]

@@ -1,4 +1,4 @@
-"""What a step of decoding is: which graph it needs, how it draws, and who may watch it."""
+"""Describe a decode step: which graph it needs, how it samples, and who may observe it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BLOCK_SIZE = 16  # tokens of a block of the KV cache
 
 @dataclass(frozen=True)
 class GraphKind:
-    """Which graph a step needs.
+    """Name which graph a step needs.
 
     head      logits of no token, the last one, or all
     sampling  what follows: nothing, `argmax`, `sample`, or `sample_seen` (with repetition penalty)
@@ -36,7 +36,7 @@ def step_dims(tokens: int, blocks: int) -> dict[str, int]:
 
 
 def sequence_inputs(vocab_size: int, blocks: int) -> dict[str, TensorSpec]:
-    """Inputs that all steps of one sequence share."""
+    """Return the inputs that all steps of one sequence share."""
     one: dict[str, DType] = {"seq_lens": i32, "last_rows": i32, "top_k": i32, "temperature": f32,
                              "top_p": f32, "min_p": f32, "penalty": f32}
     return {**{name: TensorSpec((1,), dtype) for name, dtype in one.items()},
@@ -45,13 +45,13 @@ def sequence_inputs(vocab_size: int, blocks: int) -> dict[str, TensorSpec]:
 
 
 def token_inputs(tokens: int) -> dict[str, TensorSpec]:
-    """Inputs of a step with one number for each token."""
+    """Return the inputs of a step with one number for each token."""
     return {name: TensorSpec((tokens,), i32) for name in ("ids", "positions", "slots")}
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is drawn; see `core.ops.sampling.Sample` for the exact order.
+    """Say how the next token is sampled; see `core.ops.sampling.Sample` for the exact order.
 
     temperature 0 is greedy. top_k 0, top_p 1, min_p 0 and repetition_penalty 1 are off.
     """

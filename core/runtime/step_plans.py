@@ -1,4 +1,5 @@
-"""The plans of a session: one for each kind of step and length of a prompt, with their inputs."""
+"""Keep the plans of a session: one for each kind of step and length of a prompt, with their
+inputs."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from models.json_reader import ConfigReader
 
 
 class Architecture(ABC):
-    """Everything that is true of one family. Readers, writers, random weights, the graph builder
-    and the completeness check all ask here.
+    """State everything that is true of one family. Readers, writers, random weights, the graph
+    builder and the completeness check all ask here.
 
     name        in `architectures` of config.json
     model_type  in `model_type` of config.json

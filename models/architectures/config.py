@@ -1,4 +1,4 @@
-"""config.json, translated once into a frozen ModelConfig."""
+"""Translate config.json once into a frozen ModelConfig."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from models.json_reader import ConfigReader
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What graph builders need to know; sizes in elements. Field names follow Hugging Face's."""
+    """Hold what graph builders need to know; sizes in elements. Field names follow Hugging
+    Face's."""
 
     architecture: str
     vocab_size: int
@@ -34,7 +35,7 @@ class ModelConfig:
 
 
 def read_config(reader: ConfigReader, architecture: str, biases: frozenset[str]) -> ModelConfig:
-    """The keys that the Llama family shares, as transformers 4 and 5 write them."""
+    """Read the keys that the Llama family shares, as transformers 4 and 5 write them."""
     reader.require("hidden_act", "silu", "swish")
     reader.require("partial_rotary_factor", 1.0)
     eps = reader.get("rms_norm_eps", float, 1e-6)

@@ -1,4 +1,4 @@
-"""Builder: the parts that decoder models share, declared on a Graph."""
+"""Builder: declares on a Graph the parts that decoder models share."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Builder:
         self.inv_freq = self.weight(INV_FREQ, config.head_dim // 2)
 
     def add(self, op: str, *inputs: Value | None, name: str, **attrs: Any) -> Any:  # noqa: ANN401 - as Graph.add
-        """Graph.add with the node named under the current path."""
+        """Call Graph.add with the node named under the current path."""
         full = f"{self.path}.{name}" if self.path else name
         return self.graph.add(op, *inputs, name=full, **attrs)
 
     def one(self, op: str, *inputs: Value | None, name: str, **attrs: Any) -> Value:  # noqa: ANN401
-        """`add` for an op with one result."""
+        """Call `add` for an op with one result."""
         value: Value = self.add(op, *inputs, name=name, **attrs)
         return value
 
@@ -69,7 +69,7 @@ class Builder:
         return self.tensors[name].shape
 
     def embed(self) -> Value:
-        """ids [T] → [T, hidden] in the activations' dtype."""
+        """Embed ids [T] → [T, hidden] in the activations' dtype."""
         return self.one("embedding", self.inputs["ids"], self.weight(EMBEDDING), name="embed",
                         out_dtype=self.activations.short)
 
@@ -87,7 +87,7 @@ class Builder:
 
     def product(self, x: Value, weight: str, name: str, bias: Value | None = None,
                 out_dtype: str | None = None) -> Value:
-        """x @ weight.T + bias with a plain or a quantised weight of that name."""
+        """Add x @ weight.T + bias with a plain or a quantised weight of that name."""
         layout = self.weights.quantized.get(weight)
         if layout is None:
             return self.one("linear", x, self.weight(weight), bias, name=name, out_dtype=out_dtype)
@@ -102,8 +102,8 @@ class Builder:
                         out_dtype=out_dtype)
 
     def needed(self, **values: Value) -> list[Value]:
-        """Of values [T, ...] in the last layer, the rows that the logits come from: what follows
-        the attention there is computed for these alone."""
+        """Select the rows of values [T, ...] that the logits come from, in the last layer: what
+        follows the attention there is computed for these alone."""
         if self.kind.head != "last" or self.kind.loop:
             return list(values.values())
         rows = self.graph.input("last_rows", TensorSpec(("S",), i32))
@@ -111,7 +111,7 @@ class Builder:
                 for name, v in values.items()]
 
     def finish(self, x: Value) -> None:
-        """The final norm, the logits in float32 and, if asked for, the next token."""
+        """Add the final norm, the logits in float32 and, if asked for, the next token."""
         self.path = ""
         g = self.graph
         if self.kind.head == "none":  # the last layer's keys and values are all that is needed
@@ -138,7 +138,7 @@ class Builder:
                 ("penalty", f32))]
             seen = (g.input("seen", per(i8, self.config.vocab_size))
                     if self.kind.sampling == "sample_seen" else None)
-            # the token being drawn will stand at position seq_lens
+            # the sampled token will stand at position seq_lens
             _, token = self.add("sample", logits, *numbers, g.input("seeds", per(i32, 2)),
                                 self.inputs["seq_lens"], seen, name="sample")
         g.output("token", token)

@@ -19,7 +19,7 @@ MLP = ("gate_proj", "up_proj", "down_proj")
 
 
 class Llama(Architecture):
-    """Decoder layers of rms_norm → attention → residual, rms_norm → SwiGLU MLP → residual."""
+    """Build decoder layers of rms_norm → attention → residual, rms_norm → SwiGLU MLP → residual."""
 
     name, model_type = "LlamaForCausalLM", "llama"
     gguf_name, gguf_pairs = "llama", True
@@ -77,7 +77,7 @@ class Llama(Architecture):
         return b.graph
 
     def layer(self, b: Builder, index: int, x: Value, kv_dtype: DType) -> Value:
-        """x [T, hidden] → [T, hidden]."""
+        """Add a decoder layer: x [T, hidden] → [T, hidden]."""
         b.path = f"layers.{index}"
         mixed = self.attention(b, b.norm(x, "input_layernorm"), kv_dtype)
         if index == b.config.layers - 1:
@@ -89,7 +89,7 @@ class Llama(Architecture):
         return b.one("add", x, b.linear(h, "mlp.down_proj"), name="mlp_residual")
 
     def attention(self, b: Builder, h: Value, kv_dtype: DType) -> Value:
-        """Rotated queries and keys over the paged cache: [T, heads * head_dim]."""
+        """Add attention of rotated queries and keys over the paged cache: [T, heads * head_dim]."""
         c, g = b.config, b.graph
         q, k, v = (g.view(b.linear(h, f"self_attn.{name}"), b.tokens, heads, c.head_dim)
                    for name, heads in (("q_proj", c.heads), ("k_proj", c.kv_heads),

@@ -1,4 +1,4 @@
-"""Qwen2 and Qwen2.5 (https://arxiv.org/abs/2412.15115): Llama with a bias on q, k and v."""
+"""Define Qwen2 and Qwen2.5 (https://arxiv.org/abs/2412.15115): Llama with a bias on q, k and v."""
 
 from models.architectures.config import ModelConfig
 from models.architectures.llama import Llama

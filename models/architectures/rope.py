@@ -1,4 +1,4 @@
-"""Rotary frequencies: which scaling a model was trained with, and the table that follows."""
+"""Compute rotary frequencies: which scaling a model was trained with, and its table."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def plain_frequencies(rope: RopeConfig, head_dim: int) -> Array:
 
 
 def _linear(rope: RopeConfig, head_dim: int) -> Array:
-    """Slow every frequency alike (https://arxiv.org/abs/2306.15595)."""
+    """Divide every frequency by the factor (https://arxiv.org/abs/2306.15595)."""
     return plain_frequencies(rope, head_dim) / np.float32(rope.numbers["factor"])
 
 

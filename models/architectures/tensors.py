@@ -1,4 +1,4 @@
-"""The tensors of a family: each with its shape, and how the file's layout becomes it."""
+"""Describe the tensors of a family: each with its shape, and how the file's layout becomes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Stack:
-    """Stacks tensors of the file along a new first axis, such as the experts of a layer."""
+    """Join tensors of the file along a new first axis, such as the experts of a layer."""
 
     names: tuple[str, ...]
 

@@ -1,4 +1,4 @@
-"""An interactive conversation, by the model's own chat template."""
+"""Hold an interactive conversation, by the model's own chat template."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How every command ends: one message and an exit code, whatever stood in the way."""
+"""End every command in one way: one message and an exit code, whatever stood in the way."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ P = ParamSpec("P")
 
 
 def command(main: Callable[P, int]) -> Callable[P, int]:
-    """`main`, but with exit code 2 for input or output that cannot be used, 130 when interrupted, 0
-    when the reader of the output has gone, as in `| head`; without a traceback."""
+    """Run `main`, but with exit code 2 for input or output that cannot be used, 130 when
+    interrupted, 0 when the reader of the output has gone, as in `| head`; without a traceback."""
     @functools.wraps(main)
     def ending(*args: P.args, **kwargs: P.kwargs) -> int:
         try:

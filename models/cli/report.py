@@ -1,4 +1,5 @@
-"""What the command line shows beside the text: backends, ledger, checks, speed, progress."""
+"""Show on the command line what stands beside the text: backends, ledger, checks, speed,
+progress."""
 
 from __future__ import annotations
 
@@ -23,13 +24,13 @@ _MIN_BYTES = 64 << 20  # loads below this are over before a bar can be read
 
 
 def open_console(*, stderr: bool = False) -> Console:
-    """Wide where the output is a file or a pipe: a table cut to 80 columns says too little."""
+    """Open a console, wide for a file or a pipe: a table cut to 80 columns says too little."""
     console = Console(stderr=stderr)
     return console if console.is_terminal else Console(stderr=stderr, width=200)
 
 
 class Loading:
-    """A progress bar on standard error, shown once a slow part of loading begins."""
+    """Show a progress bar on standard error, once a slow part of loading begins."""
 
     def __init__(self) -> None:
         self._bar = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(),
@@ -38,7 +39,7 @@ class Loading:
         self._tasks: dict[str, Any] = {}
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """The callback that models.load takes."""
+        """Show progress, as the callback that models.load takes."""
         if total < _MIN_BYTES:
             return
         if what not in self._tasks:
@@ -59,7 +60,7 @@ class Loading:
 
 
 def backends(registry: Registry) -> None:
-    """--list-backends: every backend with its state, then the plugins that could not be loaded."""
+    """Print every backend with its state, then the plugins that could not be loaded."""
     console = open_console()
     table = Table("backend", "device", "state", "from", "guests")
     for name in sorted(registry.specs):
@@ -76,7 +77,7 @@ def backends(registry: Registry) -> None:
 
 
 def described(registry: Registry, name: str) -> str:
-    """An opened backend's own line."""
+    """Return an opened backend's own line."""
     try:
         return registry.backend(name).describe()
     except Exception as error:  # a backend's own text must not take the list down
@@ -102,7 +103,7 @@ def left_out(registry: Registry, console: Console | None = None) -> None:
 
 
 def explain(model: Model, form: str) -> None:
-    """--explain, on standard error: the ledger as a table or JSON, or the decode step's graph."""
+    """Print to standard error the ledger as a table or JSON, or the decode step's graph."""
     decode = model.session.decoder
     texts = {"json": lambda: json.dumps(model.ledger.to_json(), indent=1),
              "graph": lambda: str(decode.graph), "dot": lambda: to_dot(decode.graph)}
@@ -128,14 +129,14 @@ def _kernel(row: dict[str, Any]) -> str:
 
 
 def kv_cache(model: Model) -> str:
-    """The KV cache's memory in words."""
+    """Describe the KV cache's memory in words."""
     session = model.session
     return (f"KV cache: {session.kv_bytes:,} bytes, {session.kv_dtype} for "
             f"{session.max_context:,} tokens")
 
 
 def started(model: Model) -> None:
-    """One line before the text: what was loaded, and the memory that it took."""
+    """Print one line before the text: what was loaded, and the memory that it took."""
     open_console(stderr=True).print(
         f"{model.path.name} on {', '.join(model.session.policy.backends)}: weights "
         f"{megabytes(model.session.weights.nbytes)} in {model.session.weights.described()}, "
@@ -170,7 +171,7 @@ def verdict(check: Tally | None) -> str:
 
 
 def speed(model: Model, generation: Generation, check: Tally | None) -> None:
-    """One line: times, the ledger's hash, and the verdict without which a speed means nothing."""
+    """Print times, the ledger's hash, and the verdict without which a speed means nothing."""
     s = generation.stats.to_json()
     open_console(stderr=True).print(
         f"{generation.finish_reason}: prefill {s['prompt_tokens']} tokens in "
@@ -183,7 +184,7 @@ def speed(model: Model, generation: Generation, check: Tally | None) -> None:
 
 def as_json(model: Model, generation: Generation, check: Tally | None, *,
             ledger: bool = False) -> dict[str, Any]:
-    """The object that --json prints; with --explain it holds the whole ledger too."""
+    """Return the object that --json prints; with --explain it holds the whole ledger too."""
     found: dict[str, Any] = {
         "prompt_tokens": generation.prompt_ids, "tokens": generation.tokens,
         "text": generation.text, "finish_reason": generation.finish_reason,

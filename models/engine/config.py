@@ -1,4 +1,4 @@
-"""EngineConfig: what a checkpoint and options settle before a weight is touched."""
+"""EngineConfig: holds what a checkpoint and options settle before a weight is touched."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DEFAULT_CONTEXT = 4096  # tokens, where the model allows more and the user names
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """How a model is computed.
+    """Say how a model is computed.
 
     activations, cache  dtypes of the activations and of the KV cache
     context             tokens that the KV cache holds

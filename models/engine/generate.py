@@ -1,4 +1,4 @@
-"""The generation loop: prefill, decode, stop, and account for the time."""
+"""Generate text: prefill, decode, stop, and account for the time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models.tokenizers.streaming import IncrementalDecoder, StopStrings
 
 @dataclass
 class Stats:
-    """Times in seconds. The prefill ends with the first token; decode makes the others."""
+    """Hold times in seconds. The prefill ends with the first token; decode makes the others."""
 
     prompt_tokens: int = 0
     new_tokens: int = 0
@@ -33,7 +33,7 @@ class Stats:
 
 @dataclass
 class Generation:
-    """A running generation: iterate over it for pieces of text; the fields fill as it goes.
+    """Run a generation: iterate over it for pieces of text; the fields fill as it goes.
 
     finish_reason is `stop` (a stop id or string), `length` (max_new_tokens or a full context),
     `interrupted` (Ctrl-C) or, before the end, empty. `tokens` includes a final stop id. Threads may
@@ -108,7 +108,8 @@ class Generation:
         return self.stream(lambda piece: None)
 
     def _shared_prefix(self) -> int:
-        """Tokens of the prompt that the KV cache holds; at least one is left to compute."""
+        """Count the prompt's first tokens that the KV cache holds; at least one is left to
+        compute."""
         pairs = zip(self.session.ids, self.prompt_ids[:-1], strict=False)
         return next((i for i, (a, b) in enumerate(pairs) if a != b),
                     min(self.session.length, len(self.prompt_ids) - 1))

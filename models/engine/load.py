@@ -1,4 +1,4 @@
-"""models.load: from a path or a name to a Model."""
+"""models.load: make a Model from a path or a name."""
 
 from __future__ import annotations
 

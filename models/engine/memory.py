@@ -41,8 +41,8 @@ def nbytes(weights: WeightStore, names: set[str]) -> int:
 
 
 def longest(total: Callable[[int], int], free: int, limit: int) -> int:
-    """The most tokens of context, in whole blocks, for which total(tokens) is at most `free`.
-    `total` grows, nearly in a line. 0 if not even one block fits."""
+    """Return the most tokens of context, in whole blocks, for which total(tokens) is at most
+    `free`. `total` grows, nearly in a line. 0 if not even one block fits."""
     least, most = total(BLOCK_SIZE), total(limit)
     if most <= free:
         return limit

@@ -1,4 +1,4 @@
-"""Model: a loaded model, which gives logits and generates text."""
+"""Model: holds a loaded model, which gives logits and generates text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from models.engine.generate import Generation
 
 
 class Model:
-    """A loaded model. Close it, or use it in a `with` statement, to free its memory."""
+    """Hold a loaded model. Close it, or use it in a `with` statement, to free its memory."""
 
     def __init__(self, config: EngineConfig, session: Session) -> None:
         checkpoint = config.checkpoint
@@ -33,11 +33,11 @@ class Model:
 
     @property
     def ledger(self) -> Ledger:
-        """Which kernel runs each node, and why others do not."""
+        """Return which kernel runs each node, and why others do not."""
         return self.session.ledger
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
-        """Token ids of a prompt; ids are checked against the vocabulary. Raises PromptError."""
+        """Return the token ids of a prompt, checked against the vocabulary. Raises PromptError."""
         if isinstance(prompt, str):
             ids = self.tokenizer.encode(checked_text(prompt)) if prompt else []
         else:
@@ -53,7 +53,7 @@ class Model:
         return ids
 
     def logits(self, ids: Sequence[int]) -> Array:
-        """float32 [len(ids), vocab_size]: the logits after each token of one sequence."""
+        """Return the logits after each token of one sequence, float32 [len(ids), vocab_size]."""
         encoded = self.encode(ids)
         with self.session.lock:
             self.session.truncate(0)
@@ -67,8 +67,8 @@ class Model:
                  seed: int | None = None, reuse: bool = False) -> Generation:
         """Start generating; iterate over the result for pieces of text as they appear.
 
-        temperature 0 is greedy. A seed fixes what is drawn, on any backend; without one it is
-        random.
+        temperature 0 is greedy. A seed fixes what is sampled, on any backend; without one
+        it is random.
         With `reuse`, cache entries of a prefix shared with the previous call are kept.
         Raises PromptError or OptionError before anything is computed.
         """
@@ -97,7 +97,8 @@ class Model:
 
 
 def checked_text(text: str) -> str:
-    """The text, if it can be encoded. Raises PromptError for bytes that were not valid UTF-8."""
+    """Return the text if it can be encoded. Raises PromptError for bytes that were not valid
+    UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

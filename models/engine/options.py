@@ -1,4 +1,4 @@
-"""LoadOptions: what a user may ask of a model while it is loaded, each option stated once."""
+"""LoadOptions: state once each option that a user has while a model is loaded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def option(default: Any, help_text: str, flag: str = "", **argument: Any) -> Any
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Everything that decides how a model is computed. Help texts say what each field does."""
+    """Hold everything that decides how a model is computed. Help texts say what each field does."""
 
     backend: str | Sequence[str] = option(
         "cpu_numpy", "where the kernels come from; one is strict, several fall back in that order",
@@ -89,7 +89,8 @@ class LoadOptions:
 
     @property
     def backend_options(self) -> BackendOptions:
-        """The options that backends take as they open. Raises OptionError for a bad value."""
+        """Return the options that backends take as they open. Raises OptionError for a bad
+        value."""
         return BackendOptions(self.device, self.threads, self.allow_tf32)
 
     def registry(self, *others: str | None) -> Registry:

@@ -1,9 +1,9 @@
-"""What must hold between two runs of one kernel, whatever the numbers: properties of the ops.
+"""State the properties of ops: what must hold between two runs of one kernel for any numbers.
 
-The matrix compares with the definition, at the shapes that its samples have. These compare a kernel
-with itself, at shapes drawn for each example, and follow from the ops' contracts alone. Where a
-kernel declares `batch_invariant` the rows must have equal bits; else both runs may err, so twice
-the op's tolerance is allowed.
+The matrix compares with the reference, at the shapes of the op's examples. Properties compare a
+kernel with itself, at random shapes, and follow from the ops' contracts alone. Where a kernel
+declares `batch_invariant` the rows must have equal bits; else both runs may err, so twice the op's
+tolerance is allowed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from core.ir.op import Op
 
 @dataclass(frozen=True)
 class Property:
-    """`check` raises AssertionError where the property does not hold for a drawn example."""
+    """State a property; `check` raises AssertionError where it does not hold for an example."""
 
     name: str
     says: str

@@ -1,4 +1,4 @@
-"""Properties of attention over a paged cache."""
+"""State the properties of attention over a paged cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ BLOCK = 16  # tokens in a block of the cache
 
 @dataclass(frozen=True)
 class _Batch:
-    """Sequences by (new tokens, all tokens), their queries, and keys and values by position."""
+    """Hold sequences by (new tokens, all tokens), their queries, and keys and values by
+    position."""
 
     seqs: list[tuple[int, int]]
     q: list[Array]
@@ -26,8 +27,8 @@ class _Batch:
     scale: float
 
     def arrays(self, chosen: Sequence[int], rng: np.random.Generator | None = None) -> Arrays:
-        """Inputs of the op for these sequences in this order, over blocks in order, or by `rng` in
-        a random one, among others that hold large numbers which nothing may read."""
+        """Return the op's inputs for these sequences in this order. The blocks are in order, or by
+        `rng` in a random one, among others that hold large numbers which nothing may read."""
         counts = [-(-self.seqs[s][1] // BLOCK) for s in chosen]
         used = sum(counts)
         order = np.arange(used + 3) if rng is None else rng.permutation(used + 3)
@@ -118,8 +119,9 @@ def paging(subject: Subject, draws: Draws) -> None:
 
 
 def shifting_scores(subject: Subject, draws: Draws) -> None:
-    """A number added to each key adds a constant to a query's scores. All are in eighths, so that
-    no score is rounded; the constant is up to 240, where float32's exp ends at 88."""
+    """Check that a number added to each key, which adds a constant to a query's scores, changes
+    nothing. All are in eighths, so that no score is rounded; the constant is up to 240, where
+    float32's exp ends at 88."""
     batch = _batch(subject, draws, draws.integer(1, 3), _NEWS)
     rng = np.random.default_rng(draws.integer(0, 2**32 - 1))
 

@@ -1,4 +1,4 @@
-"""Properties of every op whose rows, of tokens or of sequences, are independent."""
+"""State the properties of every op whose rows, of tokens or of sequences, are independent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALL = 1 << 18  # elements of a sample that an example may use
 
 
 def axis(op: Op) -> str | None:
-    """The dimension that counts independent rows: tokens, else sequences, else none."""
+    """Return the dimension that counts independent rows: tokens, else sequences, else none."""
     if not op.independent_rows:
         return None
     first = {p.dims[0] for p in op.sig.params if p.dims}
@@ -26,13 +26,14 @@ def axis(op: Op) -> str | None:
 
 
 def _rows(op: Op, arrays: Arrays, rows: Array) -> Arrays:
-    """The inputs with only these rows, in this order."""
+    """Return the inputs with only these rows, in this order."""
     names = {p.name for p in op.sig.params if p.dims[:1] == (axis(op),)}
     return {k: a[rows] if k in names and a is not None else a for k, a in arrays.items()}
 
 
 def _split_results(op: Op, results: Arrays) -> tuple[Arrays, Arrays]:
-    """(those with a row for each row of the inputs, those such as caches that have none)."""
+    """Split results into those with a row for each row of the inputs and those, such as caches,
+    that have none."""
     shapes = {p.name: p for p in (*op.sig.params, *op.sig.outputs)}
     by_row = {k for k in results if shapes[k].dims[:1] == (axis(op),)}
     return ({k: a for k, a in results.items() if k in by_row},
@@ -41,7 +42,7 @@ def _split_results(op: Op, results: Arrays) -> tuple[Arrays, Arrays]:
 
 @cache
 def _small(op: Op, cell: str, pairs: tuple[tuple[str, DType], ...]) -> tuple[Example, ...]:
-    """Samples with at least two rows that run in about a millisecond."""
+    """Choose examples with at least two rows that run in about a millisecond."""
     found = []
     for sample in examples_of(op, dict(pairs)):
         made = Case(op, "none", dict(pairs), sample).arrays
@@ -54,8 +55,8 @@ def _small(op: Op, cell: str, pairs: tuple[tuple[str, DType], ...]) -> tuple[Exa
 
 def _row_example(subject: Subject, draws: Draws) -> tuple[Arrays, dict[str, Any], int,
                                                           np.random.Generator]:
-    """(inputs, attributes, number of rows, numbers to choose rows by) from one of the op's samples,
-    with new values."""
+    """Make (inputs, attributes, number of rows, a generator to choose rows by) from one of the op's
+    examples, with new values."""
     op = subject.op
     samples = _small(op, dtype_id(subject.dtypes), tuple(subject.dtypes.items()))
     if not samples:
@@ -91,7 +92,7 @@ def rows_alone(subject: Subject, draws: Draws) -> None:
 
 
 def splitting_rows(subject: Subject, draws: Draws) -> None:
-    """Two steps, the second on the state that the first left, against one."""
+    """Compare two steps, the second on the state that the first left, with one."""
     arrays, attrs, rows, _ = _row_example(subject, draws)
     cut = draws.integer(1, rows - 1)
     case = subject.case(arrays, attrs)

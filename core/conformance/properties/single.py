@@ -1,4 +1,4 @@
-"""Properties of single ops: rope, softmax, quantized_linear."""
+"""State the properties of single ops: rope, softmax, quantized_linear."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def relative_positions(subject: Subject, draws: Draws) -> None:
 
 
 def shifting(subject: Subject, draws: Draws) -> None:
-    """Values in eighths, so that adding a whole number rounds nothing in any dtype."""
+    """Use values in eighths, so that adding a whole number rounds nothing in any dtype."""
     rows, width, shift = draws.integer(1, 5), draws.integer(1, 300), draws.integer(-7, 7)
     rng = np.random.default_rng(draws.integer(0, 2**32 - 1))
     x = rng.integers(-64, 65, (rows, width)) / 8
@@ -45,7 +45,7 @@ def shifting(subject: Subject, draws: Draws) -> None:
 
 
 def expanding(subject: Subject, draws: Draws) -> None:
-    """Against the backend's own linear on the expanded weights, or the definition's."""
+    """Compare with the backend's own linear on the expanded weights, or the reference's."""
     bits = 8 if subject.dtypes["Q"].short == "i8" else 4
     t, n, k = draws.choice((1, 2, 5, 20)), draws.integer(1, 70), draws.integer(1, 300)
     group = draws.choice((32, 64, 2, 48, 7))

@@ -1,4 +1,4 @@
-"""One kernel as a property sees it: run on drawn inputs, its results compared with each other."""
+"""Run one kernel as a property sees it: on random inputs, its results compared with each other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Arrays = dict[str, Array | None]
 
 
 class Draws(Protocol):
-    """Where an example's choices come from: hypothesis, which shrinks what fails, or a test."""
+    """Make an example's choices: hypothesis, which shrinks what fails, or a test does."""
 
     def integer(self, low: int, high: int) -> int: ...
 
@@ -32,12 +32,12 @@ class Draws(Protocol):
 
 
 class Refused(Exception):
-    """The kernel does not take this example: it shows nothing."""
+    """Says that the kernel does not take an example, which then shows nothing."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One kernel with one set of dtypes."""
+    """Hold one kernel with one set of dtypes."""
 
     registry: Registry
     kernel: Kernel
@@ -48,12 +48,12 @@ class Subject:
         return OPS[self.kernel.op]
 
     def case(self, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any]) -> Case:
-        """A case with these inputs, floats rounded to the subject's dtypes."""
+        """Make a case with these inputs, floats rounded to the subject's dtypes."""
         sample = Example("example", lambda r: dict(arrays), dict(attrs))
         return Case(self.op, self.kernel.backend, self.dtypes, sample)
 
     def run(self, case: Case) -> Arrays:
-        """The kernel's results by name. Raises Refused."""
+        """Return the kernel's results by name. Raises Refused."""
         reason = self.kernel.refuses(case.call)
         if reason is not None:
             raise Refused(reason)
@@ -88,7 +88,7 @@ def _differing(got: Array, want: Array) -> str:
 
 
 def _around(expected: Expected, value: Array) -> Expected:
-    """What was expected, moved so that `value` is exact and the same errors are allowed."""
+    """Move what was expected so that `value` is exact and the same errors are allowed."""
     exact = value.astype(np.float64) if value.dtype.kind not in "iu" else value
     if not expected.dtype.is_float:
         return replace(expected, exact=exact)
