@@ -88,7 +88,8 @@ def test_the_context_is_popped_however_the_process_ends(on_cpu, ending, code):
 GUEST = """
 import ctypes, pathlib
 import numpy as np
-from cuda_on_cpu.driver import Event, Stream, use
+from cuda_on_cpu.device import Event, Stream
+from cuda_on_cpu.driver import use
 use(pathlib.Path("guest"))
 from core import Backend, BackendSpec, KernelSet
 from core.plugins.registry import default_registry

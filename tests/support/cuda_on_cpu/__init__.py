@@ -8,7 +8,8 @@ ordering, or speed. The report of a run on a GPU decides (tests/gpu_report.json)
     machine.h     a block's threads as fibers: barriers, shuffles, atomics, shared memory
     ptx.cuh       in place of cuda_pycuda's file of that name, the only one with assembly
     toolchain.py  g++ as the backend's compiler; "machine code" is a shared library
-    driver.py     streams, events, memory, modules: what the backend uses of PyCUDA, cuda-bindings
+    device.py     streams, events, memory, modules, as on a GPU
+    driver.py     what the backend uses of PyCUDA and cuda-bindings, put in their place
 
 `python -m cuda_on_cpu MODULE ARGUMENTS`, with tests/support on PYTHONPATH, runs a module so: see
 `models.run --backend cuda_pycuda`, or `pytest --pyargs core.conformance --backend cuda_pycuda`.
