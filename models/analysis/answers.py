@@ -104,7 +104,7 @@ def transformers_answers(folder: Path, ids: list[int], tokens: int) -> Answers:
     model = kinds.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     with torch.no_grad():
         out = model(torch.tensor([ids]), output_hidden_states=True)
-        drawn = model.generate(torch.tensor([ids]), max_new_tokens=tokens, do_sample=False,
+        generated = model.generate(torch.tensor([ids]), max_new_tokens=tokens, do_sample=False,
                                eos_token_id=None, pad_token_id=0)[0, len(ids):].tolist()
     return Answers(f"transformers {transformers.__version__}", list(ids), out.logits[0].numpy(),
-                  drawn, np.stack([h[0].numpy() for h in out.hidden_states]))
+                  generated, np.stack([h[0].numpy() for h in out.hidden_states]))

@@ -49,7 +49,7 @@ def write_json(losses: dict[str, Any], path: Path) -> None:
 
 
 def check_plot(path: Path) -> None:
-    """Raises OptionError for a suffix that cannot be drawn, or with the line that installs
+    """Raises OptionError for a suffix that cannot be plotted, or with the line that installs
     matplotlib."""
     if path.suffix not in (".png", ".svg", ".pdf"):
         raise OptionError(f"--report-plot {path}: expected a name that ends in .png, .svg or .pdf")

@@ -24,8 +24,8 @@ def verify_written(before: Checkpoint, written: str, target: Target, registry: R
     for checkpoint in (before, after):
         with open_checkpoint(checkpoint, LoadOptions(dtype="f32"), registry) as model:
             count = min(_PROMPT, model.session.max_context)
-            drawn = np.random.default_rng(0).integers(0, model.config.vocab_size, count)
-            logits.append(model.logits(drawn.tolist()))
+            ids = np.random.default_rng(0).integers(0, model.config.vocab_size, count)
+            logits.append(model.logits(ids.tolist()))
     worst = float(np.abs(logits[0] - logits[1]).max() / np.abs(logits[0]).max())
     same = float((logits[0].argmax(-1) == logits[1].argmax(-1)).mean())
     said = (f"logits differ by at most {worst:.1e} of the largest, {same:.0%} of greedy tokens "

@@ -1,7 +1,7 @@
 """Converts the row order of q and k: halves for Hugging Face's rope, pairs for llama2.c's, Meta's
 and GGUF's.
 
-Both orders hold the same numbers. Rope turns element i of a head with its partner; in halves the
+Both orders hold the same numbers. Rope rotates element i of a head with its partner; in halves the
 partner of i is i + d/2, in pairs the partner of 2i is 2i + 1. Converting moves rows (of weights and
 of biases alike) within each head and computes nothing, so it is exact in both directions.
 """

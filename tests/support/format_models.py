@@ -7,7 +7,7 @@ import numpy as np
 
 from core.plugins.registry import default_registry
 from models.checkpoints.base import SHIPPED, Checkpoint, read_checkpoint
-from models.checkpoints.llama2c.layout import Dimensions, v1_slots
+from models.checkpoints.llama2c.layout import Dimensions, v1_layout
 from models.checkpoints.source import Source
 from models.engine.load import open_checkpoint
 from models.engine.options import LoadOptions
@@ -28,7 +28,7 @@ def random_model(family="llama2", *, tied=False, dim=64, hidden=96, layers=2, he
     d = Dimensions(dim, hidden, layers, heads, kv_heads, vocab, positions, tied)
     rng = np.random.default_rng(5)
     arrays = {}
-    for slot in v1_slots(d):
+    for slot in v1_layout(d):
         scale = 0.3 / np.sqrt(slot.shape[-1]) * 4 if len(slot.shape) == 2 else 0.1
         array = rng.normal(0, scale, slot.shape) + (len(slot.shape) == 1)
         arrays[slot.name] = array.astype(dtype)

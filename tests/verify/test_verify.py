@@ -145,7 +145,7 @@ def test_saved_answers(tmp_path, capsys):
     out, _ = verify(capsys, "--against", str(path), *SHORT, "--json", code=1)
     found = json.loads(out)
     assert found["first_bad_layer"] == 2 and not found["ok"] and found["parting"] is None
-    arrays["tokens"][2] = 0  # far from a tie: what we drew is well ahead of it
+    arrays["tokens"][2] = 0  # far from a tie: our token is well ahead of it
     np.savez(path, **arrays)
     out, _ = verify(capsys, "--against", str(path), *SHORT, "--json", code=1)
     found = json.loads(out)

@@ -122,11 +122,12 @@ def activations(backend: str, kind: str, args: argparse.Namespace) -> str | None
 def agreement(engine: Engine, llama: Engine, turns: dict[str, list[Any]], ids: list[int],
               kind: str) -> tuple[bool, str]:
     """Return whether our logits are as near to llama.cpp's as `kind` allows, at every step."""
-    drawn = [t[2] for t in turns[engine.name]]
-    ours, theirs = (e.call("logits", ids, drawn[0]) for e in (engine, llama))
+    generated = [t[2] for t in turns[engine.name]]
+    first = generated[0]
+    ours, theirs = (e.call("logits", ids, first) for e in (engine, llama))
     error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
     same = int((ours.argmax(-1) == theirs.argmax(-1)).sum())
-    repeatable = all(d == drawn[0] for d in drawn) and ours.argmax(-1).tolist() == drawn[0]
+    repeatable = all(g == first for g in generated) and ours.argmax(-1).tolist() == first
     ok = error < BOUNDS[kind] and repeatable  # not so for NaN
     return ok, (f"{'ok' if ok else 'WRONG'}: {same}/{len(ours)} greedy tokens, logits within "
                 f"{error:.1e} of {BOUNDS[kind]:.0e}{'' if repeatable else ', not repeatable'}")

@@ -31,9 +31,9 @@ class NumbaBackend(Backend):
             raise BackendError(f"--threads {threads}: Numba starts at most {most}, one a core; ask "
                                "for no more, or set NUMBA_NUM_THREADS")
         self.threads = threads or most
-        # GNU's OpenMP waits for work in a busy loop of 300,000 turns: on a machine that others use
-        # too that costs up to 16 ms a loop. After 2,000 turns a thread often sleeps before the
-        # other has done its share, and waking took a virtual machine a quarter of a decode step
+        # GNU's OpenMP waits for work in a busy loop of 300,000 iterations: on a machine that others
+        # use too that costs up to 16 ms a loop. After 2,000 iterations a thread often sleeps before
+        # the other has done its share, and waking took a virtual machine a quarter of a decode step
         os.environ.setdefault("GOMP_SPINCOUNT", "50000")
         numba.set_num_threads(self.threads)  # starts them, once the variable is set
 

@@ -25,11 +25,11 @@ from models.checkpoints.llama2c.layout import (
     Dimensions,
     Slot,
     check_group,
-    kuiper_int8_slots,
+    kuiper_int8_layout,
     total_bytes,
-    v0_slots,
+    v0_layout,
 )
-from models.checkpoints.llama2c.layout_reader import read_slots
+from models.checkpoints.llama2c.layout_reader import read_layout
 from models.checkpoints.llama2c.reader import EPS, THETA, config_of
 from models.tokenizers.beside import load_beside
 
@@ -87,9 +87,9 @@ class HeaderlessFile:
                                   "llama2.c v0 or KuiperLLama file")
         layout = _layout(path, d, group)
         if layout == "int8":
-            weights = read_slots(path, EIGHT.size, kuiper_int8_slots(d), d, group)
+            weights = read_layout(path, EIGHT.size, kuiper_int8_layout(d), d, group)
         else:
-            weights = read_slots(path, SEVEN.size, v0_slots(d, layout == "biases"), d)
+            weights = read_layout(path, SEVEN.size, v0_layout(d, layout == "biases"), d)
         family = self.family or _family(path, layout)
         if (family is QWEN2) != (layout == "biases"):
             raise CheckpointError(f"{path} holds {'' if layout == 'biases' else 'no '}biases of "
@@ -108,10 +108,10 @@ class HeaderlessFile:
 def _layout(path: Path, d: Dimensions, group: int) -> str:
     """Choose plain, biases or int8: the one whose size is the file's. Raises CheckpointError."""
     size = path.stat().st_size  # read_start has opened it
-    sizes = {"plain": SEVEN.size + total_bytes(v0_slots(d)),
-             "biases": SEVEN.size + total_bytes(v0_slots(d, True))}
-    if _groups_fit(kuiper_int8_slots(d), group):
-        sizes["int8"] = EIGHT.size + total_bytes(kuiper_int8_slots(d), group)
+    sizes = {"plain": SEVEN.size + total_bytes(v0_layout(d)),
+             "biases": SEVEN.size + total_bytes(v0_layout(d, True))}
+    if _groups_fit(kuiper_int8_layout(d), group):
+        sizes["int8"] = EIGHT.size + total_bytes(kuiper_int8_layout(d), group)
     fitting = [name for name, needed in sizes.items() if needed == size]
     if len(fitting) != 1:
         raise CheckpointError(
@@ -122,9 +122,9 @@ def _layout(path: Path, d: Dimensions, group: int) -> str:
     return fitting[0]
 
 
-def _groups_fit(slots: list[Slot], group: int) -> bool:
+def _groups_fit(layout: list[Slot], group: int) -> bool:
     try:
-        check_group(slots, group, "")
+        check_group(layout, group, "")
     except CheckpointError:
         return False
     return True

@@ -9,8 +9,8 @@ from pathlib import Path
 from core.errors import ConfigError
 from core.plan.weights import Progress
 from models.checkpoints.llama2c.headerless import FAMILIES, LLAMA2, LLAMA3, QWEN2, Family
-from models.checkpoints.llama2c.layout import kuiper_int8_slots, v0_slots
-from models.checkpoints.llama2c.layout_writer import row_group, write_slots
+from models.checkpoints.llama2c.layout import kuiper_int8_layout, v0_layout
+from models.checkpoints.llama2c.layout_writer import row_group, write_layout
 from models.checkpoints.llama2c.writer import seven
 from models.checkpoints.source import Source
 
@@ -31,13 +31,13 @@ def write_kuiper(source: Source, path: Path, int8: bool, progress: Progress) -> 
                           "without --quantize, or to gguf")
     d = source.dimensions()
     if not int8:
-        write_slots(path, seven(d, d.tied), v0_slots(d, family is QWEN2), source,
+        write_layout(path, seven(d, d.tied), v0_layout(d, family is QWEN2), source,
                     pairs=family.pairs, progress=progress)
         return family
     # always with a head of its own: for a tied one KuiperLLama reads float32 bytes as int8
-    slots = kuiper_int8_slots(replace(d, tied=False))
-    group = row_group(slots)
-    write_slots(path, seven(d, False) + struct.pack("<i", group), slots, source,
+    layout = kuiper_int8_layout(replace(d, tied=False))
+    group = row_group(layout)
+    write_layout(path, seven(d, False) + struct.pack("<i", group), layout, source,
                 pairs=family.pairs, group=group, progress=progress)
     return family
 

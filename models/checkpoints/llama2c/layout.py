@@ -1,6 +1,6 @@
 """Defines the order of tensors in llama2.c's and KuiperLLama's files, for readers and writers.
 
-A file is a header and then slots without padding. Sources: `export.py` and `runq.c` of
+A file is a header and then tensors without padding. Sources: `export.py` and `runq.c` of
 https://github.com/karpathy/llama2.c (MIT); for KuiperLLama the behaviour of its loader and of its
 export tools (https://github.com/zjhellofss/KuiperLLama). docs/file-formats.md has the tables.
 """
@@ -92,9 +92,9 @@ class Slot:
         return count + count // group * 4 if self.quantized else count * 4
 
 
-def v0_slots(d: Dimensions, biases: bool = False) -> list[Slot]:
-    """Return the slots of llama2.c v0 and KuiperLLama's float32 files; with `biases` the latter's
-    Qwen2 layout, where a layer's bias of q, k or v follows its weight."""
+def v0_layout(d: Dimensions, biases: bool = False) -> list[Slot]:
+    """Return the layout of llama2.c v0 and KuiperLLama's float32 files; with `biases` that of the
+    latter's Qwen2 files, where a layer's bias of q, k or v follows its weight."""
     attention = [s for kind in ATTENTION for s in _layers(
         d, kind, biases and not kind.endswith("o_proj"))]
     return [Slot(EMBEDDING, (d.vocab, d.dim)), *_norms(d, "input_layernorm"), *attention,
@@ -103,32 +103,32 @@ def v0_slots(d: Dimensions, biases: bool = False) -> list[Slot]:
             Slot(FREQUENCIES, (2, d.positions, d.dim // d.heads // 2)), *_head(d)]
 
 
-def v1_slots(d: Dimensions) -> list[Slot]:
-    """Return the slots of llama2.c v1: norms first, then the embedding and the matrices, all
+def v1_layout(d: Dimensions) -> list[Slot]:
+    """Return the layout of llama2.c v1: norms first, then the embedding and the matrices, all
     float32."""
     return [*_all_norms(d), Slot(EMBEDDING, (d.vocab, d.dim)), *_matrices(d), *_head(d)]
 
 
-def v2_slots(d: Dimensions) -> list[Slot]:
-    """Return the slots of llama2.c v2: as v1 with everything but the norms as Q8_0."""
-    rest = v1_slots(d)[len(_all_norms(d)):]
+def v2_layout(d: Dimensions) -> list[Slot]:
+    """Return the layout of llama2.c v2: as v1 with everything but the norms as Q8_0."""
+    rest = v1_layout(d)[len(_all_norms(d)):]
     return [*_all_norms(d), *(Slot(s.name, s.shape, True) for s in rest)]
 
 
-def kuiper_int8_slots(d: Dimensions) -> list[Slot]:
-    """Return the slots of KuiperLLama int8: quantised matrices and head first, then float32
+def kuiper_int8_layout(d: Dimensions) -> list[Slot]:
+    """Return the layout of KuiperLLama int8: quantised matrices and head first, then float32
     embedding and norms."""
     first = [Slot(s.name, s.shape, True) for s in [*_matrices(d), *_head(d)]]
     return [*first, Slot(EMBEDDING, (d.vocab, d.dim)), *_all_norms(d)]
 
 
-def total_bytes(slots: Sequence[Slot], group: int = 1) -> int:
-    return sum(s.nbytes(group) for s in slots)
+def total_bytes(layout: Sequence[Slot], group: int = 1) -> int:
+    return sum(s.nbytes(group) for s in layout)
 
 
-def check_group(slots: Sequence[Slot], group: int, where: str) -> None:
+def check_group(layout: Sequence[Slot], group: int, where: str) -> None:
     """Raises CheckpointError unless every quantised tensor is a whole number of groups."""
-    for slot in slots:
+    for slot in layout:
         if slot.quantized and (group <= 0 or math.prod(slot.shape) % group):
             raise CheckpointError(f"{where}: the header states groups of {group}, which do not "
                                   f"divide the {math.prod(slot.shape)} elements of {slot.name}")
@@ -136,12 +136,12 @@ def check_group(slots: Sequence[Slot], group: int, where: str) -> None:
 
 def _layers(d: Dimensions, kind: str, bias: bool = False) -> list[Slot]:
     shape = d.layer_shapes()[f"{kind}.weight"]
-    slots = []
+    layout = []
     for layer in range(d.layers):
-        slots.append(Slot(f"model.layers.{layer}.{kind}.weight", shape))
+        layout.append(Slot(f"model.layers.{layer}.{kind}.weight", shape))
         if bias:
-            slots.append(Slot(f"model.layers.{layer}.{kind}.bias", shape[:1]))
-    return slots
+            layout.append(Slot(f"model.layers.{layer}.{kind}.bias", shape[:1]))
+    return layout
 
 
 def _matrices(d: Dimensions) -> list[Slot]:

@@ -1,4 +1,4 @@
-"""Reads slots: float32 as memory maps, Q8_0 as int8 codes and scales by group."""
+"""Reads the tensors of a layout: float32 as memory maps, Q8_0 as int8 codes and scales by group."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from models.checkpoints.llama2c.layout import (
 )
 
 
-def read_slots(path: Path, start: int, slots: Sequence[Slot], d: Dimensions, group: int = 1,
+def read_layout(path: Path, start: int, layout: Sequence[Slot], d: Dimensions, group: int = 1,
                ) -> Weights:
-    """Map the slots that begin at byte `start`. Raises CheckpointError unless the file ends where
+    """Map the tensors that begin at byte `start`. Raises CheckpointError unless the file ends where
     they end: a file of another size has another layout or is damaged."""
-    check_group(slots, group, str(path))
+    check_group(layout, group, str(path))
     try:
         with open_regular(path) as file:
             data: Any = np.memmap(file, np.uint8, "r")
     except (OSError, ValueError) as error:  # ValueError: an empty file
         said = error.strerror if isinstance(error, OSError) else error
         raise CheckpointError(f"cannot read {path}: {said}") from None
-    size, needed = data.size, start + total_bytes(slots, group)
+    size, needed = data.size, start + total_bytes(layout, group)
     if size != needed:
         state = "is truncated" if size < needed else "has another layout or is damaged"
         raise CheckpointError(f"{path}: the header describes {needed} bytes, the file has {size}; "
                               f"it {state}: fetch it again")
     weights, at = Weights(), start
-    for slot in slots:
+    for slot in layout:
         raw = data[at:at + slot.nbytes(group)]
         at += slot.nbytes(group)
         if slot.name == FREQUENCIES:

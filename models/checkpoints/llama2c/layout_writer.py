@@ -1,4 +1,4 @@
-"""Writes slots: float32, or Q8_0 codes followed by the scales of their groups."""
+"""Writes the tensors of a layout: float32, or Q8_0 codes followed by the scales of their groups."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LARGEST_GROUP = 64
 _POSITIONS = 4096  # whose angles are in memory at a time
 
 
-def write_slots(path: Path, header: bytes, slots: Sequence[Slot], source: Source, *, pairs: bool,
+def write_layout(path: Path, header: bytes, layout: Sequence[Slot], source: Source, *, pairs: bool,
                 group: int = 1, progress: Progress) -> None:
-    """Write header and slots into a new file. Raises CheckpointError for a missing tensor."""
-    total, done = total_bytes(slots, group), 0
+    """Write header and tensors into a new file. Raises CheckpointError for a missing tensor."""
+    total, done = total_bytes(layout, group), 0
     with path.open("xb") as file:
         file.write(header)
-        for slot in slots:
+        for slot in layout:
             if slot.name == FREQUENCIES:
                 _write_frequencies(file, slot, source)
             else:
@@ -34,12 +34,12 @@ def write_slots(path: Path, header: bytes, slots: Sequence[Slot], source: Source
             progress(f"writing {path.name}", done, total)
 
 
-def row_group(slots: Sequence[Slot]) -> int:
+def row_group(layout: Sequence[Slot]) -> int:
     """Return the largest power of two, at most 64, that divides every quantised row; llama2.c
     halves its 64 in the same way. Raises ConfigError below 4, where scales would outweigh codes."""
     group = LARGEST_GROUP
     while group >= 4:
-        if all(s.shape[-1] % group == 0 for s in slots if s.quantized):
+        if all(s.shape[-1] % group == 0 for s in layout if s.quantized):
             return group
         group //= 2
     raise ConfigError("no group size of 4 to 64 divides the rows of every matrix; this model "

@@ -1,7 +1,7 @@
 """Reads llama2.c's `.bin` with a magic number: v1 (float32) and v2 (int8 Q8_0 groups).
 
 Header of 256 bytes (https://github.com/karpathy/llama2.c, export.py): uint32 0x616b3432 ("ak42"),
-int32 version, seven int32 (slots.Dimensions), uint8 tied, in v2 int32 group size, zeros. Both hold
+int32 version, seven int32 (layout.Dimensions), uint8 tied, in v2 int32 group size, zeros. Both hold
 q and k rows in pairs. llama2.c fixes theta 10000 and eps 1e-5, and ends a text at BOS.
 """
 
@@ -14,8 +14,8 @@ from pathlib import Path
 from core.errors import CheckpointError
 from models.architectures.base import Architecture
 from models.checkpoints.base import Checkpoint, read_start
-from models.checkpoints.llama2c.layout import Dimensions, v1_slots, v2_slots
-from models.checkpoints.llama2c.layout_reader import read_slots
+from models.checkpoints.llama2c.layout import Dimensions, v1_layout, v2_layout
+from models.checkpoints.llama2c.layout_reader import read_layout
 from models.json_reader import ConfigReader
 from models.tokenizers.beside import load_beside
 
@@ -49,10 +49,10 @@ class Llama2cFile:
             raise CheckpointError(f"{path}: {problem or f'the tied flag is {tied}'}; the header is "
                                   "damaged: fetch it again")
         if version == 1:
-            weights = read_slots(path, HEADER_BYTES, v1_slots(d), d)
+            weights = read_layout(path, HEADER_BYTES, v1_layout(d), d)
         else:
             group, = GROUP.unpack_from(start, HEADER.size)
-            weights = read_slots(path, HEADER_BYTES, v2_slots(d), d, group)
+            weights = read_layout(path, HEADER_BYTES, v2_layout(d), d, group)
         tokenizer = load_beside(path, ("tokenizer.model", "tokenizer.bin", "tokenizer.json"))
         stops = tuple(i for i in (tokenizer.eos_id, tokenizer.bos_id) if i is not None)
         return Checkpoint(path, config_of(d, str(path)), weights.arrays, tokenizer, stops,

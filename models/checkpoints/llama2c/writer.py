@@ -8,8 +8,8 @@ from pathlib import Path
 
 from core.errors import ConfigError
 from core.plan.weights import Progress
-from models.checkpoints.llama2c.layout import Dimensions, v0_slots, v1_slots, v2_slots
-from models.checkpoints.llama2c.layout_writer import row_group, write_slots
+from models.checkpoints.llama2c.layout import Dimensions, v0_layout, v1_layout, v2_layout
+from models.checkpoints.llama2c.layout_writer import row_group, write_layout
 from models.checkpoints.llama2c.reader import EPS, GROUP, HEADER, HEADER_BYTES, MAGIC, THETA
 from models.checkpoints.source import Source
 
@@ -24,15 +24,15 @@ def write_llama2c(source: Source, path: Path, version: int, progress: Progress) 
                           )
     d = source.dimensions()
     if version == 0:
-        write_slots(path, seven(d, d.tied), v0_slots(d), source, pairs=True, progress=progress)
+        write_layout(path, seven(d, d.tied), v0_layout(d), source, pairs=True, progress=progress)
         return
     header = HEADER.pack(MAGIC, version, *d.numbers, d.tied)
-    slots, group = v1_slots(d), 1
+    layout, group = v1_layout(d), 1
     if version == 2:
-        slots = v2_slots(d)
-        group = row_group(slots)
+        layout = v2_layout(d)
+        group = row_group(layout)
         header += GROUP.pack(group)
-    write_slots(path, header.ljust(HEADER_BYTES, b"\0"), slots, source, pairs=True, group=group,
+    write_layout(path, header.ljust(HEADER_BYTES, b"\0"), layout, source, pairs=True, group=group,
                 progress=progress)
 
 

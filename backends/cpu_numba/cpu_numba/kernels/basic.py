@@ -30,8 +30,8 @@ def add_rms_norm(a, b, weight, sum, out, *, eps):
 @kernels.implements("rope", dtypes={"A": FLOATS}, batch_invariant=True)
 def rope(x, positions, inv_freq, out, *, interleaved):
     tokens, heads, size = x.shape
-    turn = activations.rotate_many if x.size >= _MANY else activations.rotate
-    return bound(turn, flat(x), positions, inv_freq, flat(out), tokens, heads, size // 2,
+    rotate = activations.rotate_many if x.size >= _MANY else activations.rotate
+    return bound(rotate, flat(x), positions, inv_freq, flat(out), tokens, heads, size // 2,
                  interleaved)
 
 

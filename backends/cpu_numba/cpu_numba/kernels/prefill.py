@@ -48,13 +48,13 @@ def _product(x, weights, scales, zeros, bias, out, workspace, each, group, middl
     kind = _unit(x, weights, out, group)
     unit = 1 if kind == pairs.FLOAT else 2
     sizes = _pieces(tokens, columns, -(-columns // group), zeros is not None)
-    turned, panels, totals, factors, sums, x_scales, shorts = np.split(workspace,
-                                                                       np.cumsum(sizes)[:-1])
-    turned = turned[:turned.size // unit]
+    transposed, panels, totals, factors, sums, x_scales, shorts = np.split(
+        workspace, np.cumsum(sizes)[:-1])
+    transposed = transposed[:transposed.size // unit]
     rounded = rounding.Rounded(shorts.view(np.int16), None,
                                x_scales if kind == INTEGERS else x_scales[:0], sums)
     return bound(blocks.product, flat(x), flat(weights), None if scales is None else flat(scales),
-                 flat(zeros), np.float32(middle), wide(bias), flat(out), turned.view(kind),
+                 flat(zeros), np.float32(middle), wide(bias), flat(out), transposed.view(kind),
                  panels.view(kind), totals, factors, sums, rounded, tokens, len(weights), columns,
                  -(-columns // 32) * 32 // unit, each, unit, group, numba.get_num_threads(),
                  np.zeros(1, np.int64))

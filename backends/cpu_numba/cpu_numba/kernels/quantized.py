@@ -101,7 +101,7 @@ def scratch(workspace, x, out, group, codes):
         return int8, rounded
     lane_scales, *met = rest[terms:]
     met = [m.view(np.int32 if i % 2 else np.int16) for i, m in enumerate(met)]
-    return int4, rounded, int4.Turned(*met, *[None] * (4 - len(met)), lane_scales, sums)
+    return int4, rounded, int4.Transposed(*met, *[None] * (4 - len(met)), lane_scales, sums)
 
 
 def products(x, group_size, workspace, *matrices):

@@ -9,7 +9,7 @@ import numpy as np
 from core import Call, TensorSpec, f32
 from cpu_numpy.kernels.declare import kernels
 
-_TURNED = 1 << 18  # float32 elements at most: 1 MiB, which stays in the L2 cache
+_TRANSPOSED = 1 << 18  # float32 elements at most: 1 MiB, which stays in the L2 cache
 
 
 def _columns(call: Call) -> TensorSpec:
@@ -17,10 +17,10 @@ def _columns(call: Call) -> TensorSpec:
 
     OpenBLAS divides the rows of its left operand among the threads and copies blocks of both. With
     the tokens on the left 2 to 32 of them take 0.6 to 0.9 times as long, and 128 with a matrix
-    that is wider than high still 0.94 times; but that leaves the product in columns, and turning
-    a large one costs more."""
+    that is wider than high still 0.94 times; but that leaves the product in columns, and
+    transposing a large one costs more."""
     tokens, rows, columns = (call.dims[name] for name in ("T", "N", "K"))
-    pays = 2 <= tokens <= (128 if columns >= 2 * rows else 32) and tokens * rows <= _TURNED
+    pays = 2 <= tokens <= (128 if columns >= 2 * rows else 32) and tokens * rows <= _TRANSPOSED
     return TensorSpec((rows if pays else 0, tokens), f32)
 
 
@@ -31,14 +31,14 @@ def linear(x, weight, bias, out, *, workspace):
 
 
 def _by_columns(x, weight, bias, out, columns):
-    turned = columns.T
+    transposed = columns.T
 
     def launch():
-        np.matmul(x, weight.T, out=turned)
+        np.matmul(x, weight.T, out=transposed)
         if bias is None:
-            np.copyto(out, turned)
+            np.copyto(out, transposed)
         else:
-            np.add(turned, bias, out=out)
+            np.add(transposed, bias, out=out)
     return launch
 
 

@@ -30,25 +30,26 @@ def block_of(first, tokens):
 
 
 @njit(_nrt=False)
-def turn_tokens(x, turned, first, tokens, size, unit, units):
+def transpose_tokens(x, transposed, first, tokens, size, unit, units):
     """Transpose a block of tokens to [units, tokens of the block]; tokens beyond the last are 0."""
     many = block_of(first, tokens)
     for column in range(0, size, 16 * unit):
-        transpose(x, first * size + column, size, min(many, tokens - first), size - column, turned,
-             first * units + column // unit * many, many, many)
+        transpose(x, first * size + column, size, min(many, tokens - first), size - column,
+                  transposed, first * units + column // unit * many, many, many)
 
 
 @njit(_nrt=False)
-def turn_scales(scales, zeros, middle, first, count, groups, turned, offsets):
+def transpose_scales(scales, zeros, middle, first, count, groups, transposed, offsets):
     """Transpose the scales of ROWS rows, group by group; offsets are scale * (zero - middle)."""
     for n in range(ROWS):
         for g in range(groups):
             at, place = g * ROWS + n, (first + n) * groups + g
-            turned[at] = np.float32(1)
+            transposed[at] = np.float32(1)
             if scales is not None and n < count:
-                turned[at] = scales[place]
+                transposed[at] = scales[place]
             if zeros.size:
-                offsets[at] = turned[at] * (zeros[place] - middle) if n < count else np.float32(0)
+                offsets[at] = (transposed[at] * (zeros[place] - middle) if n < count
+                               else np.float32(0))
 
 
 @njit(_nrt=False)
@@ -71,7 +72,7 @@ def _multiplier(name, tiles):
 
     @njit(_nrt=False)
     @named(name)
-    def multiply(turned, units, panel, column, depth, unit, group, tokens, scales, x_scales,
+    def multiply(transposed, units, panel, column, depth, unit, group, tokens, scales, x_scales,
                  totals):
         """Add columns column .. column + depth - 1 of every token times the panel to totals, by
         groups."""
@@ -83,10 +84,10 @@ def _multiplier(name, tiles):
             for part in range(0, many, most if many == TOKENS else fewer):
                 at, x_scale = (first + part) * ROWS, (first + part) * skip + column // group
                 if many == TOKENS:
-                    of_twelve(turned, x_at + part, many, panel, now, begun, -(-group // unit),
+                    of_twelve(transposed, x_at + part, many, panel, now, begun, -(-group // unit),
                               scale, x_scales, x_scale, skip, totals, at)
                 else:
-                    of_fewer(turned, x_at + part, many, panel, now, begun, -(-group // unit),
+                    of_fewer(transposed, x_at + part, many, panel, now, begun, -(-group // unit),
                              scale, x_scales, x_scale, skip, totals, at)
     return multiply
 
@@ -107,7 +108,7 @@ def finish(totals, out, first, count, tokens, rows):
 
 
 @njit(_nrt=False)
-def turn_weights(weights, start, packed, count, column, depth, each, unit, panel):
+def transpose_weights(weights, start, packed, count, column, depth, each, unit, panel):
     """Transpose columns column .. column + depth - 1 of ROWS rows to [units, rows]."""
     for n in range(0, count, 16):
         for i in range(0, depth, 16 * unit):
@@ -119,35 +120,36 @@ def turn_weights(weights, start, packed, count, column, depth, each, unit, panel
 
 
 @njit(_nrt=False)
-def share(weights, scales, zeros, middle, bias, out, turned, x_scales, panel, totals, scale, offset,
-          sums, tokens, rows, size, units, each, unit, group, counter):
+def share(weights, scales, zeros, middle, bias, out, transposed, x_scales, panel, totals, scale,
+          offset, sums, tokens, rows, size, units, each, unit, group, counter):
     """Compute ROWS rows after another, as long as there are unclaimed ones."""
     groups, packed, span = -(-size // group), -(-size // each), DEPTH * unit
     first = claim(counter, ROWS)
     while first < rows:
         count = min(ROWS, rows - first)
-        turn_scales(scales, zeros, middle, first, count, groups, scale, offset)
+        transpose_scales(scales, zeros, middle, first, count, groups, scale, offset)
         begin(bias, first, count, tokens, sums, groups, offset, totals)
         for column in range(0, size, span):
             depth = min(span, size - column)
-            turn_weights(weights, first * packed, packed, count, column, depth, each, unit, panel)
+            transpose_weights(weights, first * packed, packed, count, column, depth, each, unit,
+                              panel)
             if scales is None:
-                multiply_whole(turned, units, panel, column, depth, unit, group, tokens, scale,
+                multiply_whole(transposed, units, panel, column, depth, unit, group, tokens, scale,
                                x_scales, totals)
             else:
-                multiply_grouped(turned, units, panel, column, depth, unit, group, tokens, scale,
-                                 x_scales, totals)
+                multiply_grouped(transposed, units, panel, column, depth, unit, group, tokens,
+                                 scale, x_scales, totals)
         finish(totals, out, first, count, tokens, rows)
         first = claim(counter, ROWS)
 
 
 @njit(parallel=True, cache=True)
-def product(x, weights, scales, zeros, middle, bias, out, turned, panels, totals, factors, sums,
+def product(x, weights, scales, zeros, middle, bias, out, transposed, panels, totals, factors, sums,
             rounded, tokens, rows, size, units, each, unit, group, threads, counter):
     """Compute out[t,n] = x[t] · w[n] + bias[n]; an element of weights is `each` columns, a unit of
-    the panels `unit` of them, and `turned` has room for `units`. The scratch: `turned` for x, a
-    piece for each thread of `panels`, `totals` and `factors`, `sums` of x's groups for zeros, and
-    `rounded` for x in integers, where panels hold those."""
+    the panels `unit` of them, and `transposed` has room for `units`. The scratch: `transposed` for
+    x, a piece for each thread of `panels`, `totals` and `factors`, `sums` of x's groups for zeros,
+    and `rounded` for x in integers, where panels hold those."""
     counter[0] = 0
     if sums.size:
         group_sums(x, sums, tokens, size, group)
@@ -155,14 +157,14 @@ def product(x, weights, scales, zeros, middle, bias, out, turned, panels, totals
         if rounded.scales.size:
             for t in range(b * TOKENS, min(tokens, (b + 1) * TOKENS)):
                 round_row(x, t, size, group, rounded)
-            turn_tokens(rounded.first, turned, b * TOKENS, tokens, size, unit, units)
+            transpose_tokens(rounded.first, transposed, b * TOKENS, tokens, size, unit, units)
         else:
-            turn_tokens(x, turned, b * TOKENS, tokens, size, unit, units)
+            transpose_tokens(x, transposed, b * TOKENS, tokens, size, unit, units)
     panel, total = panels.size // threads, totals.size // threads
     factor = factors.size // threads
     for i in prange(threads):
         mine = factors[i * factor:(i + 1) * factor]
-        share(weights, scales, zeros, middle, bias, out, turned, rounded.scales,
+        share(weights, scales, zeros, middle, bias, out, transposed, rounded.scales,
               panels[i * panel:(i + 1) * panel], totals[i * total:(i + 1) * total],
               mine[:factor // 2], mine[factor // 2:], sums, tokens, rows, size, units, each, unit,
               group, counter)

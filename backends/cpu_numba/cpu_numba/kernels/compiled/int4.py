@@ -22,7 +22,7 @@ from cpu_numba.kernels.compiled.work_queue import shared, shared_rows
 CODES = 128  # of 64 bytes
 
 
-class Turned(NamedTuple):
+class Transposed(NamedTuple):
     """Holds x as lanes meet it: int16 [T,K], where their sums begin int32 [T,K/8], both again or
     None, and their scales float32 [T,K/8]; the sums of x's groups."""
 
@@ -35,15 +35,16 @@ class Turned(NamedTuple):
 
 
 @njit(_nrt=False)
-def transpose(whole, turned, begins, start, size):
-    """Put halves of lanes into the order in which they meet the codes of their word: turned[128 * c
-    + 32 * j + h] = whole[128 * c + 4 * h + j]; and note where each lane's sum begins."""
+def transpose(whole, transposed, begins, start, size):
+    """Put halves of lanes into the order in which they meet the codes of their word:
+    transposed[128 * c + 32 * j + h] = whole[128 * c + 4 * h + j]; and note where each lane's sum
+    begins."""
     if whole is None:
         return
     for c in range(start, start + size, CODES):
         for j in range(4):
             for h in range(32):
-                turned[c + 32 * j + h] = whole[c + 4 * h + j]
+                transposed[c + 32 * j + h] = whole[c + 4 * h + j]
         for lane in range(16):
             met = 0
             for i in range(8):
@@ -109,32 +110,32 @@ _products, _gated = shared_rows(row), shared(gated_row)
 
 
 @njit(_nrt=False)
-def prepare(x, scratch, turned, zeros, tokens, size, group):
+def prepare(x, scratch, transposed, zeros, tokens, size, group):
     """Return x in integers, as lanes meet them and, if there are zeros, the sums of its groups."""
     if zeros:
         group_sums(x, scratch.sums, tokens, size, group)
     for t in range(tokens):
         round_row(x, t, size, group, scratch)
-        transpose(scratch.first, turned.first, turned.begins, t * size, size)
-        transpose(scratch.second, turned.second, turned.second_begins, t * size, size)
+        transpose(scratch.first, transposed.first, transposed.begins, t * size, size)
+        transpose(scratch.second, transposed.second, transposed.second_begins, t * size, size)
         for i in range(size // 8):
-            turned.scales[t * size // 8 + i] = scratch.scales[t * -(-size // group)
-                                                              + 8 * i // group]
+            transposed.scales[t * size // 8 + i] = scratch.scales[t * -(-size // group)
+                                                                  + 8 * i // group]
 
 
 @njit(cache=True)
-def products(how, x, scratch, turned, first, second, third, sizes):
-    """Compute out[t,n] = x[t] · w[n] + bias[n], of one to three matrices. `scratch` and `turned`
-    are for x, `sizes` are T, K and the columns of a group."""
-    prepare(x, scratch, turned, first.zeros.size + second.zeros.size + third.zeros.size, *sizes)
-    _products(how, turned, first, second, third, sizes)
+def products(how, x, scratch, transposed, first, second, third, sizes):
+    """Compute out[t,n] = x[t] · w[n] + bias[n], of one to three matrices. `scratch` and
+    `transposed` are for x, `sizes` are T, K and the columns of a group."""
+    prepare(x, scratch, transposed, first.zeros.size + second.zeros.size + third.zeros.size, *sizes)
+    _products(how, transposed, first, second, third, sizes)
 
 
 @njit(cache=True)
-def normed_gated_product(how, a, b, norm, added, h, eps, scratch, turned, gate, up, sizes):
+def normed_gated_product(how, a, b, norm, added, h, eps, scratch, transposed, gate, up, sizes):
     """Compute gate.out[t,n] = silu(h[t] · gate[n]) * (h[t] · up[n]), h = norm(a + b), added = a +
     b."""
     tokens, size, group = sizes
     add_norm_wide(a, b, norm, added, h, tokens, size, eps)
-    prepare(h, scratch, turned, gate.zeros.size + up.zeros.size, tokens, size, group)
-    _gated(how, turned, gate, up, up, sizes)
+    prepare(h, scratch, transposed, gate.zeros.size + up.zeros.size, tokens, size, group)
+    _gated(how, transposed, gate, up, up, sizes)

@@ -108,10 +108,10 @@ def _transposed(builder, rows):
     rows = [taken(rows[i], rows[i + 1], order) for i in range(0, emit.WIDTH, 2) for order in words]
     rows = [taken(rows[q + half], rows[q + half + 2], order)
             for q in quarters for half in (0, 1) for order in twos]
-    turned = [None] * emit.WIDTH
+    transposed = [None] * emit.WIDTH
     for c in range(4):
         for parity, order in enumerate(fours):
             low, high = taken(rows[c], rows[c + 4], order), taken(rows[c + 8], rows[c + 12], order)
             for half, order_of_half in enumerate(fours):
-                turned[4 * (parity + 2 * half) + c] = taken(low, high, order_of_half)
-    return turned
+                transposed[4 * (parity + 2 * half) + c] = taken(low, high, order_of_half)
+    return transposed
