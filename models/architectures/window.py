@@ -1,4 +1,4 @@
-"""Sliding windows of attention: accepted where they change nothing, refused elsewhere."""
+"""Check sliding windows of attention: accept one that changes nothing, refuse any other."""
 
 from __future__ import annotations
 

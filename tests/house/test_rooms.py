@@ -7,8 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ORDER = {
-    "core": ["errors", "files", "tensor", "ir", "ops", "plugins", "devices", "plan", "runtime",
-             "verify", "conformance"],
+    "core": ["errors", "files", "reading", "tensor", "ir", "ops", "plugins", "devices", "plan",
+             "runtime", "verify", "conformance"],
     "models": ["json_reader", "architectures", "tokenizers", "checkpoints", "engine", "plugin",
                "cli", "analysis", "run", "plan", "doctor", "bench", "verify", "export",
                "__main__"]}
