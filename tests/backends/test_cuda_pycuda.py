@@ -149,7 +149,7 @@ copies = []
 with models.load("stories-llama2", dtype="f32", backend="cuda_pycuda",
                  kernels=["swiglu=guest"]) as model:
     assert not model.session.decoder.captured
-    assert not any(s.notes for s in model.session.decoder.steps)  # no copy between the two
+    assert not any(s.notes for s in model.session.decoder.bindings)  # no copy between the two
 print("same")
 """)
     assert "same" in done.stdout
