@@ -181,31 +181,6 @@ class Tensor:
         return f"Tensor({self.spec} on {self.device})"
 
 
-@dataclass(frozen=True)
-class QuantizedTensor:
-    """Holds a matrix [N, K] in groups of `group_size` along K: w = scale * (code - zero).
-
-    codes   i8 [N, K] for 8 bits; i4x2 [N, ceil(K/2)] for 4, codes 0..15
-    scales  f32 [N, ceil(K/group_size)]; the last group of a row may be short
-    zeros   like scales, in units of codes; None means 0 for 8 bits and 8 for 4 bits
-    """
-
-    codes: Tensor
-    scales: Tensor
-    zeros: Tensor | None
-    bits: int
-    group_size: int
-    columns: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return (self.codes.shape[0], self.columns)
-
-    @property
-    def nbytes(self) -> int:
-        return self.codes.nbytes + self.scales.nbytes + (self.zeros.nbytes if self.zeros else 0)
-
-
 def _row_major(shape: Sequence[int]) -> tuple[int, ...]:
     strides, step = [], 1
     for d in reversed(shape):

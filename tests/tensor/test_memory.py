@@ -10,8 +10,8 @@ import models
 from core.errors import AllocationError, BoundsError, DtypeError, LifetimeError, ShapeError
 from core.plan.liveness import ALIGNMENT, Lifetime, lay_out
 from core.plugins.registry import default_registry
-from core.tensor.dtype import bf16, f32, i8
-from core.tensor.tensor import QuantizedTensor, Tensor
+from core.tensor.dtype import bf16, f32
+from core.tensor.tensor import Tensor
 
 
 @pytest.fixture
@@ -98,13 +98,6 @@ def test_bf16_and_unsupported_dtypes(allocator):
     assert Tensor.from_numpy(host, allocator).dtype is bf16
     with pytest.raises(DtypeError, match="float64"):
         Tensor.from_numpy(np.zeros(2), allocator)
-
-
-def test_quantized_tensor(allocator):
-    codes = Tensor.empty((3, 64), i8, allocator)
-    scales = Tensor.empty((3, 1), f32, allocator)
-    matrix = QuantizedTensor(codes, scales, None, 8, 64, 64)
-    assert matrix.shape == (3, 64) and matrix.nbytes == 3 * 64 + 3 * 4
 
 
 def test_a_closed_model_leaks_nothing():
