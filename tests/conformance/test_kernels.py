@@ -24,7 +24,7 @@ def test_dispatched_equals_called_directly(op):
     """The plan must hand a kernel exactly what a direct call would, bit for bit."""
     registry = default_registry()
     for case in [c for c in CASES if c.op.name == op][:6]:
-        (entry,) = single_op_plan(case.op, case.arrays, case.attrs, backend="cpu_numpy").steps
+        (entry,) = single_op_plan(case.op, case.arrays, case.attrs, backend="cpu_numpy").bindings
         kernel = entry.kernel
         arrays = {k: None if a is None else a.copy() for k, a in case.arrays.items()}
         if kernel.prepare is not None:
@@ -76,7 +76,7 @@ def test_batch_invariant_kernels_are(kernel):
 def test_every_op_states_its_cost():
     for case in CASES:
         specs = single_op_plan(case.op, case.arrays, case.attrs, backend="cpu_numpy"
-                               ).steps[0].call.inputs
+                               ).bindings[0].call.inputs
         cost = case.op.cost(specs, case.op.complete(case.attrs))
         assert cost.nbytes >= 0 and cost.flops >= 0, case.id
 

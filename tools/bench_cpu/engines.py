@@ -151,7 +151,7 @@ class Ours:
         """Return a list of core.plan.profile.KernelTime for a prefill and for a decode step."""
         from core.plan.profile import profile
         self.turn(ids, 2)
-        plans = {p.steps[0].call.dims["T"]: p for p in self.session.plans}
+        plans = {p.bindings[0].call.dims["T"]: p for p in self.session.plans}
         decode = profile(plans[1])
         self.session.truncate(0)
         self.session.prefill(ids, "none")  # plans share inputs: a prompt's have to be in place
