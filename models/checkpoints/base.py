@@ -17,6 +17,7 @@ from core.plugins.registry import Registry
 from core.reading import MIB, open_regular
 from core.tensor.tensor import Array
 from models.architectures.base import Architecture, families
+from models.checkpoints.gguf.split import first_part
 from models.checkpoints.lazy import LazyArrays, abstract
 from models.checkpoints.limits import check_numbers, check_vocabulary
 from models.json_reader import ConfigReader
@@ -130,15 +131,15 @@ def _check_beside(path: Path) -> None:
 
 
 def _only_gguf(path: Path) -> Path:
-    """Return the GGUF file of a folder that holds one and no configuration, else the path itself.
-    Raises CheckpointError where there are several."""
+    """Return the GGUF file of a folder that holds one, or the first of a model's parts, and no
+    configuration; else the path itself. Raises CheckpointError where there are several."""
     if path.is_file() or any((path / n).exists() for n in FOLDER_CONFIGS):
         return path
     try:
         found = sorted(p for p in path.iterdir() if p.suffix == ".gguf")
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    if len(found) > 1:
+    if len(found) > 1 and first_part(found) is None:
         raise CheckpointError(f"{path} holds {len(found)} GGUF files; name one of them: "
                               f"{', '.join(p.name for p in found[:8])}")
     return found[0] if found else path

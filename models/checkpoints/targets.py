@@ -10,7 +10,8 @@ from core.errors import OptionError
 from core.plan.weights import Progress
 from core.tensor.dtype import as_dtype
 from models.architectures.tensors import EMBEDDING
-from models.checkpoints.gguf.writer import gguf_matrices, load_gguf, write_gguf
+from models.checkpoints.gguf.package import load_gguf
+from models.checkpoints.gguf.writer import gguf_matrices, write_gguf
 from models.checkpoints.huggingface.tokenizer_files import (
     copy_tokenizer_files,
     write_tokenizer_bin,

@@ -217,7 +217,7 @@ def test_gguf_header_says_what_is_wrong(tmp_path):
     at = data.index(b"blk.0.ffn_up.weight") + 19
     for offset, value, complaint in ((0, struct.pack("<I", 9), "has 9 dimensions"),
                                      (4, struct.pack("<Q", 1 << 40), "ends at byte"),
-                                     (20, struct.pack("<I", 6), "has type Q5_0"),
+                                     (20, struct.pack("<I", 9), "has type Q8_1"),
                                      (24, struct.pack("<Q", 1 << 50), "ends at byte")):
         path.write_bytes(data[:at + offset] + value + data[at + offset + len(value):])
         with pytest.raises(CheckpointError, match=complaint):

@@ -9,7 +9,11 @@ NAMES = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
          "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
          "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
          "mlp.down_proj": "ffn_down"}
-BLOCK_BYTES = {"Q4_K": 144, "Q6_K": 210}
+#: types that the package cannot make: the largest of each float16 scale, by its byte in a block
+SCALES = {"Q2_K": {80: 4e-3, 82: 6e-3}, "Q3_K": {108: 1.5e-3}, "Q4_K": {0: 3e-4, 2: 2e-3},
+          "Q5_K": {0: 1e-4, 2: 1.6e-3}, "Q6_K": {208: 6e-5}, "IQ1_S": {0: 6e-3}, "IQ1_M": {},
+          "IQ2_XXS": {0: 1e-3}, "IQ2_XS": {0: 1e-3}, "IQ2_S": {0: 1e-3}, "IQ3_XXS": {0: 4e-4},
+          "IQ3_S": {0: 4e-4}, "IQ4_NL": {0: 8e-4}, "IQ4_XS": {0: 5e-5}, "NVFP4": {}}
 
 
 def gguf_name(name):
@@ -22,32 +26,37 @@ def gguf_name(name):
 
 
 def blocks(array, kind, rng):
-    """Return uint8 blocks. The k-quants, which the package cannot make, are random: any bytes are
-    codes, the float16 scales are set to small numbers."""
-    if kind not in BLOCK_BYTES:
+    """Return uint8 blocks. Those that the package cannot make are random: any bytes are codes, the
+    scales are set to small numbers."""
+    if kind not in SCALES:
         return gguf.quants.quantize(array, gguf.GGMLQuantizationType[kind])
-    size = BLOCK_BYTES[kind]
-    raw = rng.integers(0, 256, (array.shape[0], array.shape[1] // 256, size), np.uint8)
-    count = raw.shape[:2]
+    elements, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind]]
+    raw = rng.integers(0, 256, (*array.shape[:-1], array.shape[-1] // elements, size), np.uint8)
 
     def halves(largest):
-        drawn = rng.uniform(0.3, 1, count) * largest
-        return drawn.astype(np.float16)[..., None].view(np.uint8)
+        drawn = rng.uniform(0.3, 1, raw.shape[:-1]) * largest
+        return drawn.astype(np.float16)[..., None]
 
-    if kind == "Q4_K":
-        raw[..., 0:2], raw[..., 2:4] = halves(3e-4), halves(2e-3)
-    else:
-        raw[..., 208:210] = halves(6e-5)
-    return raw.reshape(array.shape[0], -1)
+    for at, largest in SCALES[kind].items():
+        raw[..., at:at + 2] = halves(largest).view(np.uint8)
+    if kind == "IQ1_M":  # four bits of the scale on top of each of four words
+        words = np.ascontiguousarray(raw[..., 48:]).view(np.uint16) & 0xFFF
+        parts = halves(6e-3).view(np.uint16) >> np.array([0, 4, 8, 12], np.uint16) << 12
+        raw[..., 48:] = (words | parts).view(np.uint8)
+    elif kind == "NVFP4":
+        raw[..., :4] = raw[..., :4] % 16 + 8
+    return raw.reshape(*array.shape[:-1], -1)
 
 
-def write_foreign(path, model, kind="F32", *, architecture=None, tokenizer=True, **overrides):
-    """Write a checkpoint of `format_models` as GGUF, matrices as `kind`; returns the arrays that
-    the file means, by Hugging Face's names, and the path. `overrides` replace metadata."""
+def write_foreign(path, model, kind="F32", *, architecture=None, tokenizer=True, split=0,
+                  **overrides):
+    """Write a checkpoint of `format_models` as GGUF, matrices as `kind`, or each tensor as
+    `kind(GGUF's name)`; returns the arrays that the file means, by Hugging Face's names, and the
+    path. With `split`, so many tensors go to a part. `overrides` replace metadata."""
     c, rng = model.config.data, np.random.default_rng(9)
     short = architecture or {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}[
         c["architectures"][0]]
-    writer = gguf.GGUFWriter(path, short)
+    writer = gguf.GGUFWriter(path, short, split_max_tensors=split)
     for add, key in ((writer.add_context_length, "max_position_embeddings"),
                      (writer.add_embedding_length, "hidden_size"),
                      (writer.add_block_count, "num_hidden_layers"),
@@ -59,8 +68,9 @@ def write_foreign(path, model, kind="F32", *, architecture=None, tokenizer=True,
         add(overrides.get(key, c[key]))
     for key, value in overrides.items():
         if "." in key:
-            (writer.add_string if isinstance(value, str) else writer.add_float32
-             if isinstance(value, float) else writer.add_uint32)(key, value)
+            adds = {str: writer.add_string, float: writer.add_float32, bool: writer.add_bool,
+                    list: writer.add_array}
+            adds.get(type(value), writer.add_uint32)(key, value)
     if tokenizer:
         add_sentencepiece(writer, model.tokenizer)
     meant = {}
@@ -71,7 +81,7 @@ def write_foreign(path, model, kind="F32", *, architecture=None, tokenizer=True,
         if heads and short == "llama":  # as convert_hf_to_gguf.py permutes
             array = array.reshape(heads, 2, -1, *array.shape[1:]).swapaxes(1, 2).reshape(
                 array.shape)
-        stored = "F32" if array.ndim == 1 else kind
+        stored = kind(gguf_name(name)) if callable(kind) else "F32" if array.ndim == 1 else kind
         raw = blocks(array, stored, rng)
         q = gguf.GGMLQuantizationType[stored]
         writer.add_tensor(gguf_name(name), raw, raw_dtype=None if stored in ("F32", "F16") else q)

@@ -9,42 +9,48 @@ from typing import Any
 import numpy as np
 
 from core.errors import ConfigError
+from core.reading import shown
 from core.tensor.tensor import Array
 from models.architectures.base import Architecture
 from models.architectures.rope import RopeConfig, inverse_frequencies
 from models.checkpoints.gguf.header import GgufHeader
+from models.checkpoints.gguf.keys import Sizes, check_keys
 from models.checkpoints.gguf.names import ROPE_FACTORS
-from models.json_reader import ConfigReader
+from models.json_reader import REQUIRED, ConfigReader
+
+BLOCKS_VERSION = 2  # of the layouts of blocks; earlier ones are of spring 2023
+_FACTORS = ("rope.scaling.factor", "rope.scale_linear")
 
 
 def read_gguf_config(header: GgufHeader, family: Architecture) -> ConfigReader:
-    """Translate the metadata. Raises ConfigError for a missing key or a rope scaling that is not
-    linear or llama3."""
+    """Translate the metadata. Raises ConfigError for a missing key, for one that changes the result
+    and is not used (models.checkpoints.gguf.keys), or a file that holds no model."""
     meta, short = ConfigReader(header.metadata, str(header.path)), family.gguf_name
+    _check_general(header, meta)
 
     def key(name: str) -> str:
         return f"{short}.{name}"
-
-    if meta.get(key("expert_count"), int, 0):
-        raise ConfigError(f"{meta.where} is a mixture of experts, only dense models are supported")
-    heads, hidden = meta.size(key("attention.head_count")), meta.size(key("embedding_length"))
+    layers = meta.size(key("block_count"))
+    heads = _every_layer(meta, key("attention.head_count"), layers)
+    hidden, context = meta.size(key("embedding_length")), meta.size(key("context_length"))
     head_dim = meta.size(key("attention.key_length"), max(1, hidden // heads))
     for name in ("attention.value_length", "rope.dimension_count"):
         if meta.size(key(name), head_dim) != head_dim:
             raise ConfigError(f"{meta.where}: {key(name)} is {meta.data[key(name)]}, expected the "
                               f"head size {head_dim}")
+    eps = meta.get(key("attention.layer_norm_rms_epsilon"), float)
+    check_keys(meta, family, Sizes(head_dim, hidden, context, eps))
     theta = meta.get(key("rope.freq_base"), float, 10000.0)
     tokens = meta.data.get("tokenizer.ggml.tokens")
     embedding = header.tensors.get("token_embd.weight")
     vocabulary = embedding.shape[0] if embedding else len(tokens or ())
     return ConfigReader({
         "architectures": [family.name], "hidden_size": hidden,
-        "intermediate_size": meta.size(key("feed_forward_length")),
-        "num_hidden_layers": meta.size(key("block_count")), "num_attention_heads": heads,
-        "num_key_value_heads": meta.size(key("attention.head_count_kv"), heads),
-        "head_dim": head_dim, "vocab_size": vocabulary,
-        "max_position_embeddings": meta.size(key("context_length")),
-        "rms_norm_eps": meta.get(key("attention.layer_norm_rms_epsilon"), float),
+        "intermediate_size": _every_layer(meta, key("feed_forward_length"), layers),
+        "num_hidden_layers": layers, "num_attention_heads": heads,
+        "num_key_value_heads": _every_layer(meta, key("attention.head_count_kv"), layers, heads),
+        "head_dim": head_dim, "vocab_size": vocabulary, "max_position_embeddings": context,
+        "rms_norm_eps": eps,
         "tie_word_embeddings": "output.weight" not in header.tensors,
         "attention_bias": "blk.0.attn_output.bias" in header.tensors,
         "mlp_bias": "blk.0.ffn_down.bias" in header.tensors,
@@ -54,9 +60,45 @@ def read_gguf_config(header: GgufHeader, family: Architecture) -> ConfigReader:
     }, meta.where)
 
 
+def _check_general(header: GgufHeader, meta: ConfigReader) -> None:
+    kind = meta.get("general.type", str, "model")
+    if kind != "model":
+        raise ConfigError(f"{meta.where}: general.type is {shown(kind)}, expected 'model': the "
+                          "file belongs beside a model; name the model's own file")
+    version = meta.get("general.quantization_version", int, BLOCKS_VERSION)
+    blocks = any(t.type.elements > 1 for t in header.tensors.values())
+    if blocks and version != BLOCKS_VERSION:
+        raise ConfigError(f"{meta.where}: general.quantization_version is {version}, expected "
+                          f"{BLOCKS_VERSION}: its blocks have another layout; convert the model "
+                          "again with a current llama.cpp")
+
+
+def _every_layer(meta: ConfigReader, key: str, layers: int, default: Any = REQUIRED) -> int:  # noqa: ANN401
+    """Return a size that may stand once or for each layer. Raises ConfigError unless it is the same
+    for all."""
+    value = meta.data.get(key)
+    if not isinstance(value, list):
+        return meta.size(key, default)
+    if len(value) != layers or any(v != value[0] for v in value):
+        raise ConfigError(f"{meta.where}: {key} is {shown(value)}, expected one number, or the "
+                          f"same for each of {layers} layers")
+    return ConfigReader({key: value[0]}, meta.where).size(key)
+
+
 def _scaling(header: GgufHeader, meta: ConfigReader, short: str | None, theta: float, head_dim: int,
              ) -> dict[str, Any]:
-    kind = meta.get(f"{short}.rope.scaling.type", str, "none")
+    """Return rope's scaling as llama.cpp reads it: linear where no type is stated, and a factor of
+    0 is none."""
+    kind = meta.get(f"{short}.rope.scaling.type", str, "linear")
+    if kind not in ("none", "linear"):
+        raise ConfigError(f"{meta.where}: rope scaling {kind!r} is not supported, expected none, "
+                          "linear or llama3's factors")
+    stated = [meta.get(f"{short}.{name}", float) for name in _FACTORS
+              if f"{short}.{name}" in meta.data]
+    if len({*stated}) > 1:
+        raise ConfigError(f"{meta.where}: {' and '.join(f'{short}.{n}' for n in _FACTORS)} are "
+                          f"{' and '.join(f'{f:g}' for f in stated)}, expected one factor")
+    factor = stated[0] if stated and kind == "linear" else 0.0
     factors = header.tensors.get(ROPE_FACTORS)
     if factors is not None:
         expected = factors.type.name == "F32" and factors.shape == (head_dim // 2,)
@@ -64,12 +106,12 @@ def _scaling(header: GgufHeader, meta: ConfigReader, short: str | None, theta: f
             raise ConfigError(f"{meta.where}: {ROPE_FACTORS} is {factors.type.name} "
                               f"{list(factors.shape)}, expected F32 [{head_dim // 2}] with "
                               f"a finite theta, which is {theta}")
+        if factor not in (0, 1):
+            raise ConfigError(f"{meta.where}: rope is scaled by {ROPE_FACTORS} and linearly by "
+                              f"{factor:g}, only one of them is supported")
         return llama3_scaling(np.array(factors.raw).view(np.float32), theta, meta.where)
-    if kind == "linear":
-        return {"rope_type": "linear", "factor": meta.get(f"{short}.rope.scaling.factor", float)}
-    if kind != "none":
-        raise ConfigError(f"{meta.where}: rope scaling {kind!r} is not supported, expected none, "
-                          "linear or llama3's factors")
+    if factor not in (0, 1):
+        return {"rope_type": "linear", "factor": factor}
     return {"rope_type": "default"}
 
 

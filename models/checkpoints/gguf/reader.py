@@ -1,10 +1,12 @@
-"""GGUF files, read: weights stay mapped or quantised, the tokenizer and config come from metadata.
+"""Reads GGUF files: weights stay mapped or quantised, tokenizer and config come from metadata.
 
 llama.cpp's converter stores q and k of "llama" in pairs, of "qwen2" in halves; so they stay here.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -13,16 +15,23 @@ import ml_dtypes
 import numpy as np
 
 from core.errors import CheckpointError
-from core.ops.expand import expand
-from core.plan.weights import part_names
+from core.plan.weights import QuantizedLayout, part_names
+from core.reading import MIB
 from core.tensor.tensor import Array
 from models.architectures.base import Architecture
 from models.architectures.tensors import EMBEDDING, HEAD
 from models.checkpoints.base import Checkpoint, Weights, read_start
-from models.checkpoints.gguf.blocks import block_layout, unpack_blocks
+from models.checkpoints.gguf.blocks import (
+    EXPANDED,
+    block_layout,
+    expand_blocks,
+    need_package,
+    unpack_blocks,
+)
 from models.checkpoints.gguf.config import read_gguf_config
-from models.checkpoints.gguf.header import GgufHeader, TensorInfo, read_header
+from models.checkpoints.gguf.header import GgufHeader, TensorInfo
 from models.checkpoints.gguf.names import ROPE_FACTORS, gguf_family, to_huggingface
+from models.checkpoints.gguf.split import read_parts
 from models.checkpoints.gguf.tokenizer import read_gguf_tokenizer, stop_ids
 from models.checkpoints.gguf.types import MAGIC
 from models.checkpoints.lazy import abstract
@@ -33,7 +42,7 @@ _FLOATS = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16),
 
 
 class GgufFile:
-    """Reads F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K and Q6_K, of architectures llama and qwen2."""
+    """Reads a model in one GGUF file or in several parts, of any type in SUPPORTED (types.py)."""
 
     name, key = "GGUF file", "gguf"
 
@@ -42,11 +51,7 @@ class GgufFile:
 
     def read(self, path: Path, families: Mapping[str, Architecture]) -> Checkpoint:
         """Raises CheckpointError, ConfigError, TokenizerError."""
-        header = read_header(path)
-        parts = header.metadata.get("split.count", 1)
-        if parts not in (0, 1):
-            raise CheckpointError(f"{path} is one of {parts} parts of a model, expected a whole one"
-                                  "; join them with: llama-gguf-split --merge FIRST OUT")
+        header = read_parts(path)
         family = gguf_family(header, families)
         config = read_gguf_config(header, family)
         weights = _read_weights(header, family, tied=config.data["tie_word_embeddings"])
@@ -58,24 +63,45 @@ class GgufFile:
 
 def _read_weights(header: GgufHeader, family: Architecture, tied: bool) -> Weights:
     weights = Weights()
-    kept: dict[str, int] = {}
+    kept: Counter[str] = Counter()
+    expanded: list[TensorInfo] = []
     for tensor in header.tensors.values():
         if tensor.name == ROPE_FACTORS:  # read_gguf_config made it part of the configuration
             continue
         name = to_huggingface(tensor.name, family)
         if tensor.type.name in _FLOATS:
             weights.arrays[name] = _floats(tensor)
-        elif name.endswith("_proj.weight") or name in (EMBEDDING, HEAD):
-            _add_blocks(weights, name, tensor, tied)
-            kept[tensor.type.name] = kept.get(tensor.type.name, 0) + 1
-        else:
-            raise CheckpointError(f"{header.path}: tensor {tensor.name} is {tensor.type.name}, "
-                                  "expected F32, F16 or BF16 for norms and biases")
+            continue
+        layout = block_layout(tensor.type.name)
+        product = HEAD if name == EMBEDDING and tied else name  # a tied head keeps its codes
+        codes = layout is not None and (product == HEAD or name.endswith("_proj.weight"))
+        if layout is not None and codes:
+            _add_codes(weights, product, tensor, layout)
+            kept[tensor.type.name] += 1
+        if not codes or name == EMBEDDING:
+            need_package(tensor.type.name)
+            weights.arrays.defer({name: abstract(tensor.shape, np.dtype(np.float32))},
+                                 partial(_expanded, tensor))
+            expanded.append(tensor)
     match_biases(weights)  # GGUF stores biases in F32
     if kept:
-        weights.notes.append("kept quantised: " + ", ".join(f"{n} {kind}" for kind, n
-                                                            in kept.items()))
+        weights.notes.append("kept quantised: " + _counted(kept))
+    if expanded:
+        weights.notes.append(_expansion(expanded))
     return weights
+
+
+def _counted(kinds: Counter[str]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+
+
+def _expansion(tensors: list[TensorInfo]) -> str:
+    """Describe what was expanded, and what that costs in memory."""
+    wide, stored = (sum(nbytes) / MIB for nbytes in zip(
+        *((4 * math.prod(t.shape), t.raw.nbytes) for t in tensors), strict=True))
+    return (f"expanded to f32: {_counted(Counter(t.type.name for t in tensors))}; {wide:,.1f} MiB "
+            f"in place of {stored:,.1f}: look-ups, norms and biases take floats, and "
+            f"{', '.join(EXPANDED)} have no quantised kernel")
 
 
 def _floats(tensor: TensorInfo) -> Array:
@@ -86,21 +112,15 @@ def _floats(tensor: TensorInfo) -> Array:
     return values.reshape(tensor.shape)
 
 
-def _add_blocks(weights: Weights, name: str, tensor: TensorInfo, tied: bool) -> None:
+def _expanded(tensor: TensorInfo) -> tuple[Array]:
+    return (expand_blocks(tensor.raw, tensor.type.name, tensor.shape),)
+
+
+def _add_codes(weights: Weights, name: str, tensor: TensorInfo, layout: QuantizedLayout) -> None:
     if len(tensor.shape) != 2:
         raise CheckpointError(f"tensor {tensor.name} is {tensor.type.name} {list(tensor.shape)}, "
                               "expected a matrix")
     rows, columns = tensor.shape
-    unpack = partial(unpack_blocks, tensor.raw, tensor.type.name, (rows, columns))
-    if name == EMBEDDING:
-        weights.arrays.defer({name: abstract((rows, columns), np.dtype(np.float32))},
-                             lambda: (expand(unpack(), columns),))
-        weights.notes.append(f"{name} is {tensor.type.name} in the file and was expanded to f32: "
-                             "look-ups have no quantised kernel")
-        if not tied:
-            return
-        name = HEAD
-    layout = block_layout(tensor.type.name)
     groups = abstract((rows, columns // layout.group_size), np.dtype(np.float32))
     codes = (abstract((rows, columns), np.dtype(np.int8)) if layout.bits == 8 else
              abstract((rows, columns // 2), np.dtype(np.uint8)))
@@ -109,7 +129,7 @@ def _add_blocks(weights: Weights, name: str, tensor: TensorInfo, tied: bool) -> 
         del parts[part_names(name)[2]]
 
     def unpacked() -> list[Array]:
-        q = unpack()
+        q = unpack_blocks(tensor.raw, tensor.type.name, (rows, columns))
         return [a for a in (q.codes, q.scales, q.zeros) if a is not None]
     weights.arrays.defer(parts, unpacked)
     weights.quantized[name] = layout

@@ -6,20 +6,20 @@ where integers were asked for, as in llama-quantize. Matrices that `--keep` name
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from core.errors import ConfigError, OptionError, TokenizerError, missing_packages
+from core.errors import ConfigError, TokenizerError
 from core.plan.weights import Progress
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
 from models.checkpoints.base import Checkpoint
 from models.checkpoints.gguf.config import rope_factors
 from models.checkpoints.gguf.names import ROPE_FACTORS, to_gguf
+from models.checkpoints.gguf.package import load_gguf
 from models.checkpoints.gguf.tokenizer import ADDED, LEGACY, STOPS
 from models.checkpoints.quantization import Quantization
 from models.checkpoints.source import Source
@@ -28,15 +28,6 @@ from models.tokenizers.build import vocabulary_for
 from models.tokenizers.vocabulary import TokenType
 
 TYPES = {"f32": "F32", "f16": "F16", "bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}
-
-
-def load_gguf() -> Any:  # noqa: ANN401 - a module
-    """Return the package. Raises OptionError with the line that installs it."""
-    try:
-        return importlib.import_module("gguf")
-    except ImportError:
-        raise missing_packages("writing GGUF", {
-            "gguf": "pip install 'kernelyard[gguf]' (or pip install gguf)"}, OptionError) from None
 
 
 def write_gguf(source: Source, path: Path, kind: str, progress: Progress,
