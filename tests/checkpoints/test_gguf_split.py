@@ -38,13 +38,13 @@ def test_missing_parts_are_named(parts):
                                               r".gguf is missing: fetch all"):
         read_checkpoint(parts[2], REGISTRY)
     parts[0].unlink()
-    with pytest.raises(CheckpointError, match="m-00001-of-00003.gguf, m-00002-of-00003.gguf are "):
+    with pytest.raises(CheckpointError, match=r"m-00001-of-00003.gguf, m-00002-of-00003.gguf are "):
         read_checkpoint(parts[2], REGISTRY)
 
 
 def test_a_part_under_another_name(parts):
     other = parts[0].rename(parts[0].with_name("model.gguf"))
-    with pytest.raises(CheckpointError, match="ends in -00001-of-00003.gguf: give all parts"):
+    with pytest.raises(CheckpointError, match=r"ends in -00001-of-00003.gguf: give all parts"):
         read_checkpoint(other, REGISTRY)
     parts[1].rename(parts[0])  # the second under the first's name
     with pytest.raises(CheckpointError, match="part 2 of 3 of a model, expected a name that ends"):
