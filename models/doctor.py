@@ -24,8 +24,8 @@ from models.engine.memory import megabytes
 MODULES = {"numpy": "core", "ml_dtypes": "core", "pluggy": "core", "rich": "command line",
            "sentencepiece": "tokenizers", "tokenizers": "tokenizers", "jinja2": "chat templates",
            "numba": "cpu_numba", "cupy": "cuda_cupy", "pycuda": "cuda_pycuda",
-           "gguf": "writing GGUF", "torch": "extra parity", "transformers": "extra parity",
-           "matplotlib": "extra plot"}
+           "gguf": "writing GGUF, IQ types", "torch": "extra parity",
+           "transformers": "extra parity", "matplotlib": "extra plot"}
 
 
 def parser() -> argparse.ArgumentParser:

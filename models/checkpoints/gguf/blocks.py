@@ -38,9 +38,6 @@ _KEPT: dict[str, tuple[Callable[[Array], unpack.Parts], QuantizedLayout]] = {
         ("TQ1_0", unpack.tq1_0, 4, 256, False), ("TQ2_0", unpack.tq2_0, 4, 256, False),
         ("MXFP4", unpack.mxfp4, 8, 32, False), ("NVFP4", unpack.nvfp4, 8, 16, False))}
 
-#: types that can only be expanded, named in short
-EXPANDED = ("IQ1", "IQ2", "IQ3")
-
 
 def block_layout(kind: str) -> QuantizedLayout | None:
     """Return the layout that `unpack_blocks` makes of a type; None for types that can only be

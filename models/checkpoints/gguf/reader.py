@@ -21,13 +21,7 @@ from core.tensor.tensor import Array
 from models.architectures.base import Architecture
 from models.architectures.tensors import EMBEDDING, HEAD
 from models.checkpoints.base import Checkpoint, Weights, read_start
-from models.checkpoints.gguf.blocks import (
-    EXPANDED,
-    block_layout,
-    expand_blocks,
-    need_package,
-    unpack_blocks,
-)
+from models.checkpoints.gguf.blocks import block_layout, expand_blocks, need_package, unpack_blocks
 from models.checkpoints.gguf.config import read_gguf_config
 from models.checkpoints.gguf.header import GgufHeader, TensorInfo
 from models.checkpoints.gguf.names import ROPE_FACTORS, gguf_family, to_huggingface
@@ -96,12 +90,17 @@ def _counted(kinds: Counter[str]) -> str:
 
 
 def _expansion(tensors: list[TensorInfo]) -> str:
-    """Describe what was expanded, and what that costs in memory."""
-    wide, stored = (sum(nbytes) / MIB for nbytes in zip(
-        *((4 * math.prod(t.shape), t.raw.nbytes) for t in tensors), strict=True))
-    return (f"expanded to f32: {_counted(Counter(t.type.name for t in tensors))}; {wide:,.1f} MiB "
-            f"in place of {stored:,.1f}: look-ups, norms and biases take floats, and "
-            f"{', '.join(EXPANDED)} have no quantised kernel")
+    """Describe what was expanded and why, and what that costs in memory."""
+    said = []
+    for kept, why in ((True, "look-ups, norms and biases take floats"),
+                      (False, "no kernel takes these codes")):
+        kinds = Counter(t.type.name for t in tensors
+                        if (block_layout(t.type.name) is not None) == kept)
+        if kinds:
+            said.append(f"{_counted(kinds)} ({why})")
+    wide, stored = sum(4 * math.prod(t.shape) for t in tensors), sum(t.raw.nbytes for t in tensors)
+    return (f"expanded to f32: {', '.join(said)}; {wide / MIB:,.1f} MiB in place of "
+            f"{stored / MIB:,.1f}")
 
 
 def _floats(tensor: TensorInfo) -> Array:
