@@ -20,6 +20,7 @@ from models.analysis.bench_report import benchmark
 from models.analysis.profile import host_seconds, profile_parts
 from models.checkpoints.base import Checkpoint, read_checkpoint
 from models.checkpoints.random import SHAPES, random_checkpoint
+from models.cli import report
 from models.cli.arguments import add_load_options, add_model_option, load_options
 from models.cli.command import command
 from models.engine.load import open_checkpoint
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise OptionError("--prompt, --repeat and --layers must be at least 1, --tokens 2")
     if args.model is not None and args.layers is not None:
         raise OptionError("--layers goes with --shape: a model file has its own layers")
+    report.left_out(load_options(args).registry())
     rows = []
     try:
         for name in [args.model] if args.model is not None else args.shape or SHAPES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -16,8 +17,14 @@ from rich.table import Table
 
 from core.plugins.registry import Registry
 from models.cli import report
-from models.cli.arguments import BACKEND_OPTIONS, add_load_options, whole_registry
+from models.cli.arguments import (
+    BACKEND_OPTIONS,
+    PLUGIN_OPTIONS,
+    add_load_options,
+    whole_registry,
+)
 from models.cli.command import command
+from models.cli.probe import Prober
 from models.engine.memory import megabytes
 
 #: module -> what needs it
@@ -26,11 +33,17 @@ MODULES = {"numpy": "core", "ml_dtypes": "core", "pluggy": "core", "rich": "comm
            "numba": "cpu_numba", "cupy": "cuda_cupy", "pycuda": "cuda_pycuda",
            "gguf": "writing GGUF, IQ types", "torch": "extra parity",
            "transformers": "extra parity", "matplotlib": "extra plot"}
+#: module -> the distributions that bring it, where they have other names
+DISTRIBUTIONS = {"cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy")}
+
+
+#: states of a plugin for which the exit code is 1
+BAD = ("broken", "left out")
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser("python -m models.doctor", description=__doc__)
-    add_load_options(p, only=BACKEND_OPTIONS)
+    add_load_options(p, only=(*BACKEND_OPTIONS, *PLUGIN_OPTIONS))
     p.add_argument("--json", action="store_true", help="print one JSON object")
     return p
 
@@ -39,45 +52,74 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 some backend works, 1 none does or a plugin is broken."""
     args = parser().parse_args(argv)
-    found = examine(whole_registry(args))
+    prober = Prober()
+    found = examine(whole_registry(args, prober), prober)
     if args.json:
         print(json.dumps(found, indent=1))
     else:
         show(found)
     works = any(b["available"] for b in found["backends"])
-    return 0 if works and all(p["state"] == "loaded" for p in found["plugins"]) else 1
+    return 1 if not works or any(p["state"] in BAD for p in found["plugins"]) else 0
 
 
-def examine(registry: Registry) -> dict[str, Any]:
+def examine(registry: Registry, prober: Prober) -> dict[str, Any]:
     """Examine everything on the page. Opens every backend."""
     backends = [_backend(registry, name) for name in sorted(registry.specs)]
     return {"python": platform.python_version(), "executable": sys.executable,
-            "platform": platform.platform(), "cores": os.cpu_count(), "packages": _packages(),
-            "backends": backends, "plugins": _plugins(registry)}
+            "platform": platform.platform(), "cores": os.cpu_count(), "packages": packages(),
+            "backends": backends, "plugins": _plugins(registry, prober)}
 
 
-def _packages() -> list[dict[str, str | None]]:
-    """Versions as installed; nothing is imported."""
-    owners = importlib.metadata.packages_distributions()
-    return [{"module": module, "version": importlib.metadata.version(owners[module][0])
-             if module in owners else None, "distribution": owners.get(module, [module])[0],
-             "needed_by": why} for module, why in MODULES.items()]
+def packages() -> list[dict[str, str | None]]:
+    """Return versions as installed; nothing is imported. A module without metadata is there in
+    version "unknown", one that cannot be imported has None."""
+    return [{"module": module, "version": version, "distribution": name, "needed_by": why}
+            for module, why in MODULES.items() for name, version in [_installed(module)]]
 
 
-def _plugins(registry: Registry) -> list[dict[str, str]]:
-    """List every plugin: loaded, broken, and single things of a loaded one that are left out."""
+def _installed(module: str) -> tuple[str, str | None]:
+    # packages_distributions() of Python 3.10 needs a top_level.txt, which few packages have now
+    names = DISTRIBUTIONS.get(module, (module,))
+    if importlib.util.find_spec(module) is None:
+        return names[-1], None
+    for name in names:
+        try:
+            return name, importlib.metadata.version(name) or "unknown"
+        except Exception:  # missing, or damaged: what Python raises depends on its version
+            continue
+    return names[-1], "unknown"
+
+
+def _plugins(registry: Registry, prober: Prober) -> list[dict[str, Any]]:
+    """List every plugin: loaded, broken, not loaded, and single things that are left out."""
     registry.load_tables()
     plugins = registry.plugins
-    loaded = [{"name": name, "distribution": source, "state": "loaded", "reason": "",
-               "path": str(getattr(plugins.manager.get_plugin(name), "__file__", "?"))}
-              for name, source in plugins.distributions.items()]
-    return loaded + [{"name": b.name, "distribution": b.distribution, "state": "broken",
-                      "reason": b.reason, "path": ""} for b in plugins.broken] + [
-        {"name": d.name, "distribution": d.distribution, "state": "left out", "reason": d.reason,
-         "path": ""} for d in plugins.dropped]
+    rows: list[dict[str, Any]] = [
+        {"name": name, "distribution": source, "state": "loaded", "reason": "",
+         "path": str(getattr(plugins.manager.get_plugin(name), "__file__", "?"))}
+        for name, source in plugins.distributions.items()]
+    rows += [{"name": p.name, "distribution": p.distribution, "state": state, "reason": p.reason,
+              "path": ""}
+             for state, left in (("broken", plugins.broken), ("left out", plugins.dropped),
+                                 ("not loaded", plugins.lying)) for p in left]
+    for row in rows:
+        probe = prober.found.get(row["name"])
+        row["import_s"] = probe.seconds if probe else plugins.seconds.get(row["name"])
+        row["output"] = probe.output if probe else ""
+    return rows
 
 
 def _backend(registry: Registry, name: str) -> dict[str, Any]:
+    try:
+        return _examined(registry, name)
+    except Exception as error:  # a backend that opens and fails later must not take the page down
+        spec, reason = registry.specs[name], f"{type(error).__name__}: {error}"
+        return {"name": name, "description": spec.description, "device": spec.device,
+                "available": False, "details": None, "free": None, "kernels": 0,
+                "reason": f"backend {name}: {reason}", "fix": None, "guests": [], "caches": []}
+
+
+def _examined(registry: Registry, name: str) -> dict[str, Any]:
     spec, reason = registry.specs[name], registry.unavailable(name)
     kind = registry.backend_class(name)
     found: dict[str, Any] = {
@@ -128,11 +170,15 @@ def show(found: dict[str, Any]) -> None:
             console.print(f"{b['name']} keeps compiled kernels in {cache['path']}: "
                           f"{megabytes(cache['bytes'])}", highlight=False, markup=False,
                           soft_wrap=True)
-    table = Table("plugin", "distribution", "state", "path")
+    table = Table("plugin", "distribution", "state", "import", "path")
     for p in found["plugins"]:
-        table.add_row(p["name"], p["distribution"], p["state"], p["path"] or p["reason"],
+        took = "" if p["import_s"] is None else f"{p['import_s']:.2f} s"
+        table.add_row(p["name"], p["distribution"], p["state"], took, p["path"] or p["reason"],
                       style=None if p["state"] == "loaded" else "red")
     console.print(table)
+    for name, output in {p["name"]: p["output"] for p in found["plugins"] if p["output"]}.items():
+        console.print(f"plugin {name} printed: {output}", highlight=False, markup=False,
+                      soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from core.errors import CheckError, OptionError
 from core.plan.weights import Progress, no_progress
+from core.plugins.choice import PluginChoice
 from core.plugins.registry import Registry, default_registry
 from models.analysis import loss_report
 from models.analysis.losses import measure_losses, simulated
@@ -20,7 +21,12 @@ from models.checkpoints.placing import place_files, place_folder, staging_folder
 from models.checkpoints.source import Source, without_rope_scaling
 from models.checkpoints.targets import TARGETS, Target, choose_target
 from models.cli import report
-from models.cli.arguments import QUANTIZATION, add_load_options, quantization
+from models.cli.arguments import (
+    PLUGIN_OPTIONS,
+    QUANTIZATION,
+    add_load_options,
+    quantization,
+)
 from models.cli.command import command
 
 
@@ -33,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
                    help="a folder for hf, else a file; required unless --dry-run")
     p.add_argument("--dtype", choices=("f32", "f16", "bf16"),
                    help="dtype of the weights (default: as stored; llama2c and kuiper: f32)")
-    add_load_options(p, only=QUANTIZATION)
+    add_load_options(p, only=(*QUANTIZATION, *PLUGIN_OPTIONS))
     p.add_argument("--version", type=int, choices=(0, 1, 2),
                    help="version of llama2.c's format (default: 0, for run.c; int8: 2, for runq.c)")
     p.add_argument("--ignore-rope-scaling", action="store_true",
@@ -59,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 written, 1 the written model differs, 2 the input cannot be used."""
     args = parser().parse_args(argv)
-    registry = default_registry()
+    registry = default_registry(choice=PluginChoice.of(args.only_plugins, args.without_plugins))
     report.left_out(registry)
     checkpoint = read_checkpoint(args.model, registry)
     if args.ignore_rope_scaling:

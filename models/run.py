@@ -26,6 +26,7 @@ from models.cli.arguments import (
 )
 from models.cli.chat import chat
 from models.cli.command import command, interrupted
+from models.cli.probe import Prober
 from models.engine.load import load
 from models.engine.model import Model
 
@@ -78,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a terminal without some character shows `?`
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdin else "replace")
     if args.list_backends:
-        report.backends(whole_registry(args))
+        report.backends(whole_registry(args, Prober()))
         return 0
     options = load_options(args)
     registry = options.registry(args.check)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import models
+from core.conformance.options import flag
 from core.conformance.plugin import chosen_backends
 from core.conformance.report import CHECK
 from core.plugins.registry import default_registry
@@ -47,13 +48,13 @@ def model_copy(tmp_path):
 
 @pytest.fixture
 def on_gpu(request, record_property):
-    """Return `on_gpu(backend)`: it skips the test unless --gpu-report asks for that backend, and
-    returns a function that notes a text for the report, beside the test's outcome."""
+    """Return `on_gpu(backend)`: it skips the test unless --kernelyard-gpu-report asks for that
+    backend, and returns a function that notes a text for the report, beside the outcome."""
     def ask(backend: str):
         config = request.config
-        if config.getoption("--gpu-report") is None:
-            pytest.skip("needs a GPU: runs where --gpu-report asks for it")
-        if backend not in chosen_backends(default_registry(), config.getoption("--backend"),
+        if config.getoption(flag("gpu-report")) is None:
+            pytest.skip("needs a GPU: runs where --kernelyard-gpu-report asks for it")
+        if backend not in chosen_backends(default_registry(), config.getoption(flag("backend")),
                                           gpu=True):
             pytest.skip(f"{backend} was not asked for, or is not available")
         found = {"backend": backend, "said": ""}

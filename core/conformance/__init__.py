@@ -1,4 +1,4 @@
 """Tests any backend: compares every op × dtype × example with the float64 reference.
 
-    pytest --pyargs core.conformance --backend NAME
+    kernelyard conform --backend NAME
 """

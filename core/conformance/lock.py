@@ -141,4 +141,4 @@ def _changes(name: str, locked: Mapping[str, Any] | None, now: Mapping[str, Any]
 
 
 def _command(backends: Sequence[str], path: Path) -> str:
-    return f"pytest --pyargs core.conformance --backend {','.join(backends)} --write-lock {path}"
+    return f"kernelyard conform --backend {','.join(backends)} --write-lock {path}"

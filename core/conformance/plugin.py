@@ -1,18 +1,17 @@
-"""Connects the suite to pytest.
+"""Connects the suite to pytest, which loads it by name: `-p core.conformance.plugin`.
 
-An entry point loads it wherever core is installed, since pytest does not read the conftest.py of a
-package named with --pyargs early enough for its options. It imports core only when the suite itself
-is collected, or a report is asked for.
+No entry point loads it: it would take part in every pytest run of the environment. All its options
+begin with `--kernelyard-`; the command `kernelyard conform` has them under their short names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from core.conformance.options import OPTIONS, flag
 from core.conformance.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -20,43 +19,35 @@ if TYPE_CHECKING:
     from core.plugins.registry import Registry
 
 GPU = "cuda"  #: the device that GPU backends name in their BackendSpec
+#: options that are checked before anything is collected
+EARLY = ("backend", "op", "dtype", "gpu-report", "only-plugins", "without-plugin")
 SUITES = ("core.conformance.test_ops", "core.conformance.test_properties")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("kernelyard conformance")
-    group.addoption("--backend", action="append", metavar="NAME[,NAME]", help="backends to test; "
-                    "may repeat (default: every available one)")
-    group.addoption("--op", action="append", default=[], metavar="NAME[,NAME]",
-                    help="test only these ops; may repeat")
-    group.addoption("--dtype", action="append", default=[], metavar="NAME[,NAME]", help="test "
-                    "only cells with these dtypes or ids (float32.W=bf16); may repeat")
-    group.addoption("--large", action="store_true", help="run the examples that need "
-                    "gigabytes instead of the others")
-    group.addoption("--time", action="store_true", help="time the kernel that a plan chooses")
-    group.addoption("--report", action="append", default=[], type=Path, metavar="FILE",
-                    help="write a report: .json, .md (support matrix) or .txt; may repeat")
-    group.addoption("--gpu-report", type=Path, metavar="FILE.json", help="write a "
-                    "report of the backends that compute on a GPU, with the speeds that the tests "
-                    "measure; test only those backends, and fail without one")
-    group.addoption("--include", action="append", default=[], type=Path, metavar="FILE.json",
-                    help="add another run's report, of backends not tested here")
-    group.addoption("--expect", type=Path, metavar="FILE.md", help="fail if FILE, a support "
-                    "matrix, has other statuses, tolerances or remarks than this run's")
-    group.addoption("--write-lock", type=Path, metavar="FILE", help="write a lock file of every "
-                    "kernel tested, with its verdict, for models.run --lock")
+    for name, argument in OPTIONS.items():
+        group.addoption(flag(name), **argument)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):  # xdist's workers report to us
         return
-    for path in config.getoption("--report"):
+    for path in config.getoption(flag("report")):
         if path.suffix not in (".json", ".md", ".txt"):
             raise pytest.UsageError(f"--report {path}: expected a name that ends with .json, "
                                     ".md or .txt")
-    if (path := config.getoption("--gpu-report")) is not None and path.suffix != ".json":
+    if (path := config.getoption(flag("gpu-report"))) is not None and path.suffix != ".json":
         raise pytest.UsageError(f"--gpu-report {path}: expected a name that ends with .json")
     config.pluginmanager.register(Recorder(config), "kernelyard-report")
+
+
+def registry_of(config: pytest.Config) -> Registry:
+    """Return the plugins that a run chose. Raises OptionError for an unknown one."""
+    from core.plugins.choice import PluginChoice
+    from core.plugins.registry import default_registry
+    return default_registry(choice=PluginChoice.of(config.getoption(flag("only-plugins")),
+                                                   config.getoption(flag("without-plugin"))))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -71,10 +62,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection(session: pytest.Session) -> None:
     """Complain of options before anything is collected, in one line."""
-    if any(session.config.getoption(o) for o in ("--backend", "--op", "--dtype", "--gpu-report")):
+    if any(session.config.getoption(flag(o)) for o in EARLY):
         from core.errors import KernelyardError
         try:
-            if not list(_tests("case", session.config)) and not session.config.getoption("--large"):
+            large = session.config.getoption(flag("large"))
+            if not list(_tests("case", session.config)) and not large:
                 raise pytest.UsageError("no cell of the matrix has both the --op and the --dtype "
                                         "that were asked for")
         except KernelyardError as error:
@@ -86,23 +78,22 @@ def _tests(kind: str, config: pytest.Config) -> Iterable[Any]:
     from core.conformance.cases import Subset
     from core.conformance.known import check_used, known_failures, reason_for
     from core.ir.op import OPS
-    from core.plugins.registry import default_registry
-    registry = default_registry()
-    subset = Subset(frozenset(_split(config, "--op")), frozenset(_split(config, "--dtype")))
+    registry = registry_of(config)
+    subset = Subset(frozenset(_split(config, "op")), frozenset(_split(config, "dtype")))
     subset.check()
     if kind == "op":
         for op in OPS.values():
             if not subset.ops or op.name in subset.ops:
                 yield pytest.param(op, id=op.name)
         return
-    for backend in chosen_backends(registry, config.getoption("--backend"),
-                                   gpu=config.getoption("--gpu-report") is not None):
+    for backend in chosen_backends(registry, config.getoption(flag("backend")),
+                                   gpu=config.getoption(flag("gpu-report")) is not None):
         known = known_failures(registry, backend)
         if known and kind == "case":
             check_used(known, [id for k in ("case", "kernel", "property_case")
                                for large in (False, True)
                                for _, id in _all(k, registry, backend, Subset(), large)], backend)
-        for test, id in _all(kind, registry, backend, subset, config.getoption("--large")):
+        for test, id in _all(kind, registry, backend, subset, config.getoption(flag("large"))):
             why = reason_for(id, known)
             marks = [] if why is None else [pytest.mark.xfail(reason=why, strict=True)]
             yield pytest.param(test, id=id, marks=marks)
@@ -146,5 +137,5 @@ def _all(kind: str, registry: Registry, backend: str, subset: Subset, large: boo
 
 
 def _split(config: pytest.Config, option: str) -> list[str]:
-    return [name.strip() for text in config.getoption(option) for name in text.split(",")
+    return [name.strip() for text in config.getoption(flag(option)) for name in text.split(",")
             if name.strip()]

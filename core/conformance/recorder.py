@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from core.conformance.options import flag
+
 BAD_INPUT = 2  # as every command of kernelyard exits
 
 
@@ -16,8 +18,8 @@ class Recorder:
     def __init__(self, config: pytest.Config) -> None:
         self.config, self.results, self.deselected = config, [], False  # type: ignore[var-annotated]
         self.lines: list[str] = []
-        self.asked = any(config.getoption(o) for o in (
-            "--report", "--gpu-report", "--include", "--expect", "--write-lock"))
+        self.asked = any(config.getoption(flag(o)) for o in (
+            "report", "gpu-report", "include", "expect", "write-lock"))
 
     def pytest_deselected(self) -> None:
         self.deselected = True
@@ -41,40 +43,41 @@ class Recorder:
             self._fail(session, f"error: {error}", BAD_INPUT)
 
     def _finish(self, session: pytest.Session, properties: list[dict[str, Any]]) -> None:
+        def option(name: str) -> Any:  # noqa: ANN401 - by the option
+            return self.config.getoption(flag(name))
         from core.conformance import render
+        from core.conformance.plugin import registry_of
         from core.conformance.report import Report
         from core.files import write_whole
-        from core.plugins.registry import default_registry
-        registry, report = default_registry(), Report()
-        option, large = self.config.getoption, self.config.getoption("--large")
+        registry, report = registry_of(self.config), Report()
+        large = option("large")
         for result, found in zip(self.results, properties, strict=True):
             why = getattr(result, "wasxfail", None)
             known = why is not None and result.outcome == "skipped"
             report.add(result.nodeid, "known" if known else result.outcome, found, why or "")
         report.describe(registry)
-        for path in filter(None, (*option("--report"), option("--gpu-report"))):
+        for path in filter(None, (*option("report"), option("gpu-report"))):
             if path.suffix == ".json":
                 report.write_json(path, registry)
-        if option("--write-lock"):
+        if option("write-lock"):
             from core.conformance.lock import write_lock
-            if self.deselected or large or option("--op") or option("--dtype"):
+            if self.deselected or large or option("op") or option("dtype"):
                 return self._fail(session, "no lock was written: it needs the verdicts of the "
                                   "whole suite, and parts of it were left out")
-            write_lock(option("--write-lock"), report, registry)
-        for path in option("--include"):
+            write_lock(option("write-lock"), report, registry)
+        for path in option("include"):
             report.include(path)
-        included = "".join(f"--include {p} " for p in option("--include"))
-        page = render.markdown(report, "pytest --pyargs core.conformance "
-                               f"{included}--report FILE.md")
-        for path in option("--report"):
+        included = "".join(f"--include {p} " for p in option("include"))
+        page = render.markdown(report, f"kernelyard conform {included}--report FILE.md")
+        for path in option("report"):
             if path.suffix != ".json":
                 write_whole(path, page if path.suffix == ".md" else
                             render.text(report, large=large) + "\n")
-        verbose = self.config.get_verbosity() > 0 or bool(self.config.getoption("--backend"))
+        verbose = self.config.get_verbosity() > 0 or bool(option("backend"))
         show = render.text if verbose and self.config.get_verbosity() >= 0 else render.summary
         self.lines += show(report, large=large).splitlines()
-        if option("--expect") is not None:
-            self._compare(session, option("--expect"), page)
+        if option("expect") is not None:
+            self._compare(session, option("expect"), page)
 
     def _compare(self, session: pytest.Session, path: Path, page: str) -> None:
         from core.conformance.render import differences

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 
 from core.conformance.cases import Case, cases_of, dtype_id
+from core.conformance.options import flag
+from core.conformance.plugin import registry_of
 from core.conformance.report import CASE, finite
 from core.conformance.runner import run_case, time_case
 from core.ir.op import Op
 from core.plugins.kernel import Kernel
-from core.plugins.registry import default_registry
-
-REGISTRY = default_registry()  # it brings the plugins' ops into the vocabulary
 
 
 def test_matches_reference(case: Case, record_property: Callable[[str, object], None],
                            pytestconfig: pytest.Config) -> None:
+    registry = registry_of(pytestconfig)
     found: dict[str, Any] = {
         "op": case.op.name, "backend": case.backend, "dtypes": dtype_id(case.dtypes), "used": 0.0,
         "own": False, "offered": case.example is not None, "kernels": {}, "tolerances": {}}
@@ -27,12 +27,12 @@ def test_matches_reference(case: Case, record_property: Callable[[str, object], 
         kinds = ", ".join(f"{k}={d}" for k, d in case.dtypes.items())
         pytest.skip(f"{case.backend} offers no {case.op.name} kernel for {kinds}")
     call = case.call
-    refusals = {k: k.refuses(call) for k in REGISTRY.kernels(case.backend, case.op.name)}
+    refusals = {k: k.refuses(call) for k in registry.kernels(case.backend, case.op.name)}
     willing = [k for k, reason in refusals.items() if reason is None]
     if not willing:
         found["reasons"] = [f"{k.id}: {reason}" for k, reason in refusals.items()]
         pytest.skip(f"{case.op.name}: no kernel takes this example: {', '.join(found['reasons'])}")
-    outcomes = [run_case(case, kernel, REGISTRY, case.expected) for kernel in willing]
+    outcomes = [run_case(case, kernel, registry, case.expected) for kernel in willing]
     found["used"] = finite(max(o.used for o in outcomes))
     found["own"] = any(not c.ok for o in outcomes for c in o.comparisons.values())
     found["kernels"] = {o.kernel.name: {"ok": o.ok, "used": finite(o.used)} for o in outcomes}
@@ -43,9 +43,9 @@ def test_matches_reference(case: Case, record_property: Callable[[str, object], 
                                f"{case.op.tolerance}"]), pytrace=False)
     cost = case.op.cost(call.inputs, call.attrs)
     chosen = next((k for k in willing if k.option is None), willing[0])
-    if pytestconfig.getoption("--time") and cost.nbytes:
+    if pytestconfig.getoption(flag("time")) and cost.nbytes:
         found["speed"] = {"sample": case.example.name, "kernel": chosen.id,
-                          "seconds": time_case(case, chosen, REGISTRY),
+                          "seconds": time_case(case, chosen, registry),
                           "nbytes": cost.nbytes}
 
 

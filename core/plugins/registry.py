@@ -20,8 +20,11 @@ from core.errors import (
     missing_packages,
 )
 from core.ir.op import Op, register_op
+from core.output import named_output
 from core.plugins import api1
 from core.plugins.backend import Backend, BackendOptions, BackendSpec
+from core.plugins.checks import check_backend, check_entry, check_op
+from core.plugins.choice import EVERY_PLUGIN, PluginChoice
 from core.plugins.kernel import Kernel, check_kernel
 from core.plugins.loader import Plugins
 
@@ -53,8 +56,8 @@ class Registry:
         self._tables: dict[str, dict[str, Any]] = {}
         self._renamed: dict[Kernel, Kernel] = {}
         self._lost_ops: set[tuple[str, str]] = set()  # (plugin, op) that another plugin defines
-        self.plugins.collect("register_ops", self._add_op, _check_op)
-        self.plugins.collect("register_backends", self._add_backend, _check_backend)
+        self.plugins.collect("register_ops", self._add_op, check_op)
+        self.plugins.collect("register_backends", self._add_backend, check_backend)
 
     def table(self, hook: str) -> Mapping[str, Any]:
         """Return what the plugins register by `register(name, thing)` in this hook, or by
@@ -72,7 +75,7 @@ class Registry:
                     raise ClashError(f"{hook}: {name!r} is already registered by {owners[name]}; "
                                      "this one is left out")
                 found[name], owners[name] = thing, self.plugins.distributions[plugin]
-            self.plugins.collect(hook, add)
+            self.plugins.collect(hook, add, check_entry)
             self._tables[hook] = found
         return self._tables[hook]
 
@@ -102,6 +105,8 @@ class Registry:
             return self.specs[name]
         lines = [f"unknown backend {name!r}; installed: {', '.join(sorted(self.specs)) or 'none'}"]
         lines += [f"  broken plugin {b}" for b in self.plugins.broken]
+        lines += [f"  plugin {p.name} (from {p.distribution}) {p.reason}"
+                  for p in self.plugins.lying]
         near = difflib.get_close_matches(name, [*self.specs, *OUR_BACKENDS], 1)
         lines += [f"  did you mean {near[0]!r}?"] if near else []
         lines += [f"  install it with: pip install kernelyard-{n.replace('_', '-')} "
@@ -139,13 +144,14 @@ class Registry:
         module, _, attribute = spec.target.partition(":")
         try:
             asked = {k: v for k, v in self.options.given().items() if k in spec.options}
-            opened: Backend = getattr(importlib.import_module(module), attribute)(**asked)
-        except (BackendError, OptionError):
+            with named_output(f"backend {name}"):
+                opened: Backend = getattr(importlib.import_module(module), attribute)(**asked)
+            opened.name = name
+        except (BackendError, OptionError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:
             raise BackendError(f"backend {name} is unavailable: {spec.target} failed with "
                                f"{type(error).__name__}: {error}") from error
-        opened.name = name
         self._open[name] = opened
         return opened
 
@@ -155,7 +161,9 @@ class Registry:
         module, _, attribute = self.spec(name).target.partition(":")
         try:
             found = getattr(importlib.import_module(module), attribute)
-        except Exception:  # as `backend` reports, with the reason
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # as `backend` reports, with the reason
             return None
         return found if isinstance(found, type) and issubclass(found, Backend) else None
 
@@ -203,19 +211,6 @@ class Registry:
         return kernel
 
 
-def _check_op(plugin: str, op: Op) -> None:
-    namespace, dot, _ = op.name.rpartition(".")
-    if dot and namespace != plugin:
-        raise PluginError(f"op {op.name!r} is registered by the plugin {plugin!r}; a namespace is "
-                          f"the plugin's own name, as in '{plugin}.{op.name.rpartition('.')[2]}'")
-
-
-def _check_backend(plugin: str, spec: BackendSpec) -> None:
-    if spec.name != plugin:
-        raise PluginError(f"backend {spec.name!r} is registered by the plugin {plugin!r}; a "
-                          "backend has the name of its entry point")
-
-
 def _importable(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
@@ -223,14 +218,15 @@ def _importable(module: str) -> bool:
         return False
 
 
-def default_registry(options: BackendOptions | None = None) -> Registry:
-    """Return the registry of everything installed, made once for each set of options."""
-    return _registry(options or BackendOptions())
+def default_registry(options: BackendOptions | None = None,
+                     choice: PluginChoice = EVERY_PLUGIN) -> Registry:
+    """Return the registry of the chosen plugins, made once for each set of options and choice."""
+    return _registry(options or BackendOptions(), choice)
 
 
 @cache
-def _registry(options: BackendOptions) -> Registry:
-    return Registry(options=options)
+def _registry(options: BackendOptions, choice: PluginChoice) -> Registry:
+    return Registry(Plugins(choice=choice), options)
 
 
 def split_backends(backends: str | Sequence[str]) -> tuple[str, ...]:

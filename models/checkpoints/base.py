@@ -77,7 +77,8 @@ def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
     """Open a shipped model by name, else a path (`./name` where a folder has a shipped name), or
     `format:path` for a file whose contents do not say what they are.
 
-    Raises CheckpointError saying what was looked for.
+    Raises CheckpointError saying what was looked for, PluginError where a plugin comes from the
+    model's own folder.
     """
     formats: Mapping[str, CheckpointFormat] = registry.table("register_checkpoints")
     known = families(registry)
@@ -99,6 +100,7 @@ def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise CheckpointError(f"{path} is no regular file and no folder; name the file or the "
                               "folder that holds the model")
+    registry.plugins.check_outside(path)
     _check_beside(path)
     if forced:
         return _checked(_read(formats[key], path, known))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import OptionError
+from core.plugins.choice import PluginChoice
 from core.plugins.registry import default_registry
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
@@ -104,6 +105,7 @@ def _config(shape: str, layers: int | None) -> dict[str, Any]:
 
 def _tensors(config: Mapping[str, Any], where: str) -> dict[str, tuple[int, ...]]:
     """Return names and shapes, as the family states them."""
-    family = find_architecture(config["architectures"][0], default_registry())
+    ours = default_registry(choice=PluginChoice(only=()))  # the shapes are of our families
+    family = find_architecture(config["architectures"][0], ours)
     tensors = family.tensors(family.config(ConfigReader(config, where)))
     return {name: spec.shape for name, spec in tensors.items()}

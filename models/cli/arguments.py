@@ -8,9 +8,11 @@ from dataclasses import fields
 from typing import Any
 
 from core.errors import OptionError
-from core.plugins.registry import Registry, default_registry
+from core.plugins.loader import Plugins
+from core.plugins.registry import Registry
 from models.checkpoints.base import DEFAULT_MODEL, shipped_models
 from models.checkpoints.quantization import Quantization
+from models.cli.probe import Prober
 from models.engine.options import LoadOptions
 
 
@@ -23,6 +25,7 @@ def add_model_option(parser: argparse._ActionsContainer, default: str | None = D
 
 
 BACKEND_OPTIONS = ("device", "threads", "allow_tf32")
+PLUGIN_OPTIONS = ("only_plugins", "without_plugins")
 QUANTIZATION = ("quantize", "group_size", "keep", "quantize_only")
 
 
@@ -45,12 +48,15 @@ def load_options(args: argparse.Namespace, kind: type[LoadOptions] = LoadOptions
     return kind(**{**given, **overrides})
 
 
-def whole_registry(args: argparse.Namespace) -> Registry:
-    """Return what is installed; any backend may take the backend options.
+def whole_registry(args: argparse.Namespace, prober: Prober) -> Registry:
+    """Return the chosen plugins, each examined by `prober` first; any backend may take the backend
+    options.
 
-    Raises OptionError for one that none takes.
+    Raises OptionError for one that none takes, or an unknown plugin.
     """
-    registry = default_registry(load_options(args).backend_options)
+    options = load_options(args)
+    registry = Registry(Plugins(choice=options.plugin_choice, examine=prober),
+                        options.backend_options)
     registry.check_options(list(registry.specs))
     return registry
 

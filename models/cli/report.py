@@ -13,6 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.table import Table
 from rich.text import Text
 
+from core.errors import KernelyardError
 from core.ir.dot import to_dot
 from core.plugins.registry import Registry
 from core.verify.verdict import Tally
@@ -88,17 +89,30 @@ def guests(registry: Registry, name: str) -> list[str]:
     """Name the kernels that other distributions brought for a backend that works."""
     if registry.unavailable(name) is not None:
         return []
+    try:
+        registry.kernels(name)
+    except KernelyardError as error:  # such as a backend without kernels
+        return [f"no kernels: {error}"]
     return [f"{k.op}: {k.name} ({registry.sources[k]})" for k in registry.kernels(name)
             if registry.guest(k)]
 
 
 def left_out(registry: Registry, console: Console | None = None) -> None:
-    """Print a line for each plugin, or single thing of one, that was left out."""
+    """Print who else's plugins are loaded, and a line for each plugin, or single thing of one, that
+    was left out."""
     console = console or open_console(stderr=True)
     registry.load_tables()
-    for broken in registry.plugins.broken:
+    plugins = registry.plugins
+    if plugins.foreign:
+        named = ", ".join(f"{name} ({source})" for name, source in plugins.foreign.items())
+        console.print(f"plugins: {named}", style="dim", markup=False, highlight=False,
+                      soft_wrap=True)
+    for lying in plugins.lying:
+        console.print(f"plugin {lying.name} (from {lying.distribution}) {lying.reason}",
+                      style="red", markup=False, highlight=False, soft_wrap=True)
+    for broken in plugins.broken:
         console.print(f"broken plugin {broken}", style="red", markup=False, soft_wrap=True)
-    for dropped in registry.plugins.dropped:
+    for dropped in plugins.dropped:
         console.print(f"left out: {dropped}", style="red", markup=False, soft_wrap=True)
 
 

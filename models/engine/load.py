@@ -32,7 +32,7 @@ def load(path_or_name: str | Path, options: LoadOptions | None = None, *,
 
     options    how it is computed; `overrides` replace its fields, as in
                load("stories-llama2", backend="cpu_numpy", kv_dtype="f16")
-    registry   what is installed; it has its own `device`, `threads` and `allow_tf32`
+    registry   what is installed; it has its own `device`, `threads`, `allow_tf32` and plugins
 
     Raises an InputError, BackendError, LockError or NoKernelError that says what to do.
     """

@@ -10,6 +10,7 @@ from typing import Any
 
 from core.errors import OptionError
 from core.plugins.backend import BackendOptions
+from core.plugins.choice import PluginChoice
 from core.plugins.registry import Registry, default_registry, split_backends
 from models.checkpoints.quantization import SCHEMES
 
@@ -69,6 +70,11 @@ class LoadOptions:
     threads: int | None = option(None, "CPU threads (default: all cores)", type=int, metavar="N")
     allow_tf32: bool | None = option(None, "f32 products on a GPU may round their inputs to TF32",
                                      action="store_true")
+    only_plugins: str | Sequence[str] | None = option(
+        None, "load these plugins and no other", metavar="NAME[,NAME]")
+    without_plugins: str | Sequence[str] = option(
+        (), "do not load this plugin; may repeat", "--without-plugin", action="append",
+        metavar="NAME")
 
     @classmethod
     def of(cls, options: LoadOptions | None, overrides: dict[str, Any]) -> LoadOptions:
@@ -93,13 +99,18 @@ class LoadOptions:
         value."""
         return BackendOptions(self.device, self.threads, self.allow_tf32)
 
+    @property
+    def plugin_choice(self) -> PluginChoice:
+        """Return the plugins to load. Raises OptionError for a choice that contradicts itself."""
+        return PluginChoice.of(self.only_plugins, self.without_plugins)
+
     def registry(self, *others: str | None) -> Registry:
-        """Return what is installed, its backends opened with `backend_options`.
+        """Return the chosen plugins, their backends opened with `backend_options`.
 
         others  more texts that name backends, such as "a,b" or "attention=c"
-        Raises OptionError for an option that no named backend takes.
+        Raises OptionError for an option that no named backend takes, or an unknown plugin.
         """
-        registry = default_registry(self.backend_options)
+        registry = default_registry(self.backend_options, self.plugin_choice)
         texts = [*split_backends(self.backend), *self.kernels, *filter(None, others)]
         words = {word for text in texts for word in re.split("[,+:=]", text)}
         named = [name for name in registry.specs if name in words]

@@ -26,8 +26,8 @@ def test_as_on_a_machine_with_avx2():
     if "avx2" not in has:
         pytest.skip("this machine has no AVX2")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--pyargs",
-         "core.conformance", "--backend", "cpu_numba", "--op", "linear,quantized_linear",
+        [sys.executable, "-m", "models.conform", "-q", "--backend", "cpu_numba",
+         "--op", "linear,quantized_linear",
          "--dtype", "float32.W=bf16,bfloat16.Q=i8,bfloat16.Q=i4x2", "-k", "matches"],
         env=os.environ | {"NUMBA_CPU_NAME": "haswell",
                           "NUMBA_CPU_FEATURES": ",".join(f"+{f}" for f in has)},

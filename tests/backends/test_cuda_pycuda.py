@@ -55,8 +55,8 @@ def test_without_a_gpu_the_reason_and_the_fix_are_named():
 
 @NEEDS_GCC
 def test_conformance_on_the_cpu(on_cpu):
-    done = on_cpu("pytest", "--pyargs", "core.conformance", "--backend", "cuda_pycuda", "-q", "-rs",
-                  "-p", "no:cacheprovider", "-k", "matches and not " + " and not ".join(SLOW))
+    done = on_cpu("models.conform", "--backend", "cuda_pycuda", "-q", "-k",
+                  "matches and not " + " and not ".join(SLOW), "--", "-rs")
     passed = int(done.stdout.split(" passed")[0].split()[-1])
     assert passed > 350, done.stdout[-500:]
 

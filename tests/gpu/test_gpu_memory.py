@@ -1,5 +1,5 @@
 """Compares the GPU memory that models take with the plan. Nothing else may use the GPU meanwhile;
-it runs where `--gpu-report` asks for it."""
+it runs where `--kernelyard-gpu-report` asks for it."""
 
 import json
 import subprocess

@@ -1,5 +1,6 @@
 """Runs whole models on a GPU: against cpu_numpy and the reference, of two backends at once, from a
-warm start, to a quiet end. They run where `--gpu-report` asks for them, and may run side by side.
+warm start, to a quiet end. They run where
+`--kernelyard-gpu-report` asks for them, and may run side by side.
 """
 
 import os

@@ -1,5 +1,6 @@
 """compute-sanitizer over the conformance cases with small inputs: accesses out of bounds, and races
-in shared memory. It runs where `--gpu-report` asks for it; start the four side by side (-n 4)."""
+in shared memory. It runs where `--kernelyard-gpu-report` asks for it; start the four side by
+side (-n 4)."""
 
 import os
 import re
@@ -22,8 +23,8 @@ def test_kernels_are_clean(on_gpu, backend, tool, tmp_path):
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     done = subprocess.run(
         ["compute-sanitizer", "--tool", tool, "--target-processes", "all", "--error-exitcode", "9",
-         sys.executable, "-m", "pytest", "--pyargs", "core.conformance", "--backend", backend,
-         "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:benchmark", "-k", SMALL],
+         sys.executable, "-m", "models.conform", "--backend", backend, "-q", "-k", SMALL,
+         "--", "-p", "no:xdist", "-p", "no:benchmark"],
         capture_output=True, text=True, timeout=LIMIT_S, check=False, cwd=tmp_path, env=env)
     cases = re.search(r"(\d+) passed", done.stdout)
     summary = [line for line in (done.stdout + done.stderr).splitlines() if "SUMMARY" in line]

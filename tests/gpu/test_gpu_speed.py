@@ -1,7 +1,8 @@
 """Measures speeds at published shapes on a GPU, by the command that anybody runs, each with its
 verdict.
 
-They are measured only where `--gpu-report` asks for them, by a machine that does nothing else then.
+They are measured only where `--kernelyard-gpu-report` asks for them, by a machine that does
+nothing else then.
 Goals hold for the device that they were set for.
 """
 

@@ -24,7 +24,7 @@ def commands(page: str) -> list[list[str]]:
 
 
 def run(command: list[str], folder: Path, site: Path | None = None, code: int = 0) -> str:
-    tools = {"pip": ["-m", "pip"], "pytest": ["-m", "pytest"], "python": []}
+    tools = {"pip": ["-m", "pip"], "kernelyard": ["-m", "kernelyard"], "python": []}
     program = [sys.executable, *tools[command[0]], *command[1:]]
     if command[:2] == ["pip", "install"]:  # into a folder of the test's, and without a network
         program += ["--no-build-isolation", "--no-deps", "--quiet", "--target", str(site)]

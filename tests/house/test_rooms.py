@@ -7,11 +7,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ORDER = {
-    "core": ["errors", "files", "reading", "tensor", "ir", "ops", "plugins", "devices", "plan",
-             "runtime", "verify", "conformance"],
+    "core": ["errors", "files", "reading", "output", "tensor", "ir", "ops", "plugins", "devices",
+             "plan", "runtime", "verify", "conformance"],
     "models": ["json_reader", "architectures", "tokenizers", "checkpoints", "engine", "plugin",
-               "cli", "analysis", "run", "plan", "doctor", "bench", "verify", "export",
-               "__main__"]}
+               "cli", "analysis", "run", "plan", "doctor", "bench", "conform",
+               "verify", "export", "__main__"]}
 TOGETHER = ("tensor", "ir", "plugins", "plan", "runtime")
 
 

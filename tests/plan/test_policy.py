@@ -15,7 +15,8 @@ from core.ir.op import find_op
 from core.plan.plan import Plan
 from core.plan.policy import KernelPolicy, Override
 from core.plan.weights import WeightStore
-from core.plugins.loader import GROUP, Plugins
+from core.plugins.discovery import GROUP
+from core.plugins.loader import Plugins
 from core.plugins.registry import Registry
 from core.runtime.run_op import run_kernel, single_op_plan
 from core.tensor.dtype import f32

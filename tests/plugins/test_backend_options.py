@@ -9,8 +9,9 @@ import models
 from core.errors import OptionError, PluginError
 from core.ir.tolerance import Tolerance
 from core.plugins.backend import BackendOptions, BackendSpec
+from core.plugins.discovery import GROUP
 from core.plugins.kernel import KernelSet
-from core.plugins.loader import GROUP, Plugins
+from core.plugins.loader import Plugins
 from core.plugins.registry import Registry, default_registry
 from core.verify.crosscheck import CrossCheck
 from cpu_numpy.backend import NumpyBackend
@@ -56,7 +57,7 @@ def test_values_that_no_backend_could_take(bad):
 
 def test_commands_ask_about_every_backend_that_they_name(registry, monkeypatch):
     from models.engine import options
-    monkeypatch.setattr(options, "default_registry", registry)
+    monkeypatch.setattr(options, "default_registry", lambda given, choice: registry(given))
 
     def opened(backend, kernels=(), check=None):
         return options.LoadOptions(backend, kernels=kernels, device=1).registry(check)

@@ -1,14 +1,11 @@
 """The contract may grow and breaks nobody: versions, attributes with defaults, clashes, guests."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from plugin_site import install
+from plugin_site import install, python
 
 from core import API_VERSION, Attr, KernelSet, Op, Tolerance
 from core.errors import PluginError
@@ -19,14 +16,6 @@ from core.plugins.registry import Registry
 from core.runtime.run_op import run_kernel
 
 API1 = Path(__file__).parents[1] / "support" / "api1_example" / "v1.py"
-
-
-def python(site, *arguments, code=0):
-    paths = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run([sys.executable, *arguments], cwd=site, text=True, capture_output=True,
-                          env={**os.environ, "PYTHONPATH": paths}, timeout=300)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
 
 
 @pytest.mark.parametrize(("stated", "served"), [
@@ -43,10 +32,9 @@ def test_other_versions_are_refused(stated):
 
 def test_a_plugin_of_api_1_passes_conformance_and_runs(tmp_path):
     site = install(tmp_path / "site", "v1", "v1", API1.read_text())
-    suite = python(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--pyargs",
-                   "core.conformance", "--backend", "v1")
+    suite = python(site, "-m", "models.conform", "-q", "--backend", "v1")
     assert "failed" not in suite.stdout and " passed" in suite.stdout
-    (site / "m.v1").write_text("stories-llama2")
+    (tmp_path / "work/m.v1").write_text("stories-llama2")
     run = python(site, "-m", "models.run", "--model", "m.v1", "--backend", "v1,cpu_numpy",
                  "--check", "reference", "--max-new-tokens", "3", "--explain")
     assert "v1:three_linear" in run.stderr and "v1:rms_norm" in run.stderr
@@ -210,8 +198,8 @@ def test_a_namespace_is_the_plugins_name(tmp_path):
     assert python(site, "-c", code).stdout.strip() == "1.0 2.0"
     listed = python(site, "-m", "models.run", "--list-backends").stdout
     assert "broken plugin p3 (from d-third 1.0)" in listed and "'p3.other'" in listed
-    suite = python(site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--pyargs",
-                   "core.conformance", "--backend", "cpu_numpy", "--op", "p1.shared_op")
+    suite = python(site, "-m", "models.conform", "-q", "--backend", "cpu_numpy",
+                   "--op", "p1.shared_op")
     assert " passed" in suite.stdout
 
 

@@ -1,15 +1,12 @@
 """docs/plugin-api.md at work: each example is installed and does what the page says."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from plugin_site import install
+from plugin_site import install, python
 from safetensors.numpy import load_file, save_file
 
 from core.plugins import hookspecs
@@ -22,14 +19,6 @@ def example(name: str) -> str:
     """Return the block of the page that is the file `name/name.py`."""
     blocks = re.findall(r"^```python\n# file: (\S+)\n(.*?)^```", PAGE, re.M | re.S)
     return dict(blocks)[f"{name}/{name}.py"]
-
-
-def python(site, *arguments, code=0):
-    paths = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run([sys.executable, *arguments], cwd=site, text=True, capture_output=True,
-                          env={**os.environ, "PYTHONPATH": paths}, timeout=300)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
 
 
 def test_the_page_lists_every_hook():
@@ -71,7 +60,7 @@ def logits(folder, **options):
     code = (f"import models, numpy as np\nwith models.load({str(folder / 'm')!r}, **{options!r}) "
             "as model:\n    np.save('logits.npy', model.logits([1, 5, 9]))")
     python(folder / "site", "-c", code)
-    return np.load(folder / "site/logits.npy")
+    return np.load(folder / "work/logits.npy")
 
 
 def test_a_family_that_joins_tensors(joined):

@@ -3,7 +3,7 @@
 # $OUT/logs.tgz, the report of the test run to $OUT/gpu_report.json, after every stage.
 #   [BACKENDS="cuda_cupy cuda_pycuda"] tools/gpu/run.sh [matrix] [sanitizer] [models] [memory] [speeds]
 #       [large] [profile] [bench ARGUMENTS... | tune ARGUMENTS...]
-# The first five together are what `pytest --gpu-report tests/gpu_report.json` does, in parallel
+# The first five together are what `pytest --kernelyard-gpu-report tests/gpu_report.json` does, in parallel
 # where that disturbs nothing. The matrix goes first: it says which sources the report is of, and what
 # the report had of others is dropped. LIMIT is the most seconds of a stage; what it has done by then is kept.
 # ONLY is pytest's -k for the tests of a stage.
@@ -12,7 +12,7 @@ set -uo pipefail
 out=/tmp/kernelyard-gpu kept=${OUT:-/tmp/kernelyard-gpu}
 limit=${LIMIT:-500}
 read -ra backends <<<"${BACKENDS:-cuda_cupy cuda_pycuda}"
-named=("${backends[@]/#/--backend=}")
+named=("${backends[@]/#/--kernelyard-backend=}")
 mkdir -p "$out" "$kept"
 start=$SECONDS
 if ! [ -d .gpu/site ]; then
@@ -28,8 +28,9 @@ echo "== setup $((SECONDS - start)) s"
 python3 -m models.run --list-backends
 
 report() {  # NAME ARGUMENTS...: pytest into the report; an interrupted run reports what it has done
-    timeout -s INT "$limit" python3 -m pytest "${named[@]}" -q -p no:cacheprovider \
-        -p no:benchmark --gpu-report "$out/gpu_report.json" ${ONLY:+-k "$ONLY"} "${@:2}" \
+    timeout -s INT "$limit" python3 -m pytest -p core.conformance.plugin "${named[@]}" -q \
+        -p no:cacheprovider -p no:benchmark --kernelyard-gpu-report "$out/gpu_report.json" \
+        ${ONLY:+-k "$ONLY"} "${@:2}" \
         >"$out/$1.log" 2>&1
     grep -aE "^(FAILED|ERROR)|^E  .*(assert|Error)" "$out/$1.log" | cut -c1-220 | head -40
     tail -n 1 "$out/$1.log"
@@ -49,8 +50,9 @@ while [ $# -gt 0 ]; do
         python3 ../tools/gpu/speeds.py "$out/gpu_report.json" ;;
     sanitizer) tests sanitizer ../tests/gpu/test_gpu_sanitizer.py -n 4 ;;
     large)  # not into the report, whose cells are of the other examples
-        timeout "$limit" python3 -m pytest --pyargs core.conformance "${named[@]}" --large -q -n 3 \
-            -p no:cacheprovider -p no:benchmark -k matches >"$out/large.log" 2>&1
+        timeout "$limit" python3 -m pytest -p core.conformance.plugin --pyargs core.conformance \
+            "${named[@]}" --kernelyard-large -q -n 3 -p no:cacheprovider -p no:benchmark -k matches \
+            >"$out/large.log" 2>&1
         tail -n 1 "$out/large.log" ;;
     profile)  # what each kind of kernel costs
         for backend in "${backends[@]}"; do for what in "tinyllama-1.1b" "tinyllama-1.1b --quantize int8" \

@@ -12,5 +12,5 @@ ordering, or speed. The report of a run on a GPU decides (tests/gpu_report.json)
     driver.py     what the backend uses of PyCUDA and cuda-bindings, put in their place
 
 `python -m cuda_on_cpu MODULE ARGUMENTS`, with tests/support on PYTHONPATH, runs a module so: see
-`models.run --backend cuda_pycuda`, or `pytest --pyargs core.conformance --backend cuda_pycuda`.
+`models.run --backend cuda_pycuda`, or `models.conform --backend cuda_pycuda`.
 """

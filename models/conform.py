@@ -1,0 +1,81 @@
+"""python -m models.conform: compares the kernels of installed backends with the definitions.
+
+It runs `pytest -p core.conformance.plugin --pyargs core.conformance`, with no configuration of the
+project in the current folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from core.conformance.options import OPTIONS, flag
+from core.errors import OptionError
+from core.plugins.choice import PluginChoice
+from core.plugins.registry import default_registry
+from models.cli import report
+from models.cli.command import command
+
+#: pytest's exit code for options that it cannot use -> ours
+USAGE_ERROR, BAD_INPUT, INTERRUPTED = 4, 2, 130
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser("python -m models.conform", description=__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter,
+                                epilog="What follows -- goes to pytest: -- -x -n 4")
+    for name, argument in OPTIONS.items():
+        p.add_argument(f"--{name}", **argument)
+    p.add_argument("-k", metavar="EXPRESSION", help="test only ids that match, as pytest's -k")
+    p.add_argument("-q", "--quiet", action="store_true", help="print less")
+    p.add_argument("pytest", nargs="*", metavar="PYTEST_OPTION", help=argparse.SUPPRESS)
+    return p
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 all kernels are right, 1 some are not, 2 bad input, 130 interrupted."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    cut = given.index("--") if "--" in given else len(given)
+    args = parser().parse_args(given[:cut])
+    if args.pytest:
+        raise OptionError(f"{args.pytest[0]!r} is no option; options for pytest follow --")
+    if importlib.util.find_spec("pytest") is None:
+        raise OptionError("the conformance suite needs pytest: pip install 'kernelyard[test]'")
+    report.left_out(default_registry(choice=PluginChoice.of(args.only_plugins,
+                                                            args.without_plugin)))
+    import pytest
+    watch = _Watch()
+    code = pytest.main([*_arguments(args), *given[cut + 1:]], plugins=[watch])
+    if watch.interrupted:
+        return INTERRUPTED
+    return BAD_INPUT if code == USAGE_ERROR else int(code)
+
+
+def _arguments(args: argparse.Namespace) -> list[str]:
+    found = ["-c", os.devnull, "--rootdir", os.curdir, "--noconftest", "-ra", "-p",
+             "no:cacheprovider", "-p", "core.conformance.plugin", "--pyargs", "core.conformance"]
+    for name in OPTIONS:
+        value: Any = getattr(args, name.replace("-", "_"))
+        if value is True:
+            found.append(flag(name))
+        elif value not in (None, False):
+            found += [f"{flag(name)}={v}" for v in (value if isinstance(value, list) else [value])]
+    return found + (["-k", args.k] if args.k is not None else []) + ["-q"] * args.quiet
+
+
+class _Watch:
+    """Note that the user interrupted the run: pytest's exit code says the same of other ends."""
+
+    interrupted = False
+
+    def pytest_keyboard_interrupt(self, excinfo: Any) -> None:  # noqa: ANN401 - pytest's own
+        self.interrupted = excinfo.type is KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
