@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from core.plugins.registry import Registry
 from models.cli import report
 from models.cli.arguments import (
@@ -24,6 +22,7 @@ from models.cli.arguments import (
     whole_registry,
 )
 from models.cli.command import command
+from models.cli.console import make_table, open_console
 from models.cli.probe import Prober
 from models.engine.memory import megabytes
 
@@ -143,7 +142,7 @@ def _size(folder: Path) -> int:
 
 def show(found: dict[str, Any]) -> None:
     """Print the page."""
-    console = report.open_console()
+    console = open_console()
     console.print(f"Python {found['python']} ({found['executable']}), {found['platform']}, "
                   f"{found['cores']} cores", highlight=False, markup=False, soft_wrap=True)
     console.print(", ".join(f"{p['distribution']} {p['version']}" for p in found["packages"]
@@ -152,7 +151,8 @@ def show(found: dict[str, Any]) -> None:
     if missing:
         console.print(f"not installed: {', '.join(missing)}", highlight=False, markup=False,
                       soft_wrap=True)
-    table = Table("backend", "what it is", "device", "state", "kernels", "memory free")
+    table = make_table("backend", "what it is", "device", "state", "kernels", "memory free",
+                       numbers=("kernels", "memory free"))
     for b in found["backends"]:
         free = "unknown" if b["free"] is None else megabytes(b["free"])
         table.add_row(b["name"], b["description"], b["device"],
@@ -170,6 +170,7 @@ def show(found: dict[str, Any]) -> None:
             console.print(f"{b['name']} keeps compiled kernels in {cache['path']}: "
                           f"{megabytes(cache['bytes'])}", highlight=False, markup=False,
                           soft_wrap=True)
+    table = make_table("plugin", "distribution", "state", "path")
     table = Table("plugin", "distribution", "state", "import", "path")
     for p in found["plugins"]:
         took = "" if p["import_s"] is None else f"{p['import_s']:.2f} s"

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.errors import CheckError, OptionError
+from core.errors import OptionError
 from core.plan.weights import Progress, no_progress
 from core.plugins.choice import PluginChoice
 from core.plugins.registry import Registry, default_registry
@@ -28,6 +28,7 @@ from models.cli.arguments import (
     quantization,
 )
 from models.cli.command import command
+from models.cli.console import tell
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,14 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 said = export(source, target, args.out, registry, force=args.force,
                               verify=not args.no_verify, progress=loading.progress)
-    except CheckError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+        tell("interrupted; nothing was written")
         return 130
     for note in checkpoint.notes:
-        print(f"note: {note}", file=sys.stderr)
+        tell(f"note: {note}")
     print(f"dry run ({target.name}, {target.precision}); {said}" if args.dry_run else
           f"wrote {args.out} ({target.name}, {target.precision}); {said}")
     if args.report:

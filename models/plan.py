@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rich.table import Table
-
 from core.errors import BackendError, OptionError
 from core.plugins.backend import Backend
 from core.plugins.registry import Registry, split_backends
@@ -22,6 +20,7 @@ from models.checkpoints.random import SHAPES, abstract_checkpoint
 from models.cli import report
 from models.cli.arguments import add_load_options, add_model_option, load_options
 from models.cli.command import command
+from models.cli.console import make_table, open_console
 from models.engine.config import EngineConfig, settle
 from models.engine.load import restrict
 from models.engine.memory import cache_bytes, footprint, longest, made_names, megabytes, nbytes
@@ -158,9 +157,9 @@ def _forms(config: EngineConfig, made: set[str]) -> list[dict[str, Any]]:
 
 def show(plan: dict[str, Any]) -> None:
     """Print tables for people."""
-    console = report.open_console()
-    table = Table("weights", "tensors", "size", "where",
-                  title=f"{plan['model']} on {plan['backend']} ({plan['device']})")
+    console = open_console()
+    table = make_table("weights", "tensors", "size", "where", numbers=("tensors", "size"),
+                       title=f"{plan['model']} on {plan['backend']} ({plan['device']})")
     for w in plan["weights"]:
         table.add_row(w["form"], str(w["tensors"]), megabytes(w["bytes"]), w["host"])
     for p in plan["prepacked"]:
@@ -169,8 +168,8 @@ def show(plan: dict[str, Any]) -> None:
     for device, count in plan["copied_to"].items():
         table.add_row("all of these that kernels read", "", megabytes(count), f"copied to {device}")
     console.print(table)
-    table = Table("context", *(f"KV cache {k}" for k in KV_DTYPES), "activations",
-                  f"total, KV {plan['kv_dtype']}", "fits")
+    sizes = (*(f"KV cache {k}" for k in KV_DTYPES), "activations", f"total, KV {plan['kv_dtype']}")
+    table = make_table("context", *sizes, "fits", numbers=("context", *sizes))
     for row, kv in zip(plan["contexts"], plan["kv_cache"], strict=True):
         fits = {None: "unknown", True: "yes", False: "NO"}[row["fits"]]
         table.add_row(f"{row['tokens']:,}", *(megabytes(kv[k]) for k in KV_DTYPES),

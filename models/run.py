@@ -6,12 +6,13 @@ import argparse
 import io
 import json
 import sys
+import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.errors import OptionError, PromptError
+from core.errors import CheckError, OptionError, PromptError
 from core.plugins.registry import split_backends
 from core.verify.crosscheck import CrossCheck
 from core.verify.recorder import Capture, FiniteCheck, Recorder
@@ -26,11 +27,15 @@ from models.cli.arguments import (
 )
 from models.cli.chat import chat
 from models.cli.command import command, interrupted
+from models.cli.console import tell
 from models.cli.probe import Prober
+from models.engine.generate import Generation
 from models.engine.load import load
 from models.engine.model import Model
 
 DEFAULT_PROMPT = "Once upon a time"
+_PROMPT_LIMIT = 64 << 20  # characters of standard input
+_PATIENCE = 1.0  # seconds of silence before it is said what is waited for
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,13 +57,16 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, help="fixes the random numbers, on any backend")
     add_load_options(p)
     p.add_argument("--explain", nargs="?", const="table", choices=("table", "json", "graph", "dot"),
-                   help="show which kernel runs what, and why others do not; or the graph")
+                   help="show which kernel runs what, and why others do not, beside the text; "
+                        "json, graph and dot print only that, not the text")
     p.add_argument("--check", metavar="BACKEND[,BACKEND]",
                    help="compute every node there as well and compare; `reference` is the float64 "
                         "definition")
     p.add_argument("--check-stop", action="store_true",
                    help="with --check: stop at the first wrong kernel instead of counting on")
     p.add_argument("--check-finite", action="store_true", help="stop at the first NaN or Inf")
+    p.add_argument("--allow-nonfinite", action="store_true",
+                   help="go on where the largest logit is NaN or infinite (default: an error)")
     p.add_argument("--capture", action="append", default=[], metavar="NODE",
                    help="write a replay capsule of this node (a glob); may repeat")
     p.add_argument("--capsules", type=Path, default=Path("capsules"), metavar="FOLDER",
@@ -90,6 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise OptionError("--check-stop goes with --check: name what to check against")
     if args.chat and (args.json or args.prompt is not None or args.prompt_ids is not None):
         raise OptionError("--chat is a conversation: it takes no --prompt, --prompt-ids or --json")
+    if args.chat and args.explain not in (None, "table"):
+        raise OptionError(f"--explain {args.explain} prints only that: it cannot be used with "
+                          "--chat")
     if args.json and args.explain in ("graph", "dot"):
         raise OptionError(f"--explain {args.explain} cannot be used with --json: the object holds "
                           "the ledger")
@@ -105,24 +116,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             ) as model, model.session.observed(observer):
         loading.stop()
         for note in model.notes:
-            print(f"note: {note}", file=sys.stderr)
+            tell(f"note: {note}")
+        stopped, failed = False, None
+        try:
+            if args.chat:
+                chat(model, _sampling(args), partial(report.started, model))
+            else:
+                generation = model.generate(prompt, **_sampling(args))
+                stopped = _stream(model, generation, _shown(model, prompt, args), tally)
+        except CheckError as error:  # what was found until then is shown first
+            failed = error
         if args.json:
-            generation = model.generate(prompt, **_sampling(args))
-            stopped = interrupted(generation, lambda piece: None)
             print(json.dumps(report.as_json(model, generation, tally,
                                             ledger=args.explain is not None)))
         else:
-            if args.chat:
-                chat(model, _sampling(args), partial(report.started, model))
-                stopped = False
-            else:
-                stopped = _stream(model, prompt, args, tally)
             if tally is not None:
                 report.checked(tally)
-            if args.explain:
-                report.explain(model, args.explain)
+            if args.explain == "table":
+                report.explain(model)
+            elif args.explain:
+                print(report.explained(model, args.explain))
     for path in recorder.written:
-        print(f"capsule: {path}", file=sys.stderr)
+        tell(f"capsule: {path}")
+    if failed is not None:
+        raise failed
     if stopped:
         return 130
     if recorder.unmatched():
@@ -131,14 +148,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if tally is None or tally.ok else 1
 
 
-def _stream(model: Model, prompt: str | list[int], args: argparse.Namespace,
-            tally: Tally | None) -> bool:
-    """Print the story as it comes, then its speed; True if Ctrl-C ended it."""
-    generation = model.generate(prompt, **_sampling(args))
+def _shown(model: Model, prompt: str | list[int], args: argparse.Namespace) -> str | None:
+    """Return the prompt as the story shows it, None where standard output is for other things."""
+    if args.json or args.explain not in (None, "table"):
+        return None
+    return prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt)
+
+
+def _stream(model: Model, generation: Generation, prompt: str | None, tally: Tally | None) -> bool:
+    """Generate; print the story as it comes, and its speed. True if Ctrl-C ended it."""
+    if prompt is None:
+        return interrupted(generation, lambda piece: None)
     report.started(model)
-    print(prompt if isinstance(prompt, str) else model.tokenizer.decode(prompt), end="", flush=True)
-    stopped = interrupted(generation, lambda piece: print(piece, end="", flush=True))
-    print(flush=True)
+    print(prompt, end="", flush=True)
+    try:
+        stopped = interrupted(generation, lambda piece: print(piece, end="", flush=True))
+    finally:
+        print(flush=True)
     report.speed(model, generation, tally)
     return stopped
 
@@ -153,13 +179,25 @@ def _prompt(args: argparse.Namespace) -> str | list[int]:
         return str(args.prompt)
     if sys.stdin is None or sys.stdin.isatty():
         return DEFAULT_PROMPT
-    return sys.stdin.read().removesuffix("\n") or DEFAULT_PROMPT
+    waiting = threading.Timer(_PATIENCE, tell, ["waiting for a prompt on standard input; --prompt "
+                                                "gives one, and < /dev/null takes the default"])
+    waiting.daemon = True
+    waiting.start()
+    try:
+        text = sys.stdin.read(_PROMPT_LIMIT + 1)
+    finally:
+        waiting.cancel()
+    if len(text) > _PROMPT_LIMIT:
+        raise PromptError(f"standard input has more than {_PROMPT_LIMIT:,} characters, the most "
+                          "that a prompt may have; give a shorter one")
+    return text.removesuffix("\n") or DEFAULT_PROMPT
 
 
 def _sampling(args: argparse.Namespace) -> dict[str, Any]:
     return {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature,
             "top_k": args.top_k, "top_p": args.top_p, "min_p": args.min_p,
-            "repetition_penalty": args.repetition_penalty, "stop": args.stop, "seed": args.seed}
+            "repetition_penalty": args.repetition_penalty, "stop": args.stop, "seed": args.seed,
+            "allow_nonfinite": args.allow_nonfinite}
 
 
 if __name__ == "__main__":

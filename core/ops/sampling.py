@@ -30,8 +30,8 @@ def philox_uniform(seed: tuple[int, int], counter: int) -> float:
 
 
 class Argmax(Op):
-    """Computes ids[s] = index of the largest logit, the first of equal ones. NaN counts as the
-    largest."""
+    """Computes ids[s] = index of the largest logit, the first of equal ones. NaN counts as larger
+    than +Inf, and a row of -Inf alone gives 0: the id is always one of 0..V-1."""
 
     name = "argmax"
     signature = "logits A[S,V] -> out i32[S]"
@@ -69,8 +69,10 @@ class Sample(Op):
     6. the first token, by index, at which the running sum exceeds u × the kept total, where u is
        `philox_uniform(seeds[s], positions[s])`.
 
-    A NaN among the logits is sampled, as argmax would take it. The sampled token is marked in
-    `seen`. `positions` is the position that the new token will have.
+    Where the largest logit after step 1 or 2 is NaN, +Inf or -Inf there are no probabilities, and
+    where steps 3 to 5 keep nothing there is nothing to choose from: then the token is argmax's. So
+    it is always one of 0..V-1. Single logits of -Inf are never sampled. The sampled token is marked
+    in `seen`. `positions` is the position that the new token will have.
     """
 
     name = "sample"
@@ -91,9 +93,11 @@ class Sample(Op):
                 repeated = seen[s] != 0
                 row[repeated] = np.where(row[repeated] > 0, row[repeated] / penalty[s],
                                          row[repeated] * penalty[s])
-            greedy = temperature[s] == 0 or np.isnan(row).any()
+            if temperature[s] != 0:
+                row = row / temperature[s]
+            greedy = temperature[s] == 0 or not np.isfinite(row.max())
             out[s] = np.argmax(row) if greedy else _pick(
-                row / temperature[s], int(top_k[s]), top_p[s], min_p[s],
+                row, int(top_k[s]), top_p[s], min_p[s],
                 philox_uniform((int(seeds[s, 0]), int(seeds[s, 1])), int(positions[s])))
             if seen is not None:
                 seen[s, out[s]] = 1
@@ -147,4 +151,6 @@ def _pick(row: Array, top_k: int, top_p: float, min_p: float, u: float) -> int:
         p[order[before >= top_p]] = 0
     p[p < min_p * p.max()] = 0
     running = np.cumsum(p)
+    if not running[-1] > 0:
+        return int(np.argmax(row))
     return int(np.searchsorted(running, u * running[-1], side="right"))

@@ -12,6 +12,7 @@ backend's native arrays, and returns a zero-argument callable that the plan runs
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import OptionError
+from core.errors import BackendError, OptionError
 from core.tensor.allocator import DeviceAllocator
 from core.tensor.dtype import DType, f32
 from core.tensor.tensor import Array, Tensor
@@ -131,18 +132,28 @@ class Backend(ABC):
         """List the existing folders in which this backend keeps what it compiled."""
         return []
 
+    #: why this process can use the backend no longer, with the fix; empty as long as it can
+    lost = ""
+
+    @classmethod
+    def ends_at_fork(cls, held: str) -> None:
+        """Have `lost` say, in every process forked from now on, that `held` stays with the parent.
+        A backend calls this once it holds what no child inherits, such as "its threads"."""
+        def in_child() -> None:
+            cls.lost = (f"backend {cls.name} cannot be used in a forked process: {held} stay with "
+                        "its parent; fix: start processes with "
+                        "multiprocessing.get_context('spawn')")
+        if hasattr(os, "register_at_fork") and not cls.__dict__.get("_watched"):
+            cls._watched = True
+            os.register_at_fork(after_in_child=in_child)
+
+    _watched = False
+
+    def check_alive(self) -> None:
+        """Raise BackendError where `lost` says something. Every prompt and step asks."""
+        if self.lost:
+            raise BackendError(self.lost)
+
     def describe(self) -> str:
         """Describe the backend in one line: the library, its version and the device."""
         return self.name
-
-
-
-
-
-
-
-
-
-
-
-

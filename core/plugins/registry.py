@@ -136,6 +136,7 @@ class Registry:
     def backend(self, name: str) -> Backend:
         """Return the opened backend. Raises BackendError with the reason and the fix."""
         if name in self._open:
+            self._open[name].check_alive()
             return self._open[name]
         spec = self.spec(name)
         missing = {m: fix for m, fix in spec.requires.items() if not _importable(m)}

@@ -22,7 +22,7 @@ from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore
 from core.plugins.backend import Backend
 from core.runtime.step import DECODE, GraphKind, Observer, Sampling
-from core.runtime.step_plans import StepPlans
+from core.runtime.step_plans import StepPlans, host_logits, sampled_logit
 from core.tensor.dtype import DType
 from core.tensor.tensor import Array
 
@@ -54,16 +54,19 @@ class Session:
         self.lock = threading.RLock()
         self.ids: list[int] = []  #: the tokens in the KV cache
         self.token = -1  #: sampled last; the next `step` reads it
+        self.logit: float | None = None  #: of `token`, where logits lie in the host's memory
+        self._row: Array | None = None  # there, those of the decode step
         self.epoch = 0  #: counts prefills and truncations; another number means an interruption
         self._looping = False  # whether the decode inputs on the device follow from `ids`, `token`
         self._queued: deque[Callable[[], Array]] = deque()
         self._chunk, self._vocab_size = chunk, vocab_size
         self._backend: Backend = policy.primary
         self._observer: Observer | None = None
-        self._sampling = Sampling()
-        self._open = True
+        self._sampling, self._open = Sampling(), True
         self._steps = StepPlans(build, weights, policy, vocab_size, max_context)
-        self.decoder = self._steps.get(DECODE, 1)
+        self._backends = [policy.registry.backend(name) for name in dict.fromkeys(
+            [*policy.backends, *(o.backend for o in policy.overrides)])]
+        self._decode_with(DECODE)
 
     # running
 
@@ -97,7 +100,9 @@ class Session:
             if head == "all":
                 rows.append(np.array(plan.output("logits").numpy(), np.float32))
         if head == "last":
-            self._start_loop(int(plan.output("token").numpy()[0]))
+            token = int(plan.output("token").numpy()[0])
+            self.logit = sampled_logit(token, host_logits(plan), self._vocab_size)
+            self._start_loop(token)
         return np.concatenate(rows) if head == "all" else None
 
     @locked
@@ -119,6 +124,7 @@ class Session:
             self._run(self.decoder)
             self._queued.append(self._backend.read_later(self._steps.decode["ids"]))
         new = int(self._queued.popleft()()[0])
+        self.logit = sampled_logit(new, None if self._queued else self._row, self._vocab_size)
         self.ids.append(self.token)
         self.token, self._looping = new, True
         return new
@@ -131,14 +137,13 @@ class Session:
         """
         self.alive()
         self._sampling = sampling
-        self.decoder = self._steps.get(GraphKind("last", sampling.kind, loop=True), 1)
+        self._decode_with(GraphKind("last", sampling.kind, loop=True))
         for name, value in (("temperature", sampling.temperature), ("top_k", sampling.top_k),
                             ("top_p", sampling.top_p), ("min_p", sampling.min_p),
                             ("penalty", sampling.repetition_penalty)):
             self._steps.set(name, value)
-        seed = sampling.seed & (2**64 - 1)
-        self._steps.shared["seeds"].write(np.array([[seed & 0xFFFFFFFF, seed >> 32]], np.uint32
-                                             ).view(np.int32))
+        seed = np.array([[sampling.seed & (2**64 - 1)]], "<u8")  # the low word is the first
+        self._steps.shared["seeds"].write(seed.view("<i4"))
         if sampling.kind == "sample_seen":
             marks = np.zeros((1, self._vocab_size), np.int8)
             marks[0, list(seen)] = 1
@@ -197,11 +202,18 @@ class Session:
         self._stop_loop()
         self._steps.clear()
         self.__dict__.pop("decoder", None)
+        self._row = None
         self.weights.close()
 
     # inside
 
+    def _decode_with(self, kind: GraphKind) -> None:
+        self.decoder = self._steps.get(kind, 1)
+        self._row = host_logits(self.decoder)
+
     def _run(self, plan: Plan) -> None:
+        for backend in self._backends:
+            backend.check_alive()
         if self._observer is None:
             plan.run()
         else:
@@ -212,9 +224,9 @@ class Session:
         if new == 0:
             raise PromptError("the prompt is empty: give at least one token")
         if self.length + new > self.max_context:
-            raise PromptError(
-                f"the prompt has {new} tokens after {self.length} already there, the context holds "
-                f"{self.max_context}; shorten it, or raise --max-context")
+            raise PromptError(f"the prompt has {new} tokens after {self.length} already there, the "
+                              f"context holds {self.max_context}; shorten it, or raise "
+                              "--max-context")
 
     def alive(self) -> None:
         """Raise LifetimeError where the session is closed."""
@@ -229,8 +241,7 @@ class Session:
     def _start_loop(self, token: int) -> None:
         self._queued.clear()
         self.token, self._looping = token, True
-        state = {"ids": token, "positions": self.length, "slots": self.length}
-        for name, value in state.items():
+        for name, value in (("ids", token), ("positions", self.length), ("slots", self.length)):
             self._steps.decode[name].write(np.array([value], np.int32))
         if self.length >= self.max_context:
             self._steps.decode["slots"].write(np.array([-1], np.int32))

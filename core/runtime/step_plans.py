@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from core.errors import CheckError
 from core.ir.graph import Graph
 from core.plan.plan import Plan
 from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore
 from core.runtime.step import BLOCK_SIZE, GraphKind, sequence_inputs, step_dims, token_inputs
-from core.tensor.tensor import Tensor, TensorSpec
+from core.tensor.host import HostAllocator
+from core.tensor.tensor import Array, Tensor, TensorSpec
 
 PROMPT_PLANS = 4  # plans kept for different prompt lengths; each owns its activations
 
@@ -82,3 +84,22 @@ class StepPlans:
         allocator = self.policy.primary.allocator
         return {name: Tensor.zeros(spec.sizes, spec.dtype, allocator)
                 for name, spec in specs.items()}
+
+
+def host_logits(plan: Plan) -> Array | None:
+    """Return the logits [1, V] that a plan samples from as they lie in the host's memory, None if
+    they lie elsewhere."""
+    logits = plan.output("logits")
+    return logits.numpy() if logits.device == HostAllocator.device else None
+
+
+def sampled_logit(token: int, logits: Array | None, vocab_size: int) -> float | None:
+    """Return a sampled token's logit, None where the logits are not at hand.
+
+    It tells of the whole row: `argmax` and `sample` take the largest logit where that one is not
+    finite, and no -Inf otherwise. Raises CheckError for a token outside the vocabulary.
+    """
+    if not 0 <= token < vocab_size:
+        raise CheckError(f"a kernel sampled token {token}, expected 0 to {vocab_size - 1}; "
+                         "--check reference finds the kernel")
+    return None if logits is None else float(logits.item(token))

@@ -6,15 +6,16 @@ from typing import Any
 
 from rich.table import Table
 
-from models.cli.report import open_console
+from models.cli.console import make_table, open_console
 
 
 def profile_table(part: dict[str, Any]) -> Table:
     """Tabulate what `profiled` found, slowest first."""
     alone = sum(k["seconds"] for k in part["kernels"])
-    table = Table("node", "kernel", "calls", "µs each", "of all", "GB/s", "of measured", "GFLOP/s",
-                  title=f"{part['what']}: {alone * 1e3:.3f} ms kernel by kernel, "
-                        f"{part['step_s'] * 1e3:.3f} ms in sequence", title_justify="left")
+    numbers = ("calls", "µs each", "of all", "GB/s", "of measured", "GFLOP/s")
+    table = make_table("node", "kernel", *numbers, numbers=numbers,
+                       title=f"{part['what']}: {alone * 1e3:.3f} ms kernel by kernel, "
+                             f"{part['step_s'] * 1e3:.3f} ms in sequence")
     for k in part["kernels"]:
         share, second = k["bandwidth_share"], k["seconds"]
         table.add_row(k["node"], k["kernel"], str(k["calls"]), f"{second / k['calls'] * 1e6:.1f}",
@@ -26,8 +27,9 @@ def profile_table(part: dict[str, Any]) -> Table:
 
 def benchmark(rows: list[dict[str, Any]]) -> None:
     """Print, for models.bench, one line a shape, and under it what was checked."""
-    table = Table("shape", "weights", "prefill tokens/s", "first token ms", "decode tokens/s",
-                  "spread", "host ms a step", "GB/s", "of measured", "ledger", "checked")
+    numbers = ("prefill tokens/s", "first token ms", "decode tokens/s", "spread",
+               "host ms a step", "GB/s", "of measured")
+    table = make_table("shape", "weights", *numbers, "ledger", "checked", numbers=numbers)
     for r in rows:
         share = r["bandwidth_share"]
         table.add_row(
@@ -44,5 +46,3 @@ def benchmark(rows: list[dict[str, Any]]) -> None:
                       highlight=False, markup=False)
         for part in r["profile"]:
             console.print(profile_table(part))
-
-

@@ -9,19 +9,18 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from core.errors import OptionError, missing_packages
 from core.files import write_whole
-from models.cli import report
+from models.cli.console import make_table, open_console
 from models.engine.memory import megabytes
 
 
 def show(losses: dict[str, Any]) -> None:
     """Show tensors in the order of their share of the loss, or of their error."""
     left_out = any("kl_share" in row for row in losses["tensors"])
-    table = Table("tensor", "shape", "group", "relative error", "worst group", "at row, group",
-                  *(("KL without it", "its share") if left_out else ()))
+    table = make_table("tensor", "shape", "group", "relative error", "worst group", "at row, group",
+                       *(("KL without it", "its share") if left_out else ()),
+                       numbers=("relative error", "worst group", "KL without it", "its share"))
     key = "kl_share" if left_out else "relative_error"
     for row in sorted(losses["tensors"], key=lambda r: -r[key]):
         loss = (f"{row['kl_without']:.2e}", f"{row['kl_share']:.1%}") if left_out else ()
@@ -29,7 +28,7 @@ def show(losses: dict[str, Any]) -> None:
                       str(row["group_size"] or "row"), f"{row['relative_error']:.2e}",
                       f"{row['worst_group_error']:.2e}", ", ".join(map(str, row["worst_group"])),
                       *loss)
-    console = report.open_console()
+    console = open_console()
     console.print(table)
     for line in summary(losses):
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from core.verify.replay import Replayed
 from models.analysis.answers import Answers
 from models.analysis.pairs import Pair, Pairs, Parting
 from models.analysis.parity import Parity
+from models.cli.console import escaped, tell
 
 
 def pairs(found: Pairs) -> None:
@@ -19,40 +19,40 @@ def pairs(found: Pairs) -> None:
     for pair in found.pairs:
         _pair(pair, found)
     for name, tally in found.checks.items():
-        print(f"from the same inputs, {name} by {', '.join(tally.against)}: {tally.calls} "
+        _say(f"from the same inputs, {name} by {', '.join(tally.against)}: {tally.calls} "
               f"comparisons, {tally.wrong} with something wrong (ledger {found.ledgers[name]})")
     for (op, kernel), count in found.faults.items():
         rows = [r for t in found.checks.values() for r in t.rows if (op, kernel) in r.faults]
         worst = max((r.worst for r in rows if r.worst), key=lambda w: w.used)
         vote = next((r.vote for r in rows if r.vote), "")
-        print(f"WRONG: {kernel} ({op}) in {count} calls, first at node {rows[0].first}: {worst}"
+        _say(f"WRONG: {kernel} ({op}) in {count} calls, first at node {rows[0].first}: {worst}"
               + (f"; vote: {vote}" if vote else ""))
     skipped = sorted({text for t in found.checks.values() for text in t.skipped})
     if skipped:
-        print(f"not compared: {', '.join(skipped)}")
+        _say(f"not compared: {', '.join(skipped)}")
     for path in found.capsules:
-        print(f"capsule: {path}")
-    print("verdict: every kernel is within its budget" if found.ok else
+        _say(f"capsule: {path}")
+    _say("verdict: every kernel is within its budget" if found.ok else
           "verdict: a kernel is WRONG" if found.faults else "verdict: nothing was compared")
 
 
 def _pair(pair: Pair, found: Pairs) -> None:
-    print(f"{pair.a} and {pair.b}, running freely: logits differ by {pair.distance:.2e} of the "
+    _say(f"{pair.a} and {pair.b}, running freely: logits differ by {pair.distance:.2e} of the "
           "largest")
     at = pair.divergence
     if at is None:
-        print("  no difference: every value has equal bits")
+        _say("  no difference: every value has equal bits")
     else:
         layer = "" if at.layer is None else f"layer {at.layer}, "
         used = ", ".join(f"{name} uses {share:.2f} of the budget"
                          for name, (_, share) in pair.verdicts.items())
-        print(f"  first divergence: {layer}node {at.a.node} ({at.phase}, run {at.run}), op "
+        _say(f"  first divergence: {layer}node {at.a.node} ({at.phase}, run {at.run}), op "
               f"{at.a.op}, `{at.a.result}`{list(at.index)}, {at.elements} elements differ")
-        print(f"    {at.a.kernel}: {at.values[0]:.9g}\n    {at.b.kernel}: {at.values[1]:.9g}\n"
+        _say(f"    {at.a.kernel}: {at.values[0]:.9g}\n    {at.b.kernel}: {at.values[1]:.9g}\n"
               f"    reference: {'unknown' if pair.reference is None else f'{pair.reference:.9g}'}")
-        print(f"    it is {'a FAULT' if pair.fault else 'rounding'}: {used}")
+        _say(f"    it is {'a FAULT' if pair.fault else 'rounding'}: {used}")
     if pair.parting is None:
-        print(f"  the {len(found.tokens[pair.a])} tokens are equal")
+        _say(f"  the {len(found.tokens[pair.a])} tokens are equal")
     else:
         _parting(pair, pair.parting)
     if pair.blame is not None:
@@ -60,7 +60,7 @@ def _pair(pair: Pair, found: Pairs) -> None:
 
 
 def _parting(pair: Pair, at: Parting) -> None:
-    print(f"  tokens part at {at.position}: {pair.a} samples {at.tokens[0]}, ahead by "
+    _say(f"  tokens part at {at.position}: {pair.a} samples {at.tokens[0]}, ahead by "
           f"{at.gaps[0]:.4g}; {pair.b} samples {at.tokens[1]}, ahead by {at.gaps[1]:.4g} in its "
           f"own logits: " + (f"a near tie (within {at.bound:.2g}, which rounding can decide)"
                          if at.near_tie else f"no near tie (that is within {at.bound:.2g})"))
@@ -68,49 +68,49 @@ def _parting(pair: Pair, at: Parting) -> None:
 
 def _blame(blame: Bisection, found: Pairs) -> None:
     if not blame.total:
-        print("  blame: nothing differs when the kernels change hands")
+        _say("  blame: nothing differs when the kernels change hands")
         return
     guilty = blame.guilty(found.faults)
     names = "; ".join(f"{op}: {mine} or {theirs}" for op, mine, theirs in blame.kernels)
-    print(f"  blame: {len(blame.nodes)} nodes carry {blame.carried / blame.total:.0%} of the "
+    _say(f"  blame: {len(blame.nodes)} nodes carry {blame.carried / blame.total:.0%} of the "
           f"difference of {blame.total:.2e} ({blame.runs} runs): {', '.join(blame.nodes)}")
-    print(f"    kernels that change hands there: {names}")
-    print("    wrong by the definition: " + (", ".join(f"{kernel} ({op})" for op, kernel in guilty)
+    _say(f"    kernels that change hands there: {names}")
+    _say("    wrong by the definition: " + (", ".join(f"{kernel} ({op})" for op, kernel in guilty)
                                              or "none, so the difference is rounding"))
 
 
 def against(found: Parity, mine: Answers) -> None:
     """Print the result of --against: layer by layer, then logits and tokens."""
     if found.layers is not None:
-        print(f"{mine.who} against {found.who}: largest difference, relative to the largest value")
+        _say(f"{mine.who} against {found.who}: largest difference, relative to the largest value")
         for i, d in enumerate(found.layers):
             name = "embedding" if i == 0 else ("final norm" if i == len(found.layers) - 1
                                                else f"layer {i - 1}")
             mark = "  first beyond the bound" if i == found.first_bad_layer else ""
-            print(f"  {name:12} {d:.2e}{mark}")
+            _say(f"  {name:12} {d:.2e}{mark}")
     else:
-        print("no hidden states to compare", file=sys.stderr)
-    print(f"logits: {found.logits:.2e} of the largest (bound {found.bound:.0e}), KL "
+        tell("no hidden states to compare")
+    _say(f"logits: {found.logits:.2e} of the largest (bound {found.bound:.0e}), KL "
           f"{found.kl:.2e} nats")
     if found.parting is None:
-        print(f"greedy tokens: {found.tokens} of {found.tokens} equal")
+        _say(f"greedy tokens: {found.tokens} of {found.tokens} equal")
     else:
         gap = "" if found.gap is None else f", a gap of {found.gap:.2e} of the largest logit"
-        print(f"greedy tokens: part at {found.parting} of {found.tokens}{gap}"
+        _say(f"greedy tokens: part at {found.parting} of {found.tokens}{gap}"
               + (": a near tie" if found.near_tie else ""))
-    print("verdict: equal up to rounding" if found.ok else "verdict: DIFFERENT")
+    _say("verdict: equal up to rounding" if found.ok else "verdict: DIFFERENT")
 
 
 def replayed(capsule: Capsule, done: Sequence[Replayed]) -> None:
     """Print the result of --replay: the capsule's origin, then a line for each result."""
-    print(f"{capsule.op} at node {capsule.entry.get('node')}: {capsule.reason}")
+    _say(f"{capsule.op} at node {capsule.entry.get('node')}: {capsule.reason}")
     for r in done:
         if r.refused:
-            print(f"{r.who}: not computed: {r.refused}")
+            _say(f"{r.who}: not computed: {r.refused}")
         for key, v in r.verdicts.items():
             same = "" if r.who.startswith("recorded") else (
                 ", the recorded bits" if r.same_bits else ", other bits than recorded")
-            print(f"{r.who}: `{key}` {'ok' if v.ok else 'WRONG'}{same}: {v}")
+            _say(f"{r.who}: `{key}` {'ok' if v.ok else 'WRONG'}{same}: {v}")
 
 
 def replayed_json(capsule: Capsule, done: Sequence[Replayed]) -> dict[str, Any]:
@@ -119,3 +119,8 @@ def replayed_json(capsule: Capsule, done: Sequence[Replayed]) -> dict[str, Any]:
             "results": [{"who": r.who, "ok": r.ok, "same_bits": r.same_bits, "refused": r.refused,
                          "budget_used": {k: v.used for k, v in r.verdicts.items()}}
                         for r in done]}
+
+
+def _say(text: str) -> None:
+    """Print a line; names and reasons in it may come from a file or a plugin."""
+    print(escaped(text))

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from core.errors import OptionError
+from core.errors import OptionError, PromptError
 from models.cli.command import interrupted
+from models.cli.console import tell
 from models.engine.generate import Generation
 from models.engine.model import Model, checked_text
 from models.tokenizers.base import NoTokenizer
@@ -40,8 +41,13 @@ def chat(model: Model, sampling: dict[str, Any], started: Callable[[], None]) ->
         if text == "/reset":
             messages.clear()
         elif text:
-            messages.append({"role": "user", "content": checked_text(text)})
-            generation = _reply(model, template, messages, sampling)
+            try:
+                asked: list[Message] = [*messages, {"role": "user", "content": checked_text(text)}]
+                generation = _reply(model, template, asked, sampling)
+            except PromptError as error:  # of this message: the next one may be better
+                tell(f"error: {error}")
+                continue
+            messages[:] = asked
             interrupted(generation, lambda piece: print(piece, end="", flush=True))
             print()
             if generation.finish_reason == "length":

@@ -8,17 +8,23 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
-from core.errors import KernelyardError
+from core.errors import CheckError, KernelyardError
+from models.cli.console import tell
 from models.engine.generate import Generation
 
 P = ParamSpec("P")
 
 
 def command(main: Callable[P, int]) -> Callable[P, int]:
-    """Run `main`, but with exit code 2 for input or output that cannot be used, 130 when
-    interrupted, 0 when the reader of the output has gone, as in `| head`; without a traceback."""
+    """Run `main`, but with exit code 1 for a failed check, 2 for input or output that cannot be
+    used, 130 when interrupted, 0 when the reader of the output has gone, as in `| head`; without a
+    traceback."""
     @functools.wraps(main)
     def ending(*args: P.args, **kwargs: P.kwargs) -> int:
+        if sys.stderr is None:  # closed: else its messages would go to standard output
+            sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the end
+        if sys.stdout is None:
+            return _say("error: standard output is closed; send it to a file or to /dev/null", 2)
         try:
             try:
                 code = main(*args, **kwargs)
@@ -33,6 +39,8 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
             code = 0
         except KeyboardInterrupt:
             code = _say("interrupted", 130)
+        except CheckError as error:
+            code = _say(f"error: {error}", 1)
         except (KernelyardError, OSError) as error:
             code = _say(f"error: {error}", 2)
         _let_go()
@@ -50,7 +58,7 @@ def interrupted(generation: Generation, show: Callable[[str], object]) -> bool:
 
 
 def _say(what: str, code: int) -> int:
-    print(what, file=sys.stderr)
+    tell(what)
     return code
 
 

@@ -4,30 +4,23 @@ progress."""
 from __future__ import annotations
 
 import json
-import sys
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-from rich.table import Table
 from rich.text import Text
 
 from core.errors import KernelyardError
 from core.ir.dot import to_dot
 from core.plugins.registry import Registry
 from core.verify.verdict import Tally
+from models.cli.console import escaped, make_table, open_console
 from models.engine.generate import Generation
 from models.engine.memory import megabytes
 from models.engine.model import Model
 
 _MIN_BYTES = 64 << 20  # loads below this are over before a bar can be read
-
-
-def open_console(*, stderr: bool = False) -> Console:
-    """Open a console, wide for a file or a pipe: a table cut to 80 columns says too little."""
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=200)
 
 
 class Loading:
@@ -63,10 +56,10 @@ class Loading:
 def backends(registry: Registry) -> None:
     """Print every backend with its state, then the plugins that could not be loaded."""
     console = open_console()
-    table = Table("backend", "device", "state", "from", "guests")
+    table = make_table("backend", "device", "state", "from", "guests")
     for name in sorted(registry.specs):
         reason = registry.unavailable(name)
-        state = Text(f"available: {described(registry, name)}" if reason is None
+        state = Text(f"available: {escaped(described(registry, name))}" if reason is None
                      else "unavailable", style="green" if reason is None else "red")
         table.add_row(name, registry.specs[name].device, state,
                       registry.owners[name], "\n".join(guests(registry, name)))
@@ -116,16 +109,19 @@ def left_out(registry: Registry, console: Console | None = None) -> None:
         console.print(f"left out: {dropped}", style="red", markup=False, soft_wrap=True)
 
 
-def explain(model: Model, form: str) -> None:
-    """Print to standard error the ledger as a table or JSON, or the decode step's graph."""
+def explained(model: Model, form: str) -> str:
+    """Return the ledger as JSON, or the decode step's graph, as another program reads it."""
+    if form == "json":
+        return json.dumps(model.ledger.to_json(), indent=1)
+    graph = model.session.decoder.graph
+    return to_dot(graph) if form == "dot" else str(graph)
+
+
+def explain(model: Model) -> None:
+    """Print to standard error the ledger as a table."""
     decode = model.session.decoder
-    texts = {"json": lambda: json.dumps(model.ledger.to_json(), indent=1),
-             "graph": lambda: str(decode.graph), "dot": lambda: to_dot(decode.graph)}
-    if form in texts:
-        print(texts[form](), file=sys.stderr)
-        return
-    table = Table("op", "phase", "tokens", "kernel", "nodes", "first node", "refused",
-                  title=f"ledger {model.ledger.hash}")
+    table = make_table("op", "phase", "tokens", "kernel", "nodes", "first node", "refused",
+                       numbers=("tokens", "nodes"), title=f"ledger {model.ledger.hash}")
     for row in model.ledger.summary():
         refused = "\n".join([*row["refused"], *([row["note"]] if row["note"] else [])])
         table.add_row(row["op"], row["phase"], str(row["tokens"]), _kernel(row), str(row["nodes"]),
@@ -162,8 +158,9 @@ def started(model: Model) -> None:
 
 def checked(tally: Tally) -> None:
     """Print the result of --check: one row for each op, kernel and other side."""
-    table = Table("op", "kernel", "against", "calls", "wrong", "worst NMSE", "worst element",
-                  "budget used", "worst node", title="cross-check")
+    table = make_table("op", "kernel", "against", "calls", "wrong", "worst NMSE", "worst element",
+                       "budget used", "worst node", title="cross-check", numbers=(
+                           "calls", "wrong", "worst NMSE", "worst element", "budget used"))
     for r in tally.rows:
         numbers = ("-", "-", "-") if r.worst is None else (
             f"{r.worst.nmse:.1e}", f"{r.worst.max_rel:.1e}", f"{r.worst.used:.2f}")
@@ -195,13 +192,13 @@ def speed(model: Model, generation: Generation, check: Tally | None) -> None:
 
 
 
-
 def as_json(model: Model, generation: Generation, check: Tally | None, *,
             ledger: bool = False) -> dict[str, Any]:
     """Return the object that --json prints; with --explain it holds the whole ledger too."""
     found: dict[str, Any] = {
         "prompt_tokens": generation.prompt_ids, "tokens": generation.tokens,
         "text": generation.text, "finish_reason": generation.finish_reason,
+        "nonfinite": generation.nonfinite,
         "stats": {**generation.stats.to_json(), "ledger": model.ledger.hash,
                   "backends": list(model.session.policy.backends),
                   "correctness": verdict(check), "kv_cache_bytes": model.session.kv_bytes,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from core.errors import LifetimeError, TokenizerError
+from core.errors import CheckError, LifetimeError, TokenizerError
 from core.runtime.session import Session
 from core.runtime.step import Sampling
 from models.tokenizers.base import NoTokenizer, Tokenizer
@@ -36,9 +37,13 @@ class Generation:
     """Run a generation: iterate over it for pieces of text; the fields fill as it goes.
 
     finish_reason is `stop` (a stop id or string), `length` (max_new_tokens or a full context),
-    `interrupted` (Ctrl-C) or, before the end, empty. `tokens` includes a final stop id. Threads may
-    share a model: `run` and `stream` wait for each other; a loop over pieces that another
-    generation has overtaken raises LifetimeError.
+    `interrupted` (Ctrl-C), `nonfinite` (below) or, before the end, empty. `tokens` includes a final
+    stop id. Threads may share a model: `run` and `stream` wait for each other; a loop over pieces
+    that another generation has overtaken raises LifetimeError.
+
+    nonfinite  the position of the first token whose largest logit was NaN or infinite, else None.
+               It raises CheckError, and the token is left out, unless `allow_nonfinite`. It is
+               looked for where logits lie in the host's memory: on a GPU that would cost a wait
     """
 
     session: Session
@@ -49,6 +54,8 @@ class Generation:
     stop_ids: frozenset[int]
     stop: Sequence[str] = ()
     reuse: bool = False
+    allow_nonfinite: bool = False
+    nonfinite: int | None = None
     tokens: list[int] = field(default_factory=list)
     text: str = ""
     finish_reason: str = ""
@@ -128,6 +135,7 @@ class Generation:
             token, epoch = session.token, session.epoch
             stats.prefill_s = time.perf_counter() - start
         while True:
+            self._check_finite(session.logit)
             self.tokens.append(token)
             stats.new_tokens = len(self.tokens)
             if token in self.stop_ids:
@@ -145,3 +153,15 @@ class Generation:
                 start = time.perf_counter()
                 token = session.step()
                 stats.decode_s += time.perf_counter() - start
+
+    def _check_finite(self, logit: float | None) -> None:
+        if logit is None or math.isfinite(logit) or self.nonfinite is not None:
+            return
+        self.nonfinite = len(self.prompt_ids) + len(self.tokens)
+        if not self.allow_nonfinite:
+            self.finish_reason = "nonfinite"
+            raise CheckError(
+                f"the largest logit for the token at position {self.nonfinite} (new token "
+                f"{len(self.tokens) + 1}) is {logit}, expected a finite number; --check-finite "
+                "names the first kernel that makes NaN or Inf, --allow-nonfinite "
+                "(allow_nonfinite=True) goes on")

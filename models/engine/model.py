@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import operator
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 
-import numpy as np
-
-from core.errors import OptionError, PromptError
+from core.errors import PromptError
 from core.plan.ledger import Ledger
+from core.reading import shown
 from core.runtime.session import Session
 from core.runtime.step import Sampling
 from core.tensor.tensor import Array
 from models.engine.config import EngineConfig
 from models.engine.generate import Generation
+from models.engine.sampling_options import check_flags, check_sampling
 
 
 class Model:
@@ -64,25 +64,28 @@ class Model:
     def generate(self, prompt_or_ids: str | Sequence[int], *, max_new_tokens: int = 256,
                  temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0,
                  repetition_penalty: float = 1.0, stop: str | Sequence[str] = (),
-                 seed: int | None = None, reuse: bool = False) -> Generation:
+                 seed: int | None = None, reuse: bool = False,
+                 allow_nonfinite: bool = False) -> Generation:
         """Start generating; iterate over the result for pieces of text as they appear.
 
         temperature 0 is greedy. A seed fixes what is sampled, on any backend; without one
         it is random.
         With `reuse`, cache entries of a prefix shared with the previous call are kept.
-        Raises PromptError or OptionError before anything is computed.
+        Raises PromptError or OptionError before anything is computed. Iterating raises CheckError
+        where the largest logit is NaN or infinite, unless `allow_nonfinite` (see Generation).
         """
         ids = self.encode(prompt_or_ids)
-        _check_sampling(max_new_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed,
-                        stop)
+        stops = check_sampling(max_new_tokens, temperature, top_k, top_p, min_p,
+                               repetition_penalty, seed, stop)
+        check_flags(reuse=reuse, allow_nonfinite=allow_nonfinite)
         if len(ids) > self.session.max_context:
             raise PromptError(f"the prompt has {len(ids)} tokens, the context holds "
                               f"{self.session.max_context}; shorten it, or raise --max-context")
-        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty,
-                            secrets.randbits(64) if seed is None else seed)
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        return Generation(self.session, self.tokenizer, ids, max_new_tokens, sampling,
-                          self.stop_ids, stops, reuse)
+        sampling = Sampling(float(temperature), int(top_k), float(top_p), float(min_p),
+                            float(repetition_penalty),
+                            secrets.randbits(64) if seed is None else int(seed))
+        return Generation(self.session, self.tokenizer, ids, int(max_new_tokens), sampling,
+                          self.stop_ids, stops, reuse, allow_nonfinite)
 
     def close(self) -> None:
         """Free everything that the model holds on its devices."""
@@ -107,31 +110,10 @@ def checked_text(text: str) -> str:
     return text
 
 
-def _integers(prompt: Sequence[int]) -> list[int]:
+def _integers(prompt: object) -> list[int]:
+    if isinstance(prompt, (bytes, bytearray)) or not isinstance(prompt, Iterable):
+        raise PromptError(f"a prompt is a text or a list of integers, found {shown(prompt)}")
     try:
-        if isinstance(prompt, (bytes, bytearray)):
-            raise TypeError("bytes")
         return [operator.index(i) for i in prompt]
     except TypeError as error:
         raise PromptError(f"a prompt is a text or a list of integers ({error})") from None
-
-
-def _check_sampling(max_new_tokens: int, temperature: float, top_k: int, top_p: float, min_p: float,
-                    repetition_penalty: float, seed: int | None, stop: str | Sequence[str]) -> None:
-    tiny, huge = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
-    for name, value, kind, ok, expected in (
-            ("max_new_tokens", max_new_tokens, int, lambda v: v >= 1, "at least 1"),
-            ("temperature", temperature, float, lambda v: v == 0 or tiny <= v <= huge,
-             "0 (greedy) or a positive float32"),
-            ("top_k", top_k, int, lambda v: 0 <= v < 2**31, "0 (off) or more"),
-            ("top_p", top_p, float, lambda v: 0 < v <= 1, "above 0, at most 1 (off)"),
-            ("min_p", min_p, float, lambda v: 0 <= v <= 1, "0 (off) to 1"),
-            ("repetition_penalty", repetition_penalty, float, lambda v: tiny <= v <= huge,
-             "a positive float32; 1 is off"),
-            ("seed", 0 if seed is None else seed, int, lambda v: True, "an integer")):
-        number = isinstance(value, (int, float) if kind is float else int)
-        if not number or isinstance(value, bool) or not ok(value):
-            raise OptionError(f"{name} is {value!r}, expected {expected}")
-    texts = (stop,) if isinstance(stop, str) else tuple(stop)
-    if not all(isinstance(t, str) and (t or stop == ()) for t in texts):
-        raise OptionError(f"stop is {stop!r}, expected texts that are not empty")

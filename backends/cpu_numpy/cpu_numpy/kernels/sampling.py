@@ -27,10 +27,11 @@ def sample(logits, temperature, top_k, top_p, min_p, penalty, seeds, positions, 
                 repeated = np.flatnonzero(seen[s])
                 old = row[repeated]
                 row[repeated] = np.where(old > 0, old / penalty[s], old * penalty[s])
-            if temperature[s] == 0 or np.isnan(row).any():  # argmax takes the first NaN
+            if temperature[s] != 0:
+                row /= temperature[s]
+            if temperature[s] == 0 or not np.isfinite(row.max()):  # NaN is the largest
                 out[s] = row.argmax()
             else:
-                row /= temperature[s]
                 out[s] = _draw(row, int(top_k[s]), float(top_p[s]), float(min_p[s]),
                                _uniform(seeds[s], int(positions[s])))
             if seen is not None:
@@ -52,6 +53,8 @@ def _draw(row, top_k, top_p, min_p, u):
     if min_p > 0:
         chosen = p >= min_p * p.max()
         keep, p = keep[chosen], p[chosen]
+    if not len(p):  # a min_p above 1
+        return row.argmax()
     running = np.cumsum(p)
     return keep[np.searchsorted(running, u * running[-1], side="right")]
 
@@ -71,5 +74,3 @@ def _uniform(seed, counter):
         a, b, c, d = (high >> 32) ^ b ^ k0, high & _MASK, (low >> 32) ^ d ^ k1, low & _MASK
         k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
     return (a >> 8) * 2.0**-24
-
-
