@@ -45,7 +45,7 @@ def texts(path: Path) -> list[str]:
 
 
 class CodeCache:
-    """Keeps one backend's machine code in a folder below XDG_CACHE_HOME or ~/.cache.
+    """Keeps one backend's machine code in a folder below `base`, else XDG_CACHE_HOME or ~/.cache.
 
     `hits` and `misses` count the entries that were there and those that were not. Where there is no
     usable folder, or the disk is full, everything is compiled and nothing is kept; standard error
@@ -54,15 +54,16 @@ class CodeCache:
 
     source, headers, texts = staticmethod(source), staticmethod(headers), staticmethod(texts)
 
-    def __init__(self, backend: str) -> None:
+    def __init__(self, backend: str, suffix: str = ".cubin", base: str = "") -> None:
         self.backend = backend
         self.hits = self.misses = 0
-        self._unkept = False
+        self.unkept = False  #: whether something could not be kept, which was said
+        self._suffix, self._base = suffix, base
 
     @property
     def folder(self) -> Path:
         """Name the folder, there or not. Raises OSError where this user has no home."""
-        base = os.environ.get("XDG_CACHE_HOME")
+        base = self._base or os.environ.get("XDG_CACHE_HOME")
         try:
             return (Path(base) if base else Path.home() / ".cache") / "kernelyard" / self.backend
         except RuntimeError as error:
@@ -81,22 +82,33 @@ class CodeCache:
         The first miss of a process is told on standard error, and on a terminal every kernel that
         is being compiled. A cache that does not work only costs the next start its compile time.
         """
+        code = self.load(name, made_of)
+        if code is None:
+            with self._told(name):
+                code = make()
+            self.keep(name, made_of, code)
+        return code
+
+    def load(self, name: str, made_of: Sequence[str]) -> bytes | None:
+        """Return the entry `name` made of these texts, None where there is none that is whole."""
+        path = self._path(name, made_of)
+        code = _read(path) if path else None
+        self.hits, self.misses = self.hits + bool(code), self.misses + (not code)
+        return code or None
+
+    def keep(self, name: str, made_of: Sequence[str], code: bytes) -> None:
+        """Keep the code of an entry for the next start, where there is a usable folder."""
+        path = self._path(name, made_of)
+        try:
+            if path:
+                write_whole(path, code + _digest(path, code))
+        except OSError as error:
+            self._not_kept(error)
+
+    def _path(self, name: str, made_of: Sequence[str]) -> Path | None:
         key = hashlib.sha256("\0".join(made_of).encode()).hexdigest()[:32]
         folder = self._usable_folder()
-        path = folder and folder / f"{name}-{key}.cubin"
-        code = path and _read(path)
-        if code:
-            self.hits += 1
-            return code
-        self.misses += 1
-        with self._told(name, folder):
-            code = make()
-        if path:
-            try:
-                write_whole(path, code + _digest(path, code))
-            except OSError as error:
-                self._not_kept(error)
-        return code
+        return folder and folder / f"{name}-{key}{self._suffix}"
 
     def _usable_folder(self) -> Path | None:
         """Make the folder where it is missing. Return None where it cannot be made or trusted."""
@@ -112,16 +124,16 @@ class CodeCache:
         return folder
 
     def _not_kept(self, reason: OSError) -> None:
-        if not self._unkept:
+        if not self.unkept:
             print(f"{self.backend}: compiled kernels are not kept, so each start compiles them "
                   f"again: {reason}", file=sys.stderr)
-        self._unkept = True
+        self.unkept = True
 
     @contextmanager
-    def _told(self, name: str, folder: Path | None) -> Iterator[None]:
+    def _told(self, name: str) -> Iterator[None]:
         err = sys.stderr
         if self.misses == 1:
-            kept = f", once; they are kept in {folder}" if folder else ""
+            kept = "" if self.unkept else f", once; they are kept in {self.folder}"
             print(f"{self.backend}: compiling kernels for this GPU{kept}", file=err)
         if not err.isatty():
             yield

@@ -9,8 +9,9 @@ from core import run_op
 
 NAN, INF = np.nan, np.inf
 # what stands where in a row of 1,000 numbers, and the first of the largest
-ROWS = {"NaN": ({500: NAN}, 500), "+Inf": ({500: INF}, 500), "NaN after +Inf": ({3: INF, 9: NAN}, 9),
-        "+Inf after NaN": ({3: NAN, 9: INF}, 3), "two +Inf": ({400: INF, 77: INF}, 77),
+ROWS = {"NaN": ({500: NAN}, 500), "+Inf": ({500: INF}, 500),
+        "NaN after +Inf": ({3: INF, 9: NAN}, 9), "+Inf after NaN": ({3: NAN, 9: INF}, 3),
+        "two +Inf": ({400: INF, 77: INF}, 77),
         "two NaN": ({400: NAN, 999: NAN}, 400), "-Inf alone": (dict.fromkeys(range(1000), -INF), 0),
         "NaN in -Inf": ({**dict.fromkeys(range(1000), -INF), 7: NAN}, 7),
         "all +Inf": (dict.fromkeys(range(1000), INF), 0),

@@ -174,6 +174,7 @@ OPTIONS = {
     "top-k too large": (["--top-k", "3000000000"], "top_k is 3000000000"),
     "penalty too small": (["--repetition-penalty", "1e-50"], "repetition_penalty is 1e-50"),
     "temperature infinite": (["--temperature", "inf"], "temperature is inf"),
+    "a graph in a conversation": (["--chat", "--explain", "dot"], "cannot be used with --chat"),
     "graph in an object": (["--json", "--explain", "dot"], "cannot be used with --json"),
     "two checks": (["--check", "reference", "--check-finite"], "cannot be used together"),
 }
@@ -196,7 +197,7 @@ def test_check_finite_names_the_weight(model_copy, run_cli):
         tensors["model.layers.1.mlp.up_proj.weight"][3, 4] = np.nan
     folder = model_copy()
     rewrite(folder, spoil)
-    done = run_cli("--model", str(folder), "--check-finite", "--no-fusion", code=2)
+    done = run_cli("--model", str(folder), "--check-finite", "--no-fusion", code=1)
     assert "reads nan in `weight` (model.layers.1.mlp.up_proj.weight) at [3, 4]" in done.stderr
     assert run_cli("--check-finite", "--max-new-tokens", "3", code=0).stdout.startswith("Once")
 

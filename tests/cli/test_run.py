@@ -26,7 +26,9 @@ def test_prompt_from_stdin_and_ids(run_cli):
 
 def test_json(run_cli):
     found = json.loads(run_cli("--json", "--max-new-tokens", "12", code=0).stdout)
-    assert list(found) == ["prompt_tokens", "tokens", "text", "finish_reason", "stats"]
+    assert list(found) == ["prompt_tokens", "tokens", "text", "finish_reason", "nonfinite",
+                           "stats"]
+    assert found["nonfinite"] is None
     assert len(found["tokens"]) == 12 and found["finish_reason"] == "length"
     assert found["stats"]["new_tokens"] == 12 and len(found["stats"]["ledger"]) == 12
     assert found["stats"]["correctness"].startswith("not checked")
@@ -49,11 +51,12 @@ def test_explain(run_cli):
     found = json.loads(run_cli("--explain", "--json", "--max-new-tokens", "2", code=0).stdout)
     assert found["ledger"]["entries"][0]["node"] == "embed"
     assert found["ledger"]["hash"] == found["stats"]["ledger"]
-    found = run_cli("--explain", "json", "--max-new-tokens", "2", code=0).stderr
-    assert json.loads(found[found.index("{"):])["entries"][0]["node"] == "embed"
-    assert "digraph" in run_cli("--explain", "dot", "--max-new-tokens", "2", code=0).stderr
-    graph = run_cli("--explain", "graph", "--max-new-tokens", "2", code=0).stderr
-    assert "layers.0.attention" in graph and "# weight" in graph
+    found = run_cli("--explain", "json", "--max-new-tokens", "2", code=0).stdout
+    assert json.loads(found)["entries"][0]["node"] == "embed"
+    dot = run_cli("--explain", "dot", "--max-new-tokens", "2", code=0).stdout
+    assert dot.startswith("digraph") and dot.endswith("}\n")
+    graph = run_cli("--explain", "graph", "--max-new-tokens", "2", code=0).stdout
+    assert "layers.0.attention" in graph and "# weight" in graph and "Once" not in graph
 
 
 def test_list_backends(run_cli):

@@ -1,4 +1,4 @@
-"""A logit that is NaN or infinite ends a generation with an error that says where, and what next."""
+"""A logit that is NaN or infinite ends a generation with an error that says where it was."""
 
 import json
 import math
@@ -29,8 +29,8 @@ def spoilt(request, model_copy):
 
 def ends(model, **options):
     generation = model.generate("Once upon a time", max_new_tokens=40, **options)
-    with pytest.raises(CheckError, match=r"at position \d+ \(new token \d+\) is (nan|inf), expected "
-                                         r"a finite number; --check-finite .*--allow-nonfinite"):
+    with pytest.raises(CheckError, match=r"at position \d+ \(new token \d+\) is (nan|inf), "
+                                         r"expected a finite number; --check-finite .*--allow-nonfinite"):
         generation.run()
     return generation
 

@@ -24,7 +24,8 @@ class NumbaBackend(Backend):
     name = "cpu_numba"
 
     def __init__(self, threads: int | None = None) -> None:
-        """Raises BackendError for more threads than Numba starts."""
+        """Raises BackendError for more threads than Numba starts, and in a forked process."""
+        self.check_alive()
         self.allocator = HostAllocator()
         most = numba.config.NUMBA_NUM_THREADS
         if threads is not None and threads > most:
@@ -36,6 +37,7 @@ class NumbaBackend(Backend):
         # the other has done its share, and waking took a virtual machine a quarter of a decode step
         os.environ.setdefault("GOMP_SPINCOUNT", "50000")
         numba.set_num_threads(self.threads)  # starts them, once the variable is set
+        self.ends_at_fork("its threads")  # GNU's OpenMP would end the child
 
     def native(self, tensor: Tensor) -> Any:  # noqa: ANN401 - the ABC's signature
         array = tensor.numpy()
@@ -49,7 +51,7 @@ class NumbaBackend(Backend):
 
     @classmethod
     def cache_folders(cls) -> list[Path]:
-        return caching.cache_folders()
+        return caching.KEPT.folders()
 
     def describe(self) -> str:
         return f"Numba {numba.__version__} for {machine.name()}, {self.threads} threads"

@@ -1,36 +1,62 @@
-"""Chooses where Numba keeps compiled code."""
+"""Keeps compiled functions on disk, in place of Numba's own cache.
+
+Numba's index and entries are pickles that it reads as they lie there: a damaged one is a traceback,
+and one that somebody else wrote runs his code. It looks at the file of a function alone, and would
+go on using machine code into which an older version of a helper from another file was inlined; and
+it raises where no folder can be written. `core.CodeCache` checks owner and SHA-256 first, and
+compiles what it cannot keep.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+import pickle
+import platform
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+import llvmlite
+import numba
 from numba import config
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+
+from core import CodeCache
+
+#: follows NUMBA_CACHE_DIR, as Numba's own does
+KEPT = CodeCache("cpu_numba", suffix=".pickle", base=config.CACHE_DIR)
 
 
-def cache_folders() -> list[Path]:
-    """Return the cache folders of this and of earlier versions."""
-    return sorted(_base().glob("cpu_numba-*"))
+@cache
+def _sources() -> str:
+    """Return one digest of every file that may be inlined, and of what compiles it."""
+    made = hashlib.sha256("\0".join((numba.__version__, llvmlite.__version__,
+                                     platform.python_version())).encode())
+    for path in sorted((Path(__file__).parent / "kernels/compiled").glob("*.py")):
+        made.update(path.read_bytes())
+    return made.hexdigest()
 
 
-def _base() -> Path:
-    return Path(config.CACHE_DIR) if config.CACHE_DIR else Path.home() / ".cache" / "kernelyard"
+class KeptFunction(NullCache):
+    """Serves as the cache of one Numba dispatcher, whose name no other function has."""
 
+    def __init__(self, function: Any) -> None:  # noqa: ANN401 - a Numba dispatcher
+        self._name = function.__name__
+        self._full_name = f"{function.__module__}.{function.__qualname__}"
 
-@contextmanager
-def cache_of(folder: Path) -> Iterator[None]:
-    """Cache functions declared inside the block under a key of all sources in `folder`.
+    def load_overload(self, sig: Any, target_context: Any) -> Any:  # noqa: ANN401
+        """Return what was compiled for these types, None where it is not kept."""
+        target_context.refresh()
+        code = KEPT.load(self._name, self._made_of(sig, target_context.codegen()))
+        return code and CompileResult._rebuild(target_context, *pickle.loads(code))
 
-    By itself Numba looks at the file of a function alone, and would go on using machine code into
-    which an older version of a helper from another file has been inlined. Where the folder cannot
-    be written, Numba falls back on the places that it uses by itself.
-    """
-    digest = hashlib.sha256(b"".join(p.read_bytes() for p in sorted(folder.glob("*.py"))))
-    before = config.CACHE_DIR
-    config.CACHE_DIR = str(_base() / f"cpu_numba-{digest.hexdigest()[:16]}")
-    try:
-        yield
-    finally:
-        config.CACHE_DIR = before
+    def save_overload(self, sig: Any, data: Any) -> None:  # noqa: ANN401
+        """Keep what was compiled for these types. What holds addresses of this process cannot be
+        kept."""
+        if not data.lifted and not data.library.has_dynamic_globals:
+            KEPT.keep(self._name, self._made_of(sig, data.codegen), dumps(data._reduce()))
+
+    def _made_of(self, sig: Any, codegen: Any) -> list[str]:  # noqa: ANN401
+        return [_sources(), self._full_name, repr(sig), repr(codegen.magic_tuple())]

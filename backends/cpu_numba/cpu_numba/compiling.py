@@ -14,16 +14,18 @@ from rich.console import Console
 
 from core import Launch
 from cpu_numba import machine
+from cpu_numba.caching import KEPT, KeptFunction
 
 
 def bound(function: Any, *args: Any) -> Launch:  # noqa: ANN401 - a Numba dispatcher, what it takes
-    """Return `function(*args)` as a launch: compiled now, or read from Numba's cache on disk.
+    """Return `function(*args)` as a launch: compiled now, or read from the cache on disk.
 
     It calls the entry point for these types itself: Numba's dispatcher would look up the types of
     all arguments at each call, and compile anew for a read-only (memory-mapped) weight.
     """
     signature = tuple(_type(a) for a in args)
     if signature not in function.overloads:
+        function._cache = KeptFunction(function)
         with _progress(function.__name__):
             function.compile(signature)
     return partial(function.overloads[signature].entry_point, *args)
@@ -63,8 +65,9 @@ class _Listener(event.Listener):
     def on_start(self, event: event.Event) -> None:
         if not _Listener.announced:
             _Listener.announced = True
-            self.console.print(f"cpu_numba: compiling kernels for {machine.name()}, once: Numba "
-                               "keeps them on disk", style="dim", highlight=False)
+            kept = "" if KEPT.unkept else f", once; they are kept in {KEPT.folder}"
+            self.console.print(f"cpu_numba: compiling kernels for {machine.name()}{kept}",
+                               style="dim", highlight=False, soft_wrap=True)
         if self.console.is_terminal:
             self.status.start()
 

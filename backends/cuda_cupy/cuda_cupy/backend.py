@@ -20,6 +20,7 @@ class CupyBackend(cuda.CudaBackend):
     kernel_sources = sources
 
     def __init__(self, device: int = 0) -> None:
+        self.check_alive()
         self.gpu = open_device(device)  # says what is missing before anything below imports CuPy
         import cupy
 
@@ -29,6 +30,7 @@ class CupyBackend(cuda.CudaBackend):
         self.allocator = CudaAllocator(self.gpu)
         self._reads = LateReads(self.gpu)
         self.stream = int(self.gpu.stream.ptr)
+        self.ends_at_fork("CUDA contexts")
 
     def native(self, tensor: Tensor) -> Any:  # noqa: ANN401 - the ABC's signature
         cp = self._cupy

@@ -18,6 +18,7 @@ class PycudaBackend(cuda.CudaBackend):
     kernel_sources = compiler.sources
 
     def __init__(self, device: int = 0) -> None:
+        self.check_alive()
         self.gpu = open_device(device)  # says what is missing before anything below imports PyCUDA
         compiler.compiler()
         from cuda_pycuda.allocator import PycudaAllocator
@@ -25,6 +26,7 @@ class PycudaBackend(cuda.CudaBackend):
         self.allocator = PycudaAllocator(self.gpu)
         self.stream = int(self.gpu.stream.handle)
         self._reads = LateReads(self.gpu)
+        self.ends_at_fork("CUDA contexts")
 
     def native(self, tensor: Tensor) -> Tensor:
         return tensor

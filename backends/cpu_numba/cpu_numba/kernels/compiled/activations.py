@@ -32,7 +32,7 @@ def rotate_token(x, position, frequencies, out, start, heads, half, interleaved)
             put(out, at + apart, b * c + a * s)
 
 
-@njit(cache=True)
+@njit
 def rotate(x, positions, frequencies, out, tokens, heads, half, interleaved):
     """Rotate the pairs of each head by position * frequency, the angle rounded to float32."""
     for t in range(tokens):
@@ -40,7 +40,7 @@ def rotate(x, positions, frequencies, out, tokens, heads, half, interleaved):
                      interleaved)
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True)
 def rotate_many(x, positions, frequencies, out, tokens, heads, half, interleaved):
     for t in prange(tokens):
         rotate_token(x, positions[t], frequencies, out, 2 * t * heads * half, heads, half,
@@ -70,13 +70,13 @@ def gated(gate, up, out, start, size):
         store_some(out, whole, v, rest)
 
 
-@njit(cache=True)
+@njit
 def swiglu(gate, up, out, size):
     """Compute out = silu(gate) * up."""
     gated(gate, up, out, 0, size)
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True)
 def swiglu_many(gate, up, out, rows, size):
     for t in prange(rows):
         gated(gate, up, out, t * size, size)

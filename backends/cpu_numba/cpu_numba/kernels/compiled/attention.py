@@ -125,7 +125,7 @@ def work(q, cache, scales, table, starts, lens, mixed, scores, places, heads, kv
                 scores[mine], places[mine], mixed, unit * group * (size + 2))
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True)
 def attend(q, cache, scales, table, starts, lens, out, mixed, scores, places, tokens, heads,
            kv_heads, size, width, block, scale, alone):
     """Compute every token of q, on one thread if `alone`. `mixed` has (size + 2) * group for each

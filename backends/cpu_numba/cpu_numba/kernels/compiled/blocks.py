@@ -143,7 +143,7 @@ def share(weights, scales, zeros, middle, bias, out, transposed, x_scales, panel
         first = claim(counter, ROWS)
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True)
 def product(x, weights, scales, zeros, middle, bias, out, transposed, panels, totals, factors, sums,
             rounded, tokens, rows, size, units, each, unit, group, threads, counter):
     """Compute out[t,n] = x[t] · w[n] + bias[n]; an element of weights is `each` columns, a unit of

@@ -33,7 +33,7 @@ def _put_codes(row, start, cache, at, scales, place, size):
         cache[at + i] = np.int8(min(max(code, np.float32(-127)), np.float32(127)))
 
 
-@njit(cache=True)
+@njit
 def write(k, v, cache, scales, slots, tokens, heads, size):
     """Write both sides of every token with a slot; `cache` and `scales` hold keys, then values."""
     values, value_scales = cache.size // 2, scales.size // 2

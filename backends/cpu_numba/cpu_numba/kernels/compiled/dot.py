@@ -70,20 +70,20 @@ def gated_row(n, x, gate, up, _, tokens, size):
 _products, _gated = shared_rows(two_rows), shared(gated_row)
 
 
-@njit(cache=True)
+@njit
 def products(how, x, first, second, third, sizes):
     """Compute out[t,n] = x[t] · weight[n] + bias[n], of one to three matrices. `sizes` are T and
     K."""
     _products(how, x, first, second, third, sizes)
 
 
-@njit(cache=True)
+@njit
 def gated_product(how, x, gate, up, sizes):
     """Compute gate.out[t,n] = silu(x[t] · gate[n]) * (x[t] · up[n])."""
     _gated(how, x, gate, up, up, sizes)
 
 
-@njit(cache=True)
+@njit
 def normed_gated_product(how, a, b, norm, added, h, eps, gate, up, sizes):
     """Compute `gated_product` with x = h = norm(a + b) in float32, added = a + b."""
     tokens, size = sizes

@@ -121,7 +121,7 @@ def tile(q, cache, scales, table, sequence, width, block, heads, kv_heads, head,
         convert_row(mixed, r * size, out, at, size)
 
 
-@njit(parallel=True, cache=True)
+@njit(parallel=True)
 def attend(q, cache, scales, table, starts, lens, out, scratch, workers, tokens, heads, kv_heads,
            size, width, block, scale):
     """Every token of q; `scratch` is cut into one piece for each worker."""

@@ -165,7 +165,7 @@ def row4(n, x, matrix, tokens, size, group):
 _product8, _product4 = shared_rows(rows8), shared_rows(row4)
 
 
-@njit(cache=True)
+@njit
 def product8(how, x, scratch, matrix, sizes):
     """Compute out[t,n] = x[t] · w[n] + bias[n] over bytes. `scratch` is for x as float32 and for
     the sums of its groups; `sizes` are T, K and the columns of a group."""
@@ -177,7 +177,7 @@ def product8(how, x, scratch, matrix, sizes):
     _product8(how, scratch, matrix, matrix, matrix, sizes)
 
 
-@njit(cache=True)
+@njit
 def product4(how, x, scratch, matrix, sizes):
     """Compute the product over nibbles, whose zero is 8 without `zeros`; `scratch` is for x by
     halves."""

@@ -123,7 +123,7 @@ def prepare(x, scratch, transposed, zeros, tokens, size, group):
                                                                   + 8 * i // group]
 
 
-@njit(cache=True)
+@njit
 def products(how, x, scratch, transposed, first, second, third, sizes):
     """Compute out[t,n] = x[t] · w[n] + bias[n], of one to three matrices. `scratch` and
     `transposed` are for x, `sizes` are T, K and the columns of a group."""
@@ -131,7 +131,7 @@ def products(how, x, scratch, transposed, first, second, third, sizes):
     _products(how, transposed, first, second, third, sizes)
 
 
-@njit(cache=True)
+@njit
 def normed_gated_product(how, a, b, norm, added, h, eps, scratch, transposed, gate, up, sizes):
     """Compute gate.out[t,n] = silu(h[t] · gate[n]) * (h[t] · up[n]), h = norm(a + b), added = a +
     b."""

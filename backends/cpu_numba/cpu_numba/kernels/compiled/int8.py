@@ -93,7 +93,7 @@ def prepare(x, scratch, zeros, tokens, size, group):
         round_row(x, t, size, group, scratch)
 
 
-@njit(cache=True)
+@njit
 def products(how, x, scratch, first, second, third, sizes):
     """Compute out[t,n] = x[t] · w[n] + bias[n], of one to three matrices. `scratch` is for x,
     `sizes` are T, K and the columns of a group."""
@@ -101,7 +101,7 @@ def products(how, x, scratch, first, second, third, sizes):
     _products(how, scratch, first, second, third, sizes)
 
 
-@njit(cache=True)
+@njit
 def normed_gated_product(how, a, b, norm, added, h, eps, scratch, gate, up, sizes):
     """Compute gate.out[t,n] = silu(h[t] · gate[n]) * (h[t] · up[n]), h = norm(a + b), added = a +
     b."""

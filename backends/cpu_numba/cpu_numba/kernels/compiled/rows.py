@@ -27,12 +27,12 @@ def fill(target, first, size):
         target[i] = 0
 
 
-@njit(cache=True)
+@njit
 def convert(source, target, size):
     convert_row(source, 0, target, 0, size)
 
 
-@njit(cache=True)
+@njit
 def gather(ids, table, out, tokens, size):
     """Set out[t] = table[ids[t]]."""
     for t in range(tokens):
@@ -49,7 +49,7 @@ def add_row(a, b, out, start, size):
         store_some(out, whole, load_some(a, whole, rest) + load_some(b, whole, rest), rest)
 
 
-@njit(cache=True)
+@njit
 def add(a, b, out, size):
     add_row(a, b, out, 0, size)
 
@@ -73,14 +73,14 @@ def norm_row(x, weight, out, start, size, eps):
         store_some(out, start + whole, v, rest)
 
 
-@njit(cache=True)
+@njit
 def norm(x, weight, out, rows, size, eps):
     """Compute out = x / sqrt(mean(x²) + eps) * weight, by rows."""
     for t in range(rows):
         norm_row(x, weight, out, t * size, size, eps)
 
 
-@njit(cache=True)
+@njit
 def add_norm(a, b, weight, added, out, rows, size, eps):
     """Compute added = a + b; out = norm(added)."""
     for t in range(rows):

@@ -47,7 +47,7 @@ def scale_row(x, start, size, factor):
         x[i] *= factor
 
 
-@njit(cache=True)
+@njit
 def softmax(x, out, rows, size):
     for t in range(rows):
         _, s = softmax_row(x, out, t * size, size, np.float32(1))

@@ -1,0 +1,71 @@
+"""No prompt and no option of `generate` or `load` gives anything but an error of ours."""
+
+import numpy as np
+import pytest
+
+import models
+from core.errors import InputError, OptionError, PromptError
+
+ODD = [None, "5", "", b"5", [], [5], {}, {"a": 1}, object(), 1j, float("nan"), float("inf"), -1,
+       2**200, True, np.array([1, 2]), np.array("x"), np.datetime64("2020-01-01"), "\udcff", int]
+NUMBERS = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", ODD, ids=repr)
+def test_a_number(story, name, value):
+    with pytest.raises(OptionError, match=rf"^{name} is .*, expected "):
+        story.generate("Once", **{name: value})
+
+
+@pytest.mark.parametrize("value", [v for v in ODD if v is not None and type(v) is not int],
+                         ids=repr)
+def test_a_seed(story, value):
+    with pytest.raises(OptionError, match="^seed is "):
+        story.generate("Once", seed=value)
+
+
+@pytest.mark.parametrize("value", [None, "", b"a", [""], {"a": 1}, ["a", 5], [None], 5, object(),
+                                   np.array(["a"]), [b"a"], iter("ab")], ids=repr)
+def test_a_stop_text(story, value):
+    with pytest.raises(OptionError, match="^stop is .* expected texts that are not empty"):
+        story.generate("Once", stop=value)
+
+
+@pytest.mark.parametrize("name", ["reuse", "allow_nonfinite"])
+@pytest.mark.parametrize("value", [None, 1, "yes", []], ids=repr)
+def test_a_flag(story, name, value):
+    with pytest.raises(OptionError, match=f"^{name} is .* expected True or False"):
+        story.generate("Once", **{name: value})
+
+
+@pytest.mark.parametrize("value", [None, "", [], b"Once", 5, 5.0, object(), {}, ["a"], [1.5],
+                                   [None], [[1]], [-1], [10**9], [2**70], {"a": 1}, "\udcff",
+                                   np.zeros((2, 2), int), np.array(5), np.array([1.5]), int],
+                         ids=repr)
+def test_a_prompt(story, value):
+    for ask in (story.generate, story.encode, story.logits):
+        with pytest.raises(PromptError):
+            ask(value)
+
+
+def test_numpys_numbers_are_numbers(story):
+    plain = story.generate("Once", max_new_tokens=5, temperature=0.5, top_k=7, seed=3).run()
+    numpy = story.generate(np.array(plain.prompt_ids), max_new_tokens=np.int64(5), top_k=np.int8(7),
+                           temperature=np.float32(0.5), top_p=np.float64(1), seed=np.uint64(3),
+                           stop=["never"]).run()
+    assert numpy.tokens == plain.tokens
+
+
+@pytest.mark.parametrize("name", [f for f in models.LoadOptions.__dataclass_fields__])
+@pytest.mark.parametrize("value", ["\udcff", b"5", {"a": 1}, object(), 1j, float("nan"), -1, [5],
+                                   [None], 10**30, ""], ids=repr)
+def test_a_load_option(name, value):
+    if name == "lock" and value == 10**30:
+        pytest.skip("no path")
+    try:
+        models.load("stories-llama2", **{name: value}).close()
+    except InputError:
+        pass
+    except models.KernelyardError as error:
+        assert name in ("backend", "kernels", "lock"), error
