@@ -22,7 +22,7 @@
     └── CheckError              a cross-check failed, or a value was not finite
 
 Each message names the thing, what was found, what was expected, and how to fix it. Command line
-tools print it without a traceback and exit with code 2.
+tools print it without a traceback and exit with code 2, or with 1 for a CheckError.
 """
 
 from collections.abc import Mapping

@@ -8,7 +8,7 @@ def to_dot(graph: Graph, *, weights: bool = False) -> str:
     lines = [f'digraph "{graph.name}" {{',
              '  rankdir=TB; node [fontname="Helvetica", fontsize=10];']
     kinds = ["input", "state", *(["weight"] if weights else [])]
-    shown = {v for kind in kinds for v in graph.roots(kind)}
+    shown = dict.fromkeys(v for kind in kinds for v in graph.roots(kind))
     for value in shown:
         style = {"input": "lightblue", "state": "khaki", "weight": "gray90"}[value.kind]
         lines.append(f'  "{value.name}" [shape=ellipse, style=filled, fillcolor={style}];')

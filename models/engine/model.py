@@ -46,7 +46,7 @@ class Model:
             raise PromptError("the prompt is empty: give some text, or --prompt-ids")
         wrong = [i for i in ids if not 0 <= i < self.config.vocab_size]
         if wrong:
-            named = [f"{i} ({text!r})" if (text := self.tokenizer.token(i)) else str(i)
+            named = [f"{i} ({text!r})" if i > 0 and (text := self.tokenizer.token(i)) else str(i)
                      for i in wrong[:5]]
             raise PromptError(f"token ids [{', '.join(named)}] are outside the vocabulary: "
                               f"expected 0 to {self.config.vocab_size - 1}")

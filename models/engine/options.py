@@ -8,10 +8,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from core.errors import OptionError
 from core.plugins.backend import BackendOptions
 from core.plugins.choice import PluginChoice
 from core.plugins.registry import Registry, default_registry, split_backends
+from core.reading import shown
 from models.checkpoints.quantization import SCHEMES
 
 DTYPES = ("f32", "f16", "bf16")
@@ -25,6 +28,24 @@ def option(default: Any, help_text: str, flag: str = "", **argument: Any) -> Any
     argument  what argparse's add_argument takes: choices, metavar, type, action
     """
     return field(default=default, metadata={"help": help_text, "flag": flag, **argument})
+
+
+_EXPECTED = {str: "a text", int: "an integer", bool: "True or False", Path: "a path",
+             list: "a text or a list of texts"}
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("dtype", "quantize", "kv_dtype"), str), "lock": Path,
+    **dict.fromkeys(("group_size", "max_context", "chunk", "device", "threads"), int),
+    **dict.fromkeys(("fusion", "deterministic", "mmap", "allow_tf32"), bool),
+    **dict.fromkeys(("backend", "keep", "quantize_only", "kernels"), list)}
+
+
+def _fits(value: object, kind: type) -> bool:
+    if kind is list:
+        return isinstance(value, str) or (isinstance(value, (list, tuple))
+                                          and all(isinstance(v, str) for v in value))
+    if kind in (int, bool):  # a bool is an int too
+        return type(value) is kind
+    return isinstance(value, (str, kind))
 
 
 @dataclass(frozen=True)
@@ -75,6 +96,15 @@ class LoadOptions:
     without_plugins: str | Sequence[str] = option(
         (), "do not load this plugin; may repeat", "--without-plugin", action="append",
         metavar="NAME")
+
+    def __post_init__(self) -> None:
+        """Raises OptionError for a value of another type; an integer may be NumPy's."""
+        for name, kind in _KINDS.items():
+            value = getattr(self, name)
+            if isinstance(value, np.integer):
+                object.__setattr__(self, name, int(value))
+            elif not (_fits(value, kind) or value is None and getattr(type(self), name) is None):
+                raise OptionError(f"{name} is {shown(value)}, expected {_EXPECTED[kind]}")
 
     @classmethod
     def of(cls, options: LoadOptions | None, overrides: dict[str, Any]) -> LoadOptions:
