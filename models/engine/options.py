@@ -103,7 +103,8 @@ class LoadOptions:
             value = getattr(self, name)
             if isinstance(value, np.integer):
                 object.__setattr__(self, name, int(value))
-            elif not (_fits(value, kind) or value is None and getattr(type(self), name) is None):
+            elif not (_fits(value, kind)
+                      or (value is None and getattr(type(self), name) is None)):
                 raise OptionError(f"{name} is {shown(value)}, expected {_EXPECTED[kind]}")
 
     @classmethod

@@ -23,14 +23,14 @@ def test_a_number(story, name, value):
 @pytest.mark.parametrize("value", [v for v in ODD if v is not None and type(v) is not int],
                          ids=repr)
 def test_a_seed(story, value):
-    with pytest.raises(OptionError, match="^seed is "):
+    with pytest.raises(OptionError, match=r"^seed is "):
         story.generate("Once", seed=value)
 
 
 @pytest.mark.parametrize("value", [None, "", b"a", [""], {"a": 1}, ["a", 5], [None], 5, object(),
                                    np.array(["a"]), [b"a"], iter("ab")], ids=repr)
 def test_a_stop_text(story, value):
-    with pytest.raises(OptionError, match="^stop is .* expected texts that are not empty"):
+    with pytest.raises(OptionError, match=r"^stop is .* expected texts that are not empty"):
         story.generate("Once", stop=value)
 
 
