@@ -14,7 +14,7 @@ NUMBERS = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetiti
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("value", ODD, ids=repr)
 def test_a_number(story, name, value):
-    if name == "max_new_tokens" and value == 2**200:
+    if name == "max_new_tokens" and type(value) is int and value > 0:
         pytest.skip("no limit: the context ends it")
     with pytest.raises(OptionError, match=rf"^{name} is .*, expected "):
         story.generate("Once", **{name: value})
