@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from core.errors import ConfigError
-from models.architectures.rope import RopeConfig
+from models.architectures.rope import RopeConfig, inverse_frequencies
 from models.json_reader import ConfigReader
 
 
@@ -30,12 +30,14 @@ class ModelConfig:
     biases: frozenset[str]
     bos_id: int | None
     eos_ids: tuple[int, ...]
+    #: why there are no more than `max_positions`; empty where the file says no more
+    limit: str = ""
 
 
-
-
-def read_config(reader: ConfigReader, architecture: str, biases: frozenset[str]) -> ModelConfig:
-    """Read the keys that the Llama family shares, as transformers 4 and 5 write them."""
+def read_config(reader: ConfigReader, architecture: str, biases: frozenset[str],
+                window: int | None = None) -> ModelConfig:
+    """Read the keys that the Llama family shares, as transformers 4 and 5 write them. Raises
+    ConfigError for what cannot be computed."""
     reader.require("hidden_act", "silu", "swish")
     reader.require("partial_rotary_factor", 1.0)
     eps = reader.get("rms_norm_eps", float, 1e-6)
@@ -52,11 +54,18 @@ def read_config(reader: ConfigReader, architecture: str, biases: frozenset[str])
     head_dim = reader.size("head_dim", hidden // heads)
     if head_dim % 2:
         raise ConfigError(f"{reader.where}: head_dim is {head_dim}, rope needs an even number")
-    positions = reader.size("max_position_embeddings", 2048)
+    stated = reader.size("max_position_embeddings", 2048)
+    rope = RopeConfig.read(reader.data, reader.where, stated)
+    inverse_frequencies(rope, head_dim)  # says now whether there are any
+    positions, limit = stated, rope.scaling.limit
+    if rope.scaling.positions is not None:
+        positions = rope.scaling.positions(rope)
+    if window is not None and window < positions:
+        positions, limit = window, (f"sliding_window is {window}, and only attention over all "
+                                    "positions is supported")
     return ModelConfig(
         architecture, reader.size("vocab_size"), hidden, reader.size("intermediate_size"),
         reader.size("num_hidden_layers"), heads, kv_heads, head_dim,
-        eps, positions,
-        RopeConfig.read(reader.data, reader.where, positions),
+        eps, positions, rope,
         reader.get("tie_word_embeddings", bool, False), biases,
-        next(iter(reader.ids("bos_token_id")), None), reader.ids("eos_token_id"))
+        next(iter(reader.ids("bos_token_id")), None), reader.ids("eos_token_id"), limit)

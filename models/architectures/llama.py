@@ -10,8 +10,9 @@ from core.tensor.tensor import TensorSpec
 from models.architectures.base import Architecture
 from models.architectures.config import ModelConfig, read_config
 from models.architectures.layers import Builder
+from models.architectures.rope import attention_factor
 from models.architectures.tensors import EMBEDDING, HEAD, NORM, WeightSpec
-from models.architectures.window import check_window
+from models.architectures.window import find_window
 from models.json_reader import ConfigReader
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -26,8 +27,11 @@ class Llama(Architecture):
 
     def config(self, reader: ConfigReader) -> ModelConfig:
         reader.size("pretraining_tp", 1)  # slices of a product: the same function for any number
-        check_window(reader, used=reader.get("model_type", str, "") == "mistral")
-        return read_config(reader, self.name, self.biases(reader))
+        return read_config(reader, self.name, self.biases(reader), self.window(reader))
+
+    def window(self, reader: ConfigReader) -> int | None:
+        """Return the sliding window, None without one: transformers goes by model_type."""
+        return find_window(reader, used=reader.get("model_type", str, "") == "mistral")
 
     def biases(self, reader: ConfigReader) -> frozenset[str]:
         """Name the projections with a bias."""
@@ -104,5 +108,5 @@ class Llama(Architecture):
                               name="kv_cache_write")
         mixed = b.one("attention", q, cache, scales, b.inputs["block_table"],
                       b.inputs["query_starts"], b.inputs["seq_lens"], name="attention",
-                      scale=c.head_dim**-0.5)
+                      scale=c.head_dim**-0.5 * attention_factor(c.rope)**2)
         return g.view(mixed, b.tokens, c.heads * c.head_dim)

@@ -1,8 +1,7 @@
 """Define Qwen2 and Qwen2.5 (https://arxiv.org/abs/2412.15115): Llama with a bias on q, k and v."""
 
-from models.architectures.config import ModelConfig
 from models.architectures.llama import Llama
-from models.architectures.window import check_window
+from models.architectures.window import find_window
 from models.json_reader import ConfigReader
 
 
@@ -12,9 +11,8 @@ class Qwen2(Llama):
     name, model_type = "Qwen2ForCausalLM", "qwen2"
     gguf_name, gguf_pairs = "qwen2", False
 
-    def config(self, reader: ConfigReader) -> ModelConfig:
-        check_window(reader, used=reader.get("use_sliding_window", bool, False), first=28)
-        return super().config(reader)
+    def window(self, reader: ConfigReader) -> int | None:
+        return find_window(reader, used=reader.get("use_sliding_window", bool, False), first=28)
 
     def biases(self, reader: ConfigReader) -> frozenset[str]:
         return frozenset(("q_proj", "k_proj", "v_proj"))

@@ -20,6 +20,7 @@ from models.architectures.base import Architecture, families
 from models.checkpoints.gguf.split import first_part
 from models.checkpoints.lazy import LazyArrays, abstract
 from models.checkpoints.limits import check_numbers, check_vocabulary
+from models.checkpoints.tied import settle_head
 from models.json_reader import ConfigReader
 from models.tokenizers.base import Tokenizer
 from models.tokenizers.pretokenizers import use_pretokenizers
@@ -159,6 +160,7 @@ def _checked(checkpoint: Checkpoint) -> Checkpoint:
     check_numbers(checkpoint.config)
     check_vocabulary(checkpoint.tokenizer.size, str(checkpoint.path))
     checkpoint.notes += checkpoint.tokenizer.notes
+    settle_head(checkpoint)
     return checkpoint
 
 

@@ -103,8 +103,8 @@ def _check_tokenizer(checkpoint: Checkpoint, vocab_size: int) -> None:
     note = (f"the model has no embedding for {', '.join(beyond[:5])}"
             f"{f' and {len(beyond) - 5} more' if beyond[5:] else ''}: a prompt with such a token "
             "is an error")
-    if beyond and note not in checkpoint.notes:
-        checkpoint.notes.append(note)
+    if beyond:
+        _note(checkpoint, note)
 
 
 def settle(checkpoint: Checkpoint, options: LoadOptions, registry: Registry,
@@ -116,7 +116,9 @@ def settle(checkpoint: Checkpoint, options: LoadOptions, registry: Registry,
     """
     architecture = find_architecture(_architecture_name(checkpoint), registry)
     config = architecture.config(checkpoint.config)
-    config = replace(config, rope=replace(config.rope, interleaved=checkpoint.interleaved))
+    context = _context(config, options.max_context, checkpoint)
+    config = replace(config, rope=replace(config.rope, interleaved=checkpoint.interleaved,
+                                          context=context))
     _check_tokenizer(checkpoint, config.vocab_size)
     if options.chunk < 1:
         raise OptionError(f"chunk is {options.chunk}, expected at least 1 token")
@@ -126,7 +128,6 @@ def settle(checkpoint: Checkpoint, options: LoadOptions, registry: Registry,
     stored = as_dtype(abstract_arrays(arrays)[EMBEDDING].dtype)
     activations = _dtype("--dtype", options.dtype, DTYPES) or default_dtype(stored)
     cache = _dtype("--kv-dtype", options.kv_dtype, KV_DTYPES) or activations
-    context = _context(config.max_positions, options.max_context)
     quantization = Quantization.parse(options.quantize, options.group_size, options.keep,
                                       options.quantize_only)
     policy = KernelPolicy(registry, split_backends(options.backend),
@@ -162,9 +163,6 @@ def _check_complete(arrays: Mapping[str, Array], quantized: Mapping[str, Quantiz
         raise CheckpointError(
             f"{checkpoint.path}: {len(unused)} tensors have no place in the configured model, such "
             f"as {', '.join(sorted(unused)[:4])}; config.json does not describe these weights")
-    if tied and HEAD in arrays:
-        checkpoint.notes.append(f"{HEAD} in the file is not used: the configuration ties it to "
-                                "the embedding")
 
 
 def _dtype(flag: str, text: str | None, known: tuple[str, ...]) -> DType | None:
@@ -179,10 +177,25 @@ def _dtype(flag: str, text: str | None, known: tuple[str, ...]) -> DType | None:
     return found
 
 
-def _context(limit: int, asked: int | None) -> int:
+def _context(config: ModelConfig, asked: int | None, checkpoint: Checkpoint) -> int:
+    """Return how many tokens the context has, and note what limits it. Raises OptionError."""
+    limit, rope = config.max_positions, config.rope
+    if limit < rope.positions:
+        _note(checkpoint, f"the context ends at {limit} of {rope.positions} tokens: "
+                          f"{config.limit}")
     if asked is None:
-        return min(limit, DEFAULT_CONTEXT)
+        return min(limit, DEFAULT_CONTEXT, rope.original if rope.scaling.switches else limit)
     if not 0 < asked <= limit:
         raise OptionError(f"--max-context {asked}: expected 1 to {limit}, the positions that the "
-                          "model was made for")
+                          f"model was made for{f'; {config.limit}' if config.limit else ''}")
+    if rope.scaling.switches and asked > rope.original:
+        _note(checkpoint, f"rope {rope.type!r} uses its table for contexts beyond "
+                          f"{rope.original} tokens from the first token on; transformers does for "
+                          "longer sequences alone: take a shorter --max-context for short ones")
     return asked
+
+
+def _note(checkpoint: Checkpoint, text: str) -> None:
+    """Add a note, once however often a checkpoint is settled."""
+    if text not in checkpoint.notes:
+        checkpoint.notes.append(text)

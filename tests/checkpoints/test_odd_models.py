@@ -8,8 +8,12 @@ from format_models import REGISTRY, difference, logits
 from safetensors.numpy import load_file, save_file
 from small_folders import configure, load, rewrite
 
-from core.errors import CheckpointError, ConfigError
+from core.errors import CheckpointError, ConfigError, OptionError
+from core.plan.weights import no_progress
 from models.checkpoints.base import read_checkpoint
+from models.checkpoints.huggingface.tokenizer_files import copy_tokenizer_files
+from models.checkpoints.huggingface.writer import write_huggingface
+from models.checkpoints.source import Source
 from models.engine.load import open_checkpoint
 from models.engine.options import LoadOptions
 
@@ -38,8 +42,38 @@ def test_windows_that_nobody_notices(keys, qwen):
 def test_windows_that_somebody_notices(folder, qwen):
     for path, keys in ((folder, {"model_type": "mistral", "sliding_window": 15}), (qwen, {
             "use_sliding_window": True, "sliding_window": 15, "max_window_layers": 0})):
-        with pytest.raises(ConfigError, match="sliding_window is 15, less than the 16 positions"):
-            load(configure(path, **keys))
+        expected = logits(path, 15)
+        checkpoint = read_checkpoint(configure(path, **keys), REGISTRY)
+        assert np.array_equal(logits(checkpoint, 15), expected)
+        assert checkpoint.notes == ["the context ends at 15 of 16 tokens: sliding_window is 15, "
+                                    "and only attention over all positions is supported"]
+        with pytest.raises(OptionError, match=r"expected 1 to 15, .*; sliding_window is 15"):
+            open_checkpoint(checkpoint, LoadOptions(max_context=16), REGISTRY)
+        with pytest.raises(ConfigError, match="sliding_window is -1"):
+            load(configure(path, sliding_window=-1))
+
+
+@pytest.mark.parametrize("keeps", ["a different head", "an equal head", "the head alone"])
+def test_a_tied_head_in_the_file(keeps, folder, tmp_path):
+    """Decides as transformers 5: a different head is kept, with a warning, also by an export."""
+    tensors = load_file(folder / "model.safetensors")
+    if keeps != "a different head":
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+    rewrite(folder, lambda _: tensors)
+    expected = logits(folder, 16)
+    configure(folder, tie_word_embeddings=True)
+    if keeps == "the head alone":
+        rewrite(folder, lambda t: {n: a for n, a in t.items() if "embed" not in n})
+    checkpoint = read_checkpoint(folder, REGISTRY)
+    assert np.array_equal(logits(checkpoint, 16), expected)
+    warned = [n for n in checkpoint.notes if "the file's head is used" in n]
+    assert checkpoint.notes == warned and len(warned) == (keeps == "a different head")
+    (tmp_path / "x").mkdir()
+    write_huggingface(Source(checkpoint, REGISTRY), tmp_path / "x", "f32", None, no_progress)
+    copy_tokenizer_files(checkpoint, tmp_path / "x")
+    assert np.array_equal(logits(tmp_path / "x", 16), expected)
+    written = read_checkpoint(tmp_path / "x", REGISTRY)
+    assert written.config.data["tie_word_embeddings"] is not bool(warned) and not written.notes
 
 
 def test_names_without_a_prefix(folder):

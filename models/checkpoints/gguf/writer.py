@@ -35,12 +35,15 @@ def write_gguf(source: Source, path: Path, kind: str, progress: Progress,
     """Write a GGUF file; kind: a key of TYPES; for int8 and int4, `quantization` may say which
     matrices.
 
-    Raises ConfigError for an architecture that GGUF names differently, TokenizerError for a
-    tokenizer that it cannot hold."""
+    Raises ConfigError for an architecture that GGUF names differently or a rope type that is not
+    written, TokenizerError for a tokenizer that it cannot hold."""
     gguf = load_gguf()
     family = source.architecture
     if family.gguf_name is None:
         raise ConfigError(f"{family.name} has no name in GGUF; export to hf instead")
+    if source.config.rope.type not in ("default", "linear", "llama3"):
+        raise ConfigError(f"rope {source.config.rope.type!r} is not written to GGUF; export to hf "
+                          "instead")
     writer = gguf.GGUFWriter(path, family.gguf_name)
     _add_config(writer, gguf, source)
     add_tokenizer(writer, source.checkpoint, source.config.vocab_size)
