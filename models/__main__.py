@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from models import bench, conform, doctor, export, plan, run, verify
+from models import bench, conform, doctor, export, models, plan, run, verify
 from models.cli.command import command
 
 COMMANDS = {"run": (run.main, "generate text with a model"),
             "plan": (plan.main, "say what a model will need in memory, before loading it"),
+            "models": (models.main, "list the models that --model takes by name"),
             "doctor": (doctor.main, "say what is installed, what works, and how to fix the rest"),
             "export": (export.main, "write a model in another format"),
             "bench": (bench.main, "measure speed at published shapes, outputs checked"),

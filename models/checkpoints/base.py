@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,7 @@ from core.reading import MIB, open_regular
 from core.tensor.tensor import Array
 from models.architectures.base import Architecture, families
 from models.checkpoints.gguf.split import first_part
+from models.checkpoints.huggingface.hub import HubId, hub_folder
 from models.checkpoints.lazy import LazyArrays, abstract
 from models.checkpoints.limits import check_numbers, check_vocabulary
 from models.checkpoints.tied import settle_head
@@ -75,8 +76,9 @@ def shipped_models() -> list[str]:
 
 
 def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
-    """Open a shipped model by name, else a path (`./name` where a folder has a shipped name), or
-    `format:path` for a file whose contents do not say what they are.
+    """Open a shipped model by name, else a path (`./name` where a folder has a shipped name), else
+    an id of the Hugging Face hub, or `format:path` for a file whose contents do not say what they
+    are.
 
     Raises CheckpointError saying what was looked for, PluginError where a plugin comes from the
     model's own folder.
@@ -90,12 +92,13 @@ def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
     if forced and not getattr(formats[key], "files", True):
         return _checked(_read(formats[key], Path(rest), known))
     path = SHIPPED / path_or_name if shipped else _expanded(rest if forced else path_or_name)
+    notes: list[str] = []
     try:
         mode = path.stat().st_mode
+    except FileNotFoundError:
+        path = _hub_path(str(rest if forced else path_or_name), notes)
+        mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        if isinstance(error, FileNotFoundError):
-            raise CheckpointError(f"no model at {str(path)!r}: expected a path, or one of the "
-                                  f"shipped models {', '.join(shipped_models())}") from None
         said = error.strerror if isinstance(error, OSError) else error
         raise CheckpointError(f"cannot read {str(path)!r}: {said}") from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
@@ -104,16 +107,29 @@ def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
     registry.plugins.check_outside(path)
     _check_beside(path)
     if forced:
-        return _checked(_read(formats[key], path, known))
+        return _checked(_read(formats[key], path, known), notes)
     path = _only_gguf(path)
     for reader in formats.values():
         if reader.recognises(path):
-            return _checked(_read(reader, path, known))
+            return _checked(_read(reader, path, known), notes)
     if path.is_file() and any((path.absolute().parent / n).exists() for n in FOLDER_CONFIGS):
         raise CheckpointError(f"{path} is one file of a model folder; name the folder: "
                               f"{path.absolute().parent}")
     raise CheckpointError(f"{path} is in no known format; expected one of: "
                           f"{', '.join(f.name for f in formats.values())}")
+
+
+def _hub_path(name: str, notes: list[str]) -> Path:
+    """Return the folder in the hub's cache of what is no path. Raises CheckpointError."""
+    wanted, said = HubId.parse(name), ""
+    if wanted is not None:
+        try:
+            return hub_folder(wanted, notes)
+        except CheckpointError as error:
+            said = f": {error}"
+    raise CheckpointError(f"no model at {name!r}: expected a path, one of the shipped models "
+                          f"{', '.join(shipped_models())}, or an id of the Hugging Face hub, "
+                          f"Org/Name or Org/Name@revision{said}")
 
 
 def _check_beside(path: Path) -> None:
@@ -156,10 +172,10 @@ def _expanded(path: str | Path) -> Path:
                               "the path out") from None
 
 
-def _checked(checkpoint: Checkpoint) -> Checkpoint:
+def _checked(checkpoint: Checkpoint, notes: Sequence[str] = ()) -> Checkpoint:
     check_numbers(checkpoint.config)
     check_vocabulary(checkpoint.tokenizer.size, str(checkpoint.path))
-    checkpoint.notes += checkpoint.tokenizer.notes
+    checkpoint.notes = [*notes, *checkpoint.notes, *checkpoint.tokenizer.notes]
     settle_head(checkpoint)
     return checkpoint
 

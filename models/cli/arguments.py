@@ -20,7 +20,8 @@ def add_model_option(parser: argparse._ActionsContainer, default: str | None = D
                      ) -> None:
     """Add --model."""
     parser.add_argument("--model", default=default, metavar="PATH|NAME",
-                        help="a model folder or file, or one that ships with the package: "
+                        help="a model folder or file, an id of the Hugging Face hub (Org/Name, "
+                             "Org/Name@revision), or one that ships with the package: "
                              f"{', '.join(shipped_models())} (default: {DEFAULT_MODEL})")
 
 

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from hub_cache import lay_out
 
+from models.checkpoints.base import SHIPPED
 from models.run import parser
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +89,23 @@ def test_adding_a_backend(tmp_path):
         run(command, tmp_path, site)
     assert "| rms_norm | float32 | pass |" in (tmp_path / "matrix.md").read_text()
     assert '"my_backend:rms_norm"' in (tmp_path / "kernelyard.lock").read_text()
+
+
+def test_run_your_own_model(tmp_path, monkeypatch):
+    """Every line, with a shipped model in the hub's cache under the page's name."""
+    page = "docs/run-your-own-model.md"
+    lay_out(tmp_path / "cache", SHIPPED / "stories-qwen2", "Qwen/Qwen2.5-0.5B",
+            refs=("main", "refs/pr/1"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    said = [run(line, tmp_path) for line in commands(page)]
+    texts = [re.search(r"^Once upon a time.*", s, re.M)[0] for s in said
+             if "prefill" in s and "check reference" in s]
+    assert len(texts) == 4 and len(set(texts)) == 1 and len(texts[0]) > 40, texts
+    assert any("Qwen/Qwen2.5-0.5B@refs/pr/1" in s and "stories-llama2" in s for s in said)
+    assert "agrees with reference" in said[-1]
+    (code,) = blocks(page, "python")
+    assert run(["python", "-c", code], tmp_path).strip() in texts[0]
 
 
 PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "tests/README.md",

@@ -10,8 +10,8 @@ ORDER = {
     "core": ["errors", "files", "reading", "output", "tensor", "ir", "ops", "plugins", "devices",
              "plan", "runtime", "verify", "conformance"],
     "models": ["json_reader", "architectures", "tokenizers", "checkpoints", "engine", "plugin",
-               "cli", "analysis", "run", "plan", "doctor", "bench", "conform",
-               "verify", "export", "__main__"]}
+                "cli", "analysis", "run", "plan", "models", "doctor", "bench", "conform",
+                "verify", "export", "__main__"]}
 TOGETHER = ("tensor", "ir", "plugins", "plan", "runtime")
 
 

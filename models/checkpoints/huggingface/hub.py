@@ -10,7 +10,7 @@ import glob
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from core.errors import CheckpointError
@@ -45,19 +45,23 @@ def needed_files(names: Iterable[str]) -> list[str]:
     """Choose what is read of a repository's files: configuration, tokenizer, and weights in
     safetensors, else in PyTorch's files, else a single GGUF file. Never code.
 
-    Raises CheckpointError for several GGUF files and no other weights.
+    Raises CheckpointError for no weights, and for several GGUF files without others.
     """
     here = [n for n in names if "/" not in n or n.startswith("additional_chat_templates/")]
-    small = [n for n in here if any(fnmatch(n, pattern) for pattern in _SMALL)]
+    small = [n for n in here if any(fnmatchcase(n, pattern) for pattern in _SMALL)]
     for pattern in (_SAFETENSORS, _TORCH):
-        weights = [n for n in here if fnmatch(n, pattern)]
+        weights = [n for n in here if fnmatchcase(n, pattern)]
         if weights:
-            return [*small, *weights, *(n for n in here if fnmatch(n, f"{pattern}.index.json"))]
+            index = f"{pattern}.index.json"
+            return [*small, *weights, *(n for n in here if fnmatchcase(n, index))]
     gguf = sorted(n for n in here if n.endswith(".gguf"))
     if len(gguf) > 1:
         raise CheckpointError(f"it holds {len(gguf)} GGUF files; fetch one of them with "
                               f"`hf download`, and name the file: {', '.join(gguf[:8])}")
-    return gguf or small
+    if not gguf:
+        raise CheckpointError(f"it holds no weights in a known format, but "
+                              f"{', '.join(sorted(here)[:8]) or 'no files'}")
+    return gguf
 
 
 def hub_folder(wanted: HubId, notes: list[str]) -> Path:
@@ -69,14 +73,13 @@ def hub_folder(wanted: HubId, notes: list[str]) -> Path:
     from huggingface_hub import constants
     cache, offline = Path(constants.HF_HUB_CACHE), bool(constants.HF_HUB_OFFLINE)
     cached = _cached(wanted)
-    if not offline and (cached is None or cached.name != wanted.revision):
+    if not offline:
         try:
             cached = _fetched(wanted)
         except CheckpointError as error:
-            raise CheckpointError(f"{wanted} in the Hugging Face hub: {error}") from None
-        except Exception as error:  # any of its own, of its HTTP library, or of the system
-            said = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}" \
-                if str(error).strip() else type(error).__name__
+            raise CheckpointError(f"the hub has {wanted}, but {error}") from None
+        except Exception as error:  # its own, its HTTP library's, or the system's
+            said = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             if cached is None or _refused(error):
                 raise CheckpointError(_nothing(wanted, cache, f"the hub said {said}")) from None
             notes.append(f"the hub could not be asked for {wanted} ({said}); the copy in the cache "
@@ -91,7 +94,7 @@ def hub_folder(wanted: HubId, notes: list[str]) -> Path:
 def _nothing(wanted: HubId, cache: Path, why: str) -> str:
     folder = cache / f"models--{wanted.repo.replace('/', '--')}"
     there = "is there, but not this revision, or not whole" if folder.is_dir() else "is not there"
-    return f"as an id of the Hugging Face hub: {folder} {there}, and {why}"
+    return f"{folder} {there}, and {why}"
 
 
 def _cached(wanted: HubId) -> Path | None:
