@@ -77,7 +77,7 @@ def measure_losses(before: Checkpoint, after: Checkpoint, registry: Registry, *,
             row["kl_without"] = without
             row["kl_share"] = 1 - without / total["kl_mean"] if total["kl_mean"] else 0.0
             progress("leaving out tensors", i + 1, len(rows))
-    return {"model": before.path.name, "tokens": sum(map(len, sequences)),
+    return {"model": before.name, "tokens": sum(map(len, sequences)),
             "text": "given" if text is not None else "sampled by the model, temperature 1, seed 0",
             "bytes_before": sum(a.nbytes for a in before.arrays.values()),
             "bytes_after": sum(a.nbytes for a in after.arrays.values()), **total,

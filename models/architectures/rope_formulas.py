@@ -49,8 +49,8 @@ def llama3(rope: RopeConfig, head_dim: int) -> Array:
 
 
 def yarn(rope: RopeConfig, head_dim: int) -> Array:
-    """Slow the frequencies that turn less than `beta_slow` times in the original context, keep
-    those that turn more than `beta_fast` times, blend between (https://arxiv.org/abs/2309.00071).
+    """Keep the frequencies that turn more than `beta_fast` times in the original context, slow
+    those that turn less than `beta_slow` times, blend between (https://arxiv.org/abs/2309.00071).
     """
     def dimension(turns: float) -> float:
         """Return the index, not yet rounded, of the frequency that turns so often."""

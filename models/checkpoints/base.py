@@ -43,6 +43,7 @@ class Checkpoint:
     quantized    matrices whose arrays are codes and scales; see core.plan.weights.QuantizedLayout
     interleaved  whether q and k rows are in pairs for interleaved rope, as llama2.c and Meta store
                  them, not in halves as Hugging Face does
+    hub_id       the id of the Hugging Face hub that was asked for: the path ends in a commit
     """
 
     path: Path
@@ -53,6 +54,12 @@ class Checkpoint:
     quantized: Mapping[str, QuantizedLayout] = field(default_factory=dict)
     interleaved: bool = False
     notes: list[str] = field(default_factory=list)
+    hub_id: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return the name to show."""
+        return self.hub_id or self.path.name
 
 
 class CheckpointFormat(Protocol):
@@ -93,10 +100,12 @@ def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
         return _checked(_read(formats[key], Path(rest), known))
     path = SHIPPED / path_or_name if shipped else _expanded(rest if forced else path_or_name)
     notes: list[str] = []
+    hub_id = ""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        path = _hub_path(str(rest if forced else path_or_name), notes)
+        hub_id = str(rest if forced else path_or_name)
+        path = _hub_path(hub_id, notes)
         mode = path.stat().st_mode
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         said = error.strerror if isinstance(error, OSError) else error
@@ -107,11 +116,11 @@ def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
     registry.plugins.check_outside(path)
     _check_beside(path)
     if forced:
-        return _checked(_read(formats[key], path, known), notes)
+        return _checked(_read(formats[key], path, known), notes, hub_id)
     path = _only_gguf(path)
     for reader in formats.values():
         if reader.recognises(path):
-            return _checked(_read(reader, path, known), notes)
+            return _checked(_read(reader, path, known), notes, hub_id)
     if path.is_file() and any((path.absolute().parent / n).exists() for n in FOLDER_CONFIGS):
         raise CheckpointError(f"{path} is one file of a model folder; name the folder: "
                               f"{path.absolute().parent}")
@@ -172,10 +181,12 @@ def _expanded(path: str | Path) -> Path:
                               "the path out") from None
 
 
-def _checked(checkpoint: Checkpoint, notes: Sequence[str] = ()) -> Checkpoint:
+def _checked(checkpoint: Checkpoint, notes: Sequence[str] = (), hub_id: str = "",
+             ) -> Checkpoint:
     check_numbers(checkpoint.config)
     check_vocabulary(checkpoint.tokenizer.size, str(checkpoint.path))
     checkpoint.notes = [*notes, *checkpoint.notes, *checkpoint.tokenizer.notes]
+    checkpoint.hub_id = hub_id
     settle_head(checkpoint)
     return checkpoint
 

@@ -148,7 +148,7 @@ def kv_cache(model: Model) -> str:
 def started(model: Model) -> None:
     """Print one line before the text: what was loaded, and the memory that it took."""
     open_console(stderr=True).print(
-        f"{model.path.name} on {', '.join(model.session.policy.backends)}: weights "
+        f"{model.name} on {', '.join(model.session.policy.backends)}: weights "
         f"{megabytes(model.session.weights.nbytes)} in {model.session.weights.described()}, "
         f"{kv_cache(model)}", style="dim", markup=False, highlight=False, soft_wrap=True)
     for kernel, source in sorted({(e.kernel, e.source) for e in model.ledger.entries if e.guest}):

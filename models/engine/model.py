@@ -27,7 +27,7 @@ class Model:
         self.activations = config.activations
         self.tokenizer = checkpoint.tokenizer
         self.stop_ids = frozenset(checkpoint.eos_ids)
-        self.path = checkpoint.path
+        self.path, self.name = checkpoint.path, checkpoint.name
         self.notes = checkpoint.notes
         self.session = session
 

@@ -23,6 +23,7 @@ def python(tmp_path):
     def run(*arguments, code=0, **variables):
         env = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1",
                **variables}
+        env = {key: value for key, value in env.items() if value is not None}
         done = subprocess.run([sys.executable, "-m", *arguments], env=env, cwd=tmp_path, text=True,
                               stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
         assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
@@ -64,15 +65,14 @@ def test_from_the_cache_offline(python, tmp_path):
         assert found == expected
         assert said == (f"note: {model.removeprefix('hf:')} is commit {commit} in "
                         f"{tmp_path / 'cache'}\n")
-    home = {"HF_HUB_CACHE": "", "HF_HOME": str(tmp_path / "home")}
-    (tmp_path / "home").mkdir()
-    (tmp_path / "cache").rename(tmp_path / "home" / "hub")
-    del home["HF_HUB_CACHE"]
-    done = subprocess.run(
-        [sys.executable, "-m", "models.plan", "--model", "Org/Name"], cwd=tmp_path, text=True,
-        env={**{k: v for k, v in os.environ.items() if k != "HF_HUB_CACHE"}, **home,
-             "HF_HUB_OFFLINE": "1"}, capture_output=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    done = python("models.run", "--model", "Org/Name", "--prompt", "Once", "--max-new-tokens", "2")
+    assert "\nOrg/Name on cpu_numpy: weights" in done.stderr
+
+
+def test_the_cache_below_hf_home(python, tmp_path):
+    lay_out(tmp_path / "home" / "hub", STORY)
+    found, said = tokens(python, "Org/Name", HF_HUB_CACHE=None, HF_HOME=str(tmp_path / "home"))
+    assert found == tokens(python, "stories-llama2")[0] and f"in {tmp_path / 'home/hub'}" in said
 
 
 def test_a_path_wins(python, tmp_path):

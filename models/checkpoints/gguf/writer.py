@@ -99,7 +99,7 @@ def _encode(array: Array, stored: Any, gguf: Any) -> Array:  # noqa: ANN401 - as
 
 def _add_config(writer: Any, gguf: Any, source: Source) -> None:  # noqa: ANN401 - gguf's classes
     c = source.config
-    writer.add_name(source.checkpoint.path.stem)
+    writer.add_name(source.checkpoint.hub_id or source.checkpoint.path.stem)
     writer.add_context_length(c.max_positions)
     writer.add_embedding_length(c.hidden_size)
     writer.add_block_count(c.layers)
