@@ -170,8 +170,7 @@ def show(found: dict[str, Any]) -> None:
             console.print(f"{b['name']} keeps compiled kernels in {cache['path']}: "
                           f"{megabytes(cache['bytes'])}", highlight=False, markup=False,
                           soft_wrap=True)
-    table = make_table("plugin", "distribution", "state", "path")
-    table = Table("plugin", "distribution", "state", "import", "path")
+    table = make_table("plugin", "distribution", "state", "import", "path")
     for p in found["plugins"]:
         took = "" if p["import_s"] is None else f"{p['import_s']:.2f} s"
         table.add_row(p["name"], p["distribution"], p["state"], took, p["path"] or p["reason"],

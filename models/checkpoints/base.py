@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -14,13 +13,12 @@ import numpy as np
 from core.errors import CheckpointError, TokenizerError
 from core.plan.weights import QuantizedLayout, part_names
 from core.plugins.registry import Registry
-from core.reading import MIB, open_regular
+from core.reading import open_regular
 from core.tensor.tensor import Array
 from models.architectures.base import Architecture, families
-from models.checkpoints.gguf.split import first_part
-from models.checkpoints.huggingface.hub import HubId, hub_folder
 from models.checkpoints.lazy import LazyArrays, abstract
 from models.checkpoints.limits import check_numbers, check_vocabulary
+from models.checkpoints.locate import FOLDER_CONFIGS, Place, check_beside, locate, only_gguf
 from models.checkpoints.tied import settle_head
 from models.json_reader import ConfigReader
 from models.tokenizers.base import Tokenizer
@@ -28,12 +26,6 @@ from models.tokenizers.pretokenizers import use_pretokenizers
 
 SHIPPED = Path(__file__).parent.parent / "shipped"
 DEFAULT_MODEL = "stories-llama2"
-FOLDER_CONFIGS = ("config.json", "params.json")  # a folder with one of these is read as a whole
-_SMALL_FILES = (
-    *FOLDER_CONFIGS, "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer.bin",
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "merges.txt", "chat_template.jinja", "chat_template.json")
-_LARGEST = 64 * MIB  # the largest published tokenizer.json has 33 MB
 
 
 @dataclass
@@ -95,32 +87,18 @@ def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
     use_pretokenizers(registry.table("register_pretokenizers"))
     key, _, rest = str(path_or_name).partition(":")
     forced = key in formats and bool(rest)
-    shipped = str(path_or_name) in shipped_models()
     if forced and not getattr(formats[key], "files", True):
         return _checked(_read(formats[key], Path(rest), known))
-    path = SHIPPED / path_or_name if shipped else _expanded(rest if forced else path_or_name)
-    notes: list[str] = []
-    hub_id = ""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        hub_id = str(rest if forced else path_or_name)
-        path = _hub_path(hub_id, notes)
-        mode = path.stat().st_mode
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        said = error.strerror if isinstance(error, OSError) else error
-        raise CheckpointError(f"cannot read {str(path)!r}: {said}") from None
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        raise CheckpointError(f"{path} is no regular file and no folder; name the file or the "
-                              "folder that holds the model")
-    registry.plugins.check_outside(path)
-    _check_beside(path)
+    shipped, asked = shipped_models(), str(rest if forced else path_or_name)
+    place = Place(SHIPPED / asked) if asked in shipped and not forced else locate(asked, shipped)
+    registry.plugins.check_outside(place.path)
+    check_beside(place.path)
     if forced:
-        return _checked(_read(formats[key], path, known), notes, hub_id)
-    path = _only_gguf(path)
+        return _checked(_read(formats[key], place.path, known), place)
+    path = only_gguf(place.path)
     for reader in formats.values():
         if reader.recognises(path):
-            return _checked(_read(reader, path, known), notes, hub_id)
+            return _checked(_read(reader, path, known), place)
     if path.is_file() and any((path.absolute().parent / n).exists() for n in FOLDER_CONFIGS):
         raise CheckpointError(f"{path} is one file of a model folder; name the folder: "
                               f"{path.absolute().parent}")
@@ -128,65 +106,12 @@ def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
                           f"{', '.join(f.name for f in formats.values())}")
 
 
-def _hub_path(name: str, notes: list[str]) -> Path:
-    """Return the folder in the hub's cache of what is no path. Raises CheckpointError."""
-    wanted, said = HubId.parse(name), ""
-    if wanted is not None:
-        try:
-            return hub_folder(wanted, notes)
-        except CheckpointError as error:
-            said = f": {error}"
-    raise CheckpointError(f"no model at {name!r}: expected a path, one of the shipped models "
-                          f"{', '.join(shipped_models())}, or an id of the Hugging Face hub, "
-                          f"Org/Name or Org/Name@revision{said}")
-
-
-def _check_beside(path: Path) -> None:
-    """Raise CheckpointError if one of the small files of a model is no regular file or a huge one:
-    the libraries that open them would wait, or fill the memory."""
-    folder = path if path.is_dir() else path.absolute().parent
-    for name in _SMALL_FILES:
-        try:
-            found = (folder / name).stat()
-        except OSError:  # a reader complains if it needs the file
-            continue
-        if stat.S_ISDIR(found.st_mode):  # opening one does not wait: its reader complains
-            continue
-        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
-            what = (f"has {found.st_size} bytes, expected at most {_LARGEST}"
-                    if stat.S_ISREG(found.st_mode) else "is no regular file")
-            raise CheckpointError(f"{folder / name} {what}; fetch it again")
-
-
-def _only_gguf(path: Path) -> Path:
-    """Return the GGUF file of a folder that holds one, or the first of a model's parts, and no
-    configuration; else the path itself. Raises CheckpointError where there are several."""
-    if path.is_file() or any((path / n).exists() for n in FOLDER_CONFIGS):
-        return path
-    try:
-        found = sorted(p for p in path.iterdir() if p.suffix == ".gguf")
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
-    if len(found) > 1 and first_part(found) is None:
-        raise CheckpointError(f"{path} holds {len(found)} GGUF files; name one of them: "
-                              f"{', '.join(p.name for p in found[:8])}")
-    return found[0] if found else path
-
-
-def _expanded(path: str | Path) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:  # no such user
-        raise CheckpointError(f"no model at {str(path)!r}: there is no such home folder; write "
-                              "the path out") from None
-
-
-def _checked(checkpoint: Checkpoint, notes: Sequence[str] = (), hub_id: str = "",
-             ) -> Checkpoint:
+def _checked(checkpoint: Checkpoint, place: Place | None = None) -> Checkpoint:
     check_numbers(checkpoint.config)
     check_vocabulary(checkpoint.tokenizer.size, str(checkpoint.path))
-    checkpoint.notes = [*notes, *checkpoint.notes, *checkpoint.tokenizer.notes]
-    checkpoint.hub_id = hub_id
+    checkpoint.notes += checkpoint.tokenizer.notes
+    if place is not None:
+        checkpoint.notes[:0], checkpoint.hub_id = place.notes, place.hub_id
     settle_head(checkpoint)
     return checkpoint
 
