@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for model in [*shipped, *hub]:
         table.add_row(model.name, model.family, megabytes(model.nbytes),
                       "shipped" if model in shipped else str(model.path))
-    report.open_console().print(table)
+    open_console().print(table)
     return 0
 
 

@@ -10,7 +10,6 @@ from core.tensor.tensor import TensorSpec
 from models.architectures.base import Architecture
 from models.architectures.config import ModelConfig, read_config
 from models.architectures.layers import Builder
-from models.architectures.rope import attention_factor
 from models.architectures.tensors import EMBEDDING, HEAD, NORM, WeightSpec
 from models.architectures.window import find_window
 from models.json_reader import ConfigReader
@@ -108,5 +107,5 @@ class Llama(Architecture):
                               name="kv_cache_write")
         mixed = b.one("attention", q, cache, scales, b.inputs["block_table"],
                       b.inputs["query_starts"], b.inputs["seq_lens"], name="attention",
-                      scale=c.head_dim**-0.5 * attention_factor(c.rope)**2)
+                      scale=c.head_dim**-0.5 * c.rope.attention_factor**2)
         return g.view(mixed, b.tokens, c.heads * c.head_dim)

@@ -44,6 +44,21 @@ class RopeConfig:
         """Return the description of the type."""
         return ROPE_TYPES[self.type]
 
+    @property
+    def attention_factor(self) -> float:
+        """Return the factor on cos and sin; attention's scale takes its square. Raises ConfigError
+        if the numbers give none."""
+        if self.scaling.attention is None:
+            return 1.0
+        try:
+            found = self.scaling.attention(self)
+        except (ArithmeticError, ValueError):
+            found = math.nan
+        if not 1e-6 < found < 1e6:
+            raise ConfigError(f"{self} has an attention factor of {found:g}, expected 1e-6 to 1e6; "
+                              "correct these numbers, or state attention_factor")
+        return found
+
     def __str__(self) -> str:
         numbers = "".join(f", {key} {value:g}" for key, value in self.numbers.items())
         return f"rope {self.type!r} with theta {self.theta:g}{numbers}"
@@ -103,7 +118,7 @@ class RopeConfig:
                                   f"{key}, found {shown(values)}")
             lists[key] = tuple(float(v) for v in values)
         rope = cls(theta, kind, numbers, lists=lists, positions=max_positions)
-        attention_factor(rope)
+        _ = rope.attention_factor  # says now whether there is one
         return rope
 
 
@@ -139,20 +154,6 @@ class RopeType:
     positions: Callable[[RopeConfig], int] | None = None
     limit: str = ""
     switches: bool = False
-
-
-def attention_factor(rope: RopeConfig) -> float:
-    """Return the factor on cos and sin; q·k has its square. Raises ConfigError if there is none."""
-    if rope.scaling.attention is None:
-        return 1.0
-    try:
-        found = rope.scaling.attention(rope)
-    except (ArithmeticError, ValueError):
-        found = math.nan
-    if not 1e-6 < found < 1e6:
-        raise ConfigError(f"{rope} has an attention factor of {found:g}, expected 1e-6 to 1e6; "
-                          "correct these numbers, or state attention_factor")
-    return found
 
 
 def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Array:

@@ -32,7 +32,7 @@ def settle_head(checkpoint: Checkpoint) -> None:
         checkpoint.config = ConfigReader({**config.data, "tie_word_embeddings": False},
                                          config.where)
         checkpoint.notes.append(
-            f"warning: tie_word_embeddings is true, and the file holds a {HEAD} that differs from "
+            f"tie_word_embeddings is true, but the file holds a {HEAD} that differs from "
             f"{EMBEDDING}: the file's head is used, as in transformers 5; set tie_word_embeddings "
             "to false to say so, or take the tensor out of the file")
 

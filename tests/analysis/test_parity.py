@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import models
+from core.errors import OptionError
 from models.checkpoints.base import SHIPPED, shipped_models
 
 torch = pytest.importorskip("torch", reason="parity needs the extra: pip install '.[parity]'")
@@ -36,6 +37,7 @@ UNUSUAL = {
             original_max_position_embeddings=128, rope_theta=500000.0)), 700),
 }
 CLASSES = {"llama": ("LlamaConfig", "LlamaForCausalLM", "stories-llama3"),
+           "mistral": ("MistralConfig", "MistralForCausalLM", "stories-llama3"),
            "qwen2": ("Qwen2Config", "Qwen2ForCausalLM", "stories-qwen2")}
 
 
@@ -64,6 +66,30 @@ def test_both_styles_of_config(style, tmp_path):
         config["rope_scaling"] = block
         path.write_text(json.dumps(config))
     assert_parity(tmp_path, 200)
+
+
+@pytest.mark.parametrize("family", ["mistral", "qwen2"])
+def test_up_to_a_sliding_window(family, tmp_path):
+    """transformers goes by model_type, also where `architectures` says Llama."""
+    keys = {"use_sliding_window": True, "max_window_layers": 0} if family == "qwen2" else {}
+    make_random(tmp_path, family, hidden_size=64, num_attention_heads=2, num_key_value_heads=2,
+                sliding_window=40 + GREEDY, max_position_embeddings=512, **keys)
+    if family == "mistral":
+        path = tmp_path / "config.json"
+        path.write_text(path.read_text().replace("MistralForCausalLM", "LlamaForCausalLM"))
+    assert_parity(tmp_path, 40)
+    with pytest.raises(OptionError, match=r"expected 1 to 104, .*; sliding_window is 104"):
+        models.load(tmp_path, max_context=105)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_a_tied_head_of_its_own(family, tmp_path):
+    make_random(tmp_path, family, hidden_size=64, num_attention_heads=2, num_key_value_heads=2)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    assert config["tie_word_embeddings"] is False
+    path.write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    assert_parity(tmp_path, 40)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -9,7 +9,7 @@ from format_models import REGISTRY, difference, random_model
 
 import models
 from core.errors import ConfigError, OptionError
-from models.architectures.rope import RopeConfig, attention_factor, inverse_frequencies
+from models.architectures.rope import RopeConfig, inverse_frequencies
 from models.checkpoints.source import Source
 from models.engine.load import open_checkpoint
 from models.engine.options import LoadOptions
@@ -59,7 +59,7 @@ def test_tables_are_transformers(name, theta, transformers):
         theirs, factor = ROPE_INIT_FUNCTIONS[block["rope_type"]](config, "cpu", seq_len=length)
         ours = inverse_frequencies(replace(rope, context=length), D)
         assert np.allclose(ours, theirs.numpy(), rtol=1e-6, atol=0)
-        assert attention_factor(rope) == pytest.approx(factor, rel=1e-12)
+        assert rope.attention_factor == pytest.approx(factor, rel=1e-12)
 
 
 def make(transformers, folder, family, positions=LONG, **block):
