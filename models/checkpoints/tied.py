@@ -23,12 +23,11 @@ def settle_head(checkpoint: Checkpoint) -> None:
     arrays, config = checkpoint.arrays, checkpoint.config
     if not config.get("tie_word_embeddings", bool, False) or HEAD not in arrays:
         return
-    if EMBEDDING not in arrays:
+    if EMBEDDING not in arrays and EMBEDDING not in checkpoint.quantized:
         found = arrays if isinstance(arrays, MutableMapping) else dict(arrays)
-        if EMBEDDING not in checkpoint.quantized:
-            found[EMBEDDING] = arrays[HEAD]
+        found[EMBEDDING] = arrays[HEAD]
         checkpoint.arrays = found
-    elif not _equal(arrays[HEAD], arrays[EMBEDDING]):
+    elif EMBEDDING not in arrays or not _equal(arrays[HEAD], arrays[EMBEDDING]):
         checkpoint.config = ConfigReader({**config.data, "tie_word_embeddings": False},
                                          config.where)
         checkpoint.notes.append(

@@ -72,8 +72,8 @@ FOLDERS = {
     "absurd size": (lambda f: change(f / "config.json", vocab_size=-4), "vocab_size is -4"),
     "heads do not divide": (lambda f: change(f / "config.json", num_key_value_heads=3), "multiple"),
     "rope type unknown": (
-        lambda f: change(f / "config.json", rope_scaling={"rope_type": "yarn", "factor": 2.0}),
-        "rope type 'yarn' is not supported, expected one of default, linear, llama3"),
+        lambda f: change(f / "config.json", rope_scaling={"rope_type": "spiral", "factor": 2.0}),
+        "rope type 'spiral' is not supported, expected one of default, linear, llama3"),
     "rope factor missing": (lambda f: change(f / "config.json", rope_scaling={"type": "linear"}),
                             "needs a positive factor"),
     "activation unknown": (lambda f: change(f / "config.json", hidden_act="gelu"),
