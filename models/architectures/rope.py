@@ -175,6 +175,8 @@ _LARGEST = 1e28  # times any 32-bit position, float32 holds it
 ROPE_TYPES: dict[str, RopeType] = {
     "default": RopeType((), formulas.plain),
     "linear": RopeType(("factor",), formulas.linear),
+    "llama3": RopeType(("factor", "low_freq_factor", "high_freq_factor"), formulas.llama3,
+                       original=True),
     "dynamic": RopeType(("factor",), formulas.plain, limit=(
         "rope 'dynamic' would change its frequencies there with each token, and keys in the cache "
         "have older ones")),
@@ -186,6 +188,4 @@ ROPE_TYPES: dict[str, RopeType] = {
         (), formulas.longrope, original=True, optional=("factor", "attention_factor"),
         lists=("short_factor", "long_factor"), attention=formulas.longrope_attention,
         switches=True),
-    "llama3": RopeType(("factor", "low_freq_factor", "high_freq_factor"), formulas.llama3,
-                       original=True),
 }
