@@ -15,6 +15,7 @@ from models.checkpoints.base import SHIPPED, shipped_models
 from models.checkpoints.huggingface.cached import Listed, cached_models, described
 from models.cli import report
 from models.cli.command import command
+from models.cli.console import open_console
 from models.engine.memory import megabytes
 
 
