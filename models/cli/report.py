@@ -12,10 +12,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.text import Text
 
 from core.errors import KernelyardError
-from core.ir.dot import to_dot
 from core.plugins.registry import Registry
 from core.verify.verdict import Tally
 from models.cli.console import escaped, make_table, open_console
+from models.cli.dot import to_dot
 from models.engine.generate import Generation
 from models.engine.memory import megabytes
 from models.engine.model import Model

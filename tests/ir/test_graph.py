@@ -8,12 +8,12 @@ import pytest
 from small_graphs import mlp, spec
 
 from core.errors import OpError, ShapeError
-from core.ir.dot import to_dot
 from core.ir.graph import Graph
 from core.ir.match import find_matches
 from core.ir.op import OPS, find_op
 from core.ir.signature import Signature, resolve
 from core.tensor.dtype import i32
+from models.cli.dot import to_dot
 
 
 def test_signature():
