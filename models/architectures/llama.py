@@ -61,10 +61,10 @@ class Llama(Architecture):
             "mlp.gate_proj": WeightSpec((inner, hidden), split="rows"),
             "mlp.up_proj": WeightSpec((inner, hidden), split="rows"),
             "mlp.down_proj": WeightSpec((hidden, inner), split="columns")}
-        found = {"input_layernorm.weight": WeightSpec((hidden,)),
-                 "post_attention_layernorm.weight": WeightSpec((hidden,))}
+        found = {f"{name}.weight": spec for name, spec in matrices.items()}
+        found |= {"input_layernorm.weight": WeightSpec((hidden,)),
+                  "post_attention_layernorm.weight": WeightSpec((hidden,))}
         for name, spec in matrices.items():
-            found[f"{name}.weight"] = spec
             if name.rpartition(".")[2] in c.biases:
                 split = spec.split if spec.split == "rows" else None
                 found[f"{name}.bias"] = WeightSpec(spec.shape[:1], spec.rotary_heads, split)
