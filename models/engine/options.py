@@ -36,7 +36,8 @@ _KINDS: dict[str, type] = {
     **dict.fromkeys(("dtype", "quantize", "kv_dtype"), str), "lock": Path,
     **dict.fromkeys(("group_size", "max_context", "chunk", "device", "threads"), int),
     **dict.fromkeys(("fusion", "deterministic", "mmap", "allow_tf32"), bool),
-    **dict.fromkeys(("backend", "keep", "quantize_only", "kernels"), list)}
+    **dict.fromkeys(("backend", "keep", "quantize_only", "kernels", "only_plugins",
+                     "without_plugins"), list)}
 
 
 def _fits(value: object, kind: type) -> bool:
