@@ -3,6 +3,8 @@
 import pytest
 from good_files import folder_of
 
+from models import export
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -16,3 +18,14 @@ def qwen(tmp_path):
     """A small Qwen2, whose q, k and v have biases."""
     (tmp_path / "q").mkdir()
     return folder_of(tmp_path / "q", "qwen2")[0]
+
+
+@pytest.fixture
+def run_export(tmp_path, capsys):
+    """Run the command in this process; returns (exit code, stdout, stderr)."""
+    def run(model, to, out, *options):
+        code = export.main(["--model", str(model), "--to", to, "--out", str(tmp_path / out),
+                            *options])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+    return run

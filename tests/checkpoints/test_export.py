@@ -8,22 +8,9 @@ import numpy as np
 import pytest
 from format_models import REGISTRY, difference, expanded, logits
 
-from models import export
 from models.checkpoints.base import SHIPPED, read_checkpoint
 from models.engine.load import open_checkpoint
 from models.engine.options import LoadOptions
-
-
-@pytest.fixture
-def run_export(tmp_path, capsys):
-    """Run the command in this process; returns (exit code, stdout, stderr)."""
-    def run(model, to, out, *options):
-        code = export.main(["--model", str(model), "--to", to, "--out", str(tmp_path / out),
-                            *options])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-    return run
-
 
 WRITTEN = {  # what: model, target, options, largest difference of logits
     "llama2 hf": ("llama2", "hf", (), 0), "llama3 hf": ("llama3", "hf", (), 0),

@@ -16,17 +16,6 @@ from models.checkpoints.source import Source
 from models.checkpoints.targets import choose_target
 
 
-@pytest.fixture
-def run_export(tmp_path, capsys):
-    """Run the command in this process; returns (exit code, stdout, stderr)."""
-    def run(model, to, out, *options):
-        code = export.main(["--model", str(model), "--to", to, "--out", str(tmp_path / out),
-                            *options])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-    return run
-
-
 def test_no_folder_and_no_space(run_export, monkeypatch, tmp_path):
     assert "does not exist; make it first" in run_export("stories-llama2", "hf", "a/b")[2]
     full = shutil.disk_usage(tmp_path)._replace(free=1 << 20)

@@ -50,7 +50,7 @@ def minimum_of(q, columns):
 
 
 def test_every_type_is_here():
-    """What the package can expand is read, and tested below."""
+    """Read everything that the package can expand, and test it below."""
     theirs = {kind.name for kind in gguf.quants._type_traits} - {"BF16"}
     assert theirs == set(KINDS)
     ours = {t.name: (t.elements, t.nbytes) for t in SUPPORTED.values()}

@@ -98,7 +98,7 @@ def test_row(key, done, why, header):
 
 
 def test_every_name_of_the_package_has_a_fate(header):
-    """What gguf.constants names and no row has, belongs to other families: it is refused."""
+    """Refuse what gguf.constants names and no row has: it belongs to other families."""
     keys = gguf.constants.Keys
     names = {value.removeprefix("{arch}.") for group in vars(keys).values()
              if isinstance(group, type) for value in vars(group).values()

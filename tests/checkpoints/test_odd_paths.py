@@ -1,4 +1,4 @@
-"""What a path may lead to: no device, no FIFO, a folder, a file of one, a home folder."""
+"""Tests what a path may lead to: no device, no FIFO, a folder, a file of one, a home folder."""
 
 import os
 import socket
@@ -49,8 +49,8 @@ def test_only_regular_files_of_a_model(name, make, folder, monkeypatch):
 
 @pytest.mark.parametrize("make", [make_fifo, make_socket, make_device])
 def test_only_regular_files_by_name(make, tmp_path, monkeypatch):
-    """As a model, with and without a format, a lock, and a capsule: in a process, for it could wait
-    for ever."""
+    """Refuse it as a model, with and without a format, a lock, and a capsule: in a process, for
+    it could wait for ever."""
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "x")
     for arguments in (["run", "--model", "x"], ["run", "--model", "gguf:x"],

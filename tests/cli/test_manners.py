@@ -1,5 +1,5 @@
-"""What stands around the text: pipes, closed streams, control characters, long messages, narrow
-tables."""
+"""Tests what stands around the text: pipes, closed streams, control characters, long messages,
+narrow tables."""
 
 import io
 import os

@@ -91,7 +91,7 @@ def test_as_todays_converter_writes_qwen2():
 
 
 def test_user_defined_pieces_are_found_whole():
-    """As llama.cpp takes them out of the text first; the space goes in front of what follows."""
+    """Take them out of the text first, as llama.cpp does; the space goes before what follows."""
     v = vocabulary_of(random_model("llama2").tokenizer, "made")
     v.tokens.append("<|user|>")
     v.types.append(int(TokenType.USER_DEFINED))

@@ -147,7 +147,7 @@ def test_end_of_text_and_template_variables(tmp_path):
 
 
 def test_notes(tmp_path):
-    """What transformers 4 and 5 do differently, and a setting that changes a chat."""
+    """Note what transformers 4 and 5 do differently, and a setting that changes a chat."""
     def notes(**files):
         folder = folder_of(tmp_path / str(len(list(tmp_path.iterdir()))), **files)
         return load_tokenizer(folder).notes

@@ -1,5 +1,5 @@
-"""What ends a generation: stop ids that GGUF files name, stop strings with special tokens, and
-tokens that a model has no embedding for."""
+"""Tests what ends a generation: stop ids that GGUF files name, stop strings with special tokens,
+and tokens that a model has no embedding for."""
 
 import json
 import shutil
@@ -113,7 +113,8 @@ def test_a_special_token_as_stop_string(chatty):
 
 
 def test_a_model_without_tokenizer(tmp_path):
-    """As save_pretrained writes it: ids run and give the same tokens, text is refused."""
+    """Read a folder as save_pretrained writes it: ids run and give the same tokens, text is
+    refused."""
     folder = tmp_path / "m"
     shutil.copytree(SHIPPED / "stories-llama2", folder, ignore=shutil.ignore_patterns("token*"))
     with models.load(folder) as model, models.load("stories-llama2") as whole:
