@@ -50,6 +50,25 @@ class Arena:
         return int(np.count_nonzero(after[outside] != POISON))
 
 
+class SharedArenas:
+    """Lends one buffer a device to several plans, of which one runs at a time. The largest plan
+    comes first, or a smaller one keeps a buffer of its own."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def take(self, nbytes: int, allocator: DeviceAllocator) -> Tensor:
+        """Return `nbytes` of the device's buffer, a larger one where that is too small."""
+        held = self._held.get(allocator.device)
+        if held is None or held.nbytes < nbytes:
+            held = self._held[allocator.device] = Tensor.empty((nbytes,), i8, allocator)
+        return held.rows(0, nbytes)
+
+    def clear(self) -> None:
+        """Let go of the buffers."""
+        self._held.clear()
+
+
 @dataclass
 class Memory:
     """Hold what `allocate` made: tensors by place, scratch by step number, arenas by device."""
@@ -86,7 +105,7 @@ def arena_layout(needs: Sequence[Need], guard: int = 0) -> Layout:
 
 def allocate(bindings: Sequence[Binding], outputs: Collection[Value], home: Mapping[Value, str],
              given: Collection[Place], allocators: Mapping[str, DeviceAllocator], guard: int,
-             ) -> Memory:
+             arenas: SharedArenas) -> Memory:
     """Allocate what `find_needs` finds. `guard` bytes around each tensor stay unused."""
     values, scratch = find_needs(bindings, outputs, home, given)
     memory = Memory()
@@ -96,7 +115,7 @@ def allocate(bindings: Sequence[Binding], outputs: Collection[Value], home: Mapp
         needs = [*(values[p] for p in chosen), *(scratch[i] for i in loose)]
         if needs:
             layout = arena_layout(needs, guard)
-            whole = Tensor.empty((layout.peak,), i8, allocator)
+            whole = arenas.take(layout.peak, allocator)
             placed = [Tensor(whole.buffer, n.spec.sizes, n.spec.dtype, offset)
                       for n, offset in zip(needs, layout.offsets, strict=True)]
             memory.tensors.update(zip(chosen, placed, strict=False))

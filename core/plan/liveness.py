@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from dataclasses import dataclass
 
 from core.tensor.allocator import ALIGNMENT
@@ -33,16 +34,16 @@ def lay_out(lifetimes: list[Lifetime], guard: int = 0) -> Layout:
     """
     sizes = [_align(life.nbytes + 2 * guard) for life in lifetimes]
     offsets = [0] * len(lifetimes)
-    placed: list[int] = []
+    placed: list[tuple[int, int, int, int]] = []  # by offset: where it begins, ends; first, last
     for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        life, offset = lifetimes[i], 0
-        for j in sorted(placed, key=lambda j: offsets[j]):
-            together = life.first <= lifetimes[j].last and lifetimes[j].first <= life.last
-            if together and offset < offsets[j] + sizes[j] and offsets[j] < offset + sizes[i]:
-                offset = offsets[j] + sizes[j]
+        life, size, offset = lifetimes[i], sizes[i], 0
+        for begin, end, first, last in placed:
+            together = life.first <= last and first <= life.last
+            if together and offset < end and begin < offset + size:
+                offset = end
         offsets[i] = offset
-        placed.append(i)
-    peak = max((offsets[i] + sizes[i] for i in placed), default=0)
+        insort(placed, (offset, offset + size, life.first, life.last))
+    peak = max((end for _, end, _, _ in placed), default=0)
     return Layout(tuple(o + guard for o in offsets), peak, sum(sizes))
 
 

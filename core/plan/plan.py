@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from core.ir.graph import Graph, Value
-from core.plan.arena import Arena, Place, allocate
+from core.plan.arena import Arena, Place, SharedArenas, allocate
 from core.plan.ledger import Ledger, LedgerEntry
 from core.plan.lower import Binding, lower
 from core.plan.policy import KernelPolicy
@@ -23,11 +23,12 @@ class Plan:
     tensors     the graph's inputs and states by name, on the first backend's device
     repeats     the step feeds itself and will run many times: the backend may capture it
     guard       bytes left unused around each activation, for tests that look for stray writes
+    arenas      memory shared with plans that never run at the same time; by default its own
     """
 
     def __init__(self, graph: Graph, policy: KernelPolicy, weights: WeightStore,
                  tensors: Mapping[str, Tensor], *, repeats: bool = False,
-                 guard: int = 0) -> None:
+                 guard: int = 0, arenas: SharedArenas | None = None) -> None:
         self.graph, self.policy, self.weights = graph, policy, weights
         self.bindings, self._home = lower(graph, policy)
         self._tensors: dict[Place, Tensor] = {
@@ -39,7 +40,7 @@ class Plan:
         self._owners = {b.allocator.device: b for b in reversed(backends)}
         allocators = {device: b.allocator for device, b in self._owners.items()}
         memory = allocate(self.bindings, graph.outputs.values(), self._home, self._tensors.keys(),
-                          allocators, guard)
+                          allocators, guard, arenas or SharedArenas())
         self._tensors.update(memory.tensors)
         self.arenas: dict[str, Arena] = memory.arenas
         self._bind(memory.scratch)

@@ -19,14 +19,7 @@ from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore, prepared_key
 from core.plugins.backend import Launch
 from core.plugins.kernel import Kernel
-from core.runtime.step import (
-    BLOCK_SIZE,
-    DECODE,
-    GraphKind,
-    sequence_inputs,
-    step_dims,
-    token_inputs,
-)
+from core.runtime.step import BLOCK_SIZE, DECODE, GraphKind, packed_inputs, step_dims
 from core.tensor.host import HostAllocator
 from core.tensor.tensor import TensorSpec
 
@@ -89,20 +82,19 @@ def find_footprint(build: Callable[[GraphKind], Graph], weights: WeightStore,
     first = unopened or policy.primary.allocator.device
     found, reads = Footprint(), _Reads()
 
-    def arena(kind: GraphKind, tokens: int) -> Counter[str]:
-        graph = build(kind).bind(step_dims(tokens, blocks))
+    def arena(kind: GraphKind, tokens: int, inputs: Counter[str]) -> Counter[str]:
+        graph = build(kind).bind({**step_dims(blocks), "T": tokens})
+        inputs[first] += packed_inputs(graph)[1]
         if not found.cache:
             found.cache[first] = sum(v.spec.nbytes for v in graph.roots("state"))
         return _arena(graph, policy, reads, unopened)
 
-    found.decode += arena(DECODE, 1)
+    found.decode += arena(DECODE, 1, found.inputs)
     rest = prompt and (prompt % chunk or chunk)
     parts = [("last", rest)] * (prompt > 0) + [("none", chunk)] * (prompt > chunk)
     for head, tokens in parts:
         sampling = "argmax" if head == "last" else "none"
-        found.prompt += arena(GraphKind(head, sampling), tokens)
-    found.prompt[first] += sum(_total(token_inputs(n)) for n in {tokens for _, tokens in parts})
-    found.inputs[first] = _total(sequence_inputs(vocab_size, blocks)) + _total(token_inputs(1))
+        found.prompt += arena(GraphKind(head, sampling), tokens, found.prompt)
     _count_weights(found, reads, weights, policy, unopened)
     return found
 
@@ -166,6 +158,3 @@ def _backends(reads: _Reads, policy: KernelPolicy) -> list[str]:
     return list(dict.fromkeys([*policy.backends, *(o.backend for o in policy.overrides),
                                *(k.backend for k, _, _ in reads.packed.values())]))
 
-
-def _total(specs: Mapping[str, TensorSpec]) -> int:
-    return sum(spec.nbytes for spec in specs.values())

@@ -21,11 +21,20 @@ from core.plan.plan import Plan
 from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore
 from core.plugins.backend import Backend
-from core.runtime.step import DECODE, GraphKind, Observer, Sampling
-from core.runtime.step_plans import StepPlans, host_logits, sampled_logit
+from core.runtime.batch import Batch, SequenceTable
+from core.runtime.step import (
+    BLOCK_SIZE,
+    SEEN,
+    GraphKind,
+    Observer,
+    Sampling,
+    step_dims,
+)
+from core.runtime.step_plans import BoundStep, StepPlans, host_logits, sampled_logit
 from core.tensor.dtype import DType
 from core.tensor.tensor import Array
 
+PLANS = 6  # plans kept: loops, and prompts of different lengths; each owns its activations
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -63,10 +72,12 @@ class Session:
         self._backend: Backend = policy.primary
         self._observer: Observer | None = None
         self._sampling, self._open = Sampling(), True
-        self._steps = StepPlans(build, weights, policy, vocab_size, max_context)
+        blocks = -(-max_context // BLOCK_SIZE)
+        self._table = SequenceTable(1, blocks)
+        self._steps = StepPlans(build, weights, policy, step_dims(blocks), keep=PLANS)
         self._backends = [policy.registry.backend(name) for name in dict.fromkeys(
             [*policy.backends, *(o.backend for o in policy.overrides)])]
-        self._decode_with(DECODE)
+        self.sample_with(self._sampling)
 
     # running
 
@@ -86,15 +97,9 @@ class Session:
             final = start + len(part) == len(ids)
             kind = GraphKind(head if final or head == "all" else "none",
                              self._sampling.kind if final and head == "last" else "none")
-            plan = self._steps.get(kind, len(part))
-            inputs = self._steps.prompt(len(part))
-            places = np.arange(self.length, self.length + len(part), dtype=np.int32)
-            inputs["ids"].write(np.asarray(part, np.int32))
-            inputs["positions"].write(places)
-            inputs["slots"].write(places)  # a single sequence owns the blocks in order
-            self._steps.set("seq_lens", self.length + len(part))
-            self._steps.set("last_rows", len(part) - 1)
-            self._steps.shared["query_starts"].write(np.array([0, len(part)], np.int32))
+            step = self._steps.get(kind, {"T": len(part), "S": 1})
+            self._pack(part, step)
+            plan = step.plan
             self._run(plan)
             self.ids += [int(i) for i in part]  # only now: an interrupted run leaves nothing behind
             if head == "all":
@@ -122,7 +127,7 @@ class Session:
         ahead = self._backend.run_ahead if self._observer is None else 1
         while len(self._queued) < min(ahead, self.max_context - self.length):
             self._run(self.decoder)
-            self._queued.append(self._backend.read_later(self._steps.decode["ids"]))
+            self._queued.append(self._backend.read_later(self.decoder.output("token")))
         new = int(self._queued.popleft()()[0])
         self.logit = sampled_logit(new, None if self._queued else self._row, self._vocab_size)
         self.ids.append(self.token)
@@ -137,17 +142,13 @@ class Session:
         """
         self.alive()
         self._sampling = sampling
+        self._table.open(0, sampling)
+        self._table.put_blocks(0, 0, range(self._steps.dims["NB"]))  # one sequence has all of them
         self._decode_with(GraphKind("last", sampling.kind, loop=True))
-        for name, value in (("temperature", sampling.temperature), ("top_k", sampling.top_k),
-                            ("top_p", sampling.top_p), ("min_p", sampling.min_p),
-                            ("penalty", sampling.repetition_penalty)):
-            self._steps.set(name, value)
-        seed = np.array([[sampling.seed & (2**64 - 1)]], "<u8")  # the low word is the first
-        self._steps.shared["seeds"].write(seed.view("<i4"))
         if sampling.kind == "sample_seen":
             marks = np.zeros((1, self._vocab_size), np.int8)
             marks[0, list(seen)] = 1
-            self._steps.shared["seen"].write(marks)
+            self._steps.states[SEEN].write(marks)
         if self._looping:  # queued steps were sampled the old way
             self._start_loop(self.token)
 
@@ -188,12 +189,12 @@ class Session:
     @property
     def kv_bytes(self) -> int:
         """Return the bytes of the KV cache, scales included."""
-        return sum(t.nbytes for t in self._steps.states.values())
+        return self._steps.kv_bytes
 
     @property
     def kv_dtype(self) -> DType:
         """Return the dtype of keys and values; an int8 cache has float32 scales beside them."""
-        return max(self._steps.states.values(), key=lambda t: t.nbytes).dtype
+        return self._steps.kv_dtype
 
     @locked
     def close(self) -> None:
@@ -201,15 +202,24 @@ class Session:
         self._open = False
         self._stop_loop()
         self._steps.clear()
-        self.__dict__.pop("decoder", None)
+        for name in ("decoder", "_decode"):
+            self.__dict__.pop(name, None)
         self._row = None
         self.weights.close()
 
     # inside
 
     def _decode_with(self, kind: GraphKind) -> None:
-        self.decoder = self._steps.get(kind, 1)
+        self._decode = self._steps.get(kind, {"T": 1, "S": 1})
+        self.decoder = self._decode.plan
         self._row = host_logits(self.decoder)
+
+    def _pack(self, ids: Sequence[int], step: BoundStep) -> None:
+        """Write and upload the inputs of a step that computes `ids` next."""
+        one = np.zeros(1, np.int32)
+        Batch(one, one + self.length, one + len(ids), np.asarray(ids, np.int32),
+              one + len(ids) - 1, one).pack(self._table, step.fields)
+        step.upload()
 
     def _run(self, plan: Plan) -> None:
         for backend in self._backends:
@@ -241,10 +251,5 @@ class Session:
     def _start_loop(self, token: int) -> None:
         self._queued.clear()
         self.token, self._looping = token, True
-        for name, value in (("ids", token), ("positions", self.length), ("slots", self.length)):
-            self._steps.decode[name].write(np.array([value], np.int32))
-        if self.length >= self.max_context:
-            self._steps.decode["slots"].write(np.array([-1], np.int32))
-        self._steps.set("seq_lens", self.length + 1)
-        self._steps.set("last_rows", 0)
-        self._steps.shared["query_starts"].write(np.array([0, 1], np.int32))
+        if self.length < self.max_context:  # else no step may follow
+            self._pack([token], self._decode)

@@ -5,67 +5,80 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from core.ir.graph import Graph
 from core.plan.plan import Plan
-from core.tensor.dtype import DType, f32, i8, i32
+from core.tensor.allocator import ALIGNMENT
 from core.tensor.tensor import TensorSpec
 
 BLOCK_SIZE = 16  # tokens of a block of the KV cache
+#: states beside the KV cache: of a batch, the token sampled last in each slot, i32 [N]; of one
+#: sequence, the tokens that a repetition penalty counts, i8 [1, V]
+KEPT_TOKENS, SEEN = "kept_tokens", "seen"
 
 
 @dataclass(frozen=True)
 class GraphKind:
     """Name which graph a step needs.
 
-    head      logits of no token, the last one, or all
+    head      logits of no token (`none`), of chosen rows (`last`), or of every token (`all`)
     sampling  what follows: nothing, `argmax`, `sample`, or `sample_seen` (with repetition penalty)
     loop      whether the step has one token a sequence, and advances to the next by itself
+    batch     whether the step is one of many sequences: ids may be tokens that the device sampled
+              (`pick_ids`), R rows sample, and their tokens are kept there (`put_tokens`)
+    adjust    what changes a batch's logits before sampling: nothing (`none`), single tokens
+              (`listed`), or a `mask` too
+    top       log-probabilities of the sampled token and of so many likeliest ones; None without
     """
 
     head: str
     sampling: str = "none"
     loop: bool = False
+    batch: bool = False
+    adjust: str = "none"
+    top: int | None = None
 
 
 #: the two that a greedy run begins with
 DECODE, PROMPT = GraphKind("last", "argmax", loop=True), GraphKind("last", "argmax")
 
 
-def step_dims(tokens: int, blocks: int) -> dict[str, int]:
-    """Return a graph's named dimensions for `tokens` of one sequence that owns every block."""
-    return {"T": tokens, "S": 1, "B": blocks, "NB": blocks, "BS": BLOCK_SIZE}
+def step_dims(blocks: int) -> dict[str, int]:
+    """Return the dimensions that all steps of one sequence share, which owns every block."""
+    return {"S": 1, "B": blocks, "NB": blocks, "BS": BLOCK_SIZE}
 
 
-def sequence_inputs(vocab_size: int, blocks: int) -> dict[str, TensorSpec]:
-    """Return the inputs that all steps of one sequence share."""
-    one: dict[str, DType] = {"seq_lens": i32, "last_rows": i32, "top_k": i32, "temperature": f32,
-                             "top_p": f32, "min_p": f32, "penalty": f32}
-    return {**{name: TensorSpec((1,), dtype) for name, dtype in one.items()},
-            "query_starts": TensorSpec((2,), i32), "seeds": TensorSpec((1, 2), i32),
-            "seen": TensorSpec((1, vocab_size), i8), "block_table": TensorSpec((1, blocks), i32)}
+def is_cache(state: str) -> bool:
+    """Say whether a state of a graph belongs to the KV cache."""
+    return state not in (KEPT_TOKENS, SEEN)
 
 
-def token_inputs(tokens: int) -> dict[str, TensorSpec]:
-    """Return the inputs of a step with one number for each token."""
-    return {name: TensorSpec((tokens,), i32) for name in ("ids", "positions", "slots")}
+def packed_inputs(graph: Graph) -> tuple[dict[str, tuple[TensorSpec, int]], int]:
+    """Return the inputs of a bound graph, each with its offset in one buffer, and the buffer's
+    bytes."""
+    places, size = {}, 0
+    for value in graph.roots("input"):
+        places[value.name] = value.spec, size
+        size += -(-value.spec.nbytes // ALIGNMENT) * ALIGNMENT
+    return places, size
 
 
 @dataclass(frozen=True)
 class Sampling:
     """Say how the next token is sampled; see `core.ops.sampling.Sample` for the exact order.
 
-    temperature 0 is greedy. top_k 0, top_p 1, min_p 0 and repetition_penalty 1 are off.
+    temperature 0 is greedy. top_k 0, top_p 1, min_p 0 and penalty 1 (of repetition) are off.
     """
 
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
     min_p: float = 0.0
-    repetition_penalty: float = 1.0
+    penalty: float = 1.0
     seed: int = 0
 
     @property
     def kind(self) -> str:
-        if self.repetition_penalty != 1.0:
+        if self.penalty != 1.0:
             return "sample_seen"
         return "argmax" if self.temperature == 0 else "sample"
 

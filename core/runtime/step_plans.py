@@ -1,5 +1,4 @@
-"""Keep the plans of a session: one for each kind of step and length of a prompt, with their
-inputs."""
+"""Keep the plans of steps: one for each kind of step and size, over the same KV cache."""
 
 from __future__ import annotations
 
@@ -10,80 +9,103 @@ import numpy as np
 
 from core.errors import CheckError
 from core.ir.graph import Graph
+from core.plan.arena import SharedArenas
 from core.plan.plan import Plan
 from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore
-from core.runtime.step import BLOCK_SIZE, GraphKind, sequence_inputs, step_dims, token_inputs
+from core.runtime.step import GraphKind, is_cache, packed_inputs
+from core.tensor.dtype import DType, i32
 from core.tensor.host import HostAllocator
-from core.tensor.tensor import Array, Tensor, TensorSpec
+from core.tensor.tensor import Array, Tensor
 
-PROMPT_PLANS = 4  # plans kept for different prompt lengths; each owns its activations
+
+class BoundStep:
+    """Holds a plan and its inputs, which lie in one buffer: a step uploads them by one copy.
+
+    fields  the inputs as host arrays, by name; `upload` moves them to the device
+    """
+
+    def __init__(self, graph: Graph, policy: KernelPolicy, weights: WeightStore,
+                 states: Mapping[str, Tensor], *, repeats: bool, arenas: SharedArenas | None,
+                 ) -> None:
+        places, nbytes = packed_inputs(graph)
+        self._whole = Tensor.zeros((nbytes // 4,), i32, policy.primary.allocator)
+        self._staged = np.zeros(nbytes // 4, np.int32)
+        self.fields = {name: np.ndarray(spec.sizes, spec.dtype.numpy, self._staged, offset)
+                       for name, (spec, offset) in places.items()}
+        inputs = {name: Tensor(self._whole.buffer, spec.sizes, spec.dtype, offset)
+                  for name, (spec, offset) in places.items()}
+        self.plan = Plan(graph, policy, weights, {**states, **inputs}, repeats=repeats,
+                         arenas=arenas)
+
+    def upload(self) -> None:
+        """Queue the copy of all fields to the device; they may change once it returns."""
+        self._whole.write(self._staged)
 
 
 class StepPlans:
-    """Makes each plan when it is first asked for. Plans share the states and the inputs of the
-    sequence; those of a prompt have inputs of their own.
+    """Makes each plan when it is first asked for. All share the states: the KV cache.
 
-    states  the KV cache, by name
-    shared  inputs with one number for a sequence
-    decode  inputs of the decode step with one number for a token
+    build   gives the graph of a kind, with dimensions that are names
+    dims    those that all plans share
+    keep    how many plans are kept, by last use
+    arenas  memory that the plans share, None where each has its own
     """
 
     def __init__(self, build: Callable[[GraphKind], Graph], weights: WeightStore,
-                 policy: KernelPolicy, vocab_size: int, max_context: int) -> None:
-        self.policy, self.weights = policy, weights
-        self._build, self._blocks = build, -(-max_context // BLOCK_SIZE)
-        self._plans: OrderedDict[tuple[GraphKind, int], Plan] = OrderedDict()
-        self._prompts: dict[int, dict[str, Tensor]] = {}
+                 policy: KernelPolicy, dims: Mapping[str, int], *, keep: int,
+                 arenas: SharedArenas | None = None) -> None:
+        self.policy, self.weights, self.dims = policy, weights, dict(dims)
+        self._build, self._keep, self._arenas = build, keep, arenas
+        self._steps: OrderedDict[tuple[object, ...], BoundStep] = OrderedDict()
         self.states: dict[str, Tensor] = {}
-        self.shared = self._zeros(sequence_inputs(vocab_size, self._blocks))
-        self.shared["block_table"].write(np.arange(self._blocks, dtype=np.int32)[None])
-        self.decode = self._zeros(token_inputs(1))
 
-    def get(self, kind: GraphKind, tokens: int) -> Plan:
-        """Return the plan of a step of that kind over `tokens`. Raises NoKernelError."""
-        key = (kind, tokens)
-        if key in self._plans:
-            self._plans.move_to_end(key)
-            return self._plans[key]
-        inputs = self.decode if kind.loop else self._prompts.setdefault(
-            tokens, self._zeros(token_inputs(tokens)))
-        graph = self._build(kind).bind(step_dims(tokens, self._blocks))
-        if not self.states:
-            self.states = self._zeros({v.name: v.spec for v in graph.roots("state")})
-        tensors = {**self.states, **self.shared, **inputs}
-        plan = Plan(graph, self.policy, self.weights, tensors, repeats=kind.loop)
-        self._plans[key] = plan
-        prompts = [k for k in self._plans if not k[0].loop]
-        for old in prompts[:-PROMPT_PLANS]:
-            del self._plans[old]
-        for size in set(self._prompts) - {n for k, n in self._plans if not k.loop}:
-            del self._prompts[size]
-        return plan
-
-    def prompt(self, tokens: int) -> dict[str, Tensor]:
-        """Return the inputs of the plans for a prompt of that length."""
-        return self._prompts[tokens]
-
-    def set(self, name: str, value: float) -> None:
-        """Write one number of the sequence."""
-        tensor = self.shared[name]
-        tensor.write(np.array([value], tensor.dtype.numpy))
+    def get(self, kind: GraphKind, dims: Mapping[str, int]) -> BoundStep:
+        """Return the plan of a step of that kind and size. Raises NoKernelError."""
+        key = (kind, *dims.values())
+        if key not in self._steps:
+            graph = self._build(kind).bind({**self.dims, **dims})
+            for value in graph.roots("state"):
+                if value.name not in self.states:
+                    self.states[value.name] = Tensor.zeros(value.spec.sizes, value.spec.dtype,
+                                                           self.policy.primary.allocator)
+            self._steps[key] = BoundStep(graph, self.policy, self.weights, self.states,
+                                         repeats=dims["T"] == dims["S"], arenas=self._arenas)
+            if len(self._steps) > self._keep:
+                self._steps.popitem(last=False)
+        self._steps.move_to_end(key)
+        return self._steps[key]
 
     @property
     def made(self) -> list[Plan]:
-        """List the plans made so far, the one used last at the end."""
-        return list(self._plans.values())
+        """List the plans that are kept, the one used last at the end."""
+        return [step.plan for step in self._steps.values()]
+
+    @property
+    def cache(self) -> list[Tensor]:
+        """List the tensors of the KV cache, scales included."""
+        return [t for name, t in self.states.items() if is_cache(name)]
+
+    @property
+    def kv_bytes(self) -> int:
+        """Return the bytes of the KV cache, scales included."""
+        return sum(t.nbytes for t in self.cache)
+
+    @property
+    def kv_dtype(self) -> DType:
+        """Return the dtype of keys and values; an int8 cache has float32 scales beside them."""
+        return max(self.cache, key=lambda t: t.nbytes).dtype
+
+    def forget(self) -> None:
+        """Let go of every plan and of the states, not of the activations' shared memory."""
+        self._steps.clear()
+        self.states.clear()
 
     def clear(self) -> None:
         """Let go of every plan and tensor."""
-        for held in (self._plans, self._prompts, self.states, self.shared, self.decode):
-            held.clear()
-
-    def _zeros(self, specs: Mapping[str, TensorSpec]) -> dict[str, Tensor]:
-        allocator = self.policy.primary.allocator
-        return {name: Tensor.zeros(spec.sizes, spec.dtype, allocator)
-                for name, spec in specs.items()}
+        self.forget()
+        if self._arenas is not None:
+            self._arenas.clear()
 
 
 def host_logits(plan: Plan) -> Array | None:

@@ -8,7 +8,7 @@ from typing import Any
 from core.errors import CheckpointError, PluginError
 from core.ir.graph import Graph, Value
 from core.plan.weights import WeightStore, part_names
-from core.runtime.step import BLOCK_SIZE, GraphKind
+from core.runtime.step import BLOCK_SIZE, KEPT_TOKENS, SEEN, GraphKind
 from core.tensor.dtype import DType, f32, i8, i32
 from core.tensor.tensor import TensorSpec
 from models.architectures.config import ModelConfig
@@ -31,11 +31,17 @@ class Builder:
         self.path = ""
         #: the name of the token dimension: in the loop every sequence has just one token
         self.tokens = t = "S" if kind.loop else "T"
+        #: the name of the dimension of rows that logits come from
+        self.rows = "S" if not kind.batch else t if kind.head == "all" else "R"
         shapes: dict[str, tuple[int | str, ...]] = {
             "ids": (t,), "positions": (t,), "slots": (t,), "block_table": ("S", "B"),
             "query_starts": ("S+1",), "seq_lens": ("S",)}
         self.inputs = {name: self.graph.input(name, TensorSpec(shape, i32))
                        for name, shape in shapes.items()}
+        if kind.batch:
+            self.kept = self.graph.state(KEPT_TOKENS, TensorSpec(("N",), i32))
+            self.inputs["ids"] = self.one("pick_ids", self.inputs["ids"], self.kept,
+                                          name="pick_ids")
         self.inv_freq = self.weight(INV_FREQ, config.head_dim // 2)
 
     def add(self, op: str, *inputs: Value | None, name: str, **attrs: Any) -> Any:  # noqa: ANN401 - as Graph.add
@@ -106,7 +112,7 @@ class Builder:
         follows the attention there is computed for these alone."""
         if self.kind.head != "last" or self.kind.loop:
             return list(values.values())
-        rows = self.graph.input("last_rows", TensorSpec(("S",), i32))
+        rows = self._input("last_rows", i32)
         return [self.one("embedding", rows, v, name=f"last_rows_of_{name}")
                 for name, v in values.items()]
 
@@ -124,25 +130,50 @@ class Builder:
         if self.kind.sampling != "none":
             self._sample(logits)
 
+    def _input(self, name: str, dtype: DType, *shape: int | str) -> Value:
+        """Declare an input of numbers for each row that logits come from."""
+        return self.graph.input(name, TensorSpec((self.rows, *shape), dtype))
+
     def _sample(self, logits: Value) -> None:
-        g = self.graph
-
-        def per(dtype: DType, *shape: int) -> TensorSpec:
-            return TensorSpec(("S", *shape), dtype)
-
-        if self.kind.sampling == "argmax":
-            token = self.add("argmax", logits, name="argmax")
+        g, kind = self.graph, self.kind
+        adjusted = logits if kind.adjust == "none" else self._adjusted(logits)
+        if kind.sampling == "argmax":
+            token = self.add("argmax", adjusted, name="argmax")
         else:
-            numbers = [g.input(n, per(d)) for n, d in (
+            numbers = [self._input(n, d) for n, d in (
                 ("temperature", f32), ("top_k", i32), ("top_p", f32), ("min_p", f32),
                 ("penalty", f32))]
-            seen = (g.input("seen", per(i8, self.config.vocab_size))
-                    if self.kind.sampling == "sample_seen" else None)
-            # the sampled token will stand at position seq_lens
-            _, token = self.add("sample", logits, *numbers, g.input("seeds", per(i32, 2)),
-                                self.inputs["seq_lens"], seen, name="sample")
+            numbers.append(self._input("seeds", i32, 2))
+            # the sampled token will stand at this position, which is seq_lens in a step of one row
+            # for each sequence
+            places = (self._input("sample_positions", i32) if kind.batch
+                      else self.inputs["seq_lens"])
+            seen = (g.state(SEEN, TensorSpec(("S", self.config.vocab_size), i8))
+                    if kind.sampling == "sample_seen" else None)
+            _, token = self.add("sample", adjusted, *numbers, places, seen, name="sample")
         g.output("token", token)
-        if self.kind.loop:
+        if kind.loop:
             inputs = (self.inputs[n] for n in ("block_table", "ids", "positions", "slots",
                                                "seq_lens"))
             self.add("advance", token, *inputs, name="advance", block_size=BLOCK_SIZE)
+        if kind.batch:
+            self.add("put_tokens", token, self._input("places", i32), self.kept,
+                     name="put_tokens")
+        if kind.top is not None:
+            self._log_probs(logits, token, kind.top)
+
+    def _adjusted(self, logits: Value) -> Value:
+        """Change single logits: penalties, biases, and what a grammar forbids."""
+        g, words = self.graph, -(-self.config.vocab_size // 32)
+        listed = [g.input("adjust_starts", TensorSpec((f"{self.rows}+1",), i32)),
+                  *(g.input(f"adjust_{n}", TensorSpec(("E",), d))
+                    for n, d in (("ids", i32), ("penalties", f32), ("add", f32)))]
+        mask = self._input("adjust_mask", i32, words) if self.kind.adjust == "mask" else None
+        return self.one("adjust_logits", logits, *listed, mask, name="adjust_logits")
+
+    def _log_probs(self, logits: Value, token: Value, top: int) -> None:
+        """Add the log-probability of each row's target: the sampled token, unless one is given."""
+        target = self.one("pick_ids", self._input("targets", i32), token, name="targets_or_sampled")
+        results = self.add("log_probs", logits, target, name="log_probs", n=top)
+        for name, value in zip(("chosen", "rank", "top_ids", "top"), results, strict=True):
+            self.graph.output(name, value)

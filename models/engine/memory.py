@@ -24,7 +24,7 @@ def footprint(config: EngineConfig, context: int, prompt: int = 0,
 
 def cache_bytes(config: EngineConfig, context: int, dtype: DType | None = None) -> int:
     """Return the bytes of a KV cache for `context` tokens, in whole blocks, scales included."""
-    one = config.graph(DECODE, dtype).bind(step_dims(1, 1)).roots("state")
+    one = config.graph(DECODE, dtype).bind({**step_dims(1), "T": 1}).roots("state")
     return -(-context // BLOCK_SIZE) * sum(v.spec.nbytes for v in one)
 
 

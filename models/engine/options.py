@@ -149,3 +149,42 @@ class LoadOptions:
         if named:  # an unknown name is reported where it is used
             registry.check_options(named)
         return registry
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Hold what an engine for many sequences needs beside LoadOptions. Names are vLLM's."""
+
+    max_num_seqs: int = option(256, "the most sequences computed at once (default: 256)", type=int,
+                               metavar="N")
+    max_num_batched_tokens: int | None = option(
+        None, "the most tokens of a step (default: 512 on a CPU, 2048 on a GPU, no less than "
+        "--max-num-seqs)", type=int, metavar="N")
+    enable_prefix_caching: bool = option(
+        True, "compute every prompt from its beginning", "--no-prefix-caching",
+        action="store_false")
+    gpu_memory_utilization: float | None = option(
+        None, "the share of the free memory that the KV cache may take (default: 0.9; on a CPU "
+        "0.5)", type=float, metavar="X")
+    kv_blocks: int | None = option(
+        None, "blocks of 16 tokens in the KV cache (default: what the memory allows, at most what "
+        "all sequences can use)", type=int, metavar="N")
+    max_queue: int = option(4096, "requests that may wait; more are refused (default: 4096)",
+                            type=int, metavar="N")
+
+    def __post_init__(self) -> None:
+        """Raises OptionError for a number that no engine can use."""
+        for name in ("max_num_seqs", "max_num_batched_tokens", "kv_blocks", "max_queue"):
+            value = getattr(self, name)
+            if not (value is None and getattr(type(self), name) is None) and (
+                    not isinstance(value, (int, np.integer)) or isinstance(value, bool)
+                    or value < 1):
+                raise OptionError(f"{name} is {shown(value)}, expected a whole number, at least 1")
+        share = self.gpu_memory_utilization
+        if share is not None and (isinstance(share, bool) or not isinstance(share, (int, float))
+                                  or not 0 < share <= 1):
+            raise OptionError(f"gpu_memory_utilization is {shown(share)}, expected a number above "
+                              "0, at most 1")
+        if type(self.enable_prefix_caching) is not bool:
+            raise OptionError(f"enable_prefix_caching is {shown(self.enable_prefix_caching)}, "
+                              "expected True or False")

@@ -1,0 +1,99 @@
+"""Executor: runs steps of many sequences, each by the plan of its size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from core.errors import LifetimeError
+from core.ir.graph import Graph
+from core.plan.arena import SharedArenas
+from core.plan.ledger import Ledger
+from core.plan.policy import KernelPolicy
+from core.plan.weights import WeightStore
+from core.runtime.batch import Batch, SequenceTable, bucket
+from core.runtime.step import BLOCK_SIZE, GraphKind, Observer
+from core.runtime.step_plans import StepPlans
+from core.tensor.tensor import Array
+
+PLANS = 96  # plans kept; they share their activations' memory
+RESULTS = ("token", "chosen", "rank", "top_ids", "top")
+
+
+@dataclass
+class Pending:
+    """Holds a step that is queued: call `wait` for its results, by name, each [R, ...].
+
+    token    i32 [R], sampled
+    chosen, rank, top_ids, top  see `core.ops.log_probs`, where the batch asks for them
+    """
+
+    rows: int
+    reads: Mapping[str, Callable[[], Array]]
+
+    def wait(self) -> dict[str, Array]:
+        return {name: read()[:self.rows] for name, read in self.reads.items()}
+
+
+class Executor:
+    """Holds the KV cache's blocks and the plans over them. Who calls it from several threads takes
+    care that one is in it at a time.
+
+    build   gives the graph of a kind, with dimensions T, S, R, E, B, NB, BS, N
+    slots   sequences that a step may have
+    width   the most blocks of one sequence
+    """
+
+    def __init__(self, build: Callable[[GraphKind], Graph], weights: WeightStore,
+                 policy: KernelPolicy, *, slots: int, width: int) -> None:
+        self.policy, self.weights, self.table = policy, weights, SequenceTable(slots, width)
+        self._backend = policy.primary
+        self.steps = StepPlans(build, weights, policy, {
+            "B": width, "NB": 1, "BS": BLOCK_SIZE, "N": slots}, keep=PLANS, arenas=SharedArenas())
+        self.observer: Observer | None = None
+        self._open = True
+
+    @property
+    def run_ahead(self) -> int:
+        """Return how many steps to have queued at once, so that the device never waits."""
+        return min(2, self._backend.run_ahead) if self.observer is None else 1
+
+    def reserve(self, kind: GraphKind, tokens: int) -> int:
+        """Place the weights, and take the activations' memory of a step of so many tokens in which
+        every slot samples. Returns the bytes of a block of the KV cache."""
+        slots = self.steps.dims["N"]
+        self.steps.get(kind, {"T": bucket(tokens), "S": bucket(slots), "R": bucket(slots),
+                              "E": bucket(tokens)})
+        return self.steps.kv_bytes
+
+    def set_blocks(self, blocks: int) -> None:
+        """Take memory for so many blocks, which all sequences share, instead of the former ones."""
+        self.steps.forget()
+        self.steps.dims["NB"] = blocks
+
+    def submit(self, batch: Batch) -> Pending:
+        """Queue a step. Raises NoKernelError for a size or kind that no kernel takes."""
+        if not self._open:
+            raise LifetimeError("this engine is closed; load it again")
+        kind = batch.kind(self.table)
+        step = self.steps.get(kind, batch.dims(kind))
+        batch.pack(self.table, step.fields)
+        step.upload()
+        self._backend.check_alive()
+        if self.observer is None:
+            step.plan.run()
+        else:
+            self.observer.run(step.plan)
+        reads = {name: self._backend.read_later(step.plan.output(name))
+                 for name in RESULTS if name in step.plan.graph.outputs}
+        return Pending(len(batch.rows), reads)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Return the choices of every plan made so far."""
+        return sum((p.ledger for p in self.steps.made), Ledger(()))
+
+    def close(self) -> None:
+        """Free the cache and the activations. A closed executor cannot run."""
+        self._open = False
+        self.steps.clear()
