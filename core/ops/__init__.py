@@ -2,7 +2,7 @@
 `core.ir.op.OPS`."""
 
 from core.ir.op import register_op
-from core.ops.advance import Advance
+from core.ops.advance import Advance, PickIds, PutTokens
 from core.ops.attention import Attention, KvCacheWrite
 from core.ops.elementwise import Add, Softmax, SwiGLU
 from core.ops.embedding import Embedding
@@ -11,6 +11,7 @@ from core.ops.fused_norm import AddRmsNorm, GateUpSwiGLU
 from core.ops.fused_quantized import AddNormQuantizedGateUp, QkvQuantized
 from core.ops.fused_rope import RopeKvWrite
 from core.ops.linear import Linear
+from core.ops.logits import AdjustLogits, LogProbs
 from core.ops.norm import RmsNorm
 from core.ops.quantized_linear import QuantizedLinear
 from core.ops.rope import Rope
@@ -19,5 +20,6 @@ from core.ops.sampling import Argmax, Sample
 for _op in (Embedding(), RmsNorm(), Linear(), QuantizedLinear(), Rope(), KvCacheWrite(),
             Attention(), Softmax(), Add(), SwiGLU(), Argmax(), Sample(), Advance(), AddRmsNorm(),
             GateUpSwiGLU(), AddNormGateUp(), QkvLinear(), QkvQuantized(),
-            AddNormQuantizedGateUp(), RopeKvWrite()):
+            AddNormQuantizedGateUp(), RopeKvWrite(), PickIds(), PutTokens(), AdjustLogits(),
+            LogProbs()):
     register_op(_op)

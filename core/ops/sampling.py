@@ -5,6 +5,8 @@ easy as 1, 2, 3"): token p of a sequence depends on its seed and p alone, so eve
 and chunking samples alike.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from core.errors import DtypeError, OpError, ShapeError
@@ -12,6 +14,16 @@ from core.ir.examples import ErrorExample, Example, ExampleInputs, spec
 from core.ir.op import Op
 from core.ir.tolerance import EXACT, Tolerance
 from core.tensor.tensor import Array
+
+NAN, INF = np.nan, np.inf
+#: what stands where in a row of 1,000 numbers that has no probabilities, or only one
+ODD_ROWS: dict[str, dict[int, float]] = {
+    "NaN": {500: NAN}, "+Inf": {500: INF}, "NaN after +Inf": {3: INF, 9: NAN},
+    "+Inf after NaN": {3: NAN, 9: INF}, "two +Inf": {400: INF, 77: INF},
+    "two NaN": {400: NAN, 999: NAN}, "-Inf alone": dict.fromkeys(range(1000), -INF),
+    "NaN in -Inf": {**dict.fromkeys(range(1000), -INF), 7: NAN},
+    "all +Inf": dict.fromkeys(range(1000), INF),
+    "one number": {i: -INF for i in range(1000) if i != 123}}
 
 _MULTIPLY, _WEYL = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85)
 
@@ -50,7 +62,7 @@ class Argmax(Op):
         def rows(s: int, v: int) -> Example:
             return Example(f"S{s}_V{v}", lambda r: {"logits": r.normal(s, v)}, {})
         return [rows(0, 8), rows(1, 512), rows(1, 128256), rows(17, 321), rows(2, 1),
-                Example("ties", ties, {})]
+                Example("ties", ties, {}), Example("odd", lambda r: {"logits": _odd_logits(r)}, {})]
 
     def error_examples(self) -> list[ErrorExample]:
         return [ErrorExample({"logits": spec("f32[4]")}, {}, ShapeError, "2 axes")]
@@ -104,31 +116,32 @@ class Sample(Op):
         return seen, out
 
     def examples(self) -> list[Example]:
-        def rows(name: str, s: int, v: int, temperature: float, top_k: int, top_p: float,
-                 min_p: float, penalty: float) -> Example:
-            def make(r: ExampleInputs) -> dict[str, Array | None]:
-                # A few spread-out levels rather than normals: probabilities stay far from each
-                # other's cumulative boundaries in every dtype, and ties are common.
-                logits = r.ints(-6, 7, s, v).astype(np.float64)
-                logits[:, r.ints(0, v, 1)[0]] += 4
-                t, p, m, rep = (np.full(s, x, np.float64)
-                                for x in (temperature, top_p, min_p, penalty))
-                return {"logits": logits, "temperature": t, "top_k": np.full(s, top_k, np.int32),
-                        "top_p": p, "min_p": m, "penalty": rep,
-                        "seeds": r.ints(-2**31, 2**31 - 1, s, 2), "positions": r.ints(0, 4096, s),
-                        "seen": (r.rng.random((s, v)) < 0.2).astype(np.int8)
-                        if penalty != 1 else None}
-            return Example(name, make, {})
-
         # name, temperature, top_k, top_p, min_p, penalty
         settings = (("greedy", 0.0, 0, 1.0, 0.0, 1.0), ("plain", 1.0, 0, 1.0, 0.0, 1.0),
                     ("cold", 0.3, 0, 1.0, 0.0, 1.0), ("top_k", 0.8, 5, 1.0, 0.0, 1.0),
                     ("top_k_1", 1.0, 1, 1.0, 0.0, 1.0), ("top_p", 1.2, 0, 0.7, 0.0, 1.0),
                     ("min_p", 1.0, 0, 1.0, 0.2, 1.0), ("penalty", 0.0, 0, 1.0, 0.0, 1.8),
                     ("all", 0.9, 20, 0.9, 0.05, 1.3))
-        return [*(rows(f"{name}_S{s}_V{v}", s, v, t, k, p, m, rep)
-                  for name, t, k, p, m, rep in settings for s, v in ((1, 321), (5, 64))),
-                rows("empty", 0, 8, 1, 0, 1, 0, 1)]
+        alike = [_example(f"{name}_S{s}_V{v}", lambda r, s=s, v=v: _levels(r, s, v),  # type: ignore[misc]
+                          [each], seen=each[-1] != 1)
+                 for name, *each in settings for s, v in ((1, 321), (5, 64))]
+        # settings outside of their ranges; what they do follows from the steps above
+        outside = [[0.7, 0, 0.0, 0, 1], [0.7, 0, 1, 2.0, 1], [NAN, 0, 1, 0, 1], [INF, 0, 1, 0, 1],
+                   [1e-38, 0, 1, 0, 1], [-1.0, 0, 1, 0, 1], [-0.5, 3, 0.9, 0.1, 1],
+                   [0.7, 0, NAN, 0, 1], [0.7, 0, 1, NAN, 1], [0.7, -3, 1, 0, 1],
+                   [0.7, 4, -1.0, 0, 1], [0.7, 0, 1, -1.0, 1], [0.7, 99, 1, 0, 1],
+                   [0.7, 0, 1, 0, 1e-38]]
+        mixed = [each for _, *each in settings]
+        return [*alike, _example("empty", lambda r: _levels(r, 0, 8), [[1, 0, 1, 0, 1]]),
+                *(_example(f"mixed_S{s}_V{v}{'_seen' * seen}",
+                           lambda r, s=s, v=v: _levels(r, s, v), mixed, seen=seen)  # type: ignore[misc]
+                  for s, v, seen in ((9, 321, True), (64, 1000, False), (256, 64, True))),
+                *(_example(f"odd_{name}", _odd_logits, [each], seen=each[-1] != 1)
+                  for name, *each in settings if name in ("greedy", "cold", "top_k_1", "all")),
+                _example("outside", lambda r: r.normal(len(outside), 50, scale=30), outside),
+                _example("outside_seen", lambda r: r.normal(len(outside), 50, scale=30), outside,
+                         seen=True),
+                _example("never_minus_inf", _two_left, [[50.0, 0, 1, 0, 1]])]
 
     def error_examples(self) -> list[ErrorExample]:
         f, i = spec("f32[2]"), spec("i32[2]")
@@ -138,6 +151,44 @@ class Sample(Op):
                 ErrorExample({**good, "seeds": i}, {}, ShapeError, "seeds"),
                 ErrorExample({**good, "seen": spec("i8[2,8]")}, {}, ShapeError, "seen"),
                 ErrorExample({**good, "penalty": None}, {}, OpError, "penalty")]
+
+
+def _example(name: str, logits: Callable[[ExampleInputs], Array], settings: list[list[float]], *,
+             seen: bool = False) -> Example:
+    """Sample each row of `logits` with the next of `settings`: temperature, top_k, top_p, min_p and
+    penalty."""
+    def make(r: ExampleInputs) -> dict[str, Array | None]:
+        x = logits(r)
+        t, k, p, m, penalty = np.array([settings[s % len(settings)] for s in range(len(x))],
+                                       np.float64).reshape(-1, 5).T
+        return {"logits": x, "temperature": t, "top_k": k.astype(np.int32), "top_p": p, "min_p": m,
+                "penalty": penalty, "seeds": r.ints(-2**31, 2**31 - 1, len(x), 2),
+                "positions": r.ints(0, 4096, len(x)),
+                "seen": np.asarray(r.rng.random(x.shape) < 0.2, np.int8) if seen else None}
+    return Example(name, make, {})
+
+
+def _levels(r: ExampleInputs, s: int, v: int) -> Array:
+    """Make logits of a few spread-out levels rather than normals: probabilities stay far from each
+    other's cumulative boundaries in every dtype, and ties are common."""
+    logits = r.ints(-6, 7, s, v).astype(np.float64)
+    logits[:, r.ints(0, v, 1)[0]] += 4
+    return logits
+
+
+def _odd_logits(r: ExampleInputs) -> Array:
+    """Make a row of normals with the numbers of each of ODD_ROWS in it."""
+    logits = r.normal(len(ODD_ROWS), 1000)
+    for row, odd in zip(logits, ODD_ROWS.values(), strict=True):
+        row[list(odd)] = list(odd.values())
+    return logits
+
+
+def _two_left(r: ExampleInputs) -> Array:
+    """Make 40 rows in which two tokens are not forbidden."""
+    logits = np.full((40, 5), -INF)
+    logits[:, [1, 3]] = 0
+    return logits
 
 
 def _pick(row: Array, top_k: int, top_p: float, min_p: float, u: float) -> int:

@@ -18,17 +18,26 @@ SMALL = 1 << 18  # elements of a sample that an example may use
 
 
 def axis(op: Op) -> str | None:
-    """Return the dimension that counts independent rows: tokens, else sequences, else none."""
+    """Return the dimension that counts independent rows: tokens, sequences, rows that sample, or
+    none."""
     if not op.independent_rows:
         return None
     first = {p.dims[0] for p in op.sig.params if p.dims}
-    return "T" if "T" in first else "S" if "S" in first else None
+    return next((dim for dim in ("T", "S", "R") if dim in first), None)
 
 
-def _rows(op: Op, arrays: Arrays, rows: Array) -> Arrays:
-    """Return the inputs with only these rows, in this order."""
-    names = {p.name for p in op.sig.params if p.dims[:1] == (axis(op),)}
-    return {k: a[rows] if k in names and a is not None else a for k, a in arrays.items()}
+def take_rows(op: Op, arrays: Arrays, rows: Array) -> Arrays:
+    """Return the inputs with only these rows, in this order, and the entries that belong to
+    them."""
+    dims, starts = {p.name: p.dims for p in op.sig.params}, arrays.get("starts")
+    taken = {k: a[rows] if dims[k][:1] == (axis(op),) and a is not None else a
+             for k, a in arrays.items()}
+    if starts is not None:
+        entries = [np.arange(starts[r], starts[r + 1]) for r in rows]
+        chosen = np.concatenate([*entries, np.zeros(0, np.int64)])
+        taken |= {k: a[chosen] for k, a in arrays.items() if dims[k] == ("E",) and a is not None}
+        taken["starts"] = np.cumsum([0, *map(len, entries)], dtype=np.int32)
+    return taken
 
 
 def _split_results(op: Op, results: Arrays) -> tuple[Arrays, Arrays]:
@@ -68,14 +77,14 @@ def _row_example(subject: Subject, draws: Draws) -> tuple[Arrays, dict[str, Any]
                 and (a := arrays.get(p.name)) is not None)
     taken = min(rows, draws.choice((rows, 2, 5)))  # some kernels are for a few rows
     every = {p.name: arrays.get(p.name) for p in op.sig.params}
-    return _rows(op, every, np.arange(taken)), sample.attrs, taken, rng
+    return take_rows(op, every, np.arange(taken)), sample.attrs, taken, rng
 
 
 def permuting_rows(subject: Subject, draws: Draws) -> None:
     arrays, attrs, rows, rng = _row_example(subject, draws)
     order = rng.permutation(rows)
     whole = subject.run(subject.case(arrays, attrs))
-    moved = subject.case(_rows(subject.op, arrays, order), attrs)
+    moved = subject.case(take_rows(subject.op, arrays, order), attrs)
     by_row, rest = _split_results(subject.op, whole)
     wanted = {k: None if a is None else a[order] for k, a in by_row.items()}
     subject.agree(moved, subject.run(moved), {**wanted, **rest},
@@ -86,7 +95,7 @@ def rows_alone(subject: Subject, draws: Draws) -> None:
     arrays, attrs, rows, rng = _row_example(subject, draws)
     taken = np.sort(rng.permutation(rows)[:draws.choice((1, 1, 2, max(1, rows // 2)))])
     by_row, _ = _split_results(subject.op, subject.run(subject.case(arrays, attrs)))
-    alone = subject.case(_rows(subject.op, arrays, taken), attrs)
+    alone = subject.case(take_rows(subject.op, arrays, taken), attrs)
     wanted = {k: None if a is None else a[taken] for k, a in by_row.items()}
     subject.agree(alone, subject.run(alone), wanted, bits=subject.kernel.batch_invariant)
 
@@ -97,10 +106,10 @@ def splitting_rows(subject: Subject, draws: Draws) -> None:
     cut = draws.integer(1, rows - 1)
     case = subject.case(arrays, attrs)
     whole = subject.run(case)
-    first = subject.run(subject.case(_rows(subject.op, arrays, np.arange(cut)), attrs))
+    first = subject.run(subject.case(take_rows(subject.op, arrays, np.arange(cut)), attrs))
     rows_first, state = _split_results(subject.op, first)
     second = subject.run(subject.case(
-        {**_rows(subject.op, arrays, np.arange(cut, rows)), **state}, attrs))
+        {**take_rows(subject.op, arrays, np.arange(cut, rows)), **state}, attrs))
     rows_second, state = _split_results(subject.op, second)
     joined = {k: None if a is None or (b := rows_second[k]) is None else np.concatenate([a, b])
               for k, a in rows_first.items()}

@@ -1,4 +1,5 @@
-"""Row-wise kernels: implement embedding, norm, rope, softmax, add, swiglu, advance."""
+"""Row-wise kernels: implement embedding, norm, rope, softmax, add, swiglu, and what hands tokens to
+the next step."""
 
 from functools import partial
 
@@ -112,4 +113,22 @@ def advance(token, block_table, ids, positions, slots, seq_lens, *, block_size):
         owned = block_table[rows, np.minimum(block, width - 1)]
         slot = np.where((owned >= 0) & (block < width), owned * block_size + offset, -1)
         np.copyto(slots, slot, where=live, casting="same_kind")
+    return launch
+
+
+@kernels.implements("pick_ids", dtypes={}, batch_invariant=True)
+def pick_ids(given, last, ids):
+    def launch():
+        place = -1 - given  # negative where the id is given
+        known = (place >= 0) & (place < len(last))
+        np.maximum(given, 0, out=ids)
+        ids[known] = last[place[known]]
+    return launch
+
+
+@kernels.implements("put_tokens", dtypes={}, batch_invariant=True)
+def put_tokens(token, places, last):
+    def launch():
+        inside = (places >= 0) & (places < len(last))
+        last[places[inside]] = token[inside]
     return launch
