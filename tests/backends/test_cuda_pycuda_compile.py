@@ -22,9 +22,12 @@ ONE = {"CODES": 0, "WARPS": 8, "BLOCK": 16}
 
 # source, defines: the shapes of TinyLlama, Llama-3.2-1B and Qwen2.5-0.5B, and odd ones
 CASES = [
+    ("adjust_logits.cu", {"A": F, "PIECE": 4}), ("adjust_logits.cu", {"A": B, "PIECE": 8}),
+    ("adjust_logits.cu", {"A": H, "PIECE": 1}),
     ("advance.cu", {}), ("argmax.cu", {"A": F}), ("bandwidth.cu", {}),
     ("elementwise.cu", {"A": B}), ("embedding.cu", {"W": B, "O": F}),
     ("kv_cache.cu", {"A": B, "C": B, "CODES": 0}), ("kv_cache.cu", {"A": H, "C": "i8", "CODES": 1}),
+    ("log_probs.cu", {"A": F}), ("log_probs.cu", {"A": B}),
     ("rms_norm.cu", {"A": B, "W": B, "KEEP": 2}), ("rms_norm.cu", {"A": F, "W": H, "KEEP": 8}),
     ("rope.cu", {"A": F}), ("sample.cu", {"A": F}), ("softmax.cu", {"A": H}),
     ("gemv.cu", {**PAIR, "A": B, "W": B, "O": B, "K": 2048}),
@@ -62,7 +65,7 @@ def _id(case):
     file, defines = case
     return file.removesuffix(".cu") + "-" + "_".join(
         f"{k}{v}" for k, v in defines.items()
-        if k in ("A", "W", "C", "K", "SIZE", "BITS", "NORM"))
+        if k in ("A", "W", "C", "K", "SIZE", "BITS", "NORM", "PIECE"))
 
 
 def _spilled(report):

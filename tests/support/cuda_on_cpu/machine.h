@@ -252,5 +252,6 @@ static unsigned __byte_perm(unsigned a, unsigned b, unsigned selector)
 }
 static unsigned __float_as_uint(float v) { unsigned u; memcpy(&u, &v, 4); return u; }
 static unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((uint64_t)a * b >> 32); }
+static float __fmul_rn(float a, float b) { return a * b; }
 static int __popc(unsigned v) { return __builtin_popcount(v); }
 static int __ffs(unsigned v) { return __builtin_ffs(v); }

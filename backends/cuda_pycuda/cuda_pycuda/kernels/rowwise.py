@@ -1,4 +1,5 @@
-"""Binds row-wise kernels: embedding, norms, rope, softmax, add, swiglu, cache writes, advance."""
+"""Binds row-wise kernels: embedding, norms, rope, softmax, add, swiglu, cache writes,
+advance, pick_ids, put_tokens."""
 
 from core import cuda
 from cuda_pycuda.kernels.declare import FLOATS, kernels
@@ -100,3 +101,18 @@ def advance(token, block_table, ids, positions, slots, seq_lens, *, block_size):
     return launch("advance.cu", "advance", (cuda.cover(sequences, 128),), 128,
                   (token, block_table, ids, positions, slots, seq_lens, sequences, width,
                    block_size))
+
+
+@kernels.implements("pick_ids", dtypes={}, batch_invariant=True)
+def pick_ids(given, last, ids):
+    return _tokens("pick_ids", given, last, ids, given.size, last.size)
+
+
+@kernels.implements("put_tokens", dtypes={}, batch_invariant=True)
+def put_tokens(token, places, last):
+    return _tokens("put_tokens", token, places, last, token.size, last.size)
+
+
+def _tokens(entry, *arguments):
+    """Launch a thread a token; the number of tokens is the last argument but one."""
+    return launch("advance.cu", entry, (cuda.cover(arguments[-2], 128),), 128, arguments)

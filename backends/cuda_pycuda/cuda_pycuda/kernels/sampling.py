@@ -1,4 +1,4 @@
-"""Binds argmax and sample."""
+"""Binds argmax, sample, and what surrounds them: adjust_logits and log_probs."""
 
 from core import Call, TensorSpec, cuda, f32, i32
 from cuda_pycuda.kernels.declare import FLOATS, kernels
@@ -21,14 +21,33 @@ def argmax(logits, out, *, workspace):
                   (logits, out, workspace, Counters(rows), width), defines={"A": c_type(logits)})
 
 
-def _scaled(call: Call) -> TensorSpec:
+def _ranks(call: Call) -> TensorSpec:
     return TensorSpec((call.dims["S"], call.dims["V"]), f32)
 
 
-@kernels.implements("sample", dtypes={"A": FLOATS}, workspace=_scaled, batch_invariant=True)
+@kernels.implements("sample", dtypes={"A": FLOATS}, workspace=_ranks, batch_invariant=True)
 def sample(logits, temperature, top_k, top_p, min_p, penalty, seeds, positions, seen, out, *,
            workspace):
     rows, width = logits.shape
     return launch("sample.cu", "sample", (rows,), 1024,
                   (logits, temperature, top_k, top_p, min_p, penalty, seeds, positions, seen, out,
                    workspace, width), defines={"A": c_type(logits)})
+
+
+@kernels.implements("adjust_logits", dtypes={"A": FLOATS}, batch_invariant=True)
+def adjust_logits(logits, starts, ids, penalties, add, mask, out):
+    rows, width = logits.shape
+    size = logits.dtype.itemsize
+    piece = 1 if width * size % 16 else 16 // size
+    return launch("adjust_logits.cu", "adjust_logits",
+                  (cuda.cover(width, _THREADS * piece), rows), _THREADS,
+                  (logits, starts, ids, penalties, add, mask, out, width, cuda.cover(width, 32)),
+                  defines={"A": c_type(logits), "PIECE": piece})
+
+
+@kernels.implements("log_probs", dtypes={"A": FLOATS}, batch_invariant=True)
+def log_probs(logits, token, chosen, rank, top_ids, top, *, n):
+    rows, width = logits.shape
+    return launch("log_probs.cu", "log_probs", (rows,), 1024,
+                  (logits, token, chosen, rank, top_ids, top, width, n),
+                  defines={"A": c_type(logits)})
