@@ -24,7 +24,8 @@ CASES = [
     ("softmax.cu", {"A": B}),
     ("rope.cu", {"A": F}), ("rope.cu", {"A": B}), ("cache.cu", {"A": B, "C": "i8", "QUANTIZED": 1}),
     ("cache.cu", {"A": F, "C": H, "QUANTIZED": 0}), ("argmax.cu", {"A": F}),
-    ("sample.cu", {"A": F}),
+    ("sample.cu", {"A": F}), ("log_probs.cu", {"A": F}), ("log_probs.cu", {"A": B}),
+    *(("adjust_logits.cu", {"A": a, "ALIGNED": n}) for a, n in ((F, 1), (B, 1), (H, 1), (F, 0))),
     *(("gemv.cu", {**STREAM, "A": t, "W": t, "O": t, "K": k}) for t, k in (
         (F, 2048), (F, 5632), (B, 2048), (B, 8192), (H, 896), (B, 4864))),
     ("gemv.cu", {**STREAM, "A": F, "W": B, "O": F, "K": 2048}),
@@ -64,7 +65,7 @@ CASES = [
 
 def _id(case):
     file, defines = case
-    shown = ("A", "W", "C", "K", "SIZE", "BITS", "ROWS")
+    shown = ("A", "W", "C", "K", "SIZE", "BITS", "ROWS", "ALIGNED")
     return file.removesuffix(".cu") + "-" + "_".join(f"{k}{v}" for k, v in defines.items()
                                                      if k in shown)
 

@@ -20,8 +20,9 @@ __device__ double uniform(u32 key0, u32 key1, u32 counter) {
     return (a >> 8) * (1.0 / 16777216.0);
 }
 
-// Doubles as integers of the same order.
+// Doubles as integers of the same order; NaN is the largest.
 __device__ __forceinline__ u64 ordered(double x) {
+    if (x != x) return ~0ull;
     const u64 bits = __double_as_longlong(x + 0.0);
     return bits >> 63 ? ~bits : bits | 1ull << 63;
 }
@@ -40,15 +41,15 @@ template <class T> __device__ T block_total(T x) {
     return warp_total(parts[threadIdx.x % 32]);
 }
 
-// Largest value, then lowest index.
-struct Best { double value; int index; };
+// Largest key, then lowest index.
+struct Best { u64 key; int index; };
 __device__ Best block_best(Best b) {
     __shared__ Best parts[WARPS];
     auto merge = [&] {
 #pragma unroll
         for (int step = 16; step > 0; step >>= 1) {
-            const Best o{__shfl_xor_sync(~0u, b.value, step), __shfl_xor_sync(~0u, b.index, step)};
-            if (o.value > b.value || (o.value == b.value && o.index < b.index)) b = o;
+            const Best o{__shfl_xor_sync(~0u, b.key, step), __shfl_xor_sync(~0u, b.index, step)};
+            if (o.key > b.key || (o.key == b.key && o.index < b.index)) b = o;
         }
     };
     merge();

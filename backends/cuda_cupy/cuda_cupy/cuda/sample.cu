@@ -1,8 +1,9 @@
-// sample: draws a token from each row of logits [S, V], one block a row, in float64 so that the drawn
-// token is the definition's. Moves the row once, and float64 probabilities (in scratch, which stay in
+// sample: one token from each row of logits [S, V], one block a row, in float64 so that it is the
+// definition's. Moves the row once, and float64 probabilities (in scratch, which stay in
 // L2) about twenty times: a radix selection of eight passes for top_k, another for top_p.
 //
-// Probabilities are summed for top_p in units of 2^-60: integer sums do not depend on their order.
+// Where the largest is NaN or infinite there are no probabilities, and limits may keep nothing: then it
+// is the largest. Probabilities are summed for top_p in units of 2^-60: integer sums do not depend on their order.
 #include "choose.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS)
@@ -11,29 +12,31 @@ sample(const A* logits, const float* temperatures, const int* top_ks, const floa
        int* out, double* scratch, int width) {
     __shared__ double masses[WARPS];
     __shared__ int ties[WARPS];
-    __shared__ int drawn;
+    __shared__ int sampled;
     pdl();
     const int s = blockIdx.x, tid = threadIdx.x, warp = tid / 32, lane = tid % 32;
     const double temperature = temperatures[s], penalty = penalties[s];
     double* p = scratch + (long long)s * width;
     if (seen) seen += (long long)s * width;
 
-    Best best{-__longlong_as_double(0x7FF0000000000000ll), width};
+    Best best{0, width};
     for (int i = tid; i < width; i += THREADS) {
         double x = widen(logits[(long long)s * width + i]);
         if (seen && seen[i]) x = x > 0 ? x / penalty : x * penalty;
         if (temperature != 0) x /= temperature;
         p[i] = x;
-        if (x > best.value) best = {x, i};
+        if (ordered(x) > best.key) best = {ordered(x), i};
     }
-    best = block_best(best);  // also orders the writes to p: threads read back only what they wrote
-    if (temperature == 0) {
+    best = block_best(best);  // its barriers also order the writes to p
+    const double peak = p[best.index];
+    if (temperature == 0 || !(fabs(peak) < __longlong_as_double(0x7FF0000000000000ll))) {
         if (tid == 0) {
             out[s] = best.index;
             if (seen) seen[best.index] = 1;
         }
         return;
     }
+    __syncthreads();  // p changes below
     u64 above, floor_key = 0;
     const int top_k = top_ks[s];
     if (top_k > 0 && top_k < width)
@@ -41,7 +44,7 @@ sample(const A* logits, const float* temperatures, const int* top_ks, const floa
                            [](int) { return 1ull; });
     double total = 0;
     for (int i = tid; i < width; i += THREADS) {
-        p[i] = ordered(p[i]) >= floor_key ? exp(p[i] - best.value) : 0;
+        p[i] = ordered(p[i]) >= floor_key ? exp(p[i] - peak) : 0;
         total += p[i];
     }
     total = block_total(total);
@@ -52,7 +55,7 @@ sample(const A* logits, const float* temperatures, const int* top_ks, const floa
     u64 equal = 0;
     const double top_p = top_ps[s];
     if (top_p < 1) {
-        const u64 target = (u64)(top_p * UNIT);
+        const u64 target = top_p > 0 ? (u64)(top_p * UNIT) : 0;
         const u64 key = select(width, target > 0 ? target - 1 : 0, above,
                                [&](int i) { return (u64)__double_as_longlong(p[i]); },
                                [&](int i) { return (u64)(p[i] * UNIT); });
@@ -60,7 +63,7 @@ sample(const A* logits, const float* temperatures, const int* top_ks, const floa
         const u64 each = (u64)(limit * UNIT);
         equal = each ? (max(target, above + 1) - above + each - 1) / each : ~0ull;
     }
-    const double least = (double)min_ps[s] * (1.0 / total);  // the largest probability is 1 / total
+    const double least = min_ps[s] > 0 ? min_ps[s] * (1.0 / total) : 0;  // the largest probability is 1 / total
     __syncthreads();
 
     // each warp takes a run of tokens, so that running sums go by index
@@ -87,7 +90,7 @@ sample(const A* logits, const float* temperatures, const int* top_ks, const floa
     }
     mass = warp_total(mass);
     if (lane == 0) masses[warp] = mass;
-    if (tid == 0) drawn = -1;
+    if (tid == 0) sampled = -1;
     __syncthreads();
     double all = 0, running = 0;
     for (int w = 0; w < WARPS; w++) all += masses[w];
@@ -110,11 +113,11 @@ sample(const A* logits, const float* temperatures, const int* top_ks, const floa
             if (past) token = base + __ffs(past) - 1;
             running += __shfl_sync(~0u, sum, 31);
         }
-        if (lane == 0) drawn = token >= 0 ? token : final;  // rounding may hide the last crossing
+        if (lane == 0) sampled = token >= 0 ? token : final;  // rounding may hide the last crossing
     }
     __syncthreads();
     if (tid == 0) {
-        const int token = drawn >= 0 ? drawn : best.index;
+        const int token = sampled >= 0 ? sampled : best.index;
         out[s] = token;
         if (seen) seen[token] = 1;
     }

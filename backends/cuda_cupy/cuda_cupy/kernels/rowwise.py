@@ -1,4 +1,5 @@
-"""Binds row-wise kernels: embedding, norms, rope, softmax, add, swiglu, cache writes, advance."""
+"""Binds row-wise kernels: embedding, norms, rope, softmax, add, swiglu, cache writes,
+advance, pick_ids, put_tokens."""
 
 from core import cuda
 from cuda_cupy.kernels.declare import FLOATS, kernels
@@ -105,3 +106,15 @@ def advance(token, block_table, ids, positions, slots, seq_lens, *, block_size):
     return launch("step.cu", "advance", (cuda.cover(sequences, 128),), 128,
                   (token, block_table, ids, positions, slots, seq_lens, sequences, width,
                    block_size), defines={})
+
+
+@kernels.implements("pick_ids", dtypes={}, batch_invariant=True)
+def pick_ids(given, last, ids):
+    return launch("step.cu", "pick_ids", (cuda.cover(given.size, 128),), 128,
+                  (given, last, ids, given.size, last.size), defines={})
+
+
+@kernels.implements("put_tokens", dtypes={}, batch_invariant=True)
+def put_tokens(token, places, last):
+    return launch("step.cu", "put_tokens", (cuda.cover(token.size, 128),), 128,
+                  (token, places, last, token.size, last.size), defines={})

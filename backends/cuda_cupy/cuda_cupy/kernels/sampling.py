@@ -1,6 +1,6 @@
-"""Binds argmax and sample."""
+"""Binds argmax, sample, and what surrounds them: adjust_logits and log_probs."""
 
-from core import Call, TensorSpec, f32, i32
+from core import Call, TensorSpec, cuda, f32, i32
 from cuda_cupy.arrays import counters
 from cuda_cupy.kernels.declare import FLOATS, kernels
 from cuda_cupy.launch import c_type, launch
@@ -35,3 +35,22 @@ def sample(logits, temperature, top_k, top_p, min_p, penalty, seeds, positions, 
     return launch("sample.cu", "sample", (rows,), 1024,
                   (logits, temperature, top_k, top_p, min_p, penalty, seeds, positions, seen, out,
                    workspace, width), defines={"A": c_type(logits)})
+
+
+_TILE = 4096  # logits of a block of cuda/adjust_logits.cu
+
+
+@kernels.implements("adjust_logits", dtypes={"A": FLOATS}, batch_invariant=True)
+def adjust_logits(logits, starts, ids, penalties, add, mask, out):
+    rows, width = logits.shape
+    return launch("adjust_logits.cu", "adjust_logits", (cuda.cover(width, _TILE), rows), _THREADS,
+                  (logits, starts, ids, penalties, add, mask, out, width, cuda.cover(width, 32)),
+                  defines={"A": c_type(logits), "ALIGNED": int(width * logits.itemsize % 16 == 0)})
+
+
+@kernels.implements("log_probs", dtypes={"A": FLOATS}, batch_invariant=True)
+def log_probs(logits, token, chosen, rank, top_ids, top, *, n):
+    rows, width = logits.shape
+    return launch("log_probs.cu", "log_probs", (rows,), 1024,
+                  (logits, token, chosen, rank, top_ids, top, width, n),
+                  defines={"A": c_type(logits)})
