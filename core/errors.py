@@ -17,6 +17,7 @@
     ├── PluginError             a plugin that cannot be used
     │   └── ClashError          two plugins offer one name: one thing of one of them is left out
     ├── BackendError            a backend is unknown or unavailable
+    ├── QueueFullError          an engine has no place for one more request now
     ├── LockError               installed kernels are not those of the lock file
     ├── NoKernelError           no kernel takes a node; lists what was tried and why not
     └── CheckError              a cross-check failed, or a value was not finite
@@ -95,6 +96,10 @@ class ClashError(PluginError):
 
 class BackendError(KernelyardError):
     """A backend is unknown, or cannot run on this machine."""
+
+
+class QueueFullError(KernelyardError):
+    """An engine's queue is full; the same request may succeed later."""
 
 
 class LockError(KernelyardError):

@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[2]
 ORDER = {
     "core": ["errors", "files", "reading", "output", "tensor", "ir", "ops", "plugins", "devices",
              "plan", "runtime", "verify", "conformance"],
-    "models": ["json_reader", "architectures", "tokenizers", "checkpoints", "engine", "plugin",
-                "cli", "analysis", "run", "plan", "models", "doctor", "bench", "conform",
+    "models": ["json_reader", "architectures", "tokenizers", "checkpoints", "engine", "serving",
+               "plugin", "cli", "analysis", "run", "plan", "models", "doctor", "bench", "conform",
                 "verify", "export", "__main__"]}
 TOGETHER = ("tensor", "ir", "plugins", "plan", "runtime")
 
