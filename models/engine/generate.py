@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from core.errors import CheckError, LifetimeError, TokenizerError
+from core.errors import CheckError, LifetimeError
 from core.runtime.session import Session
 from core.runtime.step import Sampling
-from models.tokenizers.base import NoTokenizer, Tokenizer
-from models.tokenizers.streaming import IncrementalDecoder, StopStrings
+from models.tokenizers.base import Tokenizer
+from models.tokenizers.streaming import StoppedText
 
 
 @dataclass
@@ -63,31 +63,24 @@ class Generation:
     _started: bool = False
 
     def __post_init__(self) -> None:
-        if self.stop and isinstance(self.tokenizer, NoTokenizer):
-            raise TokenizerError(f"{self.tokenizer.reason}; without it there is no text in which "
-                                 f"to stop at {self.stop[0]!r}")
+        self._text = StoppedText(self.tokenizer, self.prompt_ids, self.stop)
 
     def __iter__(self) -> Iterator[str]:
-        decoder = IncrementalDecoder(self.tokenizer.decode, self.prompt_ids)
-        stops = StopStrings(self.stop)
-        hidden = {i: text for text, i in self.tokenizer.special_tokens.items()
-                  if any(text in stop for stop in self.stop)}
+        text = self._text
         try:
             for token in self._tokens():
-                piece = "" if token in self.stop_ids else stops.push(decoder.push(token))
-                if token in hidden and not stops.hit:
-                    piece += stops.push(hidden[token], shown=False)
+                piece = "" if token in self.stop_ids else text.push(token)
                 self.text += piece
                 if piece:
                     yield piece
-                if stops.hit:
+                if text.found is not None:
                     self.finish_reason = "stop"
                     break
         except KeyboardInterrupt:
             self.finish_reason = "interrupted"
-            self.text += stops.push(decoder.flush()) + stops.flush()
+            self.text += text.flush()
             raise
-        rest = "" if stops.hit else stops.push(decoder.flush()) + stops.flush()
+        rest = text.flush()
         self.text += rest
         if rest:
             yield rest

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import itemgetter
+
+from core.errors import TokenizerError
+from models.tokenizers.base import NoTokenizer, Tokenizer
 
 REPLACEMENT = "\ufffd"
 CONTEXT = 6  # prompt tokens that the first new one is decoded after: spaces depend on them
@@ -52,22 +56,26 @@ def _whole_tail(decode: Callable[[Sequence[int]], str], prompt: list[int]) -> li
 
 
 class StopStrings:
-    """Cuts a stream of text at the first stop string, which may span several pieces."""
+    """Cuts a stream of text at the first stop string, which may span several pieces; `found`."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self.stops = [s for s in stops if s]
-        self.hit = False
+        self.found: str | None = None
         self._held, self._shown = "", list[bool]()
 
+    @property
+    def hit(self) -> bool:
+        return self.found is not None
+
     def push(self, text: str, *, shown: bool = True) -> str:
-        """Return the text that is surely before any stop string. Sets `hit` when one is complete.
+        """Return the text that is surely before any stop string. Sets `found` to a complete one.
         Text that is not `shown`, a special token's, counts for stop strings only."""
         self._held += text
         self._shown += [shown] * len(text)
-        found = [i for s in self.stops if (i := self._held.find(s)) >= 0]
+        found = [(i, s) for s in self.stops if (i := self._held.find(s)) >= 0]
         if found:
-            self.hit = True
-            text = self._release(min(found))
+            start, self.found = min(found, key=itemgetter(0))
+            text = self._release(start)
             self._held, self._shown = "", []
             return text
         keep = max((n for s in self.stops for n in range(1, len(s))
@@ -82,3 +90,42 @@ class StopStrings:
         text = "".join(c for c, shown in zip(self._held[:cut], self._shown, strict=False) if shown)
         self._held, self._shown = self._held[cut:], self._shown[cut:]
         return text
+
+
+class StoppedText:
+    """Turns a stream of tokens into the text before the first stop string.
+
+    Special tokens have no text, but count where a stop string contains theirs. Raises
+    TokenizerError for stop strings without a tokenizer.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], stops: Sequence[str]) -> None:
+        if stops and isinstance(tokenizer, NoTokenizer):
+            raise TokenizerError(f"{tokenizer.reason}; without it there is no text in which "
+                                 f"to stop at {stops[0]!r}")
+        self._decoder = IncrementalDecoder(tokenizer.decode, prompt)
+        self._stops = StopStrings(stops)
+        self._hidden = {i: text for text, i in tokenizer.special_tokens.items()
+                        if any(text in stop for stop in stops)}
+
+    @property
+    def found(self) -> str | None:
+        """Return the stop string that ended the text."""
+        return self._stops.found
+
+    def push(self, token: int, *, stops: bool = True) -> str:
+        """Return the text that has become certain. Without `stops` this token's text may be part
+        of no stop string."""
+        text = self._decoder.push(token)
+        if not stops:
+            return self._stops.flush() + text
+        text = self._stops.push(text)
+        if token in self._hidden and not self._stops.hit:
+            text += self._stops.push(self._hidden[token], shown=False)
+        return text
+
+    def flush(self) -> str:
+        """Return what was held back, at the end; nothing after a stop string."""
+        if self._stops.hit:
+            return ""
+        return self._stops.push(self._decoder.flush()) + self._stops.flush()
