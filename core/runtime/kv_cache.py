@@ -7,8 +7,9 @@ from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from itertools import chain, takewhile
 
-from core.errors import AllocationError, LifetimeError, OptionError
+from core.errors import AllocationError, LifetimeError
 
 
 class BlockPool:
@@ -26,9 +27,6 @@ class BlockPool:
     """
 
     def __init__(self, blocks: int, block_size: int, caching: bool = True) -> None:
-        if blocks < 1 or block_size < 1:
-            raise OptionError(f"a pool of {blocks} blocks of {block_size} tokens; expected at "
-                              "least 1 of each")
         self.blocks, self.block_size, self.caching = blocks, block_size, caching
         self.queries = self.hits = self.evictions = 0
         self._refs = [0] * blocks
@@ -53,7 +51,7 @@ class BlockPool:
         """Return n blocks, each held once. Raises AllocationError where fewer are idle."""
         if n > len(self._idle):
             raise AllocationError(f"{n} blocks of the KV cache are needed, {len(self._idle)} of "
-                                  f"{self.blocks} are free; preempt a sequence, or wait")
+                                  f"{self.blocks} are free")
         taken = [self._idle.popitem(last=False)[0] for _ in range(n)]
         for block in taken:
             self._refs[block] = 1
@@ -68,21 +66,17 @@ class BlockPool:
         size = self.block_size
         for i in range(len(keys), len(ids) // size if self.caching else 0):
             parent = keys[-1] if keys else self._root
-            keys.append(sha256(parent + array("q", ids[i * size:(i + 1) * size]).tobytes()
-                               + salt).digest())
+            own = array("q", ids[i * size:(i + 1) * size]).tobytes()
+            keys.append(sha256(parent + own + salt).digest())
 
     def match(self, keys: Sequence[bytes], tokens: int) -> list[int]:
-        """Return the blocks of the longest cached prefix of a prompt of `tokens` tokens. The last
-        token is always left to compute. Hold the blocks by `acquire`."""
-        found = []
-        for key in keys[:(tokens - 1) // self.block_size]:
-            if (block := self._cached.get(key)) is None:
-                break
-            found.append(block)
-        return found
+        """Return the blocks of the longest cached prefix of `tokens` tokens, without the last one,
+        which is always computed. Hold the blocks by `acquire`."""
+        known = takewhile(self._cached.__contains__, keys[:(tokens - 1) // self.block_size])
+        return [self._cached[key] for key in known]
 
-    def idle(self, blocks: Iterable[int]) -> int:
-        """Count those of `blocks` that nobody holds: acquiring them makes `free` that much less."""
+    def idle(self, blocks: Sequence[int]) -> int:
+        """Count those of `blocks` that nobody holds: `acquire` makes `free` that much less."""
         return sum(not self._refs[block] for block in blocks)
 
     def acquire(self, blocks: Sequence[int], queries: int = 0) -> None:
@@ -111,36 +105,29 @@ class BlockPool:
 
     def completed(self, step: int) -> None:
         """Note that the steps up to `step` are complete; what waited for them is released."""
-        self._complete = max(self._complete, step)
+        self._complete = step
         for number in sorted(n for n in self._later if n <= step):
             self._drop(self._later.pop(number))
 
     def _drop(self, blocks: Iterable[int]) -> None:
         for block in blocks:
-            if self._refs[block] < 1:
-                raise LifetimeError(f"block {block} of the KV cache is released, but nobody "
-                                    "holds it")
+            if not self._refs[block]:
+                raise LifetimeError(f"block {block} of the KV cache is released, nobody holds it")
             self._refs[block] -= 1
             if not self._refs[block]:
                 self._idle[block] = None
-                if self._keys[block] is None:
-                    self._idle.move_to_end(block, last=False)
+                self._idle.move_to_end(block, last=self._keys[block] is not None)
 
-    def check(self, owners: Iterable[Sequence[int]] | None = None) -> None:
-        """Prove that free + cached + used = total, and each count; `owners`: the blocks of each
-        sequence, where known. Raises LifetimeError with the numbers."""
-        expected = Counter(b for blocks in self._later.values() for b in blocks)
-        expected.update(b for blocks in owners or () for b in blocks)
-        used = sum(map(bool, self._refs))
-        cached = sum(self._keys[b] is not None for b in self._idle)
-        known = {b: key for b, key in enumerate(self._keys) if key is not None}
-        counts = f"{len(self._idle) - cached} free + {cached} cached + {used} used"
-        wrong = [f"{counts} are not {self.blocks}"] * (len(self._idle) + used != self.blocks)
-        wrong += [f"block {b} is held {n} times, expected {expected[b]}"
-                  for b, n in enumerate(self._refs) if n < expected[b] or (b in self._idle and n)
-                  or (owners is not None and n != expected[b])]
-        if {key: b for b, key in known.items()} != self._cached:
-            wrong.append(f"{len(known)} blocks have a key, the cache knows {len(self._cached)}")
-        if wrong:
-            raise LifetimeError(f"the pool of {self.blocks} blocks is inconsistent: "
-                                + "; ".join(wrong[:5]))
+    def check(self, owners: Iterable[Sequence[int]]) -> None:
+        """Raise LifetimeError with the numbers unless free + cached + used = total, and each count
+        is right; `owners`: the blocks of each sequence."""
+        expected = Counter(chain(*self._later.values(), *owners))
+        known, idle = {k: b for b, k in enumerate(self._keys) if k is not None}, self._idle
+        wrong = [f"block {b} is {'idle' if b in idle else 'used'}, held {n} times, expected "
+                 f"{expected[b]}" for b, n in enumerate(self._refs)
+                 if n != expected[b] or (b in idle) == (n > 0)]
+        if wrong or known != self._cached:
+            cached, used = sum(b in idle for b in known.values()), sum(n > 0 for n in self._refs)
+            raise LifetimeError(f"{len(idle) - cached} free + {cached} cached + {used} used of "
+                                f"{self.blocks} blocks; {len(known)} keys of blocks, "
+                                f"{len(self._cached)} in the cache; {', '.join(wrong[:5])}")

@@ -146,7 +146,7 @@ class Scheduler:
         return changed
 
     def check(self) -> None:
-        """Prove that blocks, slots and queues agree. Raises LifetimeError."""
+        """Raise LifetimeError unless blocks, slots and queues agree."""
         self.pool.check(request.blocks for request in self.running)
         slots = sorted(self.held.slots + [request.slot for request in self.running])
         wrong = [r for r in self.waiting if r.blocks or r.slot != -1] + [
