@@ -19,14 +19,16 @@ from models.architectures.llama import Llama
 from models.architectures.rope import RopeConfig, RopeType
 from models.architectures.tensors import Rows, Stack, WeightSpec
 from models.checkpoints.base import Checkpoint, CheckpointFormat
-from models.engine.load import load
+from models.engine.load import load, load_engine
 from models.engine.model import Model
 from models.engine.options import LoadOptions
 from models.json_reader import ConfigReader
+from models.serving.engine import Engine
+from models.serving.params import SamplingParams
 from models.tokenizers.pretokenizers import PreTokenizer
 
 __all__ = [
-    "Architecture", "Builder", "Checkpoint", "CheckpointFormat", "ConfigReader", "Llama",
-    "LoadOptions", "Model", "ModelConfig", "PreTokenizer", "RopeConfig", "RopeType", "Rows",
-    "Stack", "WeightSpec", "load",
+    "Architecture", "Builder", "Checkpoint", "CheckpointFormat", "ConfigReader",
+    "Engine", "Llama", "LoadOptions", "Model", "ModelConfig", "PreTokenizer", "RopeConfig",
+    "RopeType", "Rows", "SamplingParams", "Stack", "WeightSpec", "load", "load_engine",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from core.errors import LifetimeError
 from core.ir.graph import Graph
 from core.plan.arena import SharedArenas
@@ -13,7 +15,7 @@ from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore
 from core.runtime.batch import Batch, SequenceTable, bucket
 from core.runtime.step import BLOCK_SIZE, GraphKind, Observer
-from core.runtime.step_plans import StepPlans
+from core.runtime.step_plans import StepPlans, host_logits
 from core.tensor.tensor import Array
 
 PLANS = 96  # plans kept; they share their activations' memory
@@ -24,15 +26,23 @@ RESULTS = ("token", "chosen", "rank", "top_ids", "top")
 class Pending:
     """Holds a step that is queued: call `wait` for its results, by name, each [R, ...].
 
+    places   the slot of each row, -1 for one that samples nothing
     token    i32 [R], sampled
     chosen, rank, top_ids, top  see `core.ops.log_probs`, where the batch asks for them
+    logit    of the token, where logits lie in the host's memory. It tells of the whole row:
+             `argmax` and `sample` take the largest one where that is not finite
     """
 
-    rows: int
+    places: Array
     reads: Mapping[str, Callable[[], Array]]
+    logits: Array | None
 
     def wait(self) -> dict[str, Array]:
-        return {name: read()[:self.rows] for name, read in self.reads.items()}
+        found = {name: read()[:len(self.places)] for name, read in self.reads.items()}
+        if self.logits is not None and "token" in found:
+            token = np.clip(found["token"], 0, self.logits.shape[1] - 1)
+            found["logit"] = self.logits[np.arange(len(token)), token]
+        return found
 
 
 class Executor:
@@ -86,7 +96,7 @@ class Executor:
             self.observer.run(step.plan)
         reads = {name: self._backend.read_later(step.plan.output(name))
                  for name in RESULTS if name in step.plan.graph.outputs}
-        return Pending(len(batch.rows), reads)
+        return Pending(batch.places, reads, host_logits(step.plan) if reads else None)
 
     @property
     def ledger(self) -> Ledger:

@@ -10,7 +10,8 @@ from core.errors import OptionError, PromptError
 from models.cli.command import interrupted
 from models.cli.console import tell
 from models.engine.generate import Generation
-from models.engine.model import Model, checked_text
+from models.engine.model import Model
+from models.serving.prompt import checked_text
 from models.tokenizers.base import NoTokenizer
 from models.tokenizers.chat_template import ChatTemplate, Message
 

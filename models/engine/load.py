@@ -1,8 +1,8 @@
-"""models.load: make a Model from a path or a name."""
+"""models.load, models.load_engine: make a Model or an Engine from a path or a name."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from models.checkpoints.base import Checkpoint, read_checkpoint
 from models.engine.config import EngineConfig, settle
 from models.engine.memory import check_fits
 from models.engine.model import Model
-from models.engine.options import LoadOptions
+from models.engine.options import EngineOptions, LoadOptions
+from models.engine.pool import open_engine
+from models.serving.engine import Engine
 
 
 def load(path_or_name: str | Path, options: LoadOptions | None = None, *,
@@ -44,12 +46,40 @@ def load(path_or_name: str | Path, options: LoadOptions | None = None, *,
 def open_checkpoint(checkpoint: Checkpoint, options: LoadOptions, registry: Registry,
                     progress: Progress = no_progress) -> Model:
     """Load a checkpoint that has been read already, or made. Raises as `load`."""
-    policy = KernelPolicy.of(registry, options.backend)
-    config = restrict(settle(checkpoint, options, registry, policy.primary.activation_dtype))
+    config = settle_checkpoint(checkpoint, options, registry)
     check_fits(config)
     session = Session(config.graph, config.weights(progress), config.policy, chunk=options.chunk,
                       vocab_size=config.config.vocab_size, max_context=config.context)
     return Model(config, session)
+
+
+def load_engine(path_or_name: str | Path, options: LoadOptions | None = None,
+                engine_options: EngineOptions | None = None, *, registry: Registry | None = None,
+                progress: Progress = no_progress,
+                **overrides: Any) -> Engine:  # noqa: ANN401 - fields of the two kinds of options
+    """Load a model that serves many requests at once.
+
+    options, engine_options  how it is computed, and for how many; `overrides` replace fields of
+                             both, as in load_engine("stories-llama2", max_num_seqs=8).
+                             `max_model_len` is `max_context`
+
+    Raises as `load`.
+    """
+    if "max_model_len" in overrides:
+        overrides["max_context"] = overrides.pop("max_model_len")
+    own = {f.name: overrides.pop(f.name) for f in fields(EngineOptions) if f.name in overrides}
+    settled = LoadOptions.of(options, overrides)
+    registry = registry if registry is not None else settled.registry()
+    config = settle_checkpoint(read_checkpoint(path_or_name, registry), settled, registry)
+    weights = config.weights(progress)
+    return open_engine(config, weights, replace(engine_options or EngineOptions(), **own))
+
+
+def settle_checkpoint(checkpoint: Checkpoint, options: LoadOptions, registry: Registry,
+                      ) -> EngineConfig:
+    """Settle how a checkpoint is computed. Raises as `load`."""
+    policy = KernelPolicy.of(registry, options.backend)
+    return restrict(settle(checkpoint, options, registry, policy.primary.activation_dtype))
 
 
 def restrict(config: EngineConfig) -> EngineConfig:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import operator
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 
 from core.errors import PromptError
 from core.plan.ledger import Ledger
-from core.reading import shown
 from core.runtime.session import Session
 from core.runtime.step import Sampling
 from core.tensor.tensor import Array
 from models.engine.config import EngineConfig
 from models.engine.generate import Generation
-from models.engine.sampling_options import check_flags, check_sampling
+from models.serving.prompt import encode_prompt
+from models.serving.sampling_options import check_flags, check_sampling
 
 
 class Model:
@@ -38,19 +37,7 @@ class Model:
 
     def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """Return the token ids of a prompt, checked against the vocabulary. Raises PromptError."""
-        if isinstance(prompt, str):
-            ids = self.tokenizer.encode(checked_text(prompt)) if prompt else []
-        else:
-            ids = _integers(prompt)
-        if not ids:
-            raise PromptError("the prompt is empty: give some text, or --prompt-ids")
-        wrong = [i for i in ids if not 0 <= i < self.config.vocab_size]
-        if wrong:
-            named = [f"{i} ({text!r})" if i > 0 and (text := self.tokenizer.token(i)) else str(i)
-                     for i in wrong[:5]]
-            raise PromptError(f"token ids [{', '.join(named)}] are outside the vocabulary: "
-                              f"expected 0 to {self.config.vocab_size - 1}")
-        return ids
+        return encode_prompt(prompt, self.tokenizer, self.config.vocab_size)
 
     def logits(self, ids: Sequence[int]) -> Array:
         """Return the logits after each token of one sequence, float32 [len(ids), vocab_size]."""
@@ -98,22 +85,3 @@ class Model:
                  trace: TracebackType | None) -> None:
         self.close()
 
-
-def checked_text(text: str) -> str:
-    """Return the text if it can be encoded. Raises PromptError for bytes that were not valid
-    UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise PromptError(f"the prompt is not valid UTF-8 at character {error.start}: give it in "
-                          "UTF-8") from None
-    return text
-
-
-def _integers(prompt: object) -> list[int]:
-    if isinstance(prompt, (bytes, bytearray)) or not isinstance(prompt, Iterable):
-        raise PromptError(f"a prompt is a text or a list of integers, found {shown(prompt)}")
-    try:
-        return [operator.index(i) for i in prompt]
-    except TypeError as error:
-        raise PromptError(f"a prompt is a text or a list of integers ({error})") from None

@@ -11,7 +11,7 @@ import numpy as np
 
 from core.errors import OptionError
 from core.reading import shown
-from models.engine.sampling_options import (
+from models.serving.sampling_options import (
     AT_LEAST_1,
     RULES,
     Rule,

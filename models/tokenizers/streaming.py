@@ -39,8 +39,10 @@ class IncrementalDecoder:
             self._window = len(keep)
         return new
 
-    def flush(self) -> str:
-        """Return what is left at the end: bytes that never became a character, as U+FFFD."""
+    def flush(self, tokens: Sequence[int] = ()) -> str:
+        """Return what is left at the end, after some last tokens: bytes that never became a
+        character are U+FFFD."""
+        self._ids += tokens
         text = self._decode(self._ids)[self._done:]
         self._done += len(text)
         return text

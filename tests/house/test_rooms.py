@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 ORDER = {
     "core": ["errors", "files", "reading", "output", "tensor", "ir", "ops", "plugins", "devices",
              "plan", "runtime", "verify", "conformance"],
-    "models": ["json_reader", "architectures", "tokenizers", "checkpoints", "engine", "serving",
+    "models": ["json_reader", "architectures", "tokenizers", "checkpoints", "serving", "engine",
                "plugin", "cli", "analysis", "run", "plan", "models", "doctor", "bench", "conform",
                 "verify", "export", "__main__"]}
 TOGETHER = ("tensor", "ir", "plugins", "plan", "runtime")

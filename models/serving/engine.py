@@ -1,0 +1,256 @@
+"""Engine: serves many requests at once. The scheduler chooses the work of each step, the executor
+computes it."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+
+import numpy as np
+
+from core.errors import CheckError, LifetimeError, OptionError
+from core.plan.ledger import Ledger
+from core.runtime.executor import Executor, Pending
+from core.runtime.kv_cache import BlockPool
+from core.runtime.step import BLOCK_SIZE
+from core.tensor.tensor import Array
+from models.serving.batching import Batching
+from models.serving.group import Group
+from models.serving.params import SamplingParams
+from models.serving.prompt import encode_prompt
+from models.serving.request import Request, RequestOutput
+from models.serving.scheduler import Scheduler
+from models.serving.step import Step
+from models.tokenizers.base import Tokenizer
+
+Prompt = str | Sequence[int]
+
+
+class Engine:
+    """Serve requests; each method is safe from any thread. Close it, or use it in a `with`
+    statement, to free its memory.
+
+    executor  runs the steps; it has `blocks` blocks of KV cache
+    scheduler_options  keywords of `Scheduler`
+    """
+
+    def __init__(self, executor: Executor, tokenizer: Tokenizer, *, vocab_size: int,
+                 eos_ids: frozenset[int], blocks: int, caching: bool = True,
+                 scheduler_options: Mapping[str, int]) -> None:
+        self.executor, self.tokenizer, self.vocab_size = executor, tokenizer, vocab_size
+        self.eos_ids, self._blocks, self._caching = eos_ids, blocks, caching
+        self._options = dict(scheduler_options)
+        self._lock = threading.RLock()
+        self._open = True
+        self._reset()
+
+    # requests
+
+    def add_request(self, request_id: str, prompt: Prompt, params: SamplingParams | None = None, *,
+                    salt: str = "", streams: bool = True) -> None:
+        """Queue a request.
+
+        salt     prompts share cached blocks only under an equal salt
+        streams  whether each step gives its text so far; else the last one does
+
+        Raises PromptError, OptionError or TokenizerError for one that cannot be served,
+        QueueFullError where too many wait already.
+        """
+        params = params if params is not None else SamplingParams()
+        ids = encode_prompt(prompt, self.tokenizer, self.vocab_size)
+        params.check_vocabulary(self.vocab_size)
+        seed = secrets.randbits(63)
+        requests = [Request(request_id, ids, params.choice(i, seed), eos_ids=self.eos_ids,
+                            salt=salt, index=i) for i in range(params.n)]
+        with self._lock:
+            self._alive()
+            if request_id in self._groups:
+                raise OptionError(f"request {request_id!r} is running already; give each request "
+                                  "an id of its own")
+            text = prompt if isinstance(prompt, str) else None
+            group = Group(request_id, text, requests, self.tokenizer, streams=streams)
+            added = list[Request]()
+            try:
+                for request in requests:
+                    self.scheduler.add(request)
+                    added.append(request)
+            except BaseException:
+                for request in added:  # all of the n texts, or none
+                    self.scheduler.finish(request, "abort")
+                raise
+            self._groups[request_id] = group
+
+    def abort_request(self, request_id: str) -> RequestOutput | None:
+        """End a request now. Returns what there is of it, None for one that is not running."""
+        with self._lock:
+            group = self._groups.pop(request_id, None)
+            if group is None:
+                return None
+            for request in group.requests:
+                self.scheduler.finish(request, "abort")
+                group.end(request, "abort")
+            return group.output
+
+    @property
+    def has_unfinished_requests(self) -> bool:
+        return bool(self._groups)
+
+    def step(self) -> list[RequestOutput]:
+        """Compute one step. Returns the outputs that it changed, as far as they have come.
+
+        Where the backend asks for it, the next step is queued before this one is waited for.
+        Whatever is raised, every request is aborted and the engine can be used on: NoKernelError
+        or KernelError from a kernel, CheckError for a token that no vocabulary has.
+        """
+        with self._lock:
+            self._alive()
+            try:
+                while len(self._flight) < self.executor.run_ahead:
+                    step = self.scheduler.schedule()
+                    if not step.work:
+                        break
+                    pending = self.executor.submit(self._batching.batch(step))
+                    self.scheduler.queued(step)
+                    self._flight.append((step, pending))
+                return self._take(*self._flight.popleft()) if self._flight else []
+            except BaseException:
+                self._reset()
+                raise
+
+    def generate(self, prompts: Prompt | Sequence[Prompt],
+                 params: SamplingParams | Sequence[SamplingParams] | None = None, *,
+                 progress: Callable[[int, int], object] = lambda done, total: None,
+                 ) -> list[RequestOutput]:
+        """Generate for each prompt, a text or ids; `params` are for all or one for each. Returns
+        the outputs in the prompts' order. `progress` is told how many of how many are done.
+
+        Raises as `add_request` before anything is computed, CheckError for logits that are not
+        finite.
+        """
+        batch = _prompts(prompts)
+        each = [params] * len(batch) if params is None or isinstance(
+            params, SamplingParams) else list(params)
+        if len(each) != len(batch):
+            raise OptionError(f"found {len(each)} SamplingParams for {len(batch)} prompts; give "
+                              "one for all, or one for each")
+        prefix = secrets.token_hex(8)
+        names = {f"{prefix}-{i}": i for i in range(len(batch))}
+        done: dict[int, RequestOutput] = {}
+        try:
+            for name, i in names.items():
+                self.add_request(name, batch[i], each[i], streams=False)
+            while len(done) < len(batch):
+                for output in self.step():
+                    if output.finished and output.request_id in names:
+                        done[names[output.request_id]] = output
+                        progress(len(done), len(batch))
+        finally:
+            for name in names:
+                self.abort_request(name)
+        for output in done.values():
+            for one in output.outputs:
+                if one.finish_reason == "error":
+                    raise CheckError(f"prompt {names[output.request_id]}: {one.stop_reason}")
+        return [done[i] for i in range(len(batch))]
+
+    # looking
+
+    @property
+    def ledger(self) -> Ledger:
+        """Return which kernel runs each node of every plan made so far."""
+        return self.executor.ledger
+
+    def check(self) -> None:
+        """Raise LifetimeError unless every block of the KV cache is accounted for."""
+        with self._lock:
+            self.scheduler.check()
+
+    def close(self) -> None:
+        """Abort every request and free the KV cache and the activations."""
+        with self._lock:
+            if self._open:
+                self._open = False
+                self._reset()
+                self.executor.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    # inside
+
+    def _alive(self) -> None:
+        if not self._open:
+            raise LifetimeError("this engine is closed; load it again")
+
+    def _reset(self) -> None:
+        """Forget every request and everything cached."""
+        self.pool = BlockPool(self._blocks, BLOCK_SIZE, self._caching)
+        self.scheduler = Scheduler(self.pool, **self._options)
+        self._groups: dict[str, Group] = {}
+        self._flight: deque[tuple[Step, Pending]] = deque()
+        self._batching = Batching(self.executor.table)
+
+    def _take(self, step: Step, pending: Pending) -> list[RequestOutput]:
+        """Wait for a step, and give its tokens to their requests."""
+        results = pending.wait()
+        tokens = results.get("token", np.zeros(0, np.int32))
+        rows = [row for row, place in enumerate(pending.places) if place >= 0]
+        sampled = [int(tokens[row]) for row in rows]
+        for token in sampled:
+            if not 0 <= token < self.vocab_size:
+                raise CheckError(f"a kernel sampled token {token}, expected 0 to "
+                                 f"{self.vocab_size - 1}; --check reference finds the kernel")
+        changed = dict.fromkeys(self.scheduler.update(step, sampled))
+        touched: dict[str, Group] = {}
+        if len(rows) < len(pending.places):
+            self._prompt_logprobs(step, results)
+        owners = [work.request for work in step.work if work.samples]
+        for request, row, token in zip(owners, rows, sampled, strict=True):
+            group = self._groups.get(request.request_id)
+            if request not in changed or group is None:
+                continue  # it has ended since the step was queued
+            touched[request.request_id] = group
+            if "chosen" in results:
+                group.add_logprobs(request, row, token, results)
+            logit = results["logit"][row] if "logit" in results else 0.0
+            if not np.isfinite(logit):
+                self.scheduler.finish(request, "error", _nonfinite(request, float(logit)))
+            reason = group.push(request, token)
+            if reason is not None:
+                self.scheduler.finish(request, reason)
+        for name, group in touched.items():
+            if group.output.finished:
+                del self._groups[name]
+        return [group.output for group in touched.values()]
+
+    def _prompt_logprobs(self, step: Step, results: Mapping[str, Array]) -> None:
+        row = 0
+        for work in step.work:
+            group = self._groups.get(work.request.request_id)
+            for target in self._batching.prompt_targets(work):
+                if group is not None and work.request.index == 0:
+                    group.add_prompt_logprobs(row, target, results)
+                row += 1
+            row += work.samples
+
+
+def _nonfinite(request: Request, logit: float) -> str:
+    return (f"the largest logit for the token at position {len(request.ids) - 1} is {logit}, "
+            "expected a finite number; --check-finite names the first kernel that makes NaN or Inf")
+
+
+def _prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """Return a list of prompts: a text or a list of integers is one."""
+    if isinstance(prompts, str):
+        return [prompts]
+    listed: list[Prompt] = list(prompts)  # type: ignore[arg-type] # encode_prompt checks each
+    if listed and all(isinstance(i, (int, np.integer)) for i in listed):
+        return [listed]  # type: ignore[list-item] # they are ids
+    return listed

@@ -1,0 +1,48 @@
+"""Turn a user's prompt into ids, checked against the vocabulary."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+
+from core.errors import PromptError
+from core.reading import shown
+from models.tokenizers.base import Tokenizer
+
+
+def encode_prompt(prompt: str | Sequence[int], tokenizer: Tokenizer, vocab_size: int) -> list[int]:
+    """Return the ids of a text or of given ids. Raises PromptError for an empty prompt, for ids
+    outside the vocabulary, and for what is neither."""
+    if isinstance(prompt, str):
+        ids = tokenizer.encode(checked_text(prompt)) if prompt else []
+    else:
+        ids = _integers(prompt)
+    if not ids:
+        raise PromptError("the prompt is empty: give some text, or --prompt-ids")
+    wrong = [i for i in ids if not 0 <= i < vocab_size]
+    if wrong:
+        named = [f"{i} ({text!r})" if i > 0 and (text := tokenizer.token(i)) else str(i)
+                 for i in wrong[:5]]
+        raise PromptError(f"token ids [{', '.join(named)}] are outside the vocabulary: "
+                          f"expected 0 to {vocab_size - 1}")
+    return ids
+
+
+def checked_text(text: str) -> str:
+    """Return the text if it can be encoded. Raises PromptError for bytes that were not valid
+    UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(f"the prompt is not valid UTF-8 at character {error.start}: give it in "
+                          "UTF-8") from None
+    return text
+
+
+def _integers(prompt: object) -> list[int]:
+    if isinstance(prompt, (bytes, bytearray)) or not isinstance(prompt, Iterable):
+        raise PromptError(f"a prompt is a text or a list of integers, found {shown(prompt)}")
+    try:
+        return [operator.index(i) for i in prompt]
+    except TypeError as error:
+        raise PromptError(f"a prompt is a text or a list of integers ({error})") from None
