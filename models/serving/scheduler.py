@@ -10,7 +10,7 @@ from core.errors import LifetimeError, OptionError, PromptError, QueueFullError
 from core.runtime.kv_cache import BlockPool
 from models.serving.holdings import Holdings
 from models.serving.request import Request, Status
-from models.serving.step import Step, Work
+from models.serving.step import Budget, Step, Work
 
 PARTIAL = 4      # prompts that may be half computed at a time
 PASSES = 8       # later requests that may be admitted before one that does not fit
@@ -29,11 +29,11 @@ class Scheduler:
     Requests are served in order of priority (lower first), then arrival. A step computes
     1. a token of every running sequence. Where blocks are lacking, the last in order is preempted,
        never the first; it is computed again later;
-    2. prompts that are half computed; a long one gets at most half of what is left while others
-       wait, and what these leave over;
+    2. prompts that are half computed, at most PARTIAL; while others wait, long ones get at most
+       half of what is left, and what the others leave over;
     3. waiting requests, from their longest cached prefix on. One is admitted when the blocks for
        all of its tokens and one for each running sequence are free, and nothing was preempted in
-       this step. One that does not fit may be passed by at most PASSES smaller ones.
+       this step. One without blocks may be passed by at most PASSES smaller ones.
     A request of equal priority to all others is preempted at most PREEMPTIONS times.
 
     max_model_len  positions of a sequence; the token sampled after the last one needs none
@@ -85,9 +85,10 @@ class Scheduler:
         has ended. Call it between steps, not between `schedule` and `queued`."""
         if request.finished:
             return
-        running = request.status is Status.RUNNING
-        _remove(self.running if running else self.waiting, request)
-        if running:
+        queue = self.running if request.status is Status.RUNNING else self.waiting
+        if request.arrival:  # else it was never added
+            del queue[bisect_left(queue, request.order, key=_order)]
+        if queue is self.running:
             self.held.take(request)
         request.status = Status.FINISHED
         request.finish_reason, request.stop_reason = reason, stop_reason
@@ -98,14 +99,15 @@ class Scheduler:
         self._number += 1
         step = Step(self._number)
         prompts = self._decode(step)
-        left = self.max_num_batched_tokens - len(step.work)
+        budget = Budget(self.max_num_batched_tokens, self.max_num_batched_tokens - len(step.work))
         shares = list[int]()
-        for i, request in enumerate(prompts, 1):
-            others = bool(self.waiting) or i < len(prompts)
-            shares.append(self._share(request.total - request.computed, left, others))
-            left -= shares[-1]
+        for request in prompts:
+            remaining = request.total - request.computed
+            shares.append(budget.offer(remaining, bool(self.waiting) or len(prompts) > 1))
+            budget.spend(shares[-1], remaining)
         if not step.preempted:
-            left = self._admit(prompts, shares, left)
+            self._admit(prompts, shares, budget)
+        left = budget.left
         for request, share in zip(prompts, shares, strict=True):
             start = request.computed
             tokens = share + min(left, request.total - start - share)
@@ -191,40 +193,34 @@ class Scheduler:
         self.held.grow(request)
         return True
 
-    def _share(self, remaining: int, left: int, others: bool) -> int:
-        """Return how many of its `remaining` tokens a prompt may compute."""
-        if others and remaining > self.max_num_batched_tokens // 2:
-            left = (left + 1) // 2
-        return min(remaining, left)
-
-    def _admit(self, prompts: list[Request], shares: list[int], left: int) -> int:
-        """Admit waiting requests, with their shares; return what is left of the budget."""
+    def _admit(self, prompts: list[Request], shares: list[int], budget: Budget) -> None:
+        """Admit waiting requests, with their shares of the budget."""
         partial = sum(share < request.total - request.computed
                       for request, share in zip(prompts, shares, strict=True))
+        lacking = list[Request]()  # those without blocks, in order
         i = 0
-        while left and self.held.slots and i < len(self.waiting):
-            request, waiting = self.waiting[i], len(self.waiting)
+        while budget.left and self.held.slots and i < min(len(self.waiting), PASSES + 1):
+            request = self.waiting[i]
             matched = self._match(request, first=not i)
             remaining = request.total - len(matched or ()) * self.pool.block_size
-            share = self._share(remaining, left, waiting > 1)
+            share = budget.offer(remaining, len(self.waiting) > 1 or bool(prompts))
+            if matched is None:
+                lacking.append(request)
             if matched is None or (share < remaining and partial >= PARTIAL):
-                if request.passed >= PASSES or i >= PASSES:
-                    break
                 i += 1
                 continue
+            if any(earlier.passed >= PASSES for earlier in lacking):
+                break
+            for earlier in lacking:
+                earlier.passed += 1
             del self.waiting[i]
             self.held.give(request, matched)
             request.status, request.passed = Status.RUNNING, 0
             insort(self.running, request, key=_order)
             prompts.append(request)
             shares.append(share)
-            left -= share
+            budget.spend(share, remaining)
             partial += share < remaining
-            for earlier in self.waiting[:i]:
-                earlier.passed += 1
-            if any(earlier.passed >= PASSES for earlier in self.waiting[:i]):
-                break
-        return left
 
     def _match(self, request: Request, *, first: bool) -> list[int] | None:
         """Return the cached blocks of a request's prefix, None where it cannot be admitted now."""
@@ -237,7 +233,3 @@ class Scheduler:
             spare = growth(request) + sum(growth(r) for r in self.running
                                           if r.order < request.order)
         return self.held.match(request, spare)
-
-
-def _remove(queue: list[Request], request: Request) -> None:
-    del queue[bisect_left(queue, request.order, key=_order)]

@@ -32,3 +32,26 @@ class Step:
     @property
     def tokens(self) -> int:
         return sum(work.tokens for work in self.work)
+
+
+class Budget:
+    """Divides the tokens of a step among prompts, `left` of `total` in all.
+
+    While others wait, the long prompts, of more than half of `total`, get half of the tokens
+    together, in order; so short ones among the others need not wait for them.
+    """
+
+    def __init__(self, total: int, left: int) -> None:
+        self.left = left
+        self._long, self._half = total // 2, (left + 1) // 2
+
+    def offer(self, remaining: int, others: bool) -> int:
+        """Return how many of its `remaining` tokens a prompt may compute."""
+        half = others and remaining > self._long
+        return min(remaining, self._half if half else self.left, self.left)
+
+    def spend(self, tokens: int, remaining: int) -> None:
+        """Note that a prompt of `remaining` tokens computes so many."""
+        self.left -= tokens
+        if remaining > self._long:
+            self._half = max(0, self._half - tokens)

@@ -21,12 +21,12 @@ def random_prompt(rng: random.Random, shared, longest: int) -> list[int]:
 
 def check_tokens(requests) -> None:
     for r in requests:
-        right = expected(r.ids[:r.prompt_len], r.limit - r.prompt_len)
+        right = expected(r)
         assert r.output_ids == right[:len(r.output_ids)], r
         if r.finish_reason == "abort":
             continue
         assert len(r.output_ids) == len(right), r
-        assert r.finish_reason == ("stop" if right[-1] in r.eos_ids else "length")
+        assert r.finish_reason == ("stop" if right[-1] in r.stop_ids else "length")
 
 
 def run_random(rng: random.Random, steps: int, **limits: int) -> list:
@@ -210,6 +210,16 @@ def test_the_queue_is_bounded():
 def test_a_step_holds_a_token_for_each_sequence():
     with pytest.raises(OptionError, match="max_num_batched_tokens is 4, max_num_seqs is 5"):
         make_scheduler(max_num_seqs=5, max_num_batched_tokens=4)
+
+
+def test_a_request_that_was_refused_can_be_finished():
+    scheduler = make_scheduler()
+    other, refused = make_request("a", [1]), make_request("b", range(100))
+    scheduler.add(other)
+    with pytest.raises(PromptError):
+        scheduler.add(refused)
+    scheduler.finish(refused, "abort")
+    assert refused.finished and scheduler.waiting == [other]
 
 
 def test_statuses():

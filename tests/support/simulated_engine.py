@@ -1,7 +1,7 @@
 """Simulates an engine without a model: it drives a scheduler and notices each wrong read.
 
-The simulated cache holds the id that was written to each position of each block. A token is a hash
-of all ids that a row reads through its blocks, so a request gets the tokens of `expected` only if
+The simulated cache holds for each position of each block a hash of all ids up to it. A token is a
+hash of all that a row reads through its blocks, so a request gets the tokens of `expected` only if
 nothing overwrote, mixed up or left out a position of it.
 """
 
@@ -20,18 +20,27 @@ VOCABULARY = 97
 EOS = 5
 
 
-def next_token(ids: Sequence[int]) -> int:
-    return zlib.crc32(array("q", ids).tobytes()) % VOCABULARY
+def state_of(before: int, token: int) -> int:
+    """Return what the cache holds of a token after those whose last state is `before`."""
+    return zlib.crc32(token.to_bytes(4, "little"), before)
 
 
-def expected(prompt: Sequence[int], count: int) -> list[int]:
-    """Return `count` tokens that follow a prompt, fewer where EOS comes first."""
-    ids = list(prompt)
-    while len(ids) < len(prompt) + count:
-        ids.append(next_token(ids))
-        if ids[-1] == EOS:
+def token_of(states: Sequence[int]) -> int:
+    """Return the token that follows all states of a sequence."""
+    return zlib.crc32(array("q", states).tobytes()) % VOCABULARY
+
+
+def expected(request: Request) -> list[int]:
+    """Return the tokens that a request has when it ends by itself."""
+    states, output = [0], list[int]()
+    for i in request.ids[:request.prompt_len]:
+        states.append(state_of(states[-1], i))
+    while len(output) < request.limit - request.prompt_len:
+        output.append(token_of(states[1:]))
+        states.append(state_of(states[-1], output[-1]))
+        if output[-1] in request.stop_ids:
             break
-    return ids[len(prompt):]
+    return output
 
 
 def make_request(name: str, prompt: Sequence[int], max_tokens: int | None = 16, *,
@@ -101,11 +110,11 @@ class SimulatedEngine:
         size, tokens = self.scheduler.pool.block_size, []
         step, rows = self.flight.popleft()
         for _, start, count, known, blocks, slot, samples in rows:
+            slots = [blocks[p // size] * size + p % size for p in range(start + count)]
             for position, i in enumerate(known or [self.last[slot]], start):
-                self.cache[blocks[position // size] * size + position % size] = i
+                before = self.cache[slots[position - 1]] if position else 0
+                self.cache[slots[position]] = state_of(before, i)
             if samples:
-                read = [self.cache[blocks[p // size] * size + p % size]
-                        for p in range(start + count)]
-                self.last[slot] = next_token(read)
+                self.last[slot] = token_of([self.cache[s] for s in slots])
                 tokens.append(self.last[slot])
         return self.scheduler.update(step, tokens)
