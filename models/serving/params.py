@@ -88,7 +88,7 @@ class SamplingParams:
         for name in ("ignore_eos", "include_stop_str_in_output"):
             check_flags(**{name: getattr(self, name)})
             self._set(name, bool(getattr(self, name)))
-        self._set("stop", check_stop(self.stop or ()))
+        self._set("stop", check_stop(() if self.stop is None else self.stop))
         self._set("stop_token_ids", _checked_ids(self.stop_token_ids))
         self._set("logit_bias", _checked_bias(self.logit_bias))
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
