@@ -135,20 +135,37 @@ def test_preemption_counts_blocks_that_wait_for_a_step():
     scheduler.check()
 
 
+def fill(updates: bool, hostages: int = 0):
+    """Return a scheduler that has just preempted `b` for `a`, blocks that the test holds, and the
+    step; without `updates` the steps before it are all in flight."""
+    scheduler = make_scheduler(8 + hostages, max_num_seqs=4, max_model_len=32)
+    held = scheduler.pool.allocate(hostages)
+    for name, first in (("a", 0), ("b", 1000)):
+        scheduler.add(long_request(name, 11, 20, first))
+    step = scheduler.schedule()
+    while not step.preempted:
+        scheduler.queued(step)
+        if updates:
+            scheduler.update(step, [1] * len(step.work))
+        if not scheduler.pool.free and len(scheduler.waiting) == 0:
+            scheduler.add(long_request("c", 1, 1, first=2000))
+        step = scheduler.schedule()
+    assert [r.request_id for r in step.preempted] == ["b"]
+    return scheduler, held, step
+
+
 def test_nothing_is_admitted_in_a_step_that_preempts():
-    scheduler = make_scheduler(10, max_model_len=40, max_num_seqs=3)
-    for request in (long_request("a", 15, 20), long_request("b", 15, 20, first=1000)):
-        scheduler.add(request)
-    engine = SimulatedEngine(scheduler)
-    while not scheduler.waiting:
-        step = engine.step()
-        scheduler.add(long_request(f"c{step.number}", 1, 1, first=9 + step.number))
-        if step.preempted:
-            assert all(r.finished or r in scheduler.waiting for r in step.preempted)
-            assert not any(w.request.request_id.startswith("c") for w in step.work)
-        if engine.steps > 30:
-            break
-    engine.run()
+    scheduler, _, step = fill(updates=True)
+    assert tokens_of(step) == {"a": 1} and scheduler.pool.free == 3
+    scheduler.update(step, [1])
+    assert tokens_of(scheduler.schedule()) == {"a": 1, "c": 1}
+
+
+def test_a_request_preempted_with_tokens_in_flight_waits_for_them():
+    scheduler, held, step = fill(updates=False, hostages=20)
+    assert step.preempted[0].pending and not step.work
+    scheduler.pool.release(held)
+    assert tokens_of(scheduler.schedule()) == {"a": 1, "c": 1}, "there are blocks for b as well"
 
 
 def test_one_that_does_not_fit_is_passed_by_few_smaller_ones():

@@ -9,6 +9,7 @@ from simulated_engine import VOCABULARY, SimulatedEngine, expected, make_request
 
 from core.errors import LifetimeError, OptionError, PromptError, QueueFullError
 from models.serving.request import Status
+from models.serving.scheduler import PARTIAL, PREEMPTIONS
 
 
 def random_prompt(rng: random.Random, shared, longest: int) -> list[int]:
@@ -40,13 +41,13 @@ def run_random(rng: random.Random, steps: int, **limits: int) -> list:
         max_num_batched_tokens=rng.choice([12, 33, 128]), max_model_len=longest, **limits)
     engine = SimulatedEngine(scheduler, depth=rng.choice([1, 2, 3]))
     shared = [[rng.randrange(VOCABULARY) for _ in range(40)] for _ in range(3)]
-    live, ended = [], []
+    live, ended, priorities = [], [], rng.choice([[0], [0, 0, 1]])
     for k in range(steps):
         if rng.random() < 0.25:
             request = make_request(
                 str(k), random_prompt(rng, shared, longest), rng.choice([None, 1, 5, 40]),
                 salt=rng.choice(["", "a"]), needs_token=rng.random() < 0.2,
-                priority=rng.choice([0, 0, 0, 1]))
+                priority=rng.choice(priorities))
             scheduler.add(request)
             live.append(request)
         if live and rng.random() < 0.1:
@@ -54,6 +55,7 @@ def run_random(rng: random.Random, steps: int, **limits: int) -> list:
         oldest = scheduler.running[:1]
         step = engine.step()
         assert not set(oldest) & set(step.preempted), "the first in order is never preempted"
+        assert sum(r.total - r.computed > 1 for r in scheduler.running) <= PARTIAL
         scheduler.check()
         ended += [r for r in live if r.finished]
         live = [r for r in live if not r.finished]
@@ -61,6 +63,8 @@ def run_random(rng: random.Random, steps: int, **limits: int) -> list:
     scheduler.check()
     assert (scheduler.pool.free, scheduler.pool.waiting) == (blocks, 0)
     check_tokens(ended + live)
+    if len(priorities) == 1:
+        assert max(r.preemptions for r in ended + live) <= PREEMPTIONS
     return ended + live
 
 
