@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from core.devices.code_cache import CodeCache
+from core.devices.late_reads import SLOT as SLOT
+from core.devices.late_reads import SLOTS as SLOTS
+from core.devices.late_reads import LateReads as LateReads
 from core.errors import BackendError, OptionError, unavailable
 from core.plugins.backend import Backend
 from core.tensor.dtype import DType, bf16, f16

@@ -51,7 +51,7 @@ class Arena:
 
 
 class SharedArenas:
-    """Lends one buffer a device to several plans, of which one runs at a time. The largest plan
+    """Give one buffer a device to several plans, of which one runs at a time. The largest plan
     comes first, or a smaller one keeps a buffer of its own."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Batch: what one step computes for which sequences, and its layout in the inputs of a plan.
+"""Describe what one step computes for which sequences, and lay it out in the inputs of a plan.
 
 Sequences live in slots; what a step must know of each stands in arrays by slot, so that packing a
 step of many sequences costs a few array operations.

@@ -163,7 +163,7 @@ class Builder:
             self._log_probs(logits, token, kind.top)
 
     def _adjusted(self, logits: Value) -> Value:
-        """Change single logits: penalties, biases, and what a grammar forbids."""
+        """Add what changes single logits: penalties, biases, and what a grammar forbids."""
         g, words = self.graph, -(-self.config.vocab_size // 32)
         listed = [g.input("adjust_starts", TensorSpec((f"{self.rows}+1",), i32)),
                   *(g.input(f"adjust_{n}", TensorSpec(("E",), d))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -23,6 +24,7 @@ from models.serving.params import SamplingParams
 from models.serving.prompt import encode_prompt
 from models.serving.request import Request, RequestOutput
 from models.serving.scheduler import Scheduler
+from models.serving.stats import EngineStats
 from models.serving.step import Step
 from models.tokenizers.base import Tokenizer
 
@@ -44,7 +46,7 @@ class Engine:
         self.eos_ids, self._blocks, self._caching = eos_ids, blocks, caching
         self._options = dict(scheduler_options)
         self._lock = threading.RLock()
-        self._open = True
+        self._open, self.stats = True, EngineStats()
         self._reset()
 
     # requests
@@ -169,7 +171,7 @@ class Engine:
             self.scheduler.check()
 
     def close(self) -> None:
-        """Abort every request and free the KV cache and the activations."""
+        """End every request and free the KV cache and the activations."""
         with self._lock:
             if self._open:
                 self._open = False
@@ -199,7 +201,10 @@ class Engine:
 
     def _take(self, step: Step, pending: Pending) -> list[RequestOutput]:
         """Wait for a step, and give its tokens to their requests."""
+        start = time.perf_counter()
         results = pending.wait()
+        self.stats.wait_s += time.perf_counter() - start
+        self.stats.add(step)
         tokens = results.get("token", np.zeros(0, np.int32))
         rows = [row for row, place in enumerate(pending.places) if place >= 0]
         sampled = [int(tokens[row]) for row in rows]

@@ -2,7 +2,7 @@
 # On a GPU host, from the repository root: build, test and time the CUDA backends. Logs go to
 # $OUT/logs.tgz, the report of the test run to $OUT/gpu_report.json, after every stage.
 #   [BACKENDS="cuda_cupy cuda_pycuda"] tools/gpu/run.sh [matrix] [sanitizer] [models] [memory] [speeds]
-#       [large] [profile] [bench ARGUMENTS... | tune ARGUMENTS...]
+#       [large] [batch] [profile] [bench ARGUMENTS... | tune ARGUMENTS...]
 # The first five together are what `pytest --kernelyard-gpu-report tests/gpu_report.json` does, in parallel
 # where that disturbs nothing. The matrix goes first: it says which sources the report is of, and what
 # the report had of others is dropped. LIMIT is the most seconds of a stage; what it has done by then is kept.
@@ -54,6 +54,12 @@ while [ $# -gt 0 ]; do
             "${named[@]}" --kernelyard-large -q -n 3 -p no:cacheprovider -p no:benchmark -k matches \
             >"$out/large.log" 2>&1
         tail -n 1 "$out/large.log" ;;
+    batch)  # many sequences: BATCH holds arguments of batch.py, lines of them
+        while read -r line; do
+            # shellcheck disable=SC2086  # the words of $line are separate arguments
+            timeout "$limit" python3 ../tools/gpu/batch.py $line 2>&1 | tee -a "$out/batch.log" \
+                | tail -n 14
+        done <<<"${BATCH:-cuda_cupy llama3.2-1b}" ;;
     profile)  # what each kind of kernel costs
         for backend in "${backends[@]}"; do for what in "tinyllama-1.1b" "tinyllama-1.1b --quantize int8" \
             "llama3.2-1b --stored bf16" "qwen2.5-0.5b --stored bf16"; do

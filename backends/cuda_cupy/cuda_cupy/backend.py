@@ -25,10 +25,10 @@ class CupyBackend(cuda.CudaBackend):
         import cupy
 
         from cuda_cupy.allocator import CudaAllocator
-        from cuda_cupy.reads import LateReads
+        from cuda_cupy.reads import late_reads
         self._cupy = cupy
         self.allocator = CudaAllocator(self.gpu)
-        self._reads = LateReads(self.gpu)
+        self._reads = late_reads(self.gpu)
         self.stream = int(self.gpu.stream.ptr)
         self.ends_at_fork("CUDA contexts")
 

@@ -22,10 +22,10 @@ class PycudaBackend(cuda.CudaBackend):
         self.gpu = open_device(device)  # says what is missing before anything below imports PyCUDA
         compiler.compiler()
         from cuda_pycuda.allocator import PycudaAllocator
-        from cuda_pycuda.reads import LateReads
+        from cuda_pycuda.reads import late_reads
         self.allocator = PycudaAllocator(self.gpu)
         self.stream = int(self.gpu.stream.handle)
-        self._reads = LateReads(self.gpu)
+        self._reads = late_reads(self.gpu)
         self.ends_at_fork("CUDA contexts")
 
     def native(self, tensor: Tensor) -> Tensor:

@@ -1,0 +1,97 @@
+"""Measures an engine with many sequences: decode alone, and a workload of mixed requests."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from core.ir.graph import Graph
+from core.plugins.registry import Registry
+from core.verify.crosscheck import CrossCheck
+from core.verify.policies import REFERENCE
+from models.serving.engine import Engine
+from models.serving.params import SamplingParams
+
+#: nano-vllm's bench.py: requests, least and most tokens of prompts and of outputs, temperature
+NANO = (256, 100, 1024, 0.6)
+
+
+def measure_decode(engine: Engine, count: int, prompt: int, tokens: int, *, weights: int,
+                   bandwidth: float | None) -> dict[str, Any]:
+    """Return one row: `count` sequences of `prompt` random tokens, each with `tokens` new ones.
+
+    weights    bytes of the matrices that a step reads
+    bandwidth  bytes a second that the device reads, None if unknown: for the share of the roofline,
+               at which a step reads the matrices and every sequence's keys and values once
+    """
+    rng = random.Random(count)
+    names = [f"bench-{count}-{i}" for i in range(count)]
+    params = SamplingParams(max_tokens=tokens, ignore_eos=True, temperature=0.0)
+    for name in names:
+        engine.add_request(name, _ids(rng, prompt, engine.vocab_size), params, salt=name,
+                           streams=False)
+    start = time.perf_counter()
+    while any(not r.output_ids for r in [*engine.scheduler.waiting, *engine.scheduler.running]):
+        engine.step()  # until every sequence has a token
+    filled, before = time.perf_counter(), engine.stats.new_tokens
+    waited, steps = engine.stats.wait_s, engine.stats.steps
+    while engine.has_unfinished_requests:
+        engine.step()
+    seconds = time.perf_counter() - filled
+    made, steps = engine.stats.new_tokens - before, engine.stats.steps - steps
+    block = engine.executor.steps.kv_bytes // engine.pool.blocks
+    read = weights + count * (prompt + tokens / 2) / engine.pool.block_size * block
+    second = seconds / steps
+    return {"sequences": count, "prompt": prompt, "tokens": tokens,
+            "prefill_tokens_per_s": count * prompt / (filled - start),
+            "decode_tokens_per_s": made / seconds, "step_s": second,
+            "host_step_s": (seconds - (engine.stats.wait_s - waited)) / steps,
+            "roofline_share": read / second / bandwidth if bandwidth else None,
+            "ledger": engine.ledger.hash}
+
+
+def measure_nano(engine: Engine) -> dict[str, Any]:
+    """Return one row for nano-vllm's workload: requests of random lengths, all there at once."""
+    count, least, most, temperature = NANO
+    rng = random.Random(0)
+    prompts = [[rng.randint(0, min(10000, engine.vocab_size - 1))
+                for _ in range(rng.randint(least, most))] for _ in range(count)]
+    params = [SamplingParams(max_tokens=rng.randint(least, most), ignore_eos=True,
+                             temperature=temperature, seed=i) for i in range(count)]
+    start = time.perf_counter()
+    outputs = engine.generate(prompts, params)
+    seconds = time.perf_counter() - start
+    made = sum(len(o.outputs[0].token_ids) for o in outputs)
+    return {"sequences": count, "prompt_tokens": sum(map(len, prompts)), "tokens": made,
+            "seconds": seconds, "tokens_per_s": made / seconds,
+            "preemptions": engine.stats.preemptions, "ledger": engine.ledger.hash}
+
+
+def check_engine(engine: Engine, registry: Registry, sequences: int) -> tuple[str, bool]:
+    """Hold the kernels of a few steps of many sequences to the float64 reference. Returns the
+    verdict and whether all were right."""
+    check, start = CrossCheck(registry, [REFERENCE]), time.perf_counter()
+    rng = random.Random(3)
+    prompts = [_ids(rng, 1 + i % 5, engine.vocab_size) for i in range(sequences)]
+    engine.executor.observer = check
+    try:
+        engine.generate(prompts, SamplingParams(max_tokens=3, ignore_eos=True, temperature=0.0))
+    finally:
+        engine.executor.observer = None
+    return (f"{check.tally.calls} kernel calls of steps of {sequences} sequences checked against "
+            f"float64 in {time.perf_counter() - start:.0f} s, {check.tally.wrong} wrong",
+            check.tally.ok)
+
+
+def read_matrices(graph: Graph, arrays: Any) -> int:  # noqa: ANN401 - a mapping of arrays
+    """Count the bytes of the weight matrices that a step reads, codes and scales where
+    quantised."""
+    read = {v.root.name for n in graph.nodes if n.op.name in ("linear", "quantized_linear")
+            for v in n.inputs.values() if v is not None and v.kind == "weight"}
+    return sum(arrays[name].nbytes for name in read if arrays[name].ndim == 2)
+
+
+def _ids(rng: random.Random, count: int, vocab_size: int) -> Sequence[int]:
+    return [rng.randrange(vocab_size) for _ in range(count)]
