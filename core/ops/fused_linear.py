@@ -70,7 +70,8 @@ class QkvLinear(FusedOp):
                        {})
                 for t, n, k, bias in ((1, (2048, 256, 256), 2048, False),
                                       (1, (896, 128, 128), 896, True), (1, (33, 7, 5), 264, True),
-                                      (5, (33, 7, 5), 264, True))]
+                                      (5, (33, 7, 5), 264, True),
+                                      (17, (64, 16, 16), 96, False))]
 
     def error_examples(self) -> list[ErrorExample]:
         w = spec("f32[3,4]")

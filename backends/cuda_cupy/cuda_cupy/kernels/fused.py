@@ -1,12 +1,11 @@
 """Binds fused kernels of decode steps; core/ops/fused*.py say what they stand for."""
 
-from core import TensorSpec, cuda
-from cuda_cupy import shapes
+from core import Call, TensorSpec, cuda
+from cuda_cupy import blas, shapes
 from cuda_cupy.kernels import quantized
 from cuda_cupy.kernels.declare import FLOATS, kernels
 from cuda_cupy.kernels.linear import (
     FEW,
-    linear_cublas,
     linear_few,
     linear_tiled,
     one_row,
@@ -37,10 +36,13 @@ def gate_up_one(x, gate, up, out):
                     workspace=lambda call: TensorSpec((2, call.dims["T"], call.dims["N"]),
                                                       call.dtypes["A"]))
 def gate_up_parts(x, gate, up, out, *, workspace):
-    product = (linear_few if len(x) <= FEW else linear_cublas if x.dtype == gate.dtype
-               else linear_tiled)
-    return cuda.sequence(product(x, gate, None, workspace[0]), product(x, up, None, workspace[1]),
-                         swiglu(workspace[0], workspace[1], out))
+    if x.dtype == gate.dtype and (len(x) > FEW or x.itemsize == 2):
+        both = blas.products(x, (gate, up), (workspace[0], workspace[1]))
+    else:
+        product = linear_few if len(x) <= FEW else linear_tiled
+        both = cuda.sequence(product(x, gate, None, workspace[0]),
+                             product(x, up, None, workspace[1]))
+    return cuda.sequence(both, swiglu(workspace[0], workspace[1], out))
 
 
 @kernels.implements("add_norm_gate_up", supports=one_row,
@@ -55,6 +57,28 @@ def qkv_linear(x, first, second, third, first_bias, second_bias, third_bias, fir
                  second_out, third_out):
     return stream(x, [first, second, third], [first_bias, second_bias, third_bias],
                   [first_out, second_out, third_out])
+
+
+def _rows_of_one_type(call: Call) -> str | None:
+    a, w, t = call.dtypes["A"], call.dtypes["W"], call.dims["T"]
+    if a != w or t < 2:
+        return f"takes several rows, of the weights' dtype; got {t} of {a} for {w}"
+    if any(call.inputs[f"{name}_bias"] is not None for name in ("first", "second", "third")):
+        return "takes no bias"
+    if len({call.dims[n] for n in ("N1", "N2", "N3")}) > 2:
+        return "takes two weights of one shape"
+    return None
+
+
+@kernels.implements("qkv_linear", name="qkv_cublas", supports=_rows_of_one_type,
+                    dtypes={"A": "f16 bf16", "W": "f16 bf16"})
+def qkv_cublas(x, first, second, third, first_out, second_out, third_out):
+    parts = [(first, first_out), (second, second_out), (third, third_out)]
+    rows = [len(w) for w, _ in parts]
+    parts.append(parts.pop(next(i for i in range(3) if len({*rows[:i], *rows[i + 1:]}) == 1)))
+    (one, one_out), (two, two_out), (other, other_out) = parts
+    return cuda.sequence(blas.products(x, (one, two), (one_out, two_out)),
+                         blas.product(x, other, other_out, add=False))
 
 
 @kernels.implements("rope_kv_write", dtypes={"A": FLOATS, "C": FLOATS})

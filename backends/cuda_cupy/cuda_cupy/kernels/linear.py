@@ -42,7 +42,14 @@ def few(call: Call) -> str | None:
     return None if call.dims["T"] <= FEW else f"takes up to {FEW} rows of x, got {call.dims['T']}"
 
 
-@kernels.implements("linear", name="linear_few", supports=few, priority=2,
+def _few_or_mixed(call: Call) -> str | None:
+    a, w = call.dtypes["A"], call.dtypes["W"]
+    if a == w and a.itemsize == 2 and call.dims["T"] > 1:
+        return f"is slower than tensor cores with {a} on both sides"
+    return few(call)
+
+
+@kernels.implements("linear", name="linear_few", supports=_few_or_mixed, priority=2,
                     dtypes={"A": FLOATS, "W": FLOATS, "O": FLOATS})
 def linear_few(x, weight, bias, out):
     tokens, width = x.shape
@@ -59,14 +66,36 @@ def token_bucket(tokens):
 
 
 def _many(call: Call) -> str | None:
-    return None if call.dims["T"] > FEW else f"takes over {FEW} rows of x, got {call.dims['T']}"
+    a, w = call.dtypes["A"], call.dtypes["W"]
+    least = 1 if a == w and a.itemsize == 2 else FEW
+    return (None if call.dims["T"] > least else
+            f"takes over {least} rows of x, got {call.dims['T']}")
 
 
 def _library(call: Call) -> str | None:
     a, w, o = (call.dtypes[v] for v in "AWO")
-    if a != w or (o != a and o.short != "f32"):
-        return f"takes weights of x's dtype, and x's dtype or f32 out; got {a} {w} -> {o}"
+    if a != w or o != a:
+        return f"takes weights and out of x's dtype; got {a} {w} -> {o}"
     return _many(call)
+
+
+def _wide(call: Call) -> str | None:
+    a, w, o = (call.dtypes[v] for v in "AWO")
+    if a != w or a.itemsize != 2 or o.short != "f32":
+        return f"takes 16-bit weights of x's dtype, and f32 out; got {a} {w} -> {o}"
+    return _many(call)
+
+
+#: f32 out shows what 16-bit out hides: after every 16 products the sum is cut off, not rounded. On
+#: an H100, K = 2048 used 3 times the op's own budget; the bias grows with K.
+CUT_OFF = Tolerance(128, 64, "tensor cores cut each sum of 16 products off: up to K / 16 ULP, 512 "
+                             "at K = 8192")
+
+
+@kernels.implements("linear", name="linear_cublas_wide", supports=_wide, priority=1,
+                    tolerance=CUT_OFF, dtypes={"A": "f16 bf16", "W": "f16 bf16", "O": "f32"})
+def linear_cublas_wide(x, weight, bias, out):
+    return linear_cublas(x, weight, bias, out)
 
 
 def _rounded_bias(call: Call) -> str | None:

@@ -1,0 +1,12 @@
+"""The engine on cpu_numba gives the tokens of `Model.generate` on it."""
+
+import pytest
+
+from tests.support.engine_requests import CONFIGURATIONS, check_same_tokens
+
+pytest.importorskip("cpu_numba")
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_same_tokens(name):
+    check_same_tokens(name, "cpu_numba,cpu_numpy")
