@@ -6,6 +6,7 @@ from cpu_numba.kernels import (  # noqa: F401 - they declare
     basic,
     fused,
     linear,
+    logits,
     prefill,
     quantized,
 )
