@@ -196,6 +196,22 @@ def test_bits_are_asked_only_of_kernels_that_promise_them():
     assert "has other bits" in said
 
 
+def next_rows_entry(bind):
+    """Reads each row's entries one too late, as with a wrong border."""
+    def mutant(logits, starts, ids, penalties, add, mask, out):
+        def launch():
+            late = np.minimum(starts + 1, starts[-1])
+            bind(logits, late, ids, penalties, add, mask, out)()
+        return launch
+    return mutant
+
+
+def test_rows_take_their_entries_along():
+    for name in ("permuting_rows", "rows_alone", "splitting_rows"):
+        assert broken(name, subject("adjust_logits", lambda real: real)) is None
+        assert broken(name, subject("adjust_logits", next_rows_entry)) is not None
+
+
 def test_plain_attention_holds_everywhere():
     """The plain attention must pass: it is the control of the attention mutants."""
     for name in ("permuting_sequences", "sequences_alone", "splitting_a_prefill", "paging"):

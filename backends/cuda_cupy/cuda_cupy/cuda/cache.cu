@@ -35,13 +35,13 @@ extern "C" __global__ void rope_kv_write(const A* q, const A* k, const A* v, con
     const int token = blockIdx.x, half = size / 2, slot = slots[token];
     const int index = blockIdx.y * blockDim.x + threadIdx.x;
     const int head = index / half, i = index % half;
-    const Rotation turn = rotation(positions[token], frequency[i]);
+    const Rotation by = rotation(positions[token], frequency[i]);
     pdl_wait();  // slots and positions are older than this step: see step.cu
     if (head >= heads + 2 * kv_heads) return;
     const Pair p = pair_of(i, size, interleaved);
     if (head < heads) {
         const long long at = ((long long)token * heads + head) * size;
-        rotate(q + at, out + at, p, turn);
+        rotate(q + at, out + at, p, by);
         return;
     }
     if (slot < 0) return;
@@ -50,7 +50,7 @@ extern "C" __global__ void rope_kv_write(const A* q, const A* k, const A* v, con
     const A* row = (value ? v : k) + ((long long)token * kv_heads + kv_head) * size;
     C* target = cache + ((long long)slot * kv_heads + kv_head + (value ? side_step : 0)) * size;
     A rotated[2] = {row[p.first], row[p.second]};
-    if (!value) rotate(rotated, rotated, Pair{0, 1}, turn);
+    if (!value) rotate(rotated, rotated, Pair{0, 1}, by);
     target[p.first] = narrow<C>(widen(rotated[0]));
     target[p.second] = narrow<C>(widen(rotated[1]));
 }

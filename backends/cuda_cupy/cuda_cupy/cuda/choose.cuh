@@ -1,4 +1,4 @@
-// What sampling is made of: random numbers, sums over a block, and selection by rank or by mass.
+// The parts of sampling: random numbers, sums over a block, and selection by rank or by mass.
 #pragma once
 #include "common.cuh"
 

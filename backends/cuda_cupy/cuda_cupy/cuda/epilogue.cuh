@@ -2,7 +2,7 @@
 #pragma once
 #include "common.cuh"
 
-// What the KSPLIT warps from `warp` on have of sum `index`, added up.
+// Adds up the parts of sum `index` that the KSPLIT warps from `warp` on have.
 template <int COUNT>
 __device__ __forceinline__ float add_parts(const float (&partial)[WARPS][COUNT], int warp, int index) {
     float sum = 0.f;
@@ -17,7 +17,7 @@ __device__ __forceinline__ void put_sum(Out* out, const Bias* bias, int n, float
     out[n] = narrow<Out>(bias ? sum + widen(bias[n]) : sum);
 }
 
-// Of the sums of a gate row and an up row: out[n] = silu(gate) * up, by one lane.
+// Writes out[n] = silu(gate) * up from the sums of a gate row and an up row, by one lane.
 __device__ __forceinline__ void put_gated(A* out, int n, int rows, float gate, float up) {
     if (threadIdx.x % 32 == 0 && n < rows) out[n] = narrow<A>(silu(gate) * up);
 }

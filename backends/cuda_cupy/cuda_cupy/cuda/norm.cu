@@ -3,7 +3,7 @@
 // element and reads the row again for the second pass.
 #include "norm_row.cuh"
 
-// The same roundings in both forms: sum rounded to A, then x * inverse * weight.
+// Both forms round alike: sum rounded to A, then x * inverse * weight.
 template <bool ADD> __device__ __forceinline__ void norm(const A* a, const A* b, const W* weight,
                                                          A* sum, A* out, int width, float eps) {
     const long long start = (long long)blockIdx.x * width;

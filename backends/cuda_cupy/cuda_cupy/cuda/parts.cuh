@@ -5,7 +5,7 @@
 
 constexpr int PARTS = sizeof(A) == 4 ? 3 : 1;
 
-// What is not finite stays as it is, and leaves nothing over.
+// An infinity or NaN stays as it is, and leaves nothing over.
 __device__ __forceinline__ float leading(float x) {
     return fabsf(x) < __int_as_float(0x7F800000) ? __uint_as_float(__float_as_uint(x) & 0xFFFF0000u) : x;
 }

@@ -18,7 +18,7 @@ __device__ __forceinline__ float element(const u32* words, int e, i8) {
 }
 
 // The lane's elements of a row, kept as they were loaded, by the widest loads that its alignment allows:
-// of 16-bit caches that is half the registers of floats, for rows that wait for their turn.
+// of 16-bit caches that is half the registers of floats, for rows that wait to be used.
 struct Row {
     static constexpr bool PACKED = BYTES % 4 == 0;
     u32 held[PACKED ? BYTES / 4 : E];
@@ -50,7 +50,7 @@ struct Row {
     }
 };
 
-// What a lane holds of a position.
+// A lane's part of a position.
 struct Place {
     Row key, value;
     float key_scale = 1.f, value_scale = 1.f;

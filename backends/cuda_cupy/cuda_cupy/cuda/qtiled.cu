@@ -22,7 +22,7 @@ constexpr int XVEC = 16 / sizeof(A), X_CHUNKS = ROWS * DEEP / XVEC / THREADS;  /
 constexpr int X_BYTES = PARTS * ROWS * PAD * 2, W_BYTES = COLUMNS * PAD * 2;
 static_assert(!SPLIT || WARPS / 2 * ROWS * COLUMNS * 4 <= X_BYTES + W_BYTES, "half of the warps' sums must fit");
 
-// What a thread has loaded of the next tile.
+// A thread's part of the next tile, already loaded.
 struct Loaded { uint4 x[X_CHUNKS]; uint4 codes; float scale, zero; };
 
 extern "C" __global__ void __launch_bounds__(THREADS)

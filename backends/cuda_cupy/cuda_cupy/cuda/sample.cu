@@ -1,9 +1,10 @@
 // sample: one token from each row of logits [S, V], one block a row, in float64 so that it is the
-// definition's. Moves the row once, and float64 probabilities (in scratch, which stay in
-// L2) about twenty times: a radix selection of eight passes for top_k, another for top_p.
+// definition's. Moves the row once, and float64 probabilities (in scratch, which stay in L2) about
+// twenty times: a radix selection of eight passes for top_k, another for top_p.
 //
 // Where the largest is NaN or infinite there are no probabilities, and limits may keep nothing: then it
-// is the largest. Probabilities are summed for top_p in units of 2^-60: integer sums do not depend on their order.
+// is the largest. Probabilities are summed for top_p in units of 2^-60: integer sums do not depend on
+// their order.
 #include "choose.cuh"
 
 extern "C" __global__ void __launch_bounds__(THREADS)

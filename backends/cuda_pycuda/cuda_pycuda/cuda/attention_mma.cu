@@ -3,7 +3,7 @@
 // Moves     a head's keys and values once for each 64 of its queries, from the L2 cache mostly.
 // Threads   a block of 4 warps takes 64 queries of one sequence and one head, a warp 16 of them. Keys
 //           and values come 32 positions at a time into shared memory. A warp multiplies its queries
-//           with the keys (scores [16, 32] in registers), turns scores into weights by online softmax
+//           with the keys (scores [16, 32] in registers), makes weights of scores by online softmax
 //           (a row is held by four lanes), and multiplies these with the values. The registers of a
 //           score tile are, rounded to 16 bits, just those of the left operand of the second product
 //           (ptx.cuh has the map), so nothing is exchanged between lanes.

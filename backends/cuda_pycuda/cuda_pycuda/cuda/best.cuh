@@ -39,7 +39,7 @@ __device__ inline best warp_best(best b)
     return b;
 }
 
-// Of all threads of the block, in every thread.
+// Gives every thread the best of the block.
 __device__ inline best block_best(best b)
 {
     __shared__ best warps[32];

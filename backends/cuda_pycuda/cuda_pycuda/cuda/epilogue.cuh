@@ -1,6 +1,6 @@
 // The epilogue of gemv.cu and quantized_gemv.cu: a warp has the dot products of its ROWS rows with x.
 
-// Of up to three matrices, whose rows are counted on, from row `first` of all on: y[n] = sum + bias[n].
+// Writes y[n] = sum + bias[n] from row `first` on, for up to three matrices whose rows are counted on.
 // Lane r stores row r.
 __device__ inline void store_rows(const float sum[ROWS], int first, const B *bias0, const B *bias1,
                                   const B *bias2, O *y0, O *y1, O *y2, int n0, int n1, int n2)
@@ -18,7 +18,7 @@ __device__ inline void store_rows(const float sum[ROWS], int first, const B *bia
 }
 
 #if ROWS == 2
-// Of row n of a gate and an up matrix: y[n] = silu(gate) * up.
+// Writes y[n] = silu(gate) * up for row n of a gate and an up matrix.
 __device__ inline void store_gated(const float sum[ROWS], int n, A *y, int count)
 {
     if (threadIdx.x % 32 == 0 && n < count)

@@ -1,5 +1,5 @@
 // kv_cache_write: cache[0, slot] = k, cache[1, slot] = v of each token; a negative slot stores nothing.
-// rope_kv_write: the same after turning q and k, in one launch.
+// rope_kv_write: the same after rotating q and k, in one launch.
 //
 // Moves     the new keys and values, once in and once out; rope_kv_write also q in and out.
 // Threads   kv_cache_write: a warp a (token, head, side), lanes along the head; for an i8 cache the warp
@@ -45,7 +45,7 @@ extern "C" __global__ void rope_kv_write(const A *q, const A *k, const A *v, con
     let_next_start();
     int i = blockIdx.y * blockDim.x + threadIdx.x, half = size / 2, first, second;
     int head = i / half, slot = slots[blockIdx.x];  // heads of q come first, then of k, then of v
-    turn by = turn_of(positions[blockIdx.x], inv_freq[i % half]);
+    rotation by = rotation_of(positions[blockIdx.x], inv_freq[i % half]);
     wait_for_previous();
     if (head >= heads + 2 * kv_heads)
         return;
@@ -63,7 +63,7 @@ extern "C" __global__ void rope_kv_write(const A *q, const A *k, const A *v, con
     } else if (slot >= 0) {
         C *to = cache + (head < heads + kv_heads ? 0 : side)
             + ((long long)slot * kv_heads + (head - heads) % kv_heads) * size;
-        A narrow_a, narrow_b;  // a turned key is first a result in the activations' dtype
+        A narrow_a, narrow_b;  // a rotated key is first a result in the activations' dtype
         store(&narrow_a, a);
         store(&narrow_b, b);
         store(&to[first], to_float(narrow_a));

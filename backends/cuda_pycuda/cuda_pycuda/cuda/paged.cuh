@@ -5,7 +5,7 @@ typedef struct {
     int sequences, width;
 } batch;
 
-// The sequence of query `token`, of which there are starts[S] in all.
+// The sequence of query `token`, of starts[S] total.
 __device__ inline int sequence_of(batch b, int token)
 {
     int s = 0;

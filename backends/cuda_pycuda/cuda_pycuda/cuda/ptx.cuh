@@ -77,7 +77,7 @@ __device__ inline void commit(void) { asm volatile("cp.async.commit_group;" ::: 
 
 #define WAIT_FOR_ALL_BUT(n) asm volatile("cp.async.wait_group %0;" :: "n"(n) : "memory")
 
-// What other blocks of this launch wrote: past the L1 cache, which does not see their writes.
+// Reads what other blocks of this launch wrote: past the L1 cache, which does not see their writes.
 __device__ inline float load_fresh(const float *at) { return *(const volatile float *)at; }
 __device__ inline int load_fresh(const int *at) { return *(const volatile int *)at; }
 

@@ -1,4 +1,4 @@
-// rope: each pair of numbers of a head is turned by an angle that grows with the token's position.
+// rope: each pair of numbers of a head is rotated by an angle that grows with the token's position.
 //
 // Moves     x in and out, and an inverse frequency for each pair of a head.
 // Threads   one a pair: thread i of a token takes pair i % (d/2) of head i / (d/2). Half-split pairs
@@ -19,7 +19,7 @@ extern "C" __global__ void rope(const A *x, const int *positions, const float *i
     pair_at(i % half, size, interleaved, &first, &second);
     long long head = ((long long)blockIdx.x * heads + i / half) * size;
     float a = to_float(x[head + first]), b = to_float(x[head + second]);
-    rotate(&a, &b, turn_of(positions[blockIdx.x], inv_freq[i % half]));
+    rotate(&a, &b, rotation_of(positions[blockIdx.x], inv_freq[i % half]));
     store(&out[head + first], a);
     store(&out[head + second], b);
 }

@@ -1,15 +1,15 @@
-// One pair of rope: (a, b) turned by the angle position * inv_freq, which is rounded to float32 once,
+// One pair of rope: (a, b) rotated by the angle position * inv_freq, which is rounded to float32 once,
 // as the op's definition says. sincosf, not the fast one: a position of 100,000 is an angle as large.
-typedef struct { float sine, cosine; } turn;
+typedef struct { float sine, cosine; } rotation;
 
-__device__ inline turn turn_of(int position, float inv_freq)
+__device__ inline rotation rotation_of(int position, float inv_freq)
 {
-    turn by;
+    rotation by;
     sincosf((float)position * inv_freq, &by.sine, &by.cosine);
     return by;
 }
 
-__device__ inline void rotate(float *a, float *b, turn by)
+__device__ inline void rotate(float *a, float *b, rotation by)
 {
     float first = *a;
     *a = first * by.cosine - *b * by.sine;

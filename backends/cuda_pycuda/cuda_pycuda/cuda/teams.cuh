@@ -17,7 +17,7 @@ __device__ inline float warp_max(float v)
     return v;
 }
 
-// Of all threads of the block, in every thread. The block has whole warps; all must call.
+// Gives every thread the sum of the block, which has whole warps; all must call.
 __device__ inline float block_sum(float v)
 {
     __shared__ float warps[32];
@@ -42,7 +42,7 @@ __device__ inline float block_max(float v)
     return warp_max(v);
 }
 
-// Whether this block is the last of `count` to come here: it then sees what the others wrote before
+// Returns whether this block is the last of `count` to come here: it then sees what the others wrote before
 // (read it with load_fresh), and has set the counter back for the next launch. Source: the CUDA C++
 // Programming Guide's sample of __threadfence.
 __device__ inline bool last_block(int *counter, int count)
