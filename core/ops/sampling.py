@@ -136,7 +136,9 @@ class Sample(Op):
         return [*alike, _example("empty", lambda r: _levels(r, 0, 8), [[1, 0, 1, 0, 1]]),
                 *(_example(f"mixed_S{s}_V{v}{'_seen' * seen}",
                            lambda r, s=s, v=v: _levels(r, s, v), mixed, seen=seen)  # type: ignore[misc]
-                  for s, v, seen in ((9, 321, True), (64, 1000, False), (256, 64, True))),
+                  for s, v, seen in ((9, 321, True), (64, 1000, False), (256, 64, True),
+                                     (9, 40000, False))),
+                _example("mixed_normal_S9_V32000", lambda r: r.normal(9, 32000, scale=3), mixed),
                 *(_example(f"odd_{name}", _odd_logits, [each], seen=each[-1] != 1)
                   for name, *each in settings if name in ("greedy", "cold", "top_k_1", "all")),
                 _example("outside", lambda r: r.normal(len(outside), 50, scale=30), outside),

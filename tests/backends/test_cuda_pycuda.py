@@ -19,7 +19,8 @@ NEEDS_GCC = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, w
 pytestmark = pytest.mark.skipif("cuda_pycuda" not in default_registry().specs,
                                 reason="needs ./backends/cuda_pycuda")
 #: Samples that take long on the CPU; each has a smaller one of the same kernel beside it.
-SLOW = ("5632", "N2048", "T512", "prefill_512", "128256", "decode_long", "D2048")
+SLOW = ("5632", "N2048", "T512", "prefill_512", "128256", "decode_long", "D2048", "V40000",
+        "V32000")
 
 
 @pytest.fixture(scope="module")

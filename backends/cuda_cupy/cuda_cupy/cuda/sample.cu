@@ -1,6 +1,6 @@
 // sample: one token from each row of logits [S, V], one block a row, in float64 so that it is the
-// definition's. Moves the row once, and float64 probabilities (in scratch, which stay in L2) about
-// twenty times: a radix selection of eight passes for top_k, another for top_p.
+// definition's. Moves the row once, and float64 probabilities (in scratch, which stay in L2 for few rows)
+// five times, three times more for top_k, and four for top_p (choose.cuh).
 //
 // Where the largest is NaN or infinite there are no probabilities, and limits may keep nothing: then it
 // is the largest. Probabilities are summed for top_p in units of 2^-60: integer sums do not depend on
@@ -71,7 +71,8 @@ sample(const A* logits, const float* temperatures, const int* top_ks, const floa
     const int share = (width + WARPS - 1) / WARPS, begin = min(width, warp * share);
     const int end = min(width, begin + share);
     int count = 0;
-    for (int i = begin + lane; i < end; i += 32) count += p[i] == limit;
+    if (top_p < 1)
+        for (int i = begin + lane; i < end; i += 32) count += p[i] == limit;
     count = warp_total(count);
     if (lane == 0) ties[warp] = count;
     __syncthreads();

@@ -62,11 +62,24 @@ __device__ unsigned find_limit(const float *row, int width, float top, float hea
                 atomicAdd(&bins[key >> shift & 255], count ? 1 : mass_of(row[i], top, heat));
         }
         __syncthreads();
-        if (threadIdx.x == 0) {
-            int bin = 255;
-            for (; bin > 0 && sum_above + bins[bin] < limit; bin--)
-                sum_above += bins[bin];
-            prefix = prefix << 8 | bin;
+        if (threadIdx.x < 32) {  // lane i sums bins 255 - 8 i to 248 - 8 i, then one lane goes through its own
+            int lane = threadIdx.x, bin = 255 - 8 * lane;
+            u64 own = 0, before = sum_above;
+            for (int b = 0; b < 8; b++)
+                own += bins[bin - b];
+            u64 upto = own;
+            for (int step = 1; step < 32; step *= 2) {
+                u64 left = __shfl_up_sync(EVERY_LANE, upto, step);
+                upto += lane >= step ? left : 0;
+            }
+            unsigned reached = __ballot_sync(EVERY_LANE, before + upto >= limit);
+            if (lane == (reached ? __ffs(reached) - 1 : 31)) {
+                u64 sum = before + upto - own;
+                for (int last = bin - 7; bin > last && sum + bins[bin] < limit; bin--)
+                    sum += bins[bin];
+                sum_above = sum;
+                prefix = prefix << 8 | bin;
+            }
         }
         __syncthreads();
     }
@@ -135,8 +148,8 @@ sample(const A *logits, const float *temperature, const int *top_k, const float 
     // what each run holds: its mass, and how many tokens tied at the limit lie before it
     __shared__ unsigned ties[32];
     unsigned count = 0;
-    for (int i = begin + lane; i < end; i += 32)
-        count += tied && ordered(row[i]) == tied;
+    for (int i = begin + lane; tied && i < end; i += 32)
+        count += ordered(row[i]) == tied;
     count = (unsigned)warp_total(count);
     if (lane == 0)
         ties[warp] = count;

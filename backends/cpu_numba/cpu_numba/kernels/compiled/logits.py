@@ -45,7 +45,7 @@ def adjust_many(logits, starts, ids, penalties, add, mask, out, rows, size):
 @njit(_nrt=False)
 def before(a, b):
     """Return whether a is larger, in the order of argmax: NaN is the largest."""
-    return a > b or (a != a and b == b)  # noqa: PLR0124 - NaN alone differs from itself
+    return a > b or (a != a and b == b)
 
 
 @njit(_nrt=False)
