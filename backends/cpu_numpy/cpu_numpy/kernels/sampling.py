@@ -22,7 +22,8 @@ def argmax(logits, out):
 def sample(logits, temperature, top_k, top_p, min_p, penalty, seeds, positions, seen, out):
     def launch():
         for s in range(len(out)):
-            row = logits[s].astype(np.float64)
+            plain = temperature[s] == 0 and seen is None
+            row = logits[s].astype(np.float32 if plain else np.float64, copy=not plain)
             if seen is not None:
                 repeated = np.flatnonzero(seen[s])
                 old = row[repeated]
@@ -32,23 +33,21 @@ def sample(logits, temperature, top_k, top_p, min_p, penalty, seeds, positions, 
             if temperature[s] == 0 or not np.isfinite(row.max()):  # NaN is the largest
                 out[s] = row.argmax()
             else:
-                out[s] = _draw(row, int(top_k[s]), float(top_p[s]), float(min_p[s]),
+                out[s] = _pick(row, int(top_k[s]), float(top_p[s]), float(min_p[s]),
                                _uniform(seeds[s], int(positions[s])))
             if seen is not None:
                 seen[s, out[s]] = 1
     return launch
 
 
-def _draw(row, top_k, top_p, min_p, u):
+def _pick(row, top_k, top_p, min_p, u):
     keep = np.arange(len(row))
     if 0 < top_k < len(row):
         keep = np.flatnonzero(row >= np.partition(row, -top_k)[-top_k])
     p = np.exp(row[keep] - row.max())
     p /= p.sum()
     if top_p < 1:
-        order = np.argsort(-p, kind="stable")
-        above = np.cumsum(p[order])
-        likely = np.sort(order[:1 + np.searchsorted(above, top_p)])
+        likely = _likely(p, top_p)
         keep, p = keep[likely], p[likely]
     if min_p > 0:
         chosen = p >= min_p * p.max()
@@ -57,6 +56,21 @@ def _draw(row, top_k, top_p, min_p, u):
         return row.argmax()
     running = np.cumsum(p)
     return keep[np.searchsorted(running, u * running[-1], side="right")]
+
+
+def _likely(p, top_p):
+    """Return, by index, the tokens for which all likelier ones together have less than top_p. Sorts
+    the few likeliest first, since a whole vocabulary takes milliseconds; their sums are the
+    same."""
+    few = 256
+    while True:
+        among = (np.flatnonzero(p >= np.partition(p, -few)[-few]) if few < len(p)
+                 else np.arange(len(p)))
+        order = among[np.argsort(-p[among], kind="stable")]
+        count = 1 + np.searchsorted(np.cumsum(p[order]), top_p)
+        if count <= len(order) or few >= len(p):
+            return np.sort(order[:count])
+        few *= 16
 
 
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
