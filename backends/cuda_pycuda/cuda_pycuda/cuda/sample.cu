@@ -73,6 +73,7 @@ __device__ unsigned find_limit(const float *row, int width, float top, float hea
                 upto += lane >= step ? left : 0;
             }
             unsigned reached = __ballot_sync(EVERY_LANE, before + upto >= limit);
+            __syncwarp();  // every lane has read sum_above
             if (lane == (reached ? __ffs(reached) - 1 : 31)) {
                 u64 sum = before + upto - own;
                 for (int last = bin - 7; bin > last && sum + bins[bin] < limit; bin--)
