@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif("cuda_pycuda" not in default_registry().specs,
                                 reason="needs ./backends/cuda_pycuda")
 #: Samples that take long on the CPU; each has a smaller one of the same kernel beside it.
 SLOW = ("5632", "N2048", "T512", "prefill_512", "128256", "decode_long", "D2048", "V40000",
-        "V32000")
+        "V32000", "S256", "R17_V64_n20")
 
 
 @pytest.fixture(scope="module")
