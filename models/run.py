@@ -32,6 +32,7 @@ from models.cli.probe import Prober
 from models.engine.generate import Generation
 from models.engine.load import load
 from models.engine.model import Model
+from models.engine.model_sampling import MODEL, OPTIONS
 
 DEFAULT_PROMPT = "Once upon a time"
 _PROMPT_LIMIT = 64 << 20  # characters of standard input
@@ -46,12 +47,14 @@ def parser() -> argparse.ArgumentParser:
                                     f"{DEFAULT_PROMPT!r} where that is a terminal or empty)")
     p.add_argument("--prompt-ids", metavar="1,2,3", help="token ids in place of a text")
     p.add_argument("--max-new-tokens", type=int, default=256, metavar="N")
-    p.add_argument("--temperature", type=float, default=0.0, metavar="X",
-                   help="0 is greedy (default)")
-    p.add_argument("--top-k", type=int, default=0, metavar="K", help="0 is off")
-    p.add_argument("--top-p", type=float, default=1.0, metavar="P", help="1 is off")
-    p.add_argument("--min-p", type=float, default=0.0, metavar="P", help="0 is off")
-    p.add_argument("--repetition-penalty", type=float, default=1.0, metavar="X", help="1 is off")
+    p.add_argument("--sampling", choices=(OPTIONS, MODEL),
+                   help="what counts where an option below is not given: the model's files, as "
+                        "generation_config.json (default with --chat), or off (default else)")
+    p.add_argument("--temperature", type=float, metavar="X", help="0 is greedy, which is off")
+    p.add_argument("--top-k", type=int, metavar="K", help="0 is off")
+    p.add_argument("--top-p", type=float, metavar="P", help="1 is off")
+    p.add_argument("--min-p", type=float, metavar="P", help="0 is off")
+    p.add_argument("--repetition-penalty", type=float, metavar="X", help="1 is off")
     p.add_argument("--stop", action="append", default=[], metavar="TEXT",
                    help="stop before this text; may repeat")
     p.add_argument("--seed", type=int, help="fixes the random numbers, on any backend")
@@ -118,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for note in model.notes:
             tell(f"note: {note}")
         stopped, failed = False, None
+        generation: Generation | None = None
         try:
             if args.chat:
                 chat(model, _sampling(args), partial(report.started, model))
@@ -126,14 +130,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 stopped = _stream(model, generation, _shown(model, prompt, args), tally)
         except CheckError as error:  # what was found until then is shown first
             failed = error
-        if args.json:
+        if generation is not None and args.json:
             print(json.dumps(report.as_json(model, generation, tally,
                                             ledger=args.explain is not None)))
         else:
             if tally is not None:
                 report.checked(tally)
             if args.explain == "table":
-                report.explain(model)
+                report.explain(model, generation)
             elif args.explain:
                 print(report.explained(model, args.explain))
     for path in recorder.written:
@@ -197,6 +201,7 @@ def _sampling(args: argparse.Namespace) -> dict[str, Any]:
     return {"max_new_tokens": args.max_new_tokens, "temperature": args.temperature,
             "top_k": args.top_k, "top_p": args.top_p, "min_p": args.min_p,
             "repetition_penalty": args.repetition_penalty, "stop": args.stop, "seed": args.seed,
+            "sampling": args.sampling or (MODEL if args.chat else OPTIONS),
             "allow_nonfinite": args.allow_nonfinite}
 
 

@@ -16,6 +16,7 @@ from core.plugins.registry import Registry
 from core.reading import open_regular
 from core.tensor.tensor import Array
 from models.architectures.base import Architecture, families
+from models.checkpoints.generation import GenerationDefaults
 from models.checkpoints.lazy import LazyArrays, abstract
 from models.checkpoints.limits import check_numbers, check_vocabulary
 from models.checkpoints.locate import FOLDER_CONFIGS, Place, check_beside, locate, only_gguf
@@ -35,6 +36,8 @@ class Checkpoint:
     quantized    matrices whose arrays are codes and scales; see core.plan.weights.QuantizedLayout
     interleaved  whether q and k rows are in pairs for interleaved rope, as llama2.c and Meta store
                  them, not in halves as Hugging Face does
+    generation   the sampling that the files name
+    stops_from   which of the files name each of `eos_ids`, where that is known
     hub_id       the id of the Hugging Face hub that was asked for: the path ends in a commit
     """
 
@@ -47,6 +50,8 @@ class Checkpoint:
     interleaved: bool = False
     notes: list[str] = field(default_factory=list)
     hub_id: str = ""
+    generation: GenerationDefaults = field(default_factory=GenerationDefaults)
+    stops_from: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from core.errors import OptionError, PromptError
+from models.checkpoints.generation import OFF
 from models.cli.command import interrupted
 from models.cli.console import tell
 from models.engine.generate import Generation
 from models.engine.model import Model
+from models.engine.model_sampling import OPTIONS, sampling_line, settle_sampling
 from models.serving.prompt import checked_text
 from models.tokenizers.base import NoTokenizer
 from models.tokenizers.chat_template import ChatTemplate, Message
@@ -28,7 +30,10 @@ def chat(model: Model, sampling: dict[str, Any], started: Callable[[], None]) ->
     if template is None:
         raise OptionError(f"{model.path} has no chat template (chat_template in "
                           "tokenizer_config.json): it is a base model; use --prompt")
+    given = {name: sampling.get(name) for name in OFF}
+    in_force = settle_sampling(sampling.get("sampling", OPTIONS), given, model.generation)
     started()
+    tell(sampling_line(*in_force))
     messages: list[Message] = []
     print(HELP, file=sys.stderr)
     while True:

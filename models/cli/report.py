@@ -4,6 +4,7 @@ progress."""
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
@@ -14,11 +15,12 @@ from rich.text import Text
 from core.errors import KernelyardError
 from core.plugins.registry import Registry
 from core.verify.verdict import Tally
-from models.cli.console import escaped, make_table, open_console
+from models.cli.console import escaped, make_table, open_console, tell
 from models.cli.dot import to_dot
 from models.engine.generate import Generation
 from models.engine.memory import megabytes
 from models.engine.model import Model
+from models.engine.model_sampling import sampling_line
 
 _MIN_BYTES = 64 << 20  # loads below this are over before a bar can be read
 
@@ -117,8 +119,8 @@ def explained(model: Model, form: str) -> str:
     return to_dot(graph) if form == "dot" else str(graph)
 
 
-def explain(model: Model) -> None:
-    """Print to standard error the ledger as a table."""
+def explain(model: Model, generation: Generation | None = None) -> None:
+    """Print to standard error the ledger as a table, how `generation` samples, and stop ids."""
     decode = model.session.decoder
     table = make_table("op", "phase", "tokens", "kernel", "nodes", "first node", "refused",
                        numbers=("tokens", "nodes"), title=f"ledger {model.ledger.hash}")
@@ -131,6 +133,17 @@ def explain(model: Model) -> None:
     peak, total = decode.activation_bytes
     console.print(f"decode activations: {peak:,} bytes by reuse, {total:,} as separate buffers; "
                   f"{kv_cache(model)}", highlight=False)
+    if generation is not None:
+        tell(sampling_line(vars(generation.sampling), generation.sampling_from))
+    tell("stop ids: " + (", ".join(f"{s['id']} {s['token']!r} ({s['from']})"
+                                   for s in stop_ids(model)) or "none"))
+
+
+def stop_ids(model: Model) -> list[dict[str, Any]]:
+    """Return each stop id with its token and where it comes from."""
+    return [{"id": i, "token": model.tokenizer.token(i),
+             "from": model.stops_from.get(i, "the reader of the format")}
+            for i in sorted(model.stop_ids)]
 
 
 def _kernel(row: dict[str, Any]) -> str:
@@ -203,7 +216,9 @@ def as_json(model: Model, generation: Generation, check: Tally | None, *,
                   "backends": list(model.session.policy.backends),
                   "correctness": verdict(check), "kv_cache_bytes": model.session.kv_bytes,
                   "kv_dtype": model.session.kv_dtype.short,
-                  "max_context": model.session.max_context}}
+                  "max_context": model.session.max_context},
+        "sampling": {**asdict(generation.sampling), "from": dict(generation.sampling_from)},
+        "stop_ids": stop_ids(model)}
     if check is not None:
         found["check"] = {"ok": check.ok, "rows": [r.to_json() for r in check.rows]}
     return {**found, "ledger": model.ledger.to_json()} if ledger else found

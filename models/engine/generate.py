@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -41,6 +41,7 @@ class Generation:
     stop id. Threads may share a model: `run` and `stream` wait for each other; a loop over pieces
     that another generation has overtaken raises LifetimeError.
 
+    sampling_from  which file, or `option`, stated the fields of `sampling`
     nonfinite  the position of the first token whose largest logit was NaN or infinite, else None.
                It raises CheckError, and the token is left out, unless `allow_nonfinite`. It is
                looked for where logits lie in the host's memory: on a GPU that would cost a wait
@@ -56,6 +57,7 @@ class Generation:
     reuse: bool = False
     allow_nonfinite: bool = False
     nonfinite: int | None = None
+    sampling_from: Mapping[str, str] = field(default_factory=dict)
     tokens: list[int] = field(default_factory=list)
     text: str = ""
     finish_reason: str = ""

@@ -13,6 +13,7 @@ from core.runtime.step import Sampling
 from core.tensor.tensor import Array
 from models.engine.config import EngineConfig
 from models.engine.generate import Generation
+from models.engine.model_sampling import MODEL, OPTIONS, settle_sampling
 from models.serving.prompt import encode_prompt
 from models.serving.sampling_options import check_flags, check_sampling
 
@@ -26,6 +27,7 @@ class Model:
         self.activations = config.activations
         self.tokenizer = checkpoint.tokenizer
         self.stop_ids = frozenset(checkpoint.eos_ids)
+        self.stops_from, self.generation = checkpoint.stops_from, checkpoint.generation
         self.path, self.name = checkpoint.path, checkpoint.name
         self.notes = checkpoint.notes
         self.session = session
@@ -49,30 +51,38 @@ class Model:
         return result
 
     def generate(self, prompt_or_ids: str | Sequence[int], *, max_new_tokens: int = 256,
-                 temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0,
-                 repetition_penalty: float = 1.0, stop: str | Sequence[str] = (),
-                 seed: int | None = None, reuse: bool = False,
+                 temperature: float | None = None, top_k: int | None = None,
+                 top_p: float | None = None, min_p: float | None = None,
+                 repetition_penalty: float | None = None, stop: str | Sequence[str] = (),
+                 seed: int | None = None, sampling: str = OPTIONS, reuse: bool = False,
                  allow_nonfinite: bool = False) -> Generation:
         """Start generating; iterate over the result for pieces of text as they appear.
 
-        temperature 0 is greedy. A seed fixes what is sampled, on any backend; without one
-        it is random.
+        What is not given is off: temperature 0, greedy; top_k 0, top_p 1, min_p 0,
+        repetition_penalty 1. With sampling="model" it is as the model's files say
+        (generation_config.json, GGUF's general.sampling.*), with their stop texts too.
+        A seed fixes what is sampled, on any backend; without one it is random.
         With `reuse`, cache entries of a prefix shared with the previous call are kept.
         Raises PromptError or OptionError before anything is computed. Iterating raises CheckError
         where the largest logit is NaN or infinite, unless `allow_nonfinite` (see Generation).
         """
         ids = self.encode(prompt_or_ids)
-        stops = check_sampling(max_new_tokens, temperature, top_k, top_p, min_p,
-                               repetition_penalty, seed, stop)
+        chosen, origins = settle_sampling(sampling, {
+            "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+            "repetition_penalty": repetition_penalty}, self.generation)
+        stops = check_sampling(max_new_tokens=max_new_tokens, seed=seed, stop=stop, **chosen)
+        if sampling == MODEL:
+            stops = (*dict.fromkeys((*stops, *self.generation.stop)),)
         check_flags(reuse=reuse, allow_nonfinite=allow_nonfinite)
         if len(ids) > self.session.max_context:
             raise PromptError(f"the prompt has {len(ids)} tokens, the context holds "
                               f"{self.session.max_context}; shorten it, or raise --max-context")
-        sampling = Sampling(float(temperature), int(top_k), float(top_p), float(min_p),
-                            float(repetition_penalty),
-                            secrets.randbits(64) if seed is None else int(seed))
-        return Generation(self.session, self.tokenizer, ids, int(max_new_tokens), sampling,
-                          self.stop_ids, stops, reuse, allow_nonfinite)
+        settled = Sampling(float(chosen["temperature"]), int(chosen["top_k"]),
+                           float(chosen["top_p"]), float(chosen["min_p"]),
+                           float(chosen["repetition_penalty"]),
+                           secrets.randbits(64) if seed is None else int(seed))
+        return Generation(self.session, self.tokenizer, ids, int(max_new_tokens), settled,
+                          self.stop_ids, stops, reuse, allow_nonfinite, sampling_from=origins)
 
     def close(self) -> None:
         """Free everything that the model holds on its devices."""

@@ -27,7 +27,7 @@ def test_prompt_from_stdin_and_ids(run_cli):
 def test_json(run_cli):
     found = json.loads(run_cli("--json", "--max-new-tokens", "12", code=0).stdout)
     assert list(found) == ["prompt_tokens", "tokens", "text", "finish_reason", "nonfinite",
-                           "stats"]
+                           "stats", "sampling", "stop_ids"]
     assert found["nonfinite"] is None
     assert len(found["tokens"]) == 12 and found["finish_reason"] == "length"
     assert found["stats"]["new_tokens"] == 12 and len(found["stats"]["ledger"]) == 12

@@ -25,6 +25,7 @@ from models.checkpoints.gguf.blocks import block_layout, expand_blocks, need_pac
 from models.checkpoints.gguf.config import read_gguf_config
 from models.checkpoints.gguf.header import GgufHeader, TensorInfo
 from models.checkpoints.gguf.names import ROPE_FACTORS, gguf_family, to_huggingface
+from models.checkpoints.gguf.sampling import read_sampling
 from models.checkpoints.gguf.split import read_parts
 from models.checkpoints.gguf.tokenizer import read_gguf_tokenizer, stop_ids
 from models.checkpoints.gguf.types import MAGIC
@@ -50,9 +51,10 @@ class GgufFile:
         config = read_gguf_config(header, family)
         weights = _read_weights(header, family, tied=config.data["tie_word_embeddings"])
         tokenizer = read_gguf_tokenizer(header)
-        return Checkpoint(path, config, weights.arrays, tokenizer, stop_ids(header, tokenizer),
-                          weights.quantized,
-                          family.gguf_pairs, weights.notes)
+        stops = stop_ids(header, tokenizer)
+        return Checkpoint(path, config, weights.arrays, tokenizer, tuple(stops), weights.quantized,
+                          family.gguf_pairs, weights.notes, stops_from=stops,
+                          generation=read_sampling(header.metadata, str(path)))
 
 
 def _read_weights(header: GgufHeader, family: Architecture, tied: bool) -> Weights:

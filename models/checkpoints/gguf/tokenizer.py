@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.errors import TokenizerError
-from core.reading import parse_json
+from core.reading import parse_json, shown
+from models.checkpoints.generation import stop_origins
 from models.checkpoints.gguf.header import GgufHeader
 from models.tokenizers.added import AddedToken
 from models.tokenizers.base import NoTokenizer, Tokenizer
@@ -66,14 +67,17 @@ def read_gguf_tokenizer(header: GgufHeader) -> Tokenizer:
     return build_tokenizer(v, where)
 
 
-def stop_ids(header: GgufHeader, tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Return our own list, EOS, EOT and EOM, and special tokens that end a turn by their text."""
+def stop_ids(header: GgufHeader, tokenizer: Tokenizer) -> dict[int, str]:
+    """Return our own list, EOS, EOT and EOM, and special tokens that end a turn by their text, each
+    with where it comes from. Raises TokenizerError for one that is no id."""
     meta = header.metadata
-    found = list(meta.get(STOPS, []))
-    for name in ("eos", "eot", "eom"):
-        found.append(meta.get(f"tokenizer.ggml.{name}_token_id"))
-    found += [i for text, i in tokenizer.special_tokens.items() if text in _ENDS]
-    return tuple(dict.fromkeys(i for i in found if type(i) is int))
+    named = [(STOPS, meta.get(STOPS, [])), *((key, [meta.get(key)]) for key in (
+        f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom")))]
+    for key, ids in named:
+        if not isinstance(ids, list) or any(i is not None and type(i) is not int for i in ids):
+            raise TokenizerError(f"{header.path}: {key} is {shown(meta[key])}, expected token ids")
+    return stop_origins(*named, ("its text", [
+        i for text, i in tokenizer.special_tokens.items() if text in _ENDS]))
 
 
 def _templates(meta: Mapping[str, Any]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from models.checkpoints.base import Checkpoint
 from models.checkpoints.gguf.config import rope_factors
 from models.checkpoints.gguf.names import ROPE_FACTORS, to_gguf
 from models.checkpoints.gguf.package import load_gguf
+from models.checkpoints.gguf.sampling import write_sampling
 from models.checkpoints.gguf.tokenizer import ADDED, LEGACY, STOPS
 from models.checkpoints.quantization import Quantization
 from models.checkpoints.source import Source
@@ -47,6 +48,7 @@ def write_gguf(source: Source, path: Path, kind: str, progress: Progress,
     writer = gguf.GGUFWriter(path, family.gguf_name)
     _add_config(writer, gguf, source)
     add_tokenizer(writer, source.checkpoint, source.config.vocab_size)
+    write_sampling(writer, source.checkpoint.generation)
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{TYPES[kind]}" if kind != "f32" else
                                             "ALL_F32"])
     chosen = gguf_matrices(source, quantization)

@@ -10,6 +10,8 @@ from core.errors import CheckpointError
 from core.tensor.tensor import Array
 from models.architectures.base import Architecture
 from models.checkpoints.base import Checkpoint
+from models.checkpoints.generation import stop_origins
+from models.checkpoints.huggingface.generation_config import read_generation_config
 from models.checkpoints.huggingface.quantized import read_quantized
 from models.checkpoints.huggingface.safetensors import read_safetensors
 from models.checkpoints.limits import check_numbers
@@ -45,15 +47,14 @@ class HuggingFaceFolder:
         weights = read_quantized(config, with_prefix(_read_arrays(path)))
         drop_buffers(weights, str(path))
         match_biases(weights)
-        generation = path / "generation_config.json"
-        eos = list(config.ids("eos_token_id"))
-        if generation.exists():
-            eos += ConfigReader.open(generation).ids("eos_token_id")
+        stated, generation = read_generation_config(path, config)
         tokenizer = load_tokenizer(path)
-        if tokenizer.eos_id is not None:
-            eos.append(tokenizer.eos_id)
-        return Checkpoint(path, config, weights.arrays, tokenizer, tuple(dict.fromkeys(eos)),
-                          weights.quantized, notes=weights.notes)
+        stops = stop_origins(("config.json", config.ids("eos_token_id")),
+                             (Path(stated.where).name, stated.ids("eos_token_id")),
+                             ("EOS of the tokenizer", [tokenizer.eos_id]))
+        return Checkpoint(path, config, weights.arrays, tokenizer, tuple(stops),
+                          weights.quantized, notes=weights.notes, generation=generation,
+                          stops_from=stops)
 
 
 def _read_arrays(path: Path) -> dict[str, Array]:

@@ -17,6 +17,7 @@ import numpy as np
 from core.plan.weights import Progress, part_names
 from core.tensor.tensor import Array
 from models.architectures.tensors import EMBEDDING, HEAD
+from models.checkpoints.huggingface.generation_config import to_generation_config
 from models.checkpoints.huggingface.safetensors_writer import Entry, write_safetensors
 from models.checkpoints.quantization import Quantization
 from models.checkpoints.source import Source
@@ -53,7 +54,8 @@ def write_huggingface(source: Source, folder: Path, dtype: str, quantization: Qu
     _write_json(folder / "config.json", config)
     if not (folder / "generation_config.json").exists():  # else it was copied
         _write_json(folder / "generation_config.json",
-                    {"bos_token_id": c.tokenizer.bos_id, "eos_token_id": config["eos_token_id"]})
+                    {"bos_token_id": c.tokenizer.bos_id, "eos_token_id": config["eos_token_id"],
+                     **to_generation_config(c.generation)})
     write_safetensors(folder / "model.safetensors", entries, progress)
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from core.errors import CheckpointError
 from models.architectures.base import Architecture
 from models.checkpoints.base import Checkpoint, read_start
+from models.checkpoints.generation import stop_origins
 from models.checkpoints.llama2c.layout import (
     Dimensions,
     Slot,
@@ -96,13 +97,13 @@ class HeaderlessFile:
                                   f"q, k and v, so it is no {family.key} file; leave the prefix "
                                   "out, or name another")
         tokenizer = load_beside(path, family.tokenizers)
-        stops = [tokenizer.eos_id]
-        if family is LLAMA2:  # llama2.c and KuiperLLama differ here: the first also ends at BOS
-            stops.append(tokenizer.bos_id)
+        # llama2.c and KuiperLLama differ here: the first also ends at BOS
+        stops = stop_origins(("EOS of the tokenizer", [tokenizer.eos_id]), (
+            "BOS, as run.c ends there", [tokenizer.bos_id] if family is LLAMA2 else []))
         return Checkpoint(path, config_of(d, str(path), family.architecture, family.theta,
                                           family.eps), weights.arrays, tokenizer,
-                          tuple(i for i in stops if i is not None), weights.quantized,
-                          family.pairs, weights.notes)
+                          tuple(stops), weights.quantized, family.pairs, weights.notes,
+                          stops_from=stops)
 
 
 def _layout(path: Path, d: Dimensions, group: int) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from core.errors import CheckpointError
 from models.architectures.base import Architecture
 from models.checkpoints.base import Checkpoint, read_start
+from models.checkpoints.generation import stop_origins
 from models.checkpoints.llama2c.layout import Dimensions, v1_layout, v2_layout
 from models.checkpoints.llama2c.layout_reader import read_layout
 from models.json_reader import ConfigReader
@@ -54,9 +55,10 @@ class Llama2cFile:
             group, = GROUP.unpack_from(start, HEADER.size)
             weights = read_layout(path, HEADER_BYTES, v2_layout(d), d, group)
         tokenizer = load_beside(path, ("tokenizer.model", "tokenizer.bin", "tokenizer.json"))
-        stops = tuple(i for i in (tokenizer.eos_id, tokenizer.bos_id) if i is not None)
-        return Checkpoint(path, config_of(d, str(path)), weights.arrays, tokenizer, stops,
-                          weights.quantized, True, weights.notes)
+        stops = stop_origins(("EOS of the tokenizer", [tokenizer.eos_id]),
+                             ("BOS, as run.c ends there", [tokenizer.bos_id]))
+        return Checkpoint(path, config_of(d, str(path)), weights.arrays, tokenizer, tuple(stops),
+                          weights.quantized, True, weights.notes, stops_from=stops)
 
 
 def config_of(d: Dimensions, where: str, architecture: str = "LlamaForCausalLM",

@@ -19,6 +19,7 @@ from core.tensor.tensor import Array
 from models.architectures.base import Architecture
 from models.architectures.tensors import EMBEDDING, HEAD, NORM
 from models.checkpoints.base import Checkpoint
+from models.checkpoints.generation import stop_origins
 from models.checkpoints.lazy import LazyArrays, abstract
 from models.checkpoints.meta.params import read_params
 from models.checkpoints.meta.torch_file import read_torch
@@ -63,7 +64,8 @@ class MetaFolder:
             raise CheckpointError(f"{path}: tensor tok_embeddings.weight is missing")
         config = read_params(path / PARAMS, arrays.abstract(EMBEDDING).shape[0], HEAD not in arrays)
         tokenizer, stops = _tokenizer(path)
-        return Checkpoint(path, config, arrays, tokenizer, stops, interleaved=True)
+        return Checkpoint(path, config, arrays, tokenizer, tuple(stops), interleaved=True,
+                          stops_from=stops)
 
 
 def _renamed(path: Path, tensors: Mapping[str, Array]) -> dict[str, Array]:
@@ -118,13 +120,13 @@ def _concatenate(pieces: Sequence[Array], axis: int) -> tuple[Array]:
     return (np.concatenate(pieces, axis),)
 
 
-def _tokenizer(path: Path) -> tuple[Tokenizer, tuple[int, ...]]:
+def _tokenizer(path: Path) -> tuple[Tokenizer, dict[int, str]]:
     """Read tokenizer.model in the folder or, as Llama-2 is fetched, beside it; and the stop ids."""
     folder = path if (path / "tokenizer.model").exists() else path.absolute().parent
     file = folder / "tokenizer.model"
     if is_tiktoken(file):
         vocabulary = read_tiktoken(file)
-        stops = tuple(i for i, token in enumerate(vocabulary.tokens) if token in _STOPS)
-        return build_tokenizer(vocabulary, str(file)), stops
+        stops = [i for i, token in enumerate(vocabulary.tokens) if token in _STOPS]
+        return build_tokenizer(vocabulary, str(file)), stop_origins(("its text", stops))
     tokenizer = load_tokenizer(folder, "tokenizer.model")
-    return tokenizer, () if tokenizer.eos_id is None else (tokenizer.eos_id,)
+    return tokenizer, stop_origins(("EOS of the tokenizer", [tokenizer.eos_id]))
