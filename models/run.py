@@ -76,6 +76,8 @@ def parser() -> argparse.ArgumentParser:
                    help="where replay capsules go, of --capture and of what a check finds wrong "
                         "(default: ./capsules)")
     p.add_argument("--chat", action="store_true", help="a conversation, by the model's template")
+    p.add_argument("--chat-template", metavar="NAME|FILE",
+                   help="with --chat: one of the model's templates by name, or a Jinja file")
     p.add_argument("--json", action="store_true", help="print one JSON object")
     p.add_argument("--list-backends", action="store_true",
                    help="what is installed, and what is broken")
@@ -101,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise OptionError("--check-stop goes with --check: name what to check against")
     if args.chat and (args.json or args.prompt is not None or args.prompt_ids is not None):
         raise OptionError("--chat is a conversation: it takes no --prompt, --prompt-ids or --json")
+    if args.chat_template is not None and not args.chat:
+        raise OptionError("--chat-template goes with --chat")
     if args.chat and args.explain not in (None, "table"):
         raise OptionError(f"--explain {args.explain} prints only that: it cannot be used with "
                           "--chat")
@@ -124,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         generation: Generation | None = None
         try:
             if args.chat:
-                chat(model, _sampling(args), partial(report.started, model))
+                chat(model, _sampling(args), partial(report.started, model), args.chat_template)
             else:
                 generation = model.generate(prompt, **_sampling(args))
                 stopped = _stream(model, generation, _shown(model, prompt, args), tally)

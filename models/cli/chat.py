@@ -14,22 +14,26 @@ from models.engine.generate import Generation
 from models.engine.model import Model
 from models.engine.model_sampling import OPTIONS, sampling_line, settle_sampling
 from models.serving.prompt import checked_text
-from models.tokenizers.base import NoTokenizer
+from models.tokenizers.base import NoTokenizer, choose_template
 from models.tokenizers.chat_template import ChatTemplate, Message
 
 HELP = ("type a message; /reset forgets the conversation, /exit or Ctrl-D ends it, "
         "Ctrl-C stops a reply")
 
 
-def chat(model: Model, sampling: dict[str, Any], started: Callable[[], None]) -> None:
+def chat(model: Model, sampling: dict[str, Any], started: Callable[[], None],
+         name: str | None = None) -> None:
     """Read messages from standard input until it ends; `started` is called once the model is known
-    to chat. Raises OptionError without a template."""
-    template = model.tokenizer.template
+    to chat. `name`: a chat template of the model, or a file. Raises OptionError without a template.
+    """
     if isinstance(model.tokenizer, NoTokenizer):
         raise OptionError(f"--chat needs text: {model.tokenizer.reason}")
+    template = choose_template(model.tokenizer, name)
     if template is None:
         raise OptionError(f"{model.path} has no chat template (chat_template in "
-                          "tokenizer_config.json): it is a base model; use --prompt")
+                          "tokenizer_config.json): it is a base model; use --prompt, or give one "
+                          "with --chat-template FILE")
+    template.choose()
     given = {name: sampling.get(name) for name in OFF}
     in_force = settle_sampling(sampling.get("sampling", OPTIONS), given, model.generation)
     started()

@@ -9,7 +9,8 @@ from typing import Protocol
 
 from core.errors import ConfigError, TokenizerError
 from models.json_reader import ConfigReader
-from models.tokenizers.chat_template import ChatTemplate, load_template
+from models.tokenizers.added import special_texts
+from models.tokenizers.chat_template import DEFAULT, ChatTemplate, load_template, read_template
 from models.tokenizers.json_tokenizer import JsonTokenizer
 from models.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
 from models.tokenizers.settings import read_settings
@@ -105,6 +106,24 @@ def load_tokenizer(folder: Path, only: str | None = None) -> Tokenizer:
         template.name_tokens(bos_token=_text(tokenizer, tokenizer.bos_id),
                              eos_token=_text(tokenizer, tokenizer.eos_id))
     return tokenizer
+
+
+def choose_template(tokenizer: Tokenizer, asked: str | None = None) -> ChatTemplate | None:
+    """Return the template of that name, or the one in that file; the tokenizer's own, if any, for
+    None. Raises TokenizerError listing the names where it is neither."""
+    own = tokenizer.template
+    if asked is None or (own is not None and asked in own.sources):
+        return own if asked is None or own is None else own.only(asked)
+    if not Path(asked).expanduser().is_file():
+        names = ", ".join(sorted(own.sources)) if own is not None else "none"
+        raise TokenizerError(f"chat template {asked!r} is neither a file nor one of the model's, "
+                             f"which are: {names}")
+    settings = getattr(tokenizer, "settings", None)
+    made = ChatTemplate({DEFAULT: read_template(Path(asked).expanduser())}, own.variables if own
+                        else special_texts(settings) if settings else {})
+    made.name_tokens(bos_token=_text(tokenizer, tokenizer.bos_id),
+                     eos_token=_text(tokenizer, tokenizer.eos_id))
+    return made
 
 
 def _text(tokenizer: Tokenizer, i: int | None) -> str | None:

@@ -10,6 +10,7 @@ from core.errors import TokenizerError
 from core.reading import MIB, parse_json, read_file
 from models.json_reader import ConfigReader
 from models.tokenizers.added import special_texts
+from models.tokenizers.messages import marked, plain_messages, until_mark
 from models.tokenizers.rendering import render
 
 DEFAULT, TOOLS = "default", "tool_use"
@@ -50,34 +51,53 @@ class ChatTemplate:
         chosen = name or (TOOLS if tools and TOOLS in self.sources else DEFAULT)
         if chosen not in self.sources:
             raise TokenizerError(f"the model has the chat templates {names}, and none of them is "
-                                 "the default; name one: render(messages, template=NAME)")
+                                 "the default; name one: --chat-template NAME (template=NAME)")
         return self.sources[chosen]
 
-    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True,
+    def only(self, name: str) -> ChatTemplate:
+        """Return the template of that name alone. Raises TokenizerError as `choose`."""
+        return ChatTemplate({DEFAULT: self.choose(name)}, self.variables)
+
+    def render(self, messages: Sequence[Mapping[str, Any]], *,
+               add_generation_prompt: bool | None = None,
                tools: Sequence[Mapping[str, Any]] | None = None,
                documents: Sequence[Mapping[str, Any]] | None = None,
+               continue_final_message: bool = False,
                template: str | None = None, **more: Any) -> str:  # noqa: ANN401 - JSON
-        """Render, with `more` as further variables. Raises TokenizerError with the template's own
-        message if it rejects the conversation, and for a template that takes too long."""
-        values = {"messages": list(messages), "add_generation_prompt": add_generation_prompt,
+        """Render, with `more` as further variables.
+
+        The text ends where the model's answer begins, or after the last message if
+        `add_generation_prompt` is False, or inside it with `continue_final_message`. Raises
+        TokenizerError with the template's own message if it rejects the conversation, and for a
+        template that takes too long.
+        """
+        plain = plain_messages(messages)
+        if continue_final_message and add_generation_prompt:
+            raise TokenizerError("continue_final_message goes on with the last message, "
+                                 "add_generation_prompt starts a new one; ask for one of them")
+        values = {"messages": marked(plain) if continue_final_message else plain,
+                  "add_generation_prompt": not continue_final_message
+                  if add_generation_prompt is None else add_generation_prompt,
                   "tools": tools, "documents": documents, **self.variables, **more}
-        return render(self.choose(template, tools=tools is not None), values)
+        text = render(self.choose(template, tools=tools is not None), values)
+        return until_mark(text) if continue_final_message else text
 
 
 def load_template(folder: Path, settings: ConfigReader) -> ChatTemplate | None:
-    """Read chat_template.jinja and additional_chat_templates/NAME.jinja, else chat_template.json,
-    else `chat_template` of tokenizer_config.json; None without any."""
+    """Read chat_template.jinja and additional_chat_templates/NAME.jinja, else `chat_template` of
+    tokenizer_config.json, else chat_template.json, which transformers reads for images only; None
+    without any."""
     files = {DEFAULT: folder / _FILE,
              **{file.stem: file for file in sorted((folder / _FOLDER).glob("*.jinja"))}}
-    sources = {name: _read(file) for name, file in files.items() if file.exists()}
+    sources = {name: read_template(file) for name, file in files.items() if file.exists()}
+    sources = sources or named_sources(settings.data.get("chat_template"), settings.where)
     if not sources and (folder / _OLD_FILE).exists():
         try:
-            sources = named_sources(parse_json(_read(folder / _OLD_FILE))["chat_template"],
+            sources = named_sources(parse_json(read_template(folder / _OLD_FILE))["chat_template"],
                                     str(folder / _OLD_FILE))
         except (ValueError, KeyError, TypeError):
             raise TokenizerError(f"{folder / _OLD_FILE} is not an object with `chat_template`; "
                                  "fetch it again") from None
-    sources = sources or named_sources(settings.data.get("chat_template"), settings.where)
     return ChatTemplate(sources, special_texts(settings)) if sources else None
 
 
@@ -95,7 +115,8 @@ def named_sources(value: object, where: str) -> dict[str, str]:
     return found
 
 
-def _read(path: Path) -> str:
+def read_template(path: Path) -> str:
+    """Return the text of a template's file. Raises TokenizerError."""
     try:
         return read_file(path, _MOST_BYTES).decode("utf-8")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import PluginError, TokenizerError
+from models.tokenizers.refused_names import REFUSED
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ def pretokenizer_names() -> list[str]:
 def find_pretokenizer(name: str, where: str) -> PreTokenizer:
     """Raises TokenizerError listing the names."""
     if name not in _known():
+        why = f"is not supported: {REFUSED[name]}" if name in REFUSED else "is unknown"
         raise TokenizerError(
-            f"{where}: pre-tokenizer {name!r} is unknown, expected one of "
+            f"{where}: pre-tokenizer {name!r} {why}; expected one of "
             f"{', '.join(pretokenizer_names())}; another one would split text in ways that the "
             "model has not seen. A plugin can add it: hook register_pretokenizers")
     return _known()[name]
@@ -83,7 +85,13 @@ def _plain(block: Any) -> object:  # noqa: ANN401 - JSON
     if parts is not None:
         plain = [_plain(part) for part in parts]
         return [one for part in plain for one in (part if isinstance(part, list) else [part])]
-    return [{k: v for k, v in block.items() if k != "trim_offsets"}]
+    kept = {k: v for k, v in block.items() if k != "trim_offsets"}
+    if block["type"] == "ByteLevel":
+        kept.setdefault("use_regex", True)
+    if block["type"] == "Split" and (block["behavior"], block["invert"]) == ("Removed", True):
+        # what the expression does not match is dropped: alike, as these match every character
+        kept.update(behavior="Isolated", invert=False)
+    return [kept]
 
 
 def _split(*patterns: str) -> dict[str, Any]:
@@ -115,6 +123,8 @@ _PUNCTUATED = r" ?[^(\s|.,!?…。，、।۔،)]+"
 _CJK = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 _LLAMA3 = _split(_ENDINGS + _LETTERS + r"\p{N}{1,3}" + _REST)
 _QWEN2 = _split(_ENDINGS + _LETTERS + r"\p{N}" + _REST)
+_QWEN35 = _split(_ENDINGS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}"
+                 r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*" + _SPACES)
 _GPT4O = _split("|".join(f"{cased}{_ENDINGS}?" for cased in _CASED) + r"|\p{N}{1,3}" + _REST_SLASH)
 
 
@@ -123,15 +133,19 @@ def _add(names: str, block: Mapping[str, Any], **how: Any) -> None:  # noqa: ANN
     BUILT_IN.update(dict.fromkeys(names.split(), PreTokenizer(block, **how)))
 
 
-_add("llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2", _LLAMA3,
+_add("llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano", _LLAMA3,
      ignore_merges=True, add_bos=True)
 _add("smaug-bpe dbrx", _LLAMA3)
-_add("qwen2 deepseek-r1-qwen megrez kormo", _QWEN2, normalizer={"type": "NFC"})
+_add("qwen2 deepseek-r1-qwen megrez kormo f2llmv2", _QWEN2, normalizer={"type": "NFC"})
+_add("qwen35", _QWEN35, normalizer={"type": "NFC"})
 _add("smollm starcoder refact command-r codeshell exaone minerva-7b",
      _sequence(_DIGITS, _bytes(regex=True)))
 _add("gpt-2 phi-2 mpt olmo jais trillion gigachat a.x-4.0 mellum exaone4 granite-docling",
      _bytes(regex=True))
-_add("gpt-4o llama4", _GPT4O)
+_add("gpt-4o llama4 kanana2 talkie", _GPT4O)
+_add("falcon", _sequence({"type": "Punctuation", "behavior": "Contiguous"}, _bytes(regex=True),
+                         {"type": "Digits", "individual_digits": False},
+                         *_split("[0-9][0-9][0-9]")["pretokenizers"][:-1]))
 _add("tekken", _split("|".join(_CASED) + r"|\p{N}" + _REST_SLASH), ignore_merges=True,
      add_bos=True)
 _add("seed-coder", _split(

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 SECONDS, MIB, CHARACTERS = 5, 512, 1 << 24
+TOO_DEEP = "it is nested too deeply, or calls itself without end"
 
 
 def main() -> None:
@@ -43,7 +44,7 @@ def _answer(line: bytes) -> dict[str, str]:
     except MemoryError:
         return {"error": f"it needs more than {MIB} MiB"}
     except RecursionError:
-        return {"error": "it is nested too deeply, or calls itself without end"}
+        return {"error": TOO_DEEP}
     except ImportError as error:
         return {"error": f"{error}; install it with: pip install jinja2"}
     except Exception as error:  # a template is a program: it may fail in any way
@@ -54,21 +55,41 @@ def _render(source: str, values: dict[str, Any]) -> str:
     from jinja2 import nodes
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2.utils import Namespace
 
     class Generation(Extension):
-        """Takes `{% generation %}`, which marks what to train on, as a plain block."""
+        """Takes `{% generation %}`, which marks what to train on, as a block of its own scope."""
 
         tags = frozenset(("generation",))  # type: ignore[assignment]
 
         def parse(self, parser: Any) -> Any:  # noqa: ANN401 - jinja2's
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body).set_lineno(line)
+            shown = self.call_method("shown")
+            return nodes.CallBlock(shown, [], [], body).set_lineno(line)
+
+        def shown(self, caller: Any) -> Any:  # noqa: ANN401 - jinja2's
+            """Return the text of the block."""
+            return caller()
+
+    class Names(Namespace):
+        """Holds `namespace(...)`, without names that begin with an underscore."""
+
+        def __init__(*args: Any, **named: Any) -> None:  # noqa: ANN401 - a template's; self is one
+            values = dict(*args[1:], **named)
+            for name in values:
+                _check_name(name)
+            Namespace.__init__(args[0], values)
+
+        def __setitem__(self, name: str, value: Any) -> None:  # noqa: ANN401 - a template's
+            _check_name(name)
+            super().__setitem__(name, value)
 
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
                                                 extensions=[loopcontrols, Generation])
     environment.filters["tojson"] = _to_json
-    environment.globals.update(raise_exception=_reject, strftime_now=_now)
+    environment.globals.update(raise_exception=_reject, strftime_now=_now, dict=_Dict(),
+                               namespace=Names)
     parts, left = [], CHARACTERS
     for part in environment.from_string(source).generate(**values):
         left -= len(part)
@@ -76,6 +97,22 @@ def _render(source: str, values: dict[str, Any]) -> str:
             raise ValueError(f"it writes more than {CHARACTERS} characters")
         parts.append(part)
     return "".join(parts)
+
+
+class _Dict:
+    """Is `dict` to a template: a call or `fromkeys` makes one, and nothing else can be reached."""
+
+    def __call__(self, *args: Any, **named: Any) -> dict[Any, Any]:  # noqa: ANN401 - a template's
+        return dict(*args, **named)
+
+    def fromkeys(self, *args: Any) -> dict[Any, Any]:  # noqa: ANN401 - a template's
+        """Return a dict with these keys and one value."""
+        return dict.fromkeys(*args)
+
+
+def _check_name(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise ValueError(f"a namespace holds no name that begins with an underscore: {name!r}")
 
 
 def _to_json(value: object, ensure_ascii: bool = False, indent: int | str | None = None,

@@ -82,7 +82,7 @@ def test_unknown_keys_and_other_types(tmp_path):
     assert read(tmp_path, chat_format="chatml", max_length=9).ignored == ("chat_format",)
     for stated in ({"do_sample": True, "temperature": "hot"}, {"do_sample": 1},
                    {"stop_strings": [5]}, {"do_sample": True, "top_k": 1.5}):
-        with pytest.raises(ConfigError, match="generation_config.json: "):
+        with pytest.raises(ConfigError, match=r"generation_config\.json: "):
             read(tmp_path, **stated)
 
 
@@ -118,7 +118,7 @@ def test_generate_uses_it_and_options_win(tmp_path):
 
 def test_a_value_that_cannot_be_used_names_its_file(tmp_path):
     with models.load(folder(tmp_path / "m", do_sample=True, top_p=7), max_context=32) as model, \
-            pytest.raises(OptionError, match="^generation_config.json: top_p is 7"):
+            pytest.raises(OptionError, match=r"^generation_config\.json: top_p is 7"):
         model.generate("Once", sampling="model")
 
 

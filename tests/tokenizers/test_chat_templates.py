@@ -29,6 +29,13 @@ TEMPLATES = {
     "loops": "{% for m in messages recursive %}{{ loop.index }}{{ loop.last }}{% endfor %}",
     "macro": "{%- macro one(m) -%}\n  [{{ m.content | trim }}]\n{%- endmacro -%}"
              "{% for m in messages %}{{ one(m) }}{% endfor %}",
+    "generation in a loop": "{% for m in messages %}{% generation %}{{ loop.index }}"
+                            "{%- set x = m.content %}{{ x }} \n {% endgeneration %}{{ x }}\n"
+                            "{% endfor %}",
+    "fromkeys": "{{ dict.fromkeys(['a', 'b'], 1) }}{{ dict([(1, 2)]) }}",
+    "namespace": "{% set n = namespace(a=1, b={'_x': 2}) %}{% set n.c = 3 %}{{ n.a }}{{ n.c }}"
+                 "{{ n.b }}",
+    "missing keys": "{{ messages[0].nothing }}|{{ messages[0].tool_calls is defined }}|{{ x }}",
     "dict": "{{ dict(a=1).a }}{{ range(3) | list }}{{ messages | selectattr('role', 'equalto', "
             "'user') | list | length }}{{ add_generation_prompt }}",
 }
@@ -85,7 +92,11 @@ def test_hostile_templates_end(name):
 @pytest.mark.parametrize("source,complaint", [
     ("{{ raise_exception('only one turn') }}", "only one turn"),
     ("{{ ''.__class__.__mro__ }}", "unsafe"), ("{{ x.y.z }}", "'x' is undefined"),
-    ("{% if", "template"), ("{{ messages.append(1) }}", "unsafe")])
+    ("{% if", "template"), ("{{ messages.append(1) }}", "unsafe"),
+    ("{% set n = namespace(_a=1) %}", "begins with an underscore: '_a'"),
+    ("{% set n = namespace() %}{% set n.__x = 1 %}", "begins with an underscore: '__x'"),
+    ("{{ dict.__class__.__mro__ }}", "unsafe"),
+    ("{% for m in messages %}{% generation %}{% break %}{% endgeneration %}{% endfor %}", "")])
 def test_refusals(source, complaint):
     with pytest.raises(TokenizerError, match=f"the chat template failed: .*{complaint}"):
         render(source)
@@ -124,12 +135,14 @@ def test_several_templates(tmp_path):
     with pytest.raises(TokenizerError, match="templates rag, tool_use, and none of them is"):
         without.render(TALK)
     assert without.render(TALK, template="rag") == "R" and without.render(TALK, tools=[]) == "T"
+    assert without.only("rag").render(TALK) == "R"
     with pytest.raises(TokenizerError, match="no chat template 'x', the model has: rag, tool_use"):
         without.render(TALK, template="x")
     with pytest.raises(TokenizerError, match="made: chat_template is"):
         load([{"name": "a"}])
     (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "old"}))
-    assert load("D").render(TALK) == "old"
+    assert load(None).render(TALK) == "old"
+    assert load("D").render(TALK) == "D"  # transformers reads the other for images only
     (tmp_path / "additional_chat_templates").mkdir()
     (tmp_path / "additional_chat_templates" / "rag.jinja").write_text("file")
     (tmp_path / "chat_template.jinja").write_text("new")

@@ -27,6 +27,7 @@ from models.tokenizers.pretokenizers import (
     pretokenizer_names,
     use_pretokenizers,
 )
+from models.tokenizers.refused_names import REFUSED
 
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 
@@ -66,6 +67,8 @@ def test_aliases(alias, name):
     ("tekken", ["Don", "'t", " pay", " ", "1", "2", "3", "4", "5", "!?\n\n", "  ", " x"]),
     ("gpt-4o", ["Don't", " pay", " ", "123", "45", "!?\n\n", "  ", " x"]),
     ("deepseek-v3", ["Don", "'t", " pay", " ", "123", "45", "!?\n\n", "  ", " x"]),
+    ("qwen35", ["Don", "'t", " pay", " ", "1", "2", "3", "4", "5", "!?\n\n", "  ", " x"]),
+    ("falcon", ["Don", "'", "t", " pay", " ", "123", "45", "!?", "\n\n  ", " x"]),
     ("seed-coder", ["Don", "'t", " pay", " ", "1", "2", "3", "4", "5", "!?", "\n\n", "  ", " x"]),
 ])
 def test_splits(pre, expected):
@@ -84,8 +87,8 @@ def test_every_name_loads_and_is_found_again(name):
 
 
 def test_unknown_names_are_errors():
-    with pytest.raises(TokenizerError, match=r"'deepseek-llm' is unknown, expected .*smollm"):
-        named("deepseek-llm")
+    with pytest.raises(TokenizerError, match=r"'none-such' is unknown; expected .*smollm"):
+        named("none-such")
     data = json.loads(json_of("stories-llama3", [entry(None, "<a>")]))
     data["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
         {"type": "Split", "pattern": {"Regex": "x+"}, "behavior": "Isolated", "invert": False},
@@ -93,6 +96,22 @@ def test_unknown_names_are_errors():
     tokenizer = JsonTokenizer(json.dumps(data), ConfigReader({}, "made"), None)
     with pytest.raises(TokenizerError, match="has no name in GGUF that is known here"):
         vocabulary_of(tokenizer, "made")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_published_names_that_are_refused(name):
+    assert name not in pretokenizer_names()
+    with pytest.raises(TokenizerError, match=f"pre-tokenizer {name!r} is not supported: "):
+        named(name)
+
+
+@pytest.mark.parametrize("behavior", [("Isolated", False), ("Removed", True)])
+def test_a_split_that_keeps_what_it_matches(behavior):
+    """Two ways to write the same, where the expression matches every character."""
+    data = {"model": {}, "normalizer": {"type": "NFC"},
+            "pre_tokenizer": json.loads(json.dumps(find_pretokenizer("qwen2", "").block))}
+    data["pre_tokenizer"]["pretokenizers"][0].update(behavior=behavior[0], invert=behavior[1])
+    assert name_of(data) == "qwen2"
 
 
 def test_a_plugin_adds_a_name(monkeypatch):

@@ -57,10 +57,14 @@ def read_gguf_tokenizer(header: GgufHeader) -> Tokenizer:
     # llama.cpp takes these for special, whatever type a converter gave them
     types = [int(TokenType.CONTROL) if kind == TokenType.NORMAL and token in _ENDS else kind
              for token, kind in zip(tokens, types, strict=False)] + types[len(tokens):]
+    unknown = ids["unknown"] if bpe or ids["unknown"] is not None else 0
+    if not bpe:  # SentencePiece has one unknown piece; llama.cpp finds others in a text
+        types = [int(TokenType.UNKNOWN) if i == unknown else int(TokenType.CONTROL)
+                 if kind == TokenType.UNKNOWN else kind for i, kind in enumerate(types)]
     v = Vocabulary(
         bpe, tokens, types, [] if bpe else _list(meta, "scores", float, where),
         [(m[0], m[1]) for m in merges], pre, ids["bos"], ids["eos"],
-        ids["unknown"] if bpe or ids["unknown"] is not None else 0,
+        unknown,
         _flag(meta, "add_bos_token", default_bos, where),
         _flag(meta, "add_eos_token", False, where), _flag(meta, "add_space_prefix", True, where),
         bool(meta.get(LEGACY, True)), _added(meta, where), _templates(meta))
