@@ -133,7 +133,7 @@ def test_head_size_of_its_own(tmp_path):
 
 REFUSED = {  # what: metadata overrides, error, complaint
     "architecture": ({"architecture": "gemma2"}, ConfigError, "architecture 'gemma2' is not"),
-    "rope scaling": ({"llama.rope.scaling.type": "yarn"}, ConfigError, "rope scaling 'yarn'"),
+    "rope scaling": ({"llama.rope.scaling.type": "longrope"}, ConfigError, "rope scaling 'lon"),
     "partial rope": ({"llama.rope.dimension_count": 32}, ConfigError, "expected the head size 64"),
     "experts": ({"llama.expert_count": 8}, ConfigError, "mixture of experts"),
     "tokenizer of another kind": ({"tokenizer": False, "tokenizer.ggml.model": "bert"},

@@ -10,12 +10,15 @@ from format_models import REGISTRY, difference, logits, random_model
 from gguf_files import gguf, write_foreign
 
 from core.errors import ConfigError
+from core.plan.weights import no_progress
 from models.architectures.base import families
 from models.checkpoints.base import read_checkpoint
 from models.checkpoints.gguf.config import read_gguf_config
 from models.checkpoints.gguf.header import GgufHeader, TensorInfo, read_header
 from models.checkpoints.gguf.keys import HARMLESS, ONLY, USED
 from models.checkpoints.gguf.types import SUPPORTED
+from models.checkpoints.gguf.writer import write_gguf
+from models.checkpoints.source import Source
 
 PAGE = Path(__file__).parents[2] / "docs" / "file-formats.md"
 SMALL = {"dim": 64, "hidden": 96, "layers": 2, "interleaved": False}
@@ -29,8 +32,13 @@ CHANGED = {  # another value of each key that is used, and what it changes, or t
     "attention.layer_norm_rms_epsilon": (1e-3, "rms_norm_eps"),
     "rope.dimension_count": (8, "expected the head size 16"),
     "rope.freq_base": (5e5, "rope_parameters"),
-    "rope.scaling.type": ("yarn", "rope scaling 'yarn' is not supported, expected none, linear"),
-    "rope.scaling.factor": (4.0, "rope_parameters"), "rope.scale_linear": (4.0, "rope_parameters")}
+    "rope.scaling.type": ("longrope", "rope scaling 'longrope' is not supported, expected none, l"),
+    "rope.scaling.factor": (4.0, "rope_parameters"), "rope.scale_linear": (4.0, "rope_parameters"),
+    "rope.scaling.original_context_length": (32, "rope_parameters"),
+    "rope.scaling.yarn_beta_fast": (8.0, "rope_parameters"),
+    "rope.scaling.yarn_beta_slow": (2.0, "rope_parameters"),
+    "rope.scaling.yarn_log_multiplier": (0.7, "rope_parameters")}
+YARN = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0}
 # key of ONLY -> a value that changes nothing, and one that does; 0 and 3 unless it is here
 VALUES = {
     "embedding_length_out": (64, 32), "tensor_data_layout": ("Meta AI original pth", "transposed"),
@@ -76,11 +84,12 @@ def test_the_page_shows_the_tables():
 
 @pytest.mark.parametrize(("key", "done", "why"), rows(), ids=[row[0] for row in rows()])
 def test_row(key, done, why, header):
-    key, before = key.strip("`"), config(header)
+    key, base = key.strip("`"), YARN if why.startswith("yarn's: ") else {}
+    before = config(header, **base)
     if done == "used":
         value, changes = CHANGED[key]
         if changes in before:
-            after = config(header, **{key: value})
+            after = config(header, **{**base, key: value})
             assert {k for k in before if after[k] != before[k]} >= {changes}
         else:
             with pytest.raises(ConfigError, match=re.escape(changes)):
@@ -152,6 +161,40 @@ def test_linear_scaling(stated, factor, tmp_path):
     assert difference(logits(path, 100), logits(model, 100)) < 5e-6
 
 
+@pytest.mark.parametrize(("stated", "block"), [
+    ({}, {}),
+    ({"original_context_length": 64}, {"original_max_position_embeddings": 64}),
+    ({"yarn_beta_fast": 20.0, "yarn_beta_slow": 2.0, "yarn_ext_factor": 1.0},
+     {"beta_fast": 20.0, "beta_slow": 2.0}),
+    ({"yarn_attn_factor": 1.5}, {"attention_factor": 1.5}),
+    ({"yarn_log_multiplier": 0.7}, {"mscale": 1.0, "mscale_all_dim": 0.7}),
+    ({"attn_factor": 1.5}, {"attention_factor": 1.5 * (1 + 0.1 * np.log(4))})])
+def test_yarn(stated, block, tmp_path):
+    """Compare logits with those of a model of config.json, which test_rope.py compares with
+    transformers; then export them."""
+    block = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128, **block}
+    model = random_model(**SMALL, rope_scaling=block)
+    overrides = {f"llama.rope.scaling.{key}": value
+                 for key, value in {"type": "yarn", "factor": 4.0, **stated}.items()}
+    _, path = write_foreign(tmp_path / "m.gguf", model, **overrides)
+    plain = logits(random_model(**SMALL), 100)
+    assert difference(logits(path, 100), logits(model, 100)) < 5e-6
+    assert difference(logits(path, 100), plain) > 1e-3
+    write_gguf(Source(model, REGISTRY), tmp_path / "again", "f32", no_progress)
+    assert difference(logits(tmp_path / "again", 100), logits(model, 100)) < 5e-6
+
+
+def test_yarn_that_cannot_be(header):
+    for stated, complaint in (
+            ({"rope.scaling.type": "yarn"}, "needs llama.rope.scaling.factor, found 0"),
+            ({**YARN, "rope.scaling.yarn_ext_factor": 0.0}, "yarn_ext_factor is 0.0, only"),
+            ({**YARN, "rope.scaling.attn_factor": 0.0}, "attn_factor is 0.0, only 1, or yarn's"),
+            ({**YARN, "rope.scaling.original_context_length": 0.5}, "is 0.5, expected a number of"),
+            ({**YARN, "rope.scaling.yarn_beta_fast": "x"}, "beta_fast is 'x', expected float")):
+        with pytest.raises(ConfigError, match=re.escape(complaint)):
+            config(header, **stated)
+
+
 def test_scalings_that_contradict(header):
     with pytest.raises(ConfigError, match=r"rope.scaling.factor and llama.rope.scale_linear are 4 "
                                           "and 2, expected one factor"):
@@ -168,7 +211,7 @@ def test_table_and_factor(header):
                        np.ones(8, np.float32).view(np.uint8))
     made = GgufHeader(header.path, {**header.metadata, "llama.rope.scaling.factor": 2.0},
                       {**header.tensors, table.name: table})
-    with pytest.raises(ConfigError, match=r"by rope_freqs.weight and linearly by 2, only one"):
+    with pytest.raises(ConfigError, match=r"by rope_freqs.weight and by 'linear' 2, only one"):
         read_gguf_config(made, families(REGISTRY)["LlamaForCausalLM"])
 
 

@@ -16,6 +16,7 @@ from models.architectures.rope import RopeConfig, inverse_frequencies
 from models.checkpoints.gguf.header import GgufHeader
 from models.checkpoints.gguf.keys import Sizes, check_keys
 from models.checkpoints.gguf.names import ROPE_FACTORS
+from models.checkpoints.gguf.yarn import YARN, read_yarn
 from models.json_reader import REQUIRED, ConfigReader
 
 BLOCKS_VERSION = 2  # of the layouts of blocks; earlier ones are of spring 2023
@@ -39,7 +40,8 @@ def read_gguf_config(header: GgufHeader, family: Architecture) -> ConfigReader:
             raise ConfigError(f"{meta.where}: {key(name)} is {meta.data[key(name)]}, expected the "
                               f"head size {head_dim}")
     eps = meta.get(key("attention.layer_norm_rms_epsilon"), float)
-    check_keys(meta, family, Sizes(head_dim, hidden, context, eps))
+    scaling = meta.get(key("rope.scaling.type"), str, "linear")
+    check_keys(meta, family, Sizes(head_dim, hidden, context, eps, scaling))
     theta = meta.get(key("rope.freq_base"), float, 10000.0)
     tokens = meta.data.get("tokenizer.ggml.tokens")
     embedding = header.tensors.get("token_embd.weight")
@@ -54,7 +56,8 @@ def read_gguf_config(header: GgufHeader, family: Architecture) -> ConfigReader:
         "tie_word_embeddings": "output.weight" not in header.tensors,
         "attention_bias": "blk.0.attn_output.bias" in header.tensors,
         "mlp_bias": "blk.0.ffn_down.bias" in header.tensors,
-        "rope_parameters": {"rope_theta": theta, **_scaling(header, meta, short, theta, head_dim)},
+        "rope_parameters": {"rope_theta": theta, **_scaling(header, meta, short, theta, head_dim,
+                                                                 context)},
         **{hf: header.metadata[key(name)] for name, hf in family.gguf_keys.items()
            if key(name) in header.metadata},
     }, meta.where)
@@ -86,19 +89,19 @@ def _every_layer(meta: ConfigReader, key: str, layers: int, default: Any = REQUI
 
 
 def _scaling(header: GgufHeader, meta: ConfigReader, short: str | None, theta: float, head_dim: int,
-             ) -> dict[str, Any]:
+             context: int) -> dict[str, Any]:
     """Return rope's scaling as llama.cpp reads it: linear where no type is stated, and a factor of
     0 is none."""
     kind = meta.get(f"{short}.rope.scaling.type", str, "linear")
-    if kind not in ("none", "linear"):
+    if kind not in ("none", "linear", YARN):
         raise ConfigError(f"{meta.where}: rope scaling {kind!r} is not supported, expected none, "
-                          "linear or llama3's factors")
+                          "linear, yarn or llama3's factors")
     stated = [meta.get(f"{short}.{name}", float) for name in _FACTORS
               if f"{short}.{name}" in meta.data]
     if len({*stated}) > 1:
         raise ConfigError(f"{meta.where}: {' and '.join(f'{short}.{n}' for n in _FACTORS)} are "
                           f"{' and '.join(f'{f:g}' for f in stated)}, expected one factor")
-    factor = stated[0] if stated and kind == "linear" else 0.0
+    factor = stated[0] if stated and kind != "none" else 0.0
     factors = header.tensors.get(ROPE_FACTORS)
     if factors is not None:
         expected = factors.type.name == "F32" and factors.shape == (head_dim // 2,)
@@ -107,9 +110,11 @@ def _scaling(header: GgufHeader, meta: ConfigReader, short: str | None, theta: f
                               f"{list(factors.shape)}, expected F32 [{head_dim // 2}] with "
                               f"a finite theta, which is {theta}")
         if factor not in (0, 1):
-            raise ConfigError(f"{meta.where}: rope is scaled by {ROPE_FACTORS} and linearly by "
+            raise ConfigError(f"{meta.where}: rope is scaled by {ROPE_FACTORS} and by {kind!r} "
                               f"{factor:g}, only one of them is supported")
         return llama3_scaling(np.array(factors.raw).view(np.float32), theta, meta.where)
+    if kind == YARN:
+        return read_yarn(meta, short, factor, theta, context)
     if factor not in (0, 1):
         return {"rope_type": "linear", "factor": factor}
     return {"rope_type": "default"}

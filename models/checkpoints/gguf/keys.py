@@ -14,6 +14,7 @@ from typing import Any
 from core.errors import ConfigError
 from core.reading import shown
 from models.architectures.base import Architecture
+from models.checkpoints.gguf.yarn import YARN
 from models.json_reader import ConfigReader
 
 
@@ -25,6 +26,7 @@ class Sizes:
     hidden: int
     context: int
     eps: float
+    scaling: str = "linear"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ def _close(found: object, expected: float) -> bool:
     return isinstance(found, (int, float)) and math.isclose(found, expected, rel_tol=1e-6)
 
 
+def _one_or_yarn(value: Any, sizes: Sizes) -> bool:  # noqa: ANN401 - a value of metadata
+    return value == 1 or (sizes.scaling == YARN and type(value) in (int, float) and value > 0)
+
+
 USED = {
     "context_length": "the positions",
     "embedding_length": "the hidden size",
@@ -57,19 +63,20 @@ USED = {
     "attention.layer_norm_rms_epsilon": "added under the root of a norm",
     "rope.dimension_count": "it must be the head size",
     "rope.freq_base": "theta, 10000 unless given",
-    "rope.scaling.type": "`none` or `linear`, which is meant where it is missing",
-    "rope.scaling.factor": "linear scaling's factor; 0 is none",
+    "rope.scaling.type": "`none`, `yarn` or `linear`, which is meant where it is missing",
+    "rope.scaling.factor": "linear scaling's or yarn's factor; 0 is none",
     "rope.scale_linear": "the same, in files of 2023; both must agree",
+    "rope.scaling.original_context_length": "yarn's: the context before it was extended; the "
+                                            "positions unless given",
+    "rope.scaling.yarn_beta_fast": "yarn's: 32 unless given",
+    "rope.scaling.yarn_beta_slow": "yarn's: 1 unless given",
+    "rope.scaling.yarn_log_multiplier": "yarn's: config.json's `mscale_all_dim`, with `mscale` 1",
 }
 HARMLESS = {
     "vocab_size": "the rows of the embedding count",
     "pooling_type": "it is for embeddings of texts",
     "use_parallel_residual": "GPT-NeoX has it; converters of 2024 wrote it for every family",
-    "rope.scaling.original_context_length": "yarn and longrope read it, which are refused",
     "rope.scaling.finetuned": "it tells how the model was made",
-    "rope.scaling.yarn_log_multiplier": "yarn reads it, which is refused",
-    "rope.scaling.yarn_beta_fast": "as above",
-    "rope.scaling.yarn_beta_slow": "as above",
     "expert_used_count": "there are no experts",
     "expert_feed_forward_length": "as above",
     "expert_shared_feed_forward_length": "as above",
@@ -112,9 +119,13 @@ ONLY = {
     "attention.temperature_length": Only("0", _one_of(0), "it scales scores by position"),
     "attention.temperature_scale": Only("0", _one_of(0), "it scales scores by position"),
     "attention.output_scale": Only("0 or 1", _one_of(0, 1), "it multiplies what attention gives"),
-    "rope.scaling.attn_factor": Only("1", _one_of(1), "it multiplies queries and keys"),
-    "rope.scaling.yarn_attn_factor": Only("1", _one_of(1), "it multiplies queries and keys"),
-    "rope.scaling.yarn_ext_factor": Only("0 or -1", _one_of(0, -1), "it mixes frequencies (yarn)"),
+    "rope.scaling.attn_factor": Only(
+        "1, or yarn's", _one_or_yarn, "it multiplies queries and keys"),
+    "rope.scaling.yarn_attn_factor": Only(
+        "1, or yarn's", _one_or_yarn, "it multiplies queries and keys"),
+    "rope.scaling.yarn_ext_factor": Only(
+        "0 or -1; yarn's 1 or -1", lambda value, s: value in (
+            (1, -1) if s.scaling == YARN else (0, -1)), "it mixes frequencies (yarn)"),
     "rope.scaling.alpha": Only("0 or 1", _one_of(0, 1), "it scales theta"),
 }
 

@@ -22,6 +22,7 @@ from models.checkpoints.gguf.names import ROPE_FACTORS, to_gguf
 from models.checkpoints.gguf.package import load_gguf
 from models.checkpoints.gguf.sampling import write_sampling
 from models.checkpoints.gguf.tokenizer import ADDED, LEGACY, STOPS
+from models.checkpoints.gguf.yarn import YARN, write_yarn
 from models.checkpoints.quantization import Quantization
 from models.checkpoints.source import Source
 from models.tokenizers.base import NoTokenizer
@@ -42,7 +43,7 @@ def write_gguf(source: Source, path: Path, kind: str, progress: Progress,
     family = source.architecture
     if family.gguf_name is None:
         raise ConfigError(f"{family.name} has no name in GGUF; export to hf instead")
-    if source.config.rope.type not in ("default", "linear", "llama3"):
+    if source.config.rope.type not in ("default", "linear", "llama3", YARN):
         raise ConfigError(f"rope {source.config.rope.type!r} is not written to GGUF; export to hf "
                           "instead")
     writer = gguf.GGUFWriter(path, family.gguf_name)
@@ -117,6 +118,8 @@ def _add_config(writer: Any, gguf: Any, source: Source) -> None:  # noqa: ANN401
     if c.rope.type == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(c.rope.numbers["factor"])
+    if c.rope.type == YARN:
+        write_yarn(writer, gguf, c.rope)
 
 
 def add_tokenizer(writer: Any, checkpoint: Checkpoint, size: int) -> None:  # noqa: ANN401
