@@ -38,6 +38,9 @@ def chat(model: Model, sampling: dict[str, Any], started: Callable[[], None],
     in_force = settle_sampling(sampling.get("sampling", OPTIONS), given, model.generation)
     started()
     tell(sampling_line(*in_force))
+    if model.generation.ignored:
+        tell(f"note: {model.generation.where} has keys that are not known and have no effect: "
+             f"{', '.join(model.generation.ignored)}")
     messages: list[Message] = []
     print(HELP, file=sys.stderr)
     while True:

@@ -79,7 +79,8 @@ def test_what_is_refused_by_name(tmp_path, key, value):
 
 
 def test_unknown_keys_and_other_types(tmp_path):
-    assert read(tmp_path, chat_format="chatml", max_length=9).ignored == ("chat_format",)
+    found = read(tmp_path, chat_format="chatml", max_length=9)
+    assert (found.ignored, found.where) == (("chat_format",), "generation_config.json")
     for stated in ({"do_sample": True, "temperature": "hot"}, {"do_sample": 1},
                    {"stop_strings": [5]}, {"do_sample": True, "top_k": 1.5}):
         with pytest.raises(ConfigError, match=r"generation_config\.json: "):
@@ -173,11 +174,13 @@ def test_through_exports(tmp_path):
 
 
 def test_the_command_line_shows_it(tmp_path, run_cli):
-    path = str(folder(tmp_path / "m", do_sample=True, temperature=0.6, top_k=5))
+    path = str(folder(tmp_path / "m", do_sample=True, temperature=0.6, top_k=5, odd_key=1))
     chat = run_cli("--chat", "--model", path, "--top-p", "0.9", "--seed", "1",
                    "--max-new-tokens", "3", stdin="hi\n", code=0)
     assert ("sampling: temperature 0.6 (generation_config.json), top_k 5 (generation_config.json), "
             "top_p 0.9 (option)") in chat.stderr
+    assert "generation_config.json has keys that are not known and have no effect: odd_key" \
+        in chat.stderr
     plain = ("--model", path, "--prompt", "Once", "--max-new-tokens", "3")
     shown = run_cli(*plain, "--explain", code=0).stderr
     assert "sampling: greedy\n" in shown

@@ -203,8 +203,9 @@ def test_added_tokens_of_a_sentencepiece_folder():
 def test_vocabularies_that_cannot_be_used():
     v = vocabulary_of(random_model("llama3").tokenizer, "x")
     for change, complaint in (
-            ({"pre": "deepseek-llm"}, "pre-tokenizer 'deepseek-llm' is unknown, expected one of"),
-            ({"pre": ""}, "pre-tokenizer '' is unknown"), ({"types": [1]}, "640 tokens but 1"),
+            ({"pre": "deepseek-llm"}, "pre-tokenizer 'deepseek-llm' is not supported: its exp"),
+            ({"pre": ""}, "pre-tokenizer '' is not supported: the file names none"),
+            ({"types": [1]}, "640 tokens but 1"),
             ({"eos_id": 99999}, "the EOS id is 99999"), ({"tokens": []}, "is empty"),
             ({"merges": [("never", "there")]}, "cannot be read")):
         with pytest.raises(TokenizerError, match=complaint):

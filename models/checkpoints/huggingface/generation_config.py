@@ -67,7 +67,7 @@ def read_generation_config(folder: Path, config: ConfigReader,
                if key in data and data[key] not in neutral]
     ignored = sorted(data.keys() - {*USED, *NEUTRAL, *HARMLESS})
     names = {*USED, *NEUTRAL} - {"eos_token_id"}
-    said = not names.isdisjoint(data)
+    said = not names.isdisjoint(data) or bool(ignored)
     reader = ConfigReader(data, stated.where)
     return stated, GenerationDefaults(
         (FILE if file.exists() else "config.json") if said else "", stated_sampling(reader),
