@@ -5,7 +5,7 @@ the rule by which they may change. Everything else in these folders may move.
 """
 
 from core import errors
-from core.devices import cuda
+from core.devices import cuda, reference
 from core.devices.code_cache import CodeCache
 from core.ir.examples import ErrorExample, Example
 from core.ir.fusion import FusedOp
@@ -31,3 +31,4 @@ __all__ = [
 ]
 
 api1.serve()
+reference.serve()

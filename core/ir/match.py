@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from core.errors import DtypeError
+from core.errors import DtypeError, ShapeError
 from core.ir.fusion import FusedOp, Pattern, PatternNode, PatternValue
 from core.ir.graph import Graph, Node, Value
 from core.ir.op import AttrVar
+from core.ir.signature import resolve
 
 
 @dataclass
@@ -29,9 +30,10 @@ class _State:
     nodes: dict[PatternNode, Node]
     args: dict[str, Value]
     attrs: dict[str, Any]
+    views: list[tuple[PatternValue, Value]]
 
     def copy(self) -> _State:
-        return _State(dict(self.nodes), dict(self.args), dict(self.attrs))
+        return _State(dict(self.nodes), dict(self.args), dict(self.attrs), list(self.views))
 
 
 def find_matches(op: FusedOp, graph: Graph) -> Iterator[Match]:
@@ -43,9 +45,9 @@ def find_matches(op: FusedOp, graph: Graph) -> Iterator[Match]:
         pattern = op.pattern(absent)
         anchor = pattern.nodes[-1]
         for node in graph.nodes:
-            for state in _extend(pattern, anchor, node, _State({}, {}, {}), index.consumers):
+            for state in _extend(pattern, anchor, node, _State({}, {}, {}, []), index.readers):
                 match = _finish(op, pattern, state)
-                if _replaceable(match, index) and _takes(op, match):
+                if _replaceable(match, index) and _takes(op, match, state):
                     yield match
                     break
 
@@ -59,12 +61,18 @@ class _Index:
         self.order = {node: i for i, node in enumerate(graph.nodes)}
         self.returned = {v.root for v in graph.outputs.values()}
         self.families: dict[Value, list[Value]] = {}  # values of one memory, by its owner
+        #: the nodes that read a value, itself or as a view
+        self.readers: dict[Value, list[Node]] = {v: list(c) for v, c in self.consumers.items()}
         for value in graph.values.values():
             self.families.setdefault(value.root, []).append(value)
+            seen = value
+            while seen.is_view and seen.alias_of is not None:
+                seen = seen.alias_of
+                self.readers[seen] += self.consumers[value]
 
 
 def _extend(pattern: Pattern, wanted: PatternNode, node: Node, state: _State,
-            consumers: dict[Value, list[Node]]) -> Iterator[_State]:
+            readers: dict[Value, list[Node]]) -> Iterator[_State]:
     """Assign `node` to `wanted`, then the remaining pattern nodes, with backtracking."""
     state = state.copy()
     if not _assign(wanted, node, state):
@@ -76,9 +84,9 @@ def _extend(pattern: Pattern, wanted: PatternNode, node: Node, state: _State,
     # the assignment above followed inputs; a node left over reads a bound value as well
     made = [v for n in state.nodes.values() for v in n.outputs.values()]
     for value in [*state.args.values(), *made]:
-        for candidate in consumers[value]:
+        for candidate in readers[value]:
             if candidate not in state.nodes.values():
-                yield from _extend(pattern, rest[0], candidate, state, consumers)
+                yield from _extend(pattern, rest[0], candidate, state, readers)
 
 
 def _assign(wanted: PatternNode, node: Node, state: _State) -> bool:
@@ -99,6 +107,12 @@ def _assign(wanted: PatternNode, node: Node, state: _State) -> bool:
 def _bind(wanted: PatternValue | None, value: Value | None, state: _State) -> bool:
     if wanted is None or value is None:
         return wanted is None and value is None
+    if wanted.of is not None:
+        state.views.append((wanted, value))
+        base = value.alias_of if value.is_view else None
+        while wanted.of.node is not None and base is not None and base.is_view:
+            base = base.alias_of  # a view of a view of a result
+        return base is not None and _bind(wanted.of, base, state)
     if wanted.node is None:
         return state.args.setdefault(wanted.name, value) is value
     return (value.producer is not None and value.producer.outputs.get(wanted.name) is value
@@ -136,10 +150,13 @@ def _replaceable(match: Match, index: _Index) -> bool:
     return True
 
 
-def _takes(op: FusedOp, match: Match) -> bool:
-    """Say whether the op takes these dtypes: its nodes may mix some that it takes only alike."""
+def _takes(op: FusedOp, match: Match, state: _State) -> bool:
+    """Say whether the op takes these dtypes, which its nodes may mix, and its views these
+    shapes."""
     try:
-        op.bind({k: None if v is None else v.spec for k, v in match.inputs.items()}, match.attrs)
-    except DtypeError:
+        env = op.bind({k: None if v is None else v.spec for k, v in match.inputs.items()},
+                      match.attrs)
+    except (DtypeError, ShapeError):
         return False
-    return True
+    return all(tuple(resolve(d, env.dims) for d in wanted.shape) == value.spec.shape
+               for wanted, value in state.views)

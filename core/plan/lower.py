@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from core.errors import OpError
+from core.errors import OpError, OptionError
 from core.ir.fusion import FusedOp
 from core.ir.graph import Graph, Node, Value
 from core.ir.match import Match, find_matches
 from core.ir.op import OPS, Op
 from core.ir.tolerance import Tolerance
-from core.plan.policy import KernelPolicy, Refusals
+from core.plan.policy import KernelPolicy, Override, Refusals
 from core.plugins.backend import Launch
 from core.plugins.kernel import Call, Kernel
 from core.tensor.tensor import Tensor
@@ -53,21 +53,36 @@ def lower(graph: Graph, policy: KernelPolicy) -> tuple[list[Binding], dict[Value
     return lowering.bindings(), lowering.home
 
 
+@dataclass(frozen=True)
+class _Offer:
+    """Holds a place for a fused op, and a backend for it. Overlaps are settled by `rank`: overrides
+    come first, the last of them before others; then the order of backends, the op's declared
+    priority, the nodes that it covers, and its name."""
+
+    op: FusedOp
+    match: Match
+    covers: tuple[Node, ...]
+    backend: str
+    override: Override | None
+    rank: tuple[int, int, int, str]
+
+
 class _Lowering:
     def __init__(self, graph: Graph, policy: KernelPolicy) -> None:
         self.graph, self.policy = graph, policy
         first = policy.primary.allocator.device
         self.home = {v: first for kind in ("input", "state") for v in graph.roots(kind)}
         self._order = {node: i for i, node in enumerate(graph.nodes)}
-        self._refused_fusions: dict[Node, Refusals] = {}
+        self._passed: dict[Node, Refusals] = {}  # fused kernels, by the last node of each
 
     def bindings(self) -> list[Binding]:
-        fused, claimed = self._fuse() if self.policy.fusion else ({}, set())
+        fused = self._fuse() if self.policy.fusion else {}
         found = []
         for node in self.graph.nodes:
-            if node in claimed and node not in fused:
-                continue
             binding = fused.get(node) or self._choose(node)
+            if node is not binding.node:
+                continue  # a fused kernel computes it later
+            binding.refused[:0] = [r for n in binding.covers for r in self._passed.get(n, ())]
             for value in binding.outputs.values():
                 self.home.setdefault(value.root, binding.device)
             found.append(binding)
@@ -75,52 +90,89 @@ class _Lowering:
 
     def _choose(self, node: Node) -> Binding:
         call = make_call(node.op, node.inputs, node.attrs)
-        kernel, refused = self.policy.choose(call, node.name,
-                                               partial(self._misplaced, inputs=node.inputs))
-        refused = self._refused_fusions.get(node, []) + refused
+        kernel, refused = self._ask(self.policy, call, node.name, node.inputs)
         if kernel is None:
-            raise self.policy.no_kernel(call, node.name, refused)
+            raise self.policy.no_kernel(call, node.name, self._passed.get(node, []) + refused)
         return Binding(node, node.op, call, kernel, self._device(kernel), refused, node.inputs,
                     node.outputs, (node,))
 
-    def _fuse(self) -> tuple[dict[Node, Binding], set[Node]]:
-        """Return bindings of fused kernels by their last node, and every node that they cover."""
-        fused: dict[Node, Binding] = {}
-        claimed: set[Node] = set()
-        for op in self._fused_ops():
-            for match in find_matches(op, self.graph):
-                # an override on a covered node means that node, not a fusion of it
-                if not any(n in claimed or self.policy.override(n.op.name, n.name)
-                           for n in match.nodes):
-                    binding = self._claim(op, match)
-                    if binding is not None:
-                        claimed.update(match.nodes)
-                        fused[binding.node] = binding
-        return fused, claimed
+    def _ask(self, policy: KernelPolicy, call: Call, node: str,
+             inputs: Mapping[str, Value | None]) -> tuple[Kernel | None, Refusals]:
+        return policy.choose(call, node, partial(self._misplaced, inputs=inputs))
 
-    def _fused_ops(self) -> list[FusedOp]:
-        """List the fused ops that the first backend offers, larger patterns first, then by name.
+    def _fuse(self) -> dict[Node, Binding]:
+        """Return, for each node that a fused kernel covers, its binding.
 
-        Only the first: a fusion that a later backend offers must not take nodes from it.
+        Raises OptionError for an override of a fused op that others leave no place.
         """
-        first, overridden = self.policy.backends[0], {o.op for o in self.policy.overrides}
-        ops = [op for op in OPS.values() if isinstance(op, FusedOp)
-               and (self.policy.registry.kernels(first, op.name) or op.name in overridden)]
-        return sorted(ops, key=lambda op: (-len(op.pattern().nodes), op.name))
+        claimed: dict[Node, Binding] = {}
+        lost: dict[Override, str] = {}
+        for offer in sorted(self._offers(), key=lambda offer: offer.rank):
+            why = self._outranked(offer, claimed)
+            binding = None if why else self._claim(offer)
+            if binding is not None:
+                claimed.update(dict.fromkeys(offer.covers, binding))
+            elif why and offer.override is not None:
+                lost.setdefault(offer.override, why)
+            elif why:
+                self._pass(offer, why)
+        for override, why in lost.items():
+            if not any(override.matches(b.op.name, n.name) for n, b in claimed.items()
+                       if n is b.node):
+                raise OptionError(f"kernel override {override.text!r} cannot win: {why}; the last "
+                                  "of several overrides does")
+        return claimed
 
-    def _claim(self, op: FusedOp, match: Match) -> Binding | None:
+    def _offers(self) -> Iterator[_Offer]:
+        backends, overrides = self.policy.backends, self.policy.overrides
+        for op in [op for op in OPS.values() if isinstance(op, FusedOp)]:
+            able = [b for b in backends if self.policy.registry.kernels(b, op.name)]
+            if not able and all(o.op != op.name for o in overrides):
+                continue
+            for match in find_matches(op, self.graph):
+                covers = tuple(sorted(match.nodes, key=self._order.__getitem__))
+                override = self.policy.override(op.name, covers[-1].name)
+                for backend in able if override is None else (override.backend,):
+                    place = (-overrides.index(override) - 1 if override is not None
+                             else backends.index(backend))
+                    yield _Offer(op, match, covers, backend, override,
+                                 (place, -op.priority, -len(covers), op.name))
+
+    def _outranked(self, offer: _Offer, claimed: Mapping[Node, Binding]) -> str:
+        """Return why an offer has no place beside what was chosen before it, "" if it has."""
+        before = self.policy.backends[:max(0, offer.rank[0])]
+        for node in offer.covers:
+            if node in claimed:
+                return f"covered by {claimed[node].kernel.id}"
+            # an override on a covered node means that node, unless one of the fusion came later
+            override = self.policy.override(node.op.name, node.name)
+            if override is not None and (offer.override is None or -offer.rank[0] - 1
+                                         < self.policy.overrides.index(override)):
+                return f"not asked: {override.text} came first"
+        for node in offer.covers if before else ():
+            kernel, _ = self._ask(replace(self.policy, backends=before), make_call(
+                node.op, node.inputs, node.attrs), node.name, node.inputs)
+            if kernel is not None:
+                return f"not asked: {kernel.id} came first"
+        return ""
+
+    def _pass(self, offer: _Offer, why: str) -> None:
+        """Note for the ledger that the best kernel of an offer had no place."""
+        best = self.policy.registry.kernels(offer.backend, offer.op.name)[0]
+        self._passed.setdefault(offer.covers[-1], []).append((best.id, why))
+
+    def _claim(self, offer: _Offer) -> Binding | None:
+        op, match, last = offer.op, offer.match, offer.covers[-1]
         call = make_call(op, match.inputs, match.attrs)
-        covers = tuple(sorted(match.nodes, key=self._order.__getitem__))
-        first = replace(self.policy, backends=self.policy.backends[:1])
-        kernel, refused = first.choose(call, covers[-1].name,
-                                       partial(self._misplaced, inputs=match.inputs))
+        one = replace(self.policy, backends=(offer.backend,))
+        kernel, refused = self._ask(one, call, last.name, match.inputs)
+        if kernel is None and offer.override is not None:
+            raise self.policy.no_kernel(call, last.name, refused)
         if kernel is None:
-            if self.policy.override(op.name, covers[-1].name) is not None:
-                raise self.policy.no_kernel(call, covers[-1].name, refused)
-            self._refused_fusions.setdefault(covers[-1], []).extend(refused)
+            self._passed.setdefault(last, []).extend(refused)
             return None
-        return Binding(covers[-1], op, call, kernel, self._device(kernel), refused, match.inputs,
-                    match.outputs, covers)
+        return Binding(last, op, call, kernel, self._device(kernel), refused, match.inputs,
+                       match.outputs, offer.covers)
 
     def _device(self, kernel: Kernel) -> str:
         return self.policy.registry.backend(kernel.backend).allocator.device

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from core.errors import NoKernelError, OptionError
+from core.errors import KernelyardError, NoKernelError, OptionError
 from core.ir.op import OPS
 from core.plugins.backend import Backend
 from core.plugins.kernel import Call, Kernel
-from core.plugins.registry import Registry, split_backends
+from core.plugins.registry import REFERENCE, Registry, split_backends
 
 #: (kernel id, why it was not taken)
 Refusals = list[tuple[str, str]]
@@ -123,8 +123,17 @@ class KernelPolicy:
                  *(f"  {kernel}: {reason}" for kernel, reason in refused)]
         silent = [b for b in self.backends if not self.registry.kernels(b, call.op.name)]
         lines += [f"  {b}: has no kernel for {call.op.name}" for b in silent]
-        others = sorted(set(self.registry.specs) - set(self.backends))
-        if others:
-            wider = ",".join([*self.backends, others[0]])
-            lines.append(f"  allow a fallback with --backend {wider}")
+        able = [b for b in [*sorted(self.registry.specs), REFERENCE] if b not in self.backends
+                and self._would_take(b, call)]
+        if able:
+            lines.append(f"  {' and '.join(able)} would take it; allow a fallback with --backend "
+                         f"{','.join([*self.backends, able[0]])}")
         return NoKernelError("\n".join(lines))
+
+    def _would_take(self, backend: str, call: Call) -> bool:
+        """Tell whether a backend works here and has a kernel that takes the call."""
+        try:
+            kernels = self.registry.kernels(backend, call.op.name)
+            return any(k.refuses(call) is None for k in kernels)
+        except KernelyardError:  # doctor says more
+            return False

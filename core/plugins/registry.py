@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -31,6 +31,9 @@ from core.plugins.loader import Plugins
 #: hooks of the shape register(name, thing) or register(thing with a `key`)
 TABLES = ("register_models", "register_checkpoints", "register_rope_types",
           "register_pretokenizers")
+REFERENCE = "reference"  #: the definitions as a backend, see core.devices.reference
+#: what core itself brings, and its kernels: not among the installed backends
+BUILT_IN: dict[str, tuple[BackendSpec, Callable[[], Iterable[Kernel]]]] = {}
 #: Backends of this project: an unknown name is never advised as something to install, since anybody
 #: may publish a package under it.
 OUR_BACKENDS = ("cpu_numba", "cpu_numpy", "cuda_cupy", "cuda_pycuda")
@@ -96,13 +99,15 @@ class Registry:
             raise
 
     def _add_backend(self, plugin: str, spec: BackendSpec) -> None:
+        if spec.name in BUILT_IN:
+            raise ClashError(f"backend {spec.name!r} is core's own; give this one another name")
         self.specs[spec.name] = spec
         self.owners[spec.name] = self.plugins.distributions[plugin]
 
     def spec(self, name: str) -> BackendSpec:
         """Raises BackendError listing the installed backends and the broken plugins."""
-        if name in self.specs:
-            return self.specs[name]
+        if name in self.specs or name in BUILT_IN:
+            return self.specs[name] if name in self.specs else BUILT_IN[name][0]
         lines = [f"unknown backend {name!r}; installed: {', '.join(sorted(self.specs)) or 'none'}"]
         lines += [f"  broken plugin {b}" for b in self.plugins.broken]
         lines += [f"  plugin {p.name} (from {p.distribution}) {p.reason}"
@@ -193,6 +198,10 @@ class Registry:
                                      f"by {taken}; give this one another name")
                 table[kernel.op, kernel.name] = kernel
                 self.sources[kernel] = self.plugins.distributions[plugin]
+            if backend in BUILT_IN:
+                table = {(k.op, k.name): k for k in BUILT_IN[backend][1]()}
+                self.owners[backend] = self.plugins.distributions.get("models", "kernelyard")
+                self.sources.update(dict.fromkeys(table.values(), self.owners[backend]))
             self.plugins.collect("register_kernels", add, check, backend=backend)
             if not table:
                 raise BackendError("\n".join([f"backend {backend} registered no kernels",

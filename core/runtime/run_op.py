@@ -84,7 +84,7 @@ def single_op_plan(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[st
             values.append(graph.input(p.name, spec))
             tensors[p.name] = (place(p.name, array, spec.dtype) if place is not None
                                else Tensor.from_numpy(array, allocator, spec.dtype))
-    result = (op.compose(graph, *values, **op.complete(attrs))
+    result = (op.declare(graph, values, op.complete(attrs))
               if composed and isinstance(op, FusedOp)
               else graph.add(op.name, *values, name=op.name, **attrs))
     for key, value in zip(op.result_names, result if isinstance(result, tuple) else (result,),

@@ -11,13 +11,13 @@ import numpy as np
 
 from core.errors import NoKernelError
 from core.ir.graph import Node
-from core.ir.subgraph import visible_values
 from core.plan.lower import Binding, lower
 from core.plan.plan import Plan
 from core.plan.policy import KernelPolicy
 from core.runtime.step import Observer
 from core.tensor.tensor import Array
 from core.verify.shadow import Shadows
+from core.verify.subgraph import visible_values
 
 T = TypeVar("T")
 

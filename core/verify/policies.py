@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from core.errors import OptionError
 from core.plan.policy import KernelPolicy, Override
-from core.plugins.registry import Registry, split_backends
+from core.plugins.registry import REFERENCE, Registry, split_backends
 
-REFERENCE = "reference"
+__all__ = ["REFERENCE", "parse_policy"]
 
 
 def parse_policy(text: str, registry: Registry) -> KernelPolicy | None:

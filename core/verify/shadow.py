@@ -10,12 +10,12 @@ import numpy as np
 
 from core.errors import NoKernelError
 from core.ir.graph import Node, Value
-from core.ir.subgraph import extract
 from core.plan.plan import Plan
 from core.plan.policy import KernelPolicy
 from core.plugins.kernel import Kernel
 from core.tensor.allocator import Buffer
 from core.tensor.tensor import Array, Tensor
+from core.verify.subgraph import extract
 
 #: One policy's own copies of a session's states, by the memory that each follows.
 States = dict[Buffer, Tensor]

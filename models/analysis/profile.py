@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from core.plan.plan import Plan
-from core.plan.profile import profile, time_bindings, timed_bindings
 from core.runtime.session import Session
+from models.analysis.timing import profile, time_bindings, timed_bindings
 
 _HOST_STEPS = 20
 

@@ -77,7 +77,7 @@ def test_each_plan_is_profiled_with_its_own_lengths(story, monkeypatch):
 
 
 def test_profiling_keeps_the_sequence(story):
-    from core.plan.profile import profile
+    from models.analysis.timing import profile
     ids = story.encode("Once upon a time")
     story.session.truncate()
     story.session.prefill(ids)

@@ -148,8 +148,8 @@ class Ours:
         return f"{tally.calls} kernel calls checked"
 
     def profile(self, ids: list[int]) -> dict[str, Any]:
-        """Return a list of core.plan.profile.KernelTime for a prefill and for a decode step."""
-        from core.plan.profile import profile
+        """Return a list of KernelTime for a prefill and for a decode step."""
+        from models.analysis.timing import profile
         self.turn(ids, 2)
         plans = {p.bindings[0].call.dims["T"]: p for p in self.session.plans}
         decode = profile(plans[1])

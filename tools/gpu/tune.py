@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from core.plan.plan import Plan
-from core.plan.profile import time_bindings, timed_bindings
 from core.plugins.registry import default_registry
 from cuda_cupy import shapes
 from cuda_cupy.shapes import Spread
+from models.analysis.timing import time_bindings, timed_bindings
 from models.checkpoints.random import random_checkpoint
 from models.engine.load import open_checkpoint
 from models.engine.options import LoadOptions
