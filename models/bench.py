@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from core.errors import OptionError
 from core.plugins.registry import Registry
 from core.verify.crosscheck import CrossCheck
 from core.verify.policies import REFERENCE
-from models.analysis.bench_report import benchmark
+from models.analysis.bench_report import benchmark, tuning
 from models.analysis.profile import host_seconds, profile_parts
+from models.analysis.tuning import tune
 from models.checkpoints.base import Checkpoint, read_checkpoint
 from models.checkpoints.random import SHAPES, random_checkpoint
 from models.cli import report
@@ -45,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
     add_load_options(p, without=["max_context"])
     p.add_argument("--profile", action="store_true",
                    help="also time each kind of kernel of the prompt and of a decode step alone")
+    p.add_argument("--op", action="append", default=[], metavar="NAME[,NAME]", help="time every "
+                   "kernel of every installed backend at the model's own calls of these ops, and "
+                   "check each; no weight is read; may repeat")
     p.add_argument("--json", action="store_true")
     return p
 
@@ -58,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.model is not None and args.layers is not None:
         raise OptionError("--layers goes with --shape: a model file has its own layers")
     report.left_out(load_options(args).registry())
+    if args.op:
+        return _tune(args)
     rows = []
     try:
         for name in [args.model] if args.model is not None else args.shape or SHAPES:
@@ -68,6 +75,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.json:
             print(json.dumps(rows, indent=1))
     return 0 if all(row["ok"] for row in rows) else 1
+
+
+def _tune(args: argparse.Namespace) -> int:
+    names = [n.strip() for text in args.op for n in text.split(",") if n.strip()]
+    options = load_options(args, max_context=args.prompt + args.tokens)
+    registry, rows = options.registry(), []
+    try:
+        for name in [args.model] if args.model is not None else args.shape or SHAPES:
+            found = tune(partial(_checkpoint, name, args, registry, args.layers), options, registry,
+                         names, args.prompt, args.repeat)
+            rows += [{"shape": name, **row} for row in found]
+            if not args.json:
+                tuning(name, found)
+    finally:
+        if args.json:
+            print(json.dumps(rows, indent=1))
+    return 0 if all(row["ok"] is not False for row in rows) else 1
 
 
 def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:

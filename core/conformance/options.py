@@ -15,6 +15,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
               "cells with these dtypes or ids (float32.W=bf16); may repeat"},
     "large": {"action": "store_true", "help": "run the examples that need gigabytes instead of the "
               "others"},
+    "calls": {"type": Path, "metavar": "FILE.json", "help": "test the calls of a model's plans "
+              "that `kernelyard conform --model M --calls FILE.json` wrote, instead of the ops' "
+              "examples"},
+    "repeat": {"type": int, "default": 2, "metavar": "N", "help": "runs of each kernel on each "
+               "case, which must give equal bits: more find races (default: 2)"},
     "time": {"action": "store_true", "help": "time the kernel that a plan chooses"},
     "report": {"action": "append", "default": [], "type": Path, "metavar": "FILE", "help": "write "
                "a report: .json, .md (support matrix) or .txt; may repeat"},

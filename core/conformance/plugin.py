@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 GPU = "cuda"  #: the device that GPU backends name in their BackendSpec
 #: options that are checked before anything is collected
-EARLY = ("backend", "op", "dtype", "gpu-report", "only-plugins", "without-plugin")
+EARLY = ("backend", "op", "dtype", "calls", "gpu-report", "only-plugins", "without-plugin")
+#: options that are about the ops' own examples
+WHOLE = ("large", "report", "gpu-report", "include", "expect", "write-lock")
 SUITES = ("core.conformance.test_ops", "core.conformance.test_properties")
 
 
@@ -39,6 +41,13 @@ def pytest_configure(config: pytest.Config) -> None:
                                     ".md or .txt")
     if (path := config.getoption(flag("gpu-report"))) is not None and path.suffix != ".json":
         raise pytest.UsageError(f"--gpu-report {path}: expected a name that ends with .json")
+    if config.getoption(flag("repeat")) < 2:
+        raise pytest.UsageError(f"--repeat {config.getoption(flag('repeat'))}: expected at least 2 "
+                                "runs, which are compared")
+    clash = [o for o in WHOLE if config.getoption(flag(o))]
+    if clash and config.getoption(flag("calls")) is not None:
+        raise pytest.UsageError(f"--{clash[0]} is about the ops' examples, and cannot be used with "
+                                "a model's calls")
     config.pluginmanager.register(Recorder(config), "kernelyard-report")
 
 
@@ -93,7 +102,7 @@ def _tests(kind: str, config: pytest.Config) -> Iterable[Any]:
             check_used(known, [id for k in ("case", "kernel", "property_case")
                                for large in (False, True)
                                for _, id in _all(k, registry, backend, Subset(), large)], backend)
-        for test, id in _all(kind, registry, backend, subset, config.getoption(flag("large"))):
+        for test, id in _asked(kind, registry, backend, subset, config):
             why = reason_for(id, known)
             marks = [] if why is None else [pytest.mark.xfail(reason=why, strict=True)]
             yield pytest.param(test, id=id, marks=marks)
@@ -117,6 +126,17 @@ def chosen_backends(registry: Registry, named: list[str] | None, *, gpu: bool) -
         raise OptionError("--gpu-report needs a backend that computes on a GPU; "
                           + ("; ".join(reasons) or "none is installed"))
     return backends
+
+
+def _asked(kind: str, registry: Registry, backend: str, subset: Subset, config: pytest.Config,
+           ) -> Iterable[tuple[Any, str]]:
+    """Return the tests of one kind: those of a model's calls where a file of them is given."""
+    path = config.getoption(flag("calls"))
+    if path is None:
+        yield from _all(kind, registry, backend, subset, config.getoption(flag("large")))
+    elif kind == "case":
+        from core.conformance.calls import call_cases, read_calls
+        yield from ((c, c.id) for c in call_cases(read_calls(path), registry, backend, subset))
 
 
 def _all(kind: str, registry: Registry, backend: str, subset: Subset, large: bool,

@@ -50,6 +50,7 @@ class Recorder:
         from core.conformance.report import Report
         from core.files import write_whole
         registry, report = registry_of(self.config), Report()
+        report.calls = option("calls") is not None
         large = option("large")
         for result, found in zip(self.results, properties, strict=True):
             why = getattr(result, "wasxfail", None)

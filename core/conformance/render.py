@@ -44,7 +44,7 @@ def rows(report: Report, *, large: bool = False,
     for op in list(dict.fromkeys([*OPS, *(o for ops in report.matrix.values() for o in ops)])):
         by_backend = [report.matrix[b].get(op, {}) for b in report.backends]
         expected = {dtype_id(d): len(examples_of(OPS[op], d, large=large))
-                    for d in cells(OPS[op])} if op in OPS else {}
+                    for d in cells(OPS[op])} if op in OPS and not report.calls else {}
         found = dict.fromkeys([*expected, *(d for cs in by_backend for d in cs)])
         for dtypes in found:
             if not any(dtypes in cs for cs in by_backend):

@@ -65,6 +65,7 @@ class Report:
     property."""
 
     def __init__(self) -> None:
+        self.calls = False  #: the cases are a model's calls, not the ops' examples
         self.matrix: Table = {}
         self.kernels: Table = {}
         self.properties: dict[str, dict[str, Counts]] = {}

@@ -32,7 +32,9 @@ def test_matches_reference(case: Case, record_property: Callable[[str, object], 
     if not willing:
         found["reasons"] = [f"{k.id}: {reason}" for k, reason in refusals.items()]
         pytest.skip(f"{case.op.name}: no kernel takes this example: {', '.join(found['reasons'])}")
-    outcomes = [run_case(case, kernel, registry, case.expected) for kernel in willing]
+    runs = pytestconfig.getoption(flag("repeat"))
+    outcomes = [run_case(case, kernel, registry, case.expected, runs)
+                for kernel in willing]
     found["used"] = finite(max(o.used for o in outcomes))
     found["own"] = any(not c.ok for o in outcomes for c in o.comparisons.values())
     found["kernels"] = {o.kernel.name: {"ok": o.ok, "used": finite(o.used)} for o in outcomes}

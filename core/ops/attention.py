@@ -15,6 +15,8 @@ from core.errors import DtypeError, OpError, ShapeError
 from core.ir.examples import ErrorExample, Example, ExampleInputs, spec
 from core.ir.op import Attr, Attrs, Cost, Env, Op, Specs, divisible, need
 from core.ir.tolerance import Tolerance
+from core.ops.attention_examples import attention_examples
+from core.ops.published import LONGEST_T, PUBLISHED
 from core.tensor.tensor import Array
 
 _CACHES = tuple({"A": a, "C": c} for a, c in (
@@ -83,9 +85,9 @@ class KvCacheWrite(Op):
         return Cost(0, 2 * k.nbytes + elements * cache.dtype.itemsize + slots.nbytes)
 
     def examples(self) -> list[Example]:
-        def write(t: int, heads: int, d: int, quantized: bool) -> Example:
+        def write(t: int, heads: int, d: int, quantized: bool, context: int = 0) -> Example:
             def make(r: ExampleInputs) -> dict[str, Array | None]:
-                blocks = -(-max(t, 1) // 16) + 2
+                blocks = -(-max(t, context, 1) // 16) + 2
                 slots = r.rng.permutation(blocks * 16)[:t].astype(np.int32)
                 slots[t // 2:t // 2 + 1] = -1 if t > 1 else slots[:1]
                 cache = (r.codes(8, 2 * blocks * 16, heads * d) if quantized
@@ -94,10 +96,13 @@ class KvCacheWrite(Op):
                 return {"k": r.normal(t, heads, d), "v": r.normal(t, heads, d),
                         "cache": cache.reshape(2, blocks, 16, heads, d),
                         "cache_scales": scales, "slots": slots}
-            return Example(f"T{t}_H{heads}_d{d}", make, {},
+            return Example(f"T{t}_H{heads}_d{d}" + (f"_to{context}" if context else ""), make, {},
                           only={"C": "i8" if quantized else "f32 f16 bf16"})
-        return [write(t, h, d, q) for q in (False, True)
-                for t, h, d in ((0, 2, 8), (1, 4, 64), (2, 1, 80), (17, 8, 128))]
+        heads = sorted({(p.kv_heads, p.head_dim) for p in PUBLISHED} - {(4, 64)})
+        return [write(*shape, q) for q in (False, True)
+                for shape in ((0, 2, 8), (1, 4, 64), (2, 1, 80), (17, 8, 128),
+                              *((3, *each) for each in heads), (LONGEST_T, 1, 64))
+                ] + [write(2, 1, 8, q, max(p.context for p in PUBLISHED)) for q in (False, True)]
 
     def error_examples(self) -> list[ErrorExample]:
         k, cache, slots = spec("f32[2,4,8]"), spec("f32[2,3,16,4,8]"), spec("i32[2]")
@@ -188,40 +193,7 @@ class Attention(Op):
         return Cost(4 * elements * tokens, 2 * q.nbytes + 2 * int(table.shape[0]) * tokens * row)
 
     def examples(self) -> list[Example]:
-        def batch(name: str, heads: int, kv_heads: int, d: int, seqs: list[tuple[int, int]],
-                  contiguous: bool, quantized: bool) -> Example:
-            def make(r: ExampleInputs) -> dict[str, Array | None]:
-                counts = [-(-length // 16) for _, length in seqs]
-                used, width = sum(counts), max([1, *counts])
-                order = np.arange(used + 2) if contiguous else r.rng.permutation(used + 2)
-                table = np.full((len(seqs), width), -1, np.int32)
-                for s, count in enumerate(counts):
-                    table[s, :count] = order[sum(counts[:s]):sum(counts[:s]) + count]
-                cache = (r.codes(8, 2 * (used + 2) * 16, kv_heads * d) if quantized
-                         else r.normal(2 * (used + 2) * 16, kv_heads * d))
-                starts = np.cumsum([0, *(n for n, _ in seqs)]).astype(np.int32)
-                return {"q": r.normal(int(starts[-1]), heads, d),
-                        "cache": cache.reshape(2, used + 2, 16, kv_heads, d),
-                        "cache_scales": (abs(r.normal(2, used + 2, 16, kv_heads)) + 0.1) / 64
-                        if quantized else None,
-                        "block_table": table, "query_starts": starts,
-                        "seq_lens": np.array([n for _, n in seqs], np.int32)}
-            return Example(name, make, {"scale": d**-0.5},
-                          only={"C": "i8" if quantized else "f32 f16 bf16"})
-
-        # name, query heads, kv heads, d, [(queries, length) of each sequence], contiguous blocks
-        shapes: tuple[tuple[str, int, int, int, list[tuple[int, int]], bool], ...] = (
-            ("decode", 8, 2, 64, [(1, 37)], True), ("decode_long", 4, 1, 64, [(1, 1500)], True),
-            ("decode_paged", 4, 4, 80, [(1, 50)], False),
-            ("prefill", 4, 2, 128, [(17, 17)], True), ("chunk", 6, 2, 64, [(16, 49)], False),
-            ("one_token", 2, 2, 8, [(1, 1)], True), ("prefill_512", 2, 1, 64, [(512, 512)], True),
-            ("empty", 2, 1, 64, [], True), ("odd_head", 3, 1, 33, [(2, 21)], False),
-            ("idle_row", 2, 1, 16, [(1, 5), (1, 0)], False),
-            ("ragged", 4, 2, 64, [(1, 33), (5, 5), (17, 40), (1, 1)], False),
-            # sequences of a step that bring no token, behind and between those that do
-            ("mixed", 4, 2, 64, [(2, 11), (0, 5)], False),
-            ("mixed_between", 4, 1, 32, [(1, 40), (0, 7), (4, 20)], False))
-        return [batch(*shape, quantized) for quantized in (False, True) for shape in shapes]
+        return attention_examples()
 
     def error_examples(self) -> list[ErrorExample]:
         good = {"q": spec("f32[3,4,8]"), "cache": spec("f32[2,5,16,2,8]"),

@@ -6,6 +6,7 @@ from core.errors import DtypeError, ShapeError
 from core.ir.examples import ErrorExample, Example, spec, uniform
 from core.ir.op import Op
 from core.ir.tolerance import Tolerance
+from core.ops.published import INNER, LONGEST_T
 from core.tensor.tensor import Array
 
 
@@ -24,7 +25,8 @@ class Add(Op):
         def rows(t: int, d: int) -> Example:
             return Example(f"T{t}_D{d}",
                           lambda r: {"a": r.normal(t, d), "b": r.normal(t, d)}, {})
-        return [rows(0, 8), rows(1, 2048), rows(2, 7), rows(17, 896), rows(512, 128),
+        return [rows(0, 8), rows(1, 2048), rows(2, 7), rows(17, 896), rows(512, 128), rows(3, 4096),
+                rows(LONGEST_T, 64),
                 Example("inf_nan", lambda r: {"a": np.array([[np.inf, np.nan, 1.0]]),
                                              "b": np.array([[1.0, 1.0, -np.inf]])}, {})]
 
@@ -77,7 +79,8 @@ class SwiGLU(Op):
             return Example(f"T{t}_D{d}_scale{scale:g}",
                           lambda r: {"gate": r.normal(t, d, scale=scale), "up": r.normal(t, d)}, {})
         return [rows(0, 8, 1), rows(1, 5632, 1), rows(2, 7, 60), rows(17, 352, 4),
-                rows(512, 128, 1)]
+                rows(512, 128, 1), rows(LONGEST_T, 64, 1),
+                *(rows(2, inner, 1) for inner in INNER)]
 
     def error_examples(self) -> list[ErrorExample]:
         gate = spec("f32[2,4]")

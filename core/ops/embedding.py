@@ -9,6 +9,7 @@ from core.errors import DtypeError, ShapeError
 from core.ir.examples import ErrorExample, Example, spec
 from core.ir.op import Attr, Attrs, Cost, Env, Op, Specs, need, out_dtype
 from core.ir.tolerance import EXACT
+from core.ops.published import HIDDEN, LONGEST_T, PUBLISHED, VOCABS
 from core.tensor.tensor import Array
 
 
@@ -59,7 +60,9 @@ class Embedding(Op):
             return Example(f"T{t}_V{v}_D{d}", lambda r: {"ids": r.ints(0, v, t),
                                                         "table": r.normal(v, d)}, {}, large)
         return [rows(0, 5, 8), rows(1, 512, 128), rows(17, 321, 33), rows(512, 1000, 64),
-                rows(2, 128256, 2048, large=True)]
+                rows(LONGEST_T, 100, 64), *(rows(3, vocab, 16) for vocab in VOCABS),
+                *(rows(3, 50, d) for d, _ in HIDDEN),
+                *(rows(2, p.vocab, p.hidden, large=True) for p in PUBLISHED)]
 
     def error_examples(self) -> list[ErrorExample]:
         ids, table = spec("i32[3]"), spec("f32[5,4]")

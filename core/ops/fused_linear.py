@@ -7,6 +7,7 @@ from core.ir.examples import ErrorExample, Example, spec, uniform
 from core.ir.fusion import FusedOp
 from core.ir.op import Attr
 from core.ir.tolerance import Tolerance
+from core.ops.published import HIDDEN, INNER, PUBLISHED
 
 
 class AddNormGateUp(FusedOp):
@@ -32,8 +33,11 @@ class AddNormGateUp(FusedOp):
         return [Example(f"T{t}_N{n}_K{k}", lambda r, t=t, n=n, k=k: {  # type: ignore[misc]
             "a": r.normal(t, k), "b": r.normal(t, k), "norm": 1 + r.normal(k),
             "gate": r.normal(n, k, scale=k**-0.5), "up": r.normal(n, k, scale=k**-0.5)},
-            {"eps": 1e-5}) for t, n, k in ((1, 5632, 2048), (1, 352, 896), (1, 33, 264),
-                                                  (5, 33, 264))]
+            {"eps": 1e-5}, large) for t, n, k, large in (
+                (1, 5632, 2048, False), (1, 352, 896, False), (1, 33, 264, False),
+                (5, 33, 264, False), *((1, inner, 16, False) for inner in INNER),
+                *((1, 48, hidden, False) for hidden, _ in HIDDEN),
+                *((1, p.inner, p.hidden, True) for p in PUBLISHED[1:]))]
 
     def error_examples(self) -> list[ErrorExample]:
         a, w = spec("f32[1,4]"), spec("f32[3,4]")
@@ -67,9 +71,10 @@ class QkvLinear(FusedOp):
                        for m, rows in zip(names, n, strict=True)}}
         return [Example(f"T{t}_K{k}_N{'_'.join(map(str, n))}" + ("_bias" if bias else ""),
                        lambda r, t=t, n=n, k=k, b=bias: make(r, t, n, k, b),  # type: ignore[misc]
-                       {})
-                for t, n, k, bias in ((1, (2048, 256, 256), 2048, False),
-                                      (1, (896, 128, 128), 896, True), (1, (33, 7, 5), 264, True),
+                       {}, large=t * k * sum(n) > 6_000_000)
+                for t, n, k, bias in (*((1, p.qkv, p.hidden, p.biases) for p in PUBLISHED[1:]),
+                                      (1, (2048, 256, 256), 2048, False),
+                                      (1, (33, 7, 5), 264, True),
                                       (5, (33, 7, 5), 264, True),
                                       (17, (64, 16, 16), 96, False))]
 

@@ -7,6 +7,7 @@ from core.ir.examples import ErrorExample, Example, spec, uniform
 from core.ir.fusion import FusedOp
 from core.ir.op import Attr
 from core.ir.tolerance import Tolerance
+from core.ops.published import HIDDEN, INNER, LONGEST_T, PUBLISHED
 
 
 class AddRmsNorm(FusedOp):
@@ -23,10 +24,11 @@ class AddRmsNorm(FusedOp):
         return total, g.add("rms_norm", total, weight, eps=eps)
 
     def examples(self) -> list[Example]:
-        def rows(t: int, d: int) -> Example:
+        def rows(t: int, d: int, eps: float = 1e-5) -> Example:
             return Example(f"T{t}_D{d}", lambda r: {
-                "a": r.normal(t, d), "b": r.normal(t, d), "weight": 1 + r.normal(d)}, {"eps": 1e-5})
-        return [rows(0, 8), rows(1, 2048), rows(2, 33), rows(17, 128), rows(512, 896)]
+                "a": r.normal(t, d), "b": r.normal(t, d), "weight": 1 + r.normal(d)}, {"eps": eps})
+        return [rows(0, 8), rows(1, 2048), rows(2, 33), rows(17, 128), rows(512, 896),
+                rows(LONGEST_T, 64), *(rows(3, *each) for each in HIDDEN)]
 
     def error_examples(self) -> list[ErrorExample]:
         a = spec("f32[2,4]")
@@ -47,12 +49,15 @@ class GateUpSwiGLU(FusedOp):
         return g.add("swiglu", g.add("linear", x, gate), g.add("linear", x, up))
 
     def examples(self) -> list[Example]:
-        def product(t: int, n: int, k: int) -> Example:
+        def product(t: int, n: int, k: int, *, large: bool = False) -> Example:
             return Example(f"T{t}_N{n}_K{k}", lambda r: {
                 "x": r.normal(t, k), "gate": r.normal(n, k, scale=k**-0.5),
-                "up": r.normal(n, k, scale=k**-0.5)}, {})
+                "up": r.normal(n, k, scale=k**-0.5)}, {}, large)
         return [product(0, 4, 8), product(1, 5632, 2048), product(2, 33, 130),
-                product(17, 352, 128), product(512, 64, 96)]
+                product(17, 352, 128), product(512, 64, 96), product(LONGEST_T, 33, 32),
+                *(product(1, inner, 16) for inner in INNER),
+                *(product(1, 48, hidden) for hidden, _ in HIDDEN),
+                *(product(1, p.inner, p.hidden, large=True) for p in PUBLISHED[1:])]
 
     def error_examples(self) -> list[ErrorExample]:
         x, gate = spec("f32[2,4]"), spec("f32[3,4]")

@@ -7,6 +7,7 @@ from core.ir.examples import ErrorExample, Example, ExampleInputs, spec
 from core.ir.fusion import FusedOp
 from core.ir.op import Attr, Attrs, Env
 from core.ir.tolerance import Tolerance
+from core.ops.published import HIDDEN, INNER, PUBLISHED
 
 
 class QkvQuantized(FusedOp):
@@ -49,12 +50,13 @@ class QkvQuantized(FusedOp):
                          random_codes(r, rows, k, bits, zeros=extra).items()}
                 made[f"{name}_bias"] = r.normal(rows) if extra else None
             return made
-        return [Example(f"T{t}_K{k}_N{n[0]}" + ("_zeros_bias" if extra else ""),
+        return [Example(f"T{t}_K{k}_N{'_'.join(map(str, n))}" + ("_zeros_bias" if extra else ""),
                        lambda r, t=t, n=n, k=k, b=bits, e=extra:  # type: ignore[misc]
                        make(r, t, n, k, b, e), {"bits": bits, "group_size": 64},
-                       only={"Q": "i8" if bits == 8 else "i4x2"})
+                       t * k * sum(n) > 6_000_000, only={"Q": "i8" if bits == 8 else "i4x2"})
                 for bits in (8, 4)
                 for t, n, k, extra in ((1, (2048, 256, 256), 2048, False),
+                                       *((1, p.qkv, p.hidden, p.biases) for p in PUBLISHED[1:]),
                                        (1, (33, 7, 5), 320, True), (5, (33, 7, 5), 384, True))]
 
     def error_examples(self) -> list[ErrorExample]:
@@ -100,10 +102,13 @@ class AddNormQuantizedGateUp(FusedOp):
         return [Example(f"T{t}_N{n}_K{k}" + ("_zeros" if zeros else ""),
                        lambda r, t=t, n=n, k=k, b=bits, z=zeros:  # type: ignore[misc]
                        make(r, t, n, k, b, z), {"eps": 1e-5, "bits": bits, "group_size": 64},
-                       only={"Q": "i8" if bits == 8 else "i4x2"})
+                       n * k > 12_000_000, only={"Q": "i8" if bits == 8 else "i4x2"})
                 for bits in (8, 4)
                 for t, n, k, zeros in ((1, 5632, 2048, False), (1, 33, 320, True),
-                                       (5, 33, 384, True))]
+                                       (5, 33, 384, True),
+                                       *((1, inner, 64, False) for inner in INNER),
+                                       *((1, 48, hidden, False) for hidden, _ in HIDDEN),
+                                       *((1, p.inner, p.hidden, False) for p in PUBLISHED[1:]))]
 
     def error_examples(self) -> list[ErrorExample]:
         a, codes, scales = spec("f32[1,64]"), spec("i8[3,64]"), spec("f32[3,1]")

@@ -7,6 +7,7 @@ from core.ir.examples import ErrorExample, Example, spec, uniform
 from core.ir.fusion import FusedOp
 from core.ir.op import Attr
 from core.ir.tolerance import Tolerance
+from core.ops.published import LONGEST_T, PUBLISHED
 
 
 class RopeKvWrite(FusedOp):
@@ -32,13 +33,15 @@ class RopeKvWrite(FusedOp):
             slots = r.rng.permutation(blocks * 16)[:t].astype("int32")
             slots[t // 2:t // 2 + 1] = -1 if t > 1 else slots[:1]
             return {"q": r.normal(t, heads, d), "k": r.normal(t, kv_heads, d),
-                    "v": r.normal(t, kv_heads, d), "positions": r.ints(0, 2048, t),
+                    "v": r.normal(t, kv_heads, d), "positions": r.ints(0, 131072, t),
                     "inv_freq": 10000.0 ** (-r.ints(0, d, d // 2) / d),
                     "cache": r.normal(2, blocks, 16, kv_heads, d), "slots": slots}
+        heads = [(3, p.heads, p.kv_heads, p.head_dim) for p in PUBLISHED]
         return [Example(f"T{t}_H{h}_{n}_d{d}_{i}",
                        lambda r, t=t, h=h, n=n, d=d: make(r, t, h, n, d),  # type: ignore[misc]
                        {"interleaved": i}) for i in (False, True)
-                for t, h, n, d in ((0, 2, 1, 8), (1, 32, 4, 64), (2, 3, 1, 80), (17, 8, 8, 128))]
+                for t, h, n, d in ((0, 2, 1, 8), (1, 32, 4, 64), (2, 3, 1, 80), (17, 8, 8, 128),
+                                   (LONGEST_T, 2, 1, 64), *heads)]
 
     def error_examples(self) -> list[ErrorExample]:
         q, cache, t = spec("f32[2,4,8]"), spec("f32[2,3,16,4,8]"), spec("i32[2]")

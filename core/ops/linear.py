@@ -9,6 +9,7 @@ from core.errors import DtypeError, ShapeError
 from core.ir.examples import ErrorExample, Example, spec
 from core.ir.op import Attr, Attrs, Cost, Env, Op, Specs, out_dtype
 from core.ir.tolerance import Tolerance
+from core.ops.published import LONGEST_T, products
 from core.tensor.tensor import Array
 
 ROWS = 1024  # that the definition takes at a time: in float64 a whole head takes gigabytes
@@ -63,7 +64,9 @@ class Linear(Product):
                 "bias": r.normal(n) if bias else None}, {}, large)
         return [product(0, 4, 8), product(1, 5632, 2048), product(1, 2048, 5632), product(1, 7, 33),
                 product(1, 128, 896, True), product(2, 96, 130), product(17, 352, 128, True),
-                product(512, 256, 512), product(1, 128256, 2048, large=True)]
+                product(512, 256, 512), product(LONGEST_T, 64, 96),
+                *(product(1, p.rows, p.columns, p.bias, large=p.large) for p in products()
+                  if (p.rows, p.columns) not in ((5632, 2048), (2048, 5632), (128, 896)))]
 
     def error_examples(self) -> list[ErrorExample]:
         x, weight = spec("f32[2,4]"), spec("f32[3,4]")

@@ -8,6 +8,7 @@ from core.errors import OpError, ShapeError
 from core.ir.examples import ErrorExample, Example, ExampleInputs, spec, uniform
 from core.ir.op import Attr, Op
 from core.ir.tolerance import Tolerance
+from core.ops.published import HIDDEN, LONGEST_T
 from core.tensor.tensor import Array
 
 
@@ -40,7 +41,8 @@ class RmsNorm(Op):
             return Example(name, make, {"eps": 1e-5})
         # the small scale makes eps decide the result, so that leaving it out is seen
         return [rows(0, 8), rows(1, 128), rows(1, 2048), rows(2, 33, 1e-6), rows(17, 2048),
-                rows(512, 896, 1e-6), rows(3, 64, 1e-5, 1e-3), special("nan", np.nan),
+                rows(512, 896, 1e-6), rows(3, 64, 1e-5, 1e-3),
+                rows(LONGEST_T, 64), *(rows(3, *each) for each in HIDDEN), special("nan", np.nan),
                 Example("zeros", lambda r: {"x": np.zeros((2, 16)), "weight": r.normal(16)},
                        {"eps": 1e-5})]
 

@@ -9,7 +9,10 @@ from core.ir.examples import ErrorExample, Example, ExampleInputs, spec
 from core.ir.op import Attr, Attrs, Env, need, out_dtype
 from core.ir.tolerance import Tolerance
 from core.ops.linear import Product
+from core.ops.published import LONGEST_T, products
 from core.tensor.tensor import Array
+
+GROUPS = ((8, 64), (4, 128))  # bits and group sizes of `--quantize int8` and `int4`
 
 
 def unpack_codes(codes: Array, bits: int, columns: int) -> Array:
@@ -72,7 +75,7 @@ class QuantizedLinear(Product):
 
     def examples(self) -> list[Example]:
         def product(t: int, n: int, k: int, bits: int, group: int, zeros: bool = False,
-                    bias: bool = False) -> Example:
+                    bias: bool = False, large: bool = False) -> Example:
             def make(r: ExampleInputs) -> dict[str, Array | None]:
                 groups = -(-k // group)
                 scales = (0.5 + abs(r.normal(n, groups))) * k**-0.5 / (64 if bits == 8 else 4)
@@ -81,7 +84,7 @@ class QuantizedLinear(Product):
                         "zeros": zero, "bias": r.normal(n) if bias else None}
             tail = ("_zeros" if zeros else "") + ("_bias" if bias else "")
             return Example(f"T{t}_N{n}_K{k}_g{group}{tail}", make,
-                          {"bits": bits, "group_size": group},
+                          {"bits": bits, "group_size": group}, large,
                           only={"Q": "i8" if bits == 8 else "i4x2"})
         return [product(0, 4, 64, 8, 64), product(1, 2048, 2048, 8, 64), product(1, 5, 100, 8, 64),
                 product(17, 352, 128, 8, 64, False, True), product(2, 64, 256, 8, 32, True),
@@ -90,7 +93,11 @@ class QuantizedLinear(Product):
                 product(64, 130, 320, 8, 64),
                 # so many tiles that a GPU's kernel may take large ones, and little work for a CPU
                 product(65, 4100, 80, 8, 32),
-                product(65, 4100, 256, 4, 128, True)]
+                product(65, 4100, 256, 4, 128, True),
+                *(product(LONGEST_T, 64, 128, bits, group) for bits, group in GROUPS),
+                *(product(1, p.rows, p.columns, bits, group, bits == 4, p.bias, p.large)
+                  for p in products() for bits, group in GROUPS
+                  if (p.rows, p.columns) != (2048, 2048))]
 
     def error_examples(self) -> list[ErrorExample]:
         good = {"x": spec("f32[2,64]"), "codes": spec("i8[3,64]"), "scales": spec("f32[3,1]")}

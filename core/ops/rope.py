@@ -8,6 +8,7 @@ from core.errors import OpError, ShapeError
 from core.ir.examples import ErrorExample, Example, ExampleInputs, spec, uniform
 from core.ir.op import Attr, Attrs, Env, Op, divisible, need
 from core.ir.tolerance import Tolerance
+from core.ops.published import HEADS, LONGEST_T
 from core.tensor.tensor import Array
 
 
@@ -53,7 +54,9 @@ class Rope(Op):
                           {"interleaved": interleaved})
         return [rotate(t, h, d, i) for i in (False, True)
                 for t, h, d in ((0, 2, 8), (1, 32, 64), (2, 3, 80), (17, 8, 128), (512, 4, 64))
-                ] + [rotate(3, 2, 64, False, 131072, 500000.0), rotate(1, 1, 2, True)]
+                ] + [rotate(3, 2, 64, False, 131072, 500000.0), rotate(1, 1, 2, True),
+                     rotate(LONGEST_T, 2, 64, False, LONGEST_T),
+                     *(rotate(3, *each, False, 32768, 1e6) for each in HEADS)]
 
     def error_examples(self) -> list[ErrorExample]:
         x, positions = spec("f32[2,4,8]"), spec("i32[2]")

@@ -25,6 +25,27 @@ def profile_table(part: dict[str, Any]) -> Table:
     return table
 
 
+def tuning(name: str, rows: list[dict[str, Any]]) -> None:
+    """Print, for models.bench --op, a table for each call: its kernels, fastest first."""
+    console = open_console()
+    numbers = ("µs", "GB/s", "GFLOP/s", "budget used")
+    for call in dict.fromkeys((r["op"], r["dtypes"], r["call"], r["nodes"]) for r in rows):
+        op, dtypes, what, nodes = call
+        table = make_table("kernel", *numbers, "verdict", numbers=numbers,
+                           title=f"{name}: {op} {dtypes}, {what}, {nodes} nodes of a step")
+        found = [r for r in rows if (r["op"], r["dtypes"], r["call"], r["nodes"]) == call]
+        for r in sorted(found, key=lambda r: r["seconds"] or float("inf")):
+            if r["seconds"] is None:
+                table.add_row(r["kernel"], *[""] * 4, f"refuses: {r['refused']}", style="dim")
+                continue
+            table.add_row(r["kernel"], f"{r['seconds'] * 1e6:.1f}",
+                          f"{r['bytes_per_s'] / 1e9:.2f}", f"{r['flops_per_s'] / 1e9:.2f}",
+                          "" if r["budget_used"] is None else f"{r['budget_used']:.2f}",
+                          "right" if r["ok"] else f"WRONG: {r['verdict']}",
+                          style=None if r["ok"] else "red")
+        console.print(table)
+
+
 def benchmark(rows: list[dict[str, Any]]) -> None:
     """Print, for models.bench, one line a shape, and under it what was checked."""
     numbers = ("prefill tokens/s", "first token ms", "decode tokens/s", "spread",
