@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from core.errors import OptionError
-from core.plugins.registry import Registry
+from core.plugins.registry import Registry, split_backends
 from core.verify.crosscheck import CrossCheck
 from core.verify.policies import REFERENCE
 from models.analysis.bench_report import benchmark, tuning
+from models.analysis.calls import available
 from models.analysis.profile import host_seconds, profile_parts
 from models.analysis.tuning import tune
 from models.checkpoints.base import Checkpoint, read_checkpoint
@@ -29,6 +30,7 @@ from models.engine.load import open_checkpoint
 from models.engine.model import Model
 from models.engine.options import LoadOptions
 
+UNTUNED = ("kernels", "deterministic", "lock", "profile")
 CHECKED_TOKENS, CHECKED_STEPS = 8, 2
 
 
@@ -45,11 +47,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--tokens", type=int, default=128, metavar="N", help="tokens to decode")
     p.add_argument("--repeat", type=int, default=5, metavar="N")
     add_load_options(p, without=["max_context"])
+    p.set_defaults(backend=None)  # every installed one with --op
     p.add_argument("--profile", action="store_true",
                    help="also time each kind of kernel of the prompt and of a decode step alone")
     p.add_argument("--op", action="append", default=[], metavar="NAME[,NAME]", help="time every "
-                   "kernel of every installed backend at the model's own calls of these ops, and "
-                   "check each; no weight is read; may repeat")
+                   "kernel of --backend, or of every installed one, at the model's own calls of "
+                   "these ops, and check each; no weight is read; may repeat")
     p.add_argument("--json", action="store_true")
     return p
 
@@ -62,9 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise OptionError("--prompt, --repeat and --layers must be at least 1, --tokens 2")
     if args.model is not None and args.layers is not None:
         raise OptionError("--layers goes with --shape: a model file has its own layers")
-    report.left_out(load_options(args).registry())
     if args.op:
         return _tune(args)
+    args.backend = args.backend or LoadOptions.backend
+    report.left_out(load_options(args).registry())
     rows = []
     try:
         for name in [args.model] if args.model is not None else args.shape or SHAPES:
@@ -78,13 +82,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tune(args: argparse.Namespace) -> int:
+    if unused := [name for name in UNTUNED if getattr(args, name) not in (None, False, [])]:
+        raise OptionError(f"--{unused[0].replace('_', '-')} chooses among kernels of a plan, and "
+                          "--op times them all; leave it out")
     names = [n.strip() for text in args.op for n in text.split(",") if n.strip()]
-    options = load_options(args, max_context=args.prompt + args.tokens)
+    options = load_options(args, max_context=args.prompt + args.tokens,
+                           backend=args.backend or LoadOptions.backend)
     registry, rows = options.registry(), []
+    report.left_out(registry)
+    backends = split_backends(args.backend) if args.backend else available(registry)
     try:
         for name in [args.model] if args.model is not None else args.shape or SHAPES:
             found = tune(partial(_checkpoint, name, args, registry, args.layers), options, registry,
-                         names, args.prompt, args.repeat)
+                         backends, names, args.prompt, args.repeat)
             rows += [{"shape": name, **row} for row in found]
             if not args.json:
                 tuning(name, found)

@@ -201,9 +201,9 @@ class Graph:
 
 def _elements(shape: Sequence[Dim]) -> tuple[int, list[str]]:
     number, names = 1, []
-    for dim in shape:
-        if isinstance(dim, int):
-            number *= dim
+    for factor in (f for dim in shape for f in str(dim).split("*")):
+        if factor.isdigit():
+            number *= int(factor)
         else:
-            names.append(dim)
+            names.append(factor)
     return number, sorted(names)

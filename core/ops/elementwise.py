@@ -54,7 +54,7 @@ class Softmax(Op):
             return Example(f"T{t}_D{d}_scale{scale:g}",
                           lambda r: {"x": r.normal(t, d, scale=scale)}, {})
         return [rows(0, 8, 1), rows(1, 2048, 1), rows(2, 7, 30), rows(17, 321, 5),
-                rows(512, 128, 1), rows(1, 1, 1), rows(1, 128256, 2)]
+                rows(512, 128, 1), rows(LONGEST_T, 64, 1), rows(1, 1, 1), rows(1, 128256, 2)]
 
     def error_examples(self) -> list[ErrorExample]:
         return [ErrorExample({"x": spec("f32[4]")}, {}, ShapeError, "2 axes")]

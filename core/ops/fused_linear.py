@@ -33,11 +33,12 @@ class AddNormGateUp(FusedOp):
         return [Example(f"T{t}_N{n}_K{k}", lambda r, t=t, n=n, k=k: {  # type: ignore[misc]
             "a": r.normal(t, k), "b": r.normal(t, k), "norm": 1 + r.normal(k),
             "gate": r.normal(n, k, scale=k**-0.5), "up": r.normal(n, k, scale=k**-0.5)},
-            {"eps": 1e-5}, large) for t, n, k, large in (
-                (1, 5632, 2048, False), (1, 352, 896, False), (1, 33, 264, False),
-                (5, 33, 264, False), *((1, inner, 16, False) for inner in INNER),
-                *((1, 48, hidden, False) for hidden, _ in HIDDEN),
-                *((1, p.inner, p.hidden, True) for p in PUBLISHED[1:]))]
+            {"eps": eps}, large) for t, n, k, eps, large in (
+                (1, 5632, 2048, 1e-5, False), (1, 352, 896, 1e-5, False),
+                (1, 33, 264, 1e-5, False), (5, 33, 264, 1e-5, False),
+                *((1, inner, 16, 1e-5, False) for inner in INNER),
+                *((1, 48, *each, False) for each in HIDDEN),
+                *((1, p.inner, p.hidden, p.eps, True) for p in PUBLISHED[1:]))]
 
     def error_examples(self) -> list[ErrorExample]:
         a, w = spec("f32[1,4]"), spec("f32[3,4]")
@@ -72,7 +73,8 @@ class QkvLinear(FusedOp):
         return [Example(f"T{t}_K{k}_N{'_'.join(map(str, n))}" + ("_bias" if bias else ""),
                        lambda r, t=t, n=n, k=k, b=bias: make(r, t, n, k, b),  # type: ignore[misc]
                        {}, large=t * k * sum(n) > 6_000_000)
-                for t, n, k, bias in (*((1, p.qkv, p.hidden, p.biases) for p in PUBLISHED[1:]),
+                # a plan's order: a pattern matches from its last node, the query's product
+                for t, n, k, bias in (*((1, p.qkv[::-1], p.hidden, p.biases) for p in PUBLISHED),
                                       (1, (2048, 256, 256), 2048, False),
                                       (1, (33, 7, 5), 264, True),
                                       (5, (33, 7, 5), 264, True),

@@ -7,7 +7,7 @@ from core.ir.examples import ErrorExample, Example, ExampleInputs, spec
 from core.ir.fusion import FusedOp
 from core.ir.op import Attr, Attrs, Env
 from core.ir.tolerance import Tolerance
-from core.ops.published import HIDDEN, INNER, PUBLISHED
+from core.ops.published import GROUPS, HIDDEN, INNER, PUBLISHED
 
 
 class QkvQuantized(FusedOp):
@@ -42,22 +42,25 @@ class QkvQuantized(FusedOp):
         return frozenset(p.name for p in self.sig.params) - {"x"}
 
     def examples(self) -> list[Example]:
-        def make(r: ExampleInputs, t: int, n: tuple[int, ...], k: int, bits: int,
-                 extra: bool) -> dict[str, Any]:
-            made: dict[str, Any] = {"x": r.normal(t, k)}
-            for name, rows in zip(("first", "second", "third"), n, strict=True):
-                made |= {f"{name}{part}": a for part, a in
-                         random_codes(r, rows, k, bits, zeros=extra).items()}
-                made[f"{name}_bias"] = r.normal(rows) if extra else None
-            return made
-        return [Example(f"T{t}_K{k}_N{'_'.join(map(str, n))}" + ("_zeros_bias" if extra else ""),
-                       lambda r, t=t, n=n, k=k, b=bits, e=extra:  # type: ignore[misc]
-                       make(r, t, n, k, b, e), {"bits": bits, "group_size": 64},
-                       t * k * sum(n) > 6_000_000, only={"Q": "i8" if bits == 8 else "i4x2"})
-                for bits in (8, 4)
-                for t, n, k, extra in ((1, (2048, 256, 256), 2048, False),
-                                       *((1, p.qkv, p.hidden, p.biases) for p in PUBLISHED[1:]),
-                                       (1, (33, 7, 5), 320, True), (5, (33, 7, 5), 384, True))]
+        def product(t: int, n: tuple[int, ...], k: int, bits: int, group: int, zeros: bool,
+                    bias: bool) -> Example:
+            def make(r: ExampleInputs) -> dict[str, Any]:
+                made: dict[str, Any] = {"x": r.normal(t, k)}
+                for name, rows in zip(("first", "second", "third"), n, strict=True):
+                    made |= {f"{name}{part}": a for part, a in
+                             random_codes(r, rows, k, bits, group, zeros=zeros).items()}
+                    made[f"{name}_bias"] = r.normal(rows) if bias else None
+                return made
+            rows = "_".join(map(str, n))
+            return Example(f"T{t}_K{k}_N{rows}_g{group}" + "_zeros" * zeros + "_bias" * bias, make,
+                           {"bits": bits, "group_size": group}, k * sum(n) > 6_000_000,
+                           only={"Q": "i8" if bits == 8 else "i4x2"})
+        return [*(product(t, n, k, bits, 64, extra, extra) for bits in (8, 4)
+                  for t, n, k, extra in ((1, (2048, 256, 256), 2048, False),
+                                        (1, (33, 7, 5), 320, True), (5, (33, 7, 5), 384, True))),
+                # a plan's order: a pattern matches from its last node, the query's product
+                *(product(1, p.qkv[::-1], p.hidden, bits, group, bits == 4, p.biases)
+                  for p in PUBLISHED for bits, group in GROUPS)]
 
     def error_examples(self) -> list[ErrorExample]:
         codes, scales = spec("i8[3,64]"), spec("f32[3,1]")
@@ -93,22 +96,27 @@ class AddNormQuantizedGateUp(FusedOp):
         return frozenset(p.name for p in self.sig.params) - {"a", "b"}
 
     def examples(self) -> list[Example]:
-        def make(r: Any, t: int, n: int, k: int, bits: int, zeros: bool) -> Any:  # noqa: ANN401
-            made = {"a": r.normal(t, k), "b": r.normal(t, k), "norm": 1 + r.normal(k)}
-            for name in ("gate", "up"):
-                made |= {f"{name}{part}": x for part, x in
-                         random_codes(r, n, k, bits, zeros=zeros).items()}
-            return made
-        return [Example(f"T{t}_N{n}_K{k}" + ("_zeros" if zeros else ""),
-                       lambda r, t=t, n=n, k=k, b=bits, z=zeros:  # type: ignore[misc]
-                       make(r, t, n, k, b, z), {"eps": 1e-5, "bits": bits, "group_size": 64},
-                       n * k > 12_000_000, only={"Q": "i8" if bits == 8 else "i4x2"})
-                for bits in (8, 4)
-                for t, n, k, zeros in ((1, 5632, 2048, False), (1, 33, 320, True),
-                                       (5, 33, 384, True),
-                                       *((1, inner, 64, False) for inner in INNER),
-                                       *((1, 48, hidden, False) for hidden, _ in HIDDEN),
-                                       *((1, p.inner, p.hidden, False) for p in PUBLISHED[1:]))]
+        def product(t: int, n: int, k: int, bits: int, group: int, zeros: bool,
+                    eps: float = 1e-5, *, large: bool = False) -> Example:
+            def make(r: ExampleInputs) -> dict[str, Any]:
+                made = {"a": r.normal(t, k), "b": r.normal(t, k), "norm": 1 + r.normal(k)}
+                for name in ("gate", "up"):
+                    made |= {f"{name}{part}": x for part, x in
+                             random_codes(r, n, k, bits, group, zeros=zeros).items()}
+                return made
+            return Example(f"T{t}_N{n}_K{k}_g{group}" + "_zeros" * zeros, make,
+                           {"eps": eps, "bits": bits, "group_size": group}, large,
+                           only={"Q": "i8" if bits == 8 else "i4x2"})
+        return [*(product(t, n, k, bits, 64, zeros) for bits in (8, 4)
+                  for t, n, k, zeros in ((1, 5632, 2048, False), (1, 33, 320, True),
+                                        (5, 33, 384, True))),
+                *(product(1, inner, 64, bits, group, bits == 4) for inner in INNER
+                  for bits, group in GROUPS),
+                *(product(1, 48, hidden, bits, group, bits == 4, eps) for hidden, eps in HIDDEN
+                  for bits, group in GROUPS),
+                *(product(1, p.inner, p.hidden, bits, group, bits == 4, p.eps, large=True)
+                  for p in PUBLISHED for bits, group in GROUPS
+                  if (p.inner, bits) != (5632, 8))]
 
     def error_examples(self) -> list[ErrorExample]:
         a, codes, scales = spec("f32[1,64]"), spec("i8[3,64]"), spec("f32[3,1]")
@@ -118,10 +126,10 @@ class AddNormQuantizedGateUp(FusedOp):
                             "up_scales")]
 
 
-def random_codes(r: ExampleInputs, rows: int, columns: int, bits: int, *, zeros: bool,
-                 ) -> dict[str, Any]:
-    """Return codes (under the name ""), scales and zeros in groups of 64, for examples."""
-    groups = -(-columns // 64)
+def random_codes(r: ExampleInputs, rows: int, columns: int, bits: int, group: int, *,
+                 zeros: bool) -> dict[str, Any]:
+    """Return codes (under the name ""), scales and zeros for examples."""
+    groups = -(-columns // group)
     scale = columns**-0.5 / (64 if bits == 8 else 4)
     return {"": r.codes(bits, rows, columns),
             "_scales": (0.5 + abs(r.normal(rows, groups))) * scale,

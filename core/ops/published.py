@@ -49,6 +49,7 @@ HIDDEN = sorted({(p.hidden, p.eps) for p in PUBLISHED})
 VOCABS = sorted({p.vocab for p in PUBLISHED})
 INNER = sorted({p.inner for p in PUBLISHED})
 HEADS = sorted({(n, p.head_dim) for p in PUBLISHED for n in (p.heads, p.kv_heads)})
+GROUPS = ((8, 64), (4, 128))  # bits and group sizes of `--quantize int8` and `int4`
 LONGEST_T = 4096  # tokens of a step: as many as `--chunk` may be asked for
 
 

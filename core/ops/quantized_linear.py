@@ -9,10 +9,8 @@ from core.ir.examples import ErrorExample, Example, ExampleInputs, spec
 from core.ir.op import Attr, Attrs, Env, need, out_dtype
 from core.ir.tolerance import Tolerance
 from core.ops.linear import Product
-from core.ops.published import LONGEST_T, products
+from core.ops.published import GROUPS, LONGEST_T, products
 from core.tensor.tensor import Array
-
-GROUPS = ((8, 64), (4, 128))  # bits and group sizes of `--quantize int8` and `int4`
 
 
 def unpack_codes(codes: Array, bits: int, columns: int) -> Array:

@@ -124,19 +124,23 @@ class _Lowering:
         return claimed
 
     def _offers(self) -> Iterator[_Offer]:
-        backends, overrides = self.policy.backends, self.policy.overrides
+        backends = self.policy.backends
         for op in [op for op in OPS.values() if isinstance(op, FusedOp)]:
             able = [b for b in backends if self.policy.registry.kernels(b, op.name)]
-            if not able and all(o.op != op.name for o in overrides):
+            if not able and all(o.op != op.name for o in self.policy.overrides):
                 continue
             for match in find_matches(op, self.graph):
                 covers = tuple(sorted(match.nodes, key=self._order.__getitem__))
                 override = self.policy.override(op.name, covers[-1].name)
                 for backend in able if override is None else (override.backend,):
-                    place = (-overrides.index(override) - 1 if override is not None
+                    place = (-1 - self._given(override) if override is not None
                              else backends.index(backend))
                     yield _Offer(op, match, covers, backend, override,
                                  (place, -op.priority, -len(covers), op.name))
+
+    def _given(self, override: Override) -> int:
+        """Return the last place at which an override was given: later ones come first."""
+        return len(self.policy.overrides) - 1 - self.policy.overrides[::-1].index(override)
 
     def _outranked(self, offer: _Offer, claimed: Mapping[Node, Binding]) -> str:
         """Return why an offer has no place beside what was chosen before it, "" if it has."""
@@ -146,8 +150,8 @@ class _Lowering:
                 return f"covered by {claimed[node].kernel.id}"
             # an override on a covered node means that node, unless one of the fusion came later
             override = self.policy.override(node.op.name, node.name)
-            if override is not None and (offer.override is None or -offer.rank[0] - 1
-                                         < self.policy.overrides.index(override)):
+            if override is not None and (offer.override is None or self._given(offer.override)
+                                         < self._given(override)):
                 return f"not asked: {override.text} came first"
         for node in offer.covers if before else ():
             kernel, _ = self._ask(replace(self.policy, backends=before), make_call(

@@ -10,7 +10,7 @@ from typing import Any
 from core.conformance.calls import ModelCall
 from core.errors import OptionError
 from core.ir.fusion import FusedOp
-from core.ir.graph import Value
+from core.ir.graph import Node, Value
 from core.ir.match import find_matches
 from core.ir.op import OPS, Op
 from core.plan.lower import make_call
@@ -62,8 +62,11 @@ def _calls(config: EngineConfig, kind: GraphKind, tokens: int, context: int,
     for node in graph.nodes:
         yield _call(node.op, node.inputs, node.attrs, context)
     for op in OPS.values():
+        covered: set[Node] = set()
         for match in find_matches(op, graph) if isinstance(op, FusedOp) else ():
-            yield _call(op, match.inputs, match.attrs, context)
+            if not covered & {*match.nodes}:  # a plan takes the first of those that overlap
+                covered.update(match.nodes)
+                yield _call(op, match.inputs, match.attrs, context)
 
 
 def _call(op: Op, inputs: Mapping[str, Value | None], attrs: Mapping[str, Any], context: int,

@@ -1,4 +1,4 @@
-"""Times every kernel of every installed backend at the calls of a model, and checks each."""
+"""Times every kernel of some backends at the calls of a model, and checks each."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from core.ir.op import find_op
 from core.plugins.kernel import Kernel
 from core.plugins.registry import Registry
 from core.verify.compare import Expected
-from models.analysis.calls import available, model_calls
+from models.analysis.calls import model_calls
 from models.checkpoints.base import Checkpoint
 from models.engine.options import LoadOptions
 
 
 def tune(checkpoint: Callable[[], Checkpoint], options: LoadOptions, registry: Registry,
-         ops: Sequence[str], prompt: int, runs: int) -> list[dict[str, Any]]:
+         backends: Sequence[str], ops: Sequence[str], prompt: int, runs: int,
+         ) -> list[dict[str, Any]]:
     """Return a row for each kernel at each call of these ops: in decode steps at the end of the
     context that `options` name, and in a prompt of `prompt` tokens.
 
@@ -30,7 +31,7 @@ def tune(checkpoint: Callable[[], Checkpoint], options: LoadOptions, registry: R
         find_op(name)
     rows: list[dict[str, Any]] = []
     expected: dict[str, Mapping[str, Expected]] = {}
-    for backend in available(registry):
+    for backend in backends:
         calls = model_calls(checkpoint(), options, registry, backend, prompts=[prompt],
                             contexts=[options.max_context or prompt])
         if missing := [n for n in ops if all(c.op != n for c in calls)]:
