@@ -22,14 +22,7 @@ from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore
 from core.plugins.backend import Backend
 from core.runtime.batch import Batch, SequenceTable
-from core.runtime.step import (
-    BLOCK_SIZE,
-    SEEN,
-    GraphKind,
-    Observer,
-    Sampling,
-    step_dims,
-)
+from core.runtime.step import BLOCK_SIZE, SEEN, GraphKind, Observer, Sampling, step_dims
 from core.runtime.step_plans import BoundStep, StepPlans, host_logits, sampled_logit
 from core.tensor.dtype import DType
 from core.tensor.tensor import Array

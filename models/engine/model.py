@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Any, overload
 
-from core.errors import PromptError
+from core.errors import OptionError, PromptError
 from core.plan.ledger import Ledger
 from core.runtime.session import Session
 from core.runtime.step import Sampling
@@ -14,8 +15,15 @@ from core.tensor.tensor import Array
 from models.engine.config import EngineConfig
 from models.engine.generate import Generation
 from models.engine.model_sampling import MODEL, OPTIONS, settle_sampling
+from models.engine.options import EngineOptions
+from models.engine.pool import open_engine
+from models.serving.engine import Engine
+from models.serving.params import SamplingParams
 from models.serving.prompt import encode_prompt
+from models.serving.request import RequestOutput
 from models.serving.sampling_options import check_flags, check_sampling
+
+SEQUENCES = 64  # that `generate` computes at once
 
 
 class Model:
@@ -30,7 +38,8 @@ class Model:
         self.stops_from, self.generation = checkpoint.stops_from, checkpoint.generation
         self.path, self.name = checkpoint.path, checkpoint.name
         self.notes = checkpoint.notes
-        self.session = session
+        self.session, self._settled = session, config
+        self._engine: Engine | None = None
 
     @property
     def ledger(self) -> Ledger:
@@ -50,13 +59,23 @@ class Model:
         assert result is not None  # head="all" returns logits
         return result
 
-    def generate(self, prompt_or_ids: str | Sequence[int], *, max_new_tokens: int = 256,
-                 temperature: float | None = None, top_k: int | None = None,
-                 top_p: float | None = None, min_p: float | None = None,
+    @overload
+    def generate(self, prompt_or_ids: str | Sequence[int], **how: Any) -> Generation: ...  # noqa: ANN401 - keywords below
+
+    @overload
+    def generate(self, prompt_or_ids: list[str] | list[list[int]], **how: Any,  # noqa: ANN401
+                 ) -> list[RequestOutput]: ...
+
+    def generate(self, prompt_or_ids: Any, *,  # type: ignore[misc] # keywords stand here alone  # noqa: ANN401
+                 max_new_tokens: int = 256, temperature: float | None = None,
+                 top_k: int | None = None, top_p: float | None = None, min_p: float | None = None,
                  repetition_penalty: float | None = None, stop: str | Sequence[str] = (),
                  seed: int | None = None, sampling: str = OPTIONS, reuse: bool = False,
-                 allow_nonfinite: bool = False) -> Generation:
+                 allow_nonfinite: bool = False) -> Generation | list[RequestOutput]:
         """Start generating; iterate over the result for pieces of text as they appear.
+
+        A list of texts, or of lists of ids, is generated at once, many sequences in a step: the
+        result is a list of outputs in the same order, each as if its prompt had been alone.
 
         What is not given is off: temperature 0, greedy; top_k 0, top_p 1, min_p 0,
         repetition_penalty 1. With sampling="model" it is as the model's files say
@@ -66,7 +85,6 @@ class Model:
         Raises PromptError or OptionError before anything is computed. Iterating raises CheckError
         where the largest logit is NaN or infinite, unless `allow_nonfinite` (see Generation).
         """
-        ids = self.encode(prompt_or_ids)
         chosen, origins = settle_sampling(sampling, {
             "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
             "repetition_penalty": repetition_penalty}, self.generation)
@@ -74,6 +92,13 @@ class Model:
         if sampling == MODEL:
             stops = (*dict.fromkeys((*stops, *self.generation.stop)),)
         check_flags(reuse=reuse, allow_nonfinite=allow_nonfinite)
+        if isinstance(prompt_or_ids, list) and any(
+                isinstance(p, (str, list, tuple)) for p in prompt_or_ids):
+            if reuse or allow_nonfinite:
+                raise OptionError("reuse and allow_nonfinite are for one prompt, found a list")
+            return self.engine.generate(prompt_or_ids, SamplingParams(
+                **chosen, max_tokens=max_new_tokens, stop=stops, seed=seed))
+        ids = self.encode(prompt_or_ids)
         if len(ids) > self.session.max_context:
             raise PromptError(f"the prompt has {len(ids)} tokens, the context holds "
                               f"{self.session.max_context}; shorten it, or raise --max-context")
@@ -84,8 +109,20 @@ class Model:
         return Generation(self.session, self.tokenizer, ids, int(max_new_tokens), settled,
                           self.stop_ids, stops, reuse, allow_nonfinite, sampling_from=origins)
 
+    @property
+    def engine(self) -> Engine:
+        """Return an engine for many sequences on the same weights, opened when first asked for."""
+        with self.session.lock:
+            self.session.alive()
+            if self._engine is None:
+                self._engine = open_engine(self._settled, self.session.weights,
+                                           EngineOptions(max_num_seqs=SEQUENCES))
+            return self._engine
+
     def close(self) -> None:
         """Free everything that the model holds on its devices."""
+        if self._engine is not None:
+            self._engine.close()
         self.session.close()
 
     def __enter__(self) -> Model:
