@@ -7,7 +7,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,8 @@ from core.errors import OptionError
 from core.plugins.registry import Registry, split_backends
 from core.verify.crosscheck import CrossCheck
 from core.verify.policies import REFERENCE
-from models.analysis.bench_report import benchmark, tuning
+from models.analysis.batch_bench import NANO, bench_engine
+from models.analysis.bench_report import batches, benchmark, tuning
 from models.analysis.calls import available
 from models.analysis.profile import host_seconds, profile_parts
 from models.analysis.tuning import tune
@@ -26,7 +27,8 @@ from models.checkpoints.random import SHAPES, random_checkpoint
 from models.cli import report
 from models.cli.arguments import add_load_options, add_model_option, load_options
 from models.cli.command import command
-from models.engine.load import open_checkpoint
+from models.engine.config import EngineConfig
+from models.engine.load import open_checkpoint, settle_checkpoint
 from models.engine.model import Model
 from models.engine.options import LoadOptions
 
@@ -43,7 +45,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--stored", default="f32", choices=("f32", "f16", "bf16"),
                    help="with --shape: dtype of the stored weights (default: f32)")
     p.add_argument("--layers", type=int, metavar="N", help="fewer layers than the shape has")
-    p.add_argument("--prompt", type=int, default=32, metavar="N", help="tokens of the prompt")
+    p.add_argument("--prompt", "--context", type=int, default=32, metavar="N",
+                   help="tokens of the prompt; of each one with --batch")
+    p.add_argument("--batch", metavar="N,N", help="time an engine that decodes so many sequences "
+                   "at once, such as 1,8,32")
+    p.add_argument("--workload", choices=("nano",), help="time an engine with nano-vllm's requests")
     p.add_argument("--tokens", type=int, default=128, metavar="N", help="tokens to decode")
     p.add_argument("--repeat", type=int, default=5, metavar="N")
     add_load_options(p, without=["max_context"])
@@ -69,12 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _tune(args)
     args.backend = args.backend or LoadOptions.backend
     report.left_out(load_options(args).registry())
-    rows = []
+    rows = list[dict[str, Any]]()
+    many = bool(args.batch or args.workload)
     try:
         for name in [args.model] if args.model is not None else args.shape or SHAPES:
-            rows.append(measure(name, args))
-            if not args.json:
-                benchmark(rows[-1:])
+            for row in _measure_engine(name, args) if many else [measure(name, args)]:
+                rows.append(row)
+                if not args.json:
+                    (batches if many else benchmark)(rows[-1:])
     finally:  # what was measured is shown, whatever ends the rest
         if args.json:
             print(json.dumps(rows, indent=1))
@@ -102,6 +110,23 @@ def _tune(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps(rows, indent=1))
     return 0 if all(row["ok"] is not False for row in rows) else 1
+
+
+def _measure_engine(name: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield rows of an engine. Raises OptionError for counts that are none."""
+    counts = [int(n) if n.strip().isdecimal() else 0 for n in (args.batch or "").split(",") if n]
+    if 0 in counts:
+        raise OptionError(f"--batch {args.batch!r}: expected counts of sequences, such as 1,8,32")
+    longest = 2 * NANO[2] if args.workload else args.prompt + args.tokens
+    options = load_options(args, max_context=longest)
+    registry = options.registry()
+
+    def config(layers: int | None) -> EngineConfig:
+        fewer = None if args.model is not None else layers or args.layers
+        return settle_checkpoint(_checkpoint(name, args, registry, fewer), options, registry)
+    for row in bench_engine(config, counts, args.prompt, args.tokens, nano=bool(args.workload)):
+        yield {"shape": name, "backend": args.backend, "quantize": args.quantize,
+               "stored": args.stored, **row}
 
 
 def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:

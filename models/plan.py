@@ -24,8 +24,10 @@ from models.cli.console import make_table, open_console
 from models.engine.config import EngineConfig, settle
 from models.engine.load import restrict
 from models.engine.memory import cache_bytes, footprint, longest, made_names, megabytes, nbytes
-from models.engine.options import KV_DTYPES, LoadOptions
+from models.engine.options import KV_DTYPES, EngineOptions, LoadOptions
+from models.engine.pool import plan_engine
 
+SERVING = ("max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization")
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
 
@@ -37,6 +39,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--stored", choices=("f32", "f16", "bf16"),
                    help="with --shape: dtype of the stored weights (default: bf16)")
     add_load_options(p)
+    add_load_options(p, EngineOptions, only=SERVING)
+    p.set_defaults(max_num_seqs=None)  # an engine is planned where this is given
     p.add_argument("--json", action="store_true", help="print one JSON object")
     return p
 
@@ -52,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     report.left_out(registry)
     checkpoint = (abstract_checkpoint(args.shape, args.stored or "bf16") if args.shape else
                   read_checkpoint(args.model or DEFAULT_MODEL, registry))
-    plan = make_plan(checkpoint, options, registry)
+    engine = {name: getattr(args, name) for name in SERVING}
+    plan = make_plan(checkpoint, options, registry, None if args.max_num_seqs is None
+                     else EngineOptions(**engine))
     if args.json:
         print(json.dumps(plan, indent=1))
     else:
@@ -60,8 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if plan["fits"] is False else 0
 
 
-def make_plan(checkpoint: Checkpoint, options: LoadOptions, registry: Registry) -> dict[str, Any]:
+def make_plan(checkpoint: Checkpoint, options: LoadOptions, registry: Registry,
+              engine: EngineOptions | None = None) -> dict[str, Any]:
     """Return bytes and tokens, as --json prints them. Reads no weights and takes no device memory.
+    `engine`: for how many sequences an engine shall be, if one is planned.
 
     Raises an InputError for options that cannot be used, NoKernelError as loading would.
     """
@@ -105,7 +113,8 @@ def make_plan(checkpoint: Checkpoint, options: LoadOptions, registry: Registry) 
                                       for k, d in kinds.items()}} for n in lengths],
         "longest_context": None if free is None else longest(lambda n: row(n)["total"], free,
                                                              limit),
-        "limit": limit}
+        "limit": limit,
+        "serving": None if engine is None else plan_engine(config, engine, unopened, made, free)}
 
 
 def _open(registry: Registry, options: LoadOptions) -> tuple[Backend | None, str | None]:
@@ -196,6 +205,13 @@ def _conclusions(plan: dict[str, Any]) -> list[str]:
         longest = plan["longest_context"]
         lines.append(f"free: {megabytes(plan['free'])}; the longest context that fits: "
                      + (f"{longest:,} of {plan['limit']:,} tokens" if longest else "none"))
+    if (serving := plan["serving"]) is not None:
+        lines.append(f"an engine for {serving['max_num_seqs']} sequences: weights and activations "
+                     f"{megabytes(serving['held'])}, a block of {BLOCK_SIZE} tokens "
+                     f"{megabytes(serving['block_bytes'])}, " + (
+                         "free: unknown" if serving["blocks"] is None else
+                         f"KV cache for {serving['tokens']:,} tokens: {serving['sequences']} "
+                         f"sequences of {plan['context']:,} tokens at once"))
     return lines
 
 

@@ -29,6 +29,18 @@ def bucket(n: int) -> int:
     return -(-n // step) * step
 
 
+def batch_dims(slots: int, width: int) -> dict[str, int]:
+    """Return the dimensions that all steps of a batch share, with one block: of `slots` sequences,
+    each of at most `width` blocks."""
+    return {"B": width, "NB": 1, "BS": BLOCK_SIZE, "N": slots}
+
+
+def widest_dims(slots: int, tokens: int) -> dict[str, int]:
+    """Return the dimensions of a step of so many tokens in which every slot samples."""
+    rows = bucket(slots)
+    return {"T": bucket(tokens), "S": rows, "R": rows, "E": bucket(tokens)}
+
+
 class SequenceTable:
     """Holds the sequences of a batch by slot.
 

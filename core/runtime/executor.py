@@ -13,11 +13,12 @@ from core.plan.arena import SharedArenas
 from core.plan.ledger import Ledger
 from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore
-from core.runtime.batch import Batch, SequenceTable, bucket
-from core.runtime.step import BLOCK_SIZE, GraphKind, Observer
+from core.runtime.batch import Batch, SequenceTable, batch_dims, widest_dims
+from core.runtime.step import GraphKind, Observer
 from core.runtime.step_plans import StepPlans, host_logits
 from core.tensor.tensor import Array
 
+ONE = GraphKind("all", "argmax", batch=True)  #: a decode step in which nobody asks for more
 PLANS = 96  # plans kept; they share their activations' memory
 RESULTS = ("token", "chosen", "rank", "top_ids", "top")
 
@@ -58,8 +59,8 @@ class Executor:
                  policy: KernelPolicy, *, slots: int, width: int) -> None:
         self.policy, self.weights, self.table = policy, weights, SequenceTable(slots, width)
         self._backend = policy.primary
-        self.steps = StepPlans(build, weights, policy, {
-            "B": width, "NB": 1, "BS": BLOCK_SIZE, "N": slots}, keep=PLANS, arenas=SharedArenas())
+        self.steps = StepPlans(build, weights, policy, batch_dims(slots, width), keep=PLANS,
+                               arenas=SharedArenas())
         self.observer: Observer | None = None
         self._open = True
 
@@ -71,15 +72,14 @@ class Executor:
     def reserve(self, kind: GraphKind, tokens: int) -> int:
         """Place the weights, and take the activations' memory of a step of so many tokens in which
         every slot samples. Returns the bytes of a block of the KV cache."""
-        slots = self.steps.dims["N"]
-        self.steps.get(kind, {"T": bucket(tokens), "S": bucket(slots), "R": bucket(slots),
-                              "E": bucket(tokens)})
+        self.steps.get(kind, widest_dims(self.steps.dims["N"], tokens))
         return self.steps.kv_bytes
 
     def set_blocks(self, blocks: int) -> None:
         """Take memory for so many blocks, which all sequences share, instead of the former ones."""
         self.steps.forget()
         self.steps.dims["NB"] = blocks
+        self.steps.get(ONE, {"T": 1, "S": 1, "R": 1})  # its states are the cache
 
     def submit(self, batch: Batch) -> Pending:
         """Queue a step. Raises NoKernelError for a size or kind that no kernel takes."""

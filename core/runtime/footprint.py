@@ -19,7 +19,14 @@ from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore, prepared_key
 from core.plugins.backend import Launch
 from core.plugins.kernel import Kernel
-from core.runtime.step import BLOCK_SIZE, DECODE, GraphKind, packed_inputs, step_dims
+from core.runtime.step import (
+    BLOCK_SIZE,
+    DECODE,
+    GraphKind,
+    is_cache,
+    packed_inputs,
+    step_dims,
+)
 from core.tensor.host import HostAllocator
 from core.tensor.tensor import TensorSpec
 
@@ -95,6 +102,20 @@ def find_footprint(build: Callable[[GraphKind], Graph], weights: WeightStore,
     for head, tokens in parts:
         sampling = "argmax" if head == "last" else "none"
         found.prompt += arena(GraphKind(head, sampling), tokens, found.prompt)
+    _count_weights(found, reads, weights, policy, unopened)
+    return found
+
+
+def batch_footprint(build: Callable[[GraphKind], Graph], weights: WeightStore,
+                    policy: KernelPolicy, kind: GraphKind, dims: Mapping[str, int],
+                    unopened: str | None = None) -> Footprint:
+    """Find what an `Executor` will hold whose largest step is of this kind and size, with the one
+    block of KV cache that `dims` say; otherwise as `find_footprint`."""
+    first = unopened or policy.primary.allocator.device
+    found, reads, graph = Footprint(), _Reads(), build(kind).bind(dims)
+    found.cache[first] = sum(v.spec.nbytes for v in graph.roots("state") if is_cache(v.name))
+    found.inputs[first] = packed_inputs(graph)[1]
+    found.decode += _arena(graph, policy, reads, unopened)
     _count_weights(found, reads, weights, policy, unopened)
     return found
 

@@ -1,21 +1,29 @@
-"""Measures an engine with many sequences: decode alone, and a workload of mixed requests."""
+"""Measures an engine with many sequences: decode alone, and a workload of mixed requests.
+
+What is timed is checked in the same run: kernels of steps of as many sequences, on a model of two
+layers, are held to the float64 reference.
+"""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from core.ir.graph import Graph
 from core.plugins.registry import Registry
 from core.verify.crosscheck import CrossCheck
 from core.verify.policies import REFERENCE
+from models.engine.config import EngineConfig
+from models.engine.options import EngineOptions
+from models.engine.pool import open_engine
 from models.serving.engine import Engine
 from models.serving.params import SamplingParams
 
 #: nano-vllm's bench.py: requests, least and most tokens of prompts and of outputs, temperature
 NANO = (256, 100, 1024, 0.6)
+CHECKED = 24  # sequences of a checked step, where more are timed: float64 is slow
 
 
 def measure_decode(engine: Engine, count: int, prompt: int, tokens: int, *, weights: int,
@@ -69,20 +77,69 @@ def measure_nano(engine: Engine) -> dict[str, Any]:
             "preemptions": engine.stats.preemptions, "ledger": engine.ledger.hash}
 
 
-def check_engine(engine: Engine, registry: Registry, sequences: int) -> tuple[str, bool]:
-    """Hold the kernels of a few steps of many sequences to the float64 reference. Returns the
-    verdict and whether all were right."""
+Kernels = set[tuple[str, str]]
+
+
+def check_engine(engine: Engine, registry: Registry, count: int) -> tuple[str, bool, Kernels]:
+    """Hold the kernels of a few steps of `count` sequences to the float64 reference. Returns the
+    verdict, whether all were right, and the kernels of the decode step."""
     check, start = CrossCheck(registry, [REFERENCE]), time.perf_counter()
     rng = random.Random(3)
-    prompts = [_ids(rng, 1 + i % 5, engine.vocab_size) for i in range(sequences)]
+    prompts = [_ids(rng, 1 + i % 5, engine.vocab_size) for i in range(count)]
     engine.executor.observer = check
     try:
-        engine.generate(prompts, SamplingParams(max_tokens=3, ignore_eos=True, temperature=0.0))
+        engine.generate(prompts, SamplingParams(max_tokens=2, ignore_eos=True, temperature=0.0))
     finally:
         engine.executor.observer = None
-    return (f"{check.tally.calls} kernel calls of steps of {sequences} sequences checked against "
-            f"float64 in {time.perf_counter() - start:.0f} s, {check.tally.wrong} wrong",
-            check.tally.ok)
+    verdict = (f"{check.tally.calls} kernel calls of steps of {count} sequences checked against "
+               f"float64 in {time.perf_counter() - start:.0f} s, {check.tally.wrong} wrong")
+    return verdict, check.tally.ok, kernels_of(engine)
+
+
+def kernels_of(engine: Engine) -> Kernels:
+    """Return the kernels of the step that ran last."""
+    return {(e.op, e.kernel) for e in engine.executor.steps.made[-1].ledger.entries}
+
+
+def bench_engine(config: Callable[[int | None], EngineConfig], counts: Sequence[int], prompt: int,
+                 tokens: int, *, nano: bool) -> Iterator[dict[str, Any]]:
+    """Yield a row for each count of sequences, and one for nano-vllm's workload if asked for.
+
+    config  settles the model, with all of its layers or fewer
+    """
+    checked: list[tuple[str, bool, Kernels]] = []
+    with _open(config(2), max([*counts, NANO[0] if nano else 1])) as small:
+        for count in sorted({min(n, CHECKED) for n in counts} or {CHECKED}):
+            checked.append(check_engine(small, small.executor.policy.registry, count))
+    whole = config(None)
+    backend = whole.policy.primary
+    with _open(whole, max([*counts, NANO[0] if nano else 1])) as engine:
+        bandwidth = backend.read_bandwidth()
+        for count in counts:
+            measure_decode(engine, count, prompt, 4, weights=0, bandwidth=None)  # to warm up
+            plan, used = engine.executor.steps.made[-1], kernels_of(engine)
+            row = measure_decode(engine, count, prompt, tokens, bandwidth=bandwidth,
+                                 weights=read_matrices(plan.graph, engine.executor.weights.arrays))
+            yield {**row, **_verdict(checked, used), "device": backend.describe()}
+        if nano:
+            row = measure_nano(engine)
+            yield {**row, **_verdict(checked, kernels_of(engine)), "device": backend.describe()}
+
+
+def _verdict(checked: Sequence[tuple[str, bool, Kernels]], used: Kernels) -> dict[str, Any]:
+    """Return the verdict of a checked run with these kernels."""
+    for verdict, ok, kernels in checked:
+        if used <= kernels:
+            return {"verdict": verdict, "ok": ok}
+    every = set[tuple[str, str]]().union(*(kernels for _, _, kernels in checked))
+    if used <= every and all(ok for _, ok, _ in checked):
+        return {"verdict": "; ".join(verdict for verdict, _, _ in checked), "ok": True}
+    missing = ", ".join(kernel for _, kernel in sorted(used - every)) or "a wrong one"
+    return {"verdict": f"timed with kernels that were not checked: {missing}", "ok": False}
+
+
+def _open(config: EngineConfig, most: int) -> Engine:
+    return open_engine(config, config.weights(), EngineOptions(max_num_seqs=most))
 
 
 def read_matrices(graph: Graph, arrays: Any) -> int:  # noqa: ANN401 - a mapping of arrays

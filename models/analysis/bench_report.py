@@ -46,6 +46,28 @@ def tuning(name: str, rows: list[dict[str, Any]]) -> None:
         console.print(table)
 
 
+def batches(rows: list[dict[str, Any]]) -> None:
+    """Print, for models.bench --batch or --workload, one line a count of sequences, and under it
+    what was checked."""
+    numbers = ("sequences", "prompt tokens", "new tokens", "tokens/s", "ms a step", "host ms",
+               "of roofline")
+    table = make_table("shape", "weights", *numbers, "ledger", "checked", numbers=numbers)
+    for r in rows:
+        share = r.get("roofline_share")
+        rate = r.get("decode_tokens_per_s") or r["tokens_per_s"]
+        step = [f"{r[key] * 1e3:.3f}" if key in r else "" for key in ("step_s", "host_step_s")]
+        table.add_row(
+            r["shape"], r["quantize"] or r["stored"], f"{r['sequences']}",
+            f"{r.get('prompt', r.get('prompt_tokens')):,}", f"{r['tokens']:,}", f"{rate:,.0f}",
+            *step, "" if share is None else f"{share:.0%}", r["ledger"], "yes" if r["ok"] else "NO",
+            style=None if r["ok"] else "red")
+    console = open_console()
+    console.print(table)
+    for r in rows:
+        console.print(f"{r['shape']} on {r['backend']} ({r['device']}): {r['verdict']}",
+                      highlight=False, markup=False)
+
+
 def benchmark(rows: list[dict[str, Any]]) -> None:
     """Print, for models.bench, one line a shape, and under it what was checked."""
     numbers = ("prefill tokens/s", "first token ms", "decode tokens/s", "spread",

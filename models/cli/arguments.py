@@ -13,7 +13,7 @@ from core.plugins.registry import Registry
 from models.checkpoints.base import DEFAULT_MODEL, shipped_models
 from models.checkpoints.quantization import Quantization
 from models.cli.probe import Prober
-from models.engine.options import LoadOptions
+from models.engine.options import EngineOptions, LoadOptions
 
 
 def add_model_option(parser: argparse._ActionsContainer, default: str | None = DEFAULT_MODEL,
@@ -30,9 +30,12 @@ PLUGIN_OPTIONS = ("only_plugins", "without_plugins")
 QUANTIZATION = ("quantize", "group_size", "keep", "quantize_only")
 
 
-def add_load_options(parser: argparse.ArgumentParser, kind: type[LoadOptions] = LoadOptions, *,
+Options = type[LoadOptions] | type[EngineOptions]
+
+
+def add_load_options(parser: argparse.ArgumentParser, kind: Options = LoadOptions, *,
                      only: Collection[str] = (), without: Collection[str] = ()) -> None:
-    """Add an argument for each field of LoadOptions, or `only` for some, or for all `without`."""
+    """Add an argument for each field of the options, or `only` for some, or for all `without`."""
     for field in fields(kind):
         if field.name in without or (only and field.name not in only):
             continue

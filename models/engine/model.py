@@ -66,7 +66,7 @@ class Model:
     def generate(self, prompt_or_ids: list[str] | list[list[int]], **how: Any,  # noqa: ANN401
                  ) -> list[RequestOutput]: ...
 
-    def generate(self, prompt_or_ids: Any, *,  # type: ignore[misc] # keywords stand here alone  # noqa: ANN401
+    def generate(self, prompt_or_ids: Any, *,  # type: ignore[misc] # keywords stand here alone
                  max_new_tokens: int = 256, temperature: float | None = None,
                  top_k: int | None = None, top_p: float | None = None, min_p: float | None = None,
                  repetition_penalty: float | None = None, stop: str | Sequence[str] = (),
