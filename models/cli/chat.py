@@ -35,9 +35,9 @@ def chat(model: Model, sampling: dict[str, Any], started: Callable[[], None],
                           "with --chat-template FILE")
     template.choose()
     given = {name: sampling.get(name) for name in OFF}
-    in_force = settle_sampling(sampling.get("sampling", OPTIONS), given, model.generation)
+    settled = settle_sampling(sampling.get("sampling", OPTIONS), given, model.generation)
     started()
-    tell(sampling_line(*in_force))
+    tell(sampling_line(*settled))
     if model.generation.ignored:
         tell(f"note: {model.generation.where} has keys that are not known and have no effect: "
              f"{', '.join(model.generation.ignored)}")

@@ -4,7 +4,6 @@ progress."""
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
@@ -20,7 +19,7 @@ from models.cli.dot import to_dot
 from models.engine.generate import Generation
 from models.engine.memory import megabytes
 from models.engine.model import Model
-from models.engine.model_sampling import sampling_line
+from models.engine.model_sampling import in_force, sampling_line
 
 _MIN_BYTES = 64 << 20  # loads below this are over before a bar can be read
 
@@ -134,7 +133,7 @@ def explain(model: Model, generation: Generation | None = None) -> None:
     console.print(f"decode activations: {peak:,} bytes by reuse, {total:,} as separate buffers; "
                   f"{kv_cache(model)}", highlight=False)
     if generation is not None:
-        tell(sampling_line(vars(generation.sampling), generation.sampling_from))
+        tell(sampling_line(in_force(generation.sampling), generation.sampling_from))
     tell("stop ids: " + (", ".join(f"{s['id']} {s['token']!r} ({s['from']})"
                                    for s in stop_ids(model)) or "none"))
 
@@ -217,7 +216,7 @@ def as_json(model: Model, generation: Generation, check: Tally | None, *,
                   "correctness": verdict(check), "kv_cache_bytes": model.session.kv_bytes,
                   "kv_dtype": model.session.kv_dtype.short,
                   "max_context": model.session.max_context},
-        "sampling": {**asdict(generation.sampling), "from": dict(generation.sampling_from)},
+        "sampling": {**in_force(generation.sampling), "from": dict(generation.sampling_from)},
         "stop_ids": stop_ids(model)}
     if check is not None:
         found["check"] = {"ok": check.ok, "rows": [r.to_json() for r in check.rows]}

@@ -7,6 +7,7 @@ from typing import Any
 
 from core.errors import OptionError
 from core.reading import shown
+from core.runtime.step import Sampling
 from models.checkpoints.generation import OFF, GenerationDefaults
 from models.serving.sampling_options import RULES, check_number
 
@@ -51,3 +52,9 @@ def sampling_line(values: Mapping[str, object], origins: Mapping[str, str]) -> s
         origin = origins.get("temperature")
         said.insert(0, "greedy" + (f" ({origin})" if origin else ""))
     return "sampling: " + ", ".join(said)
+
+
+def in_force(sampling: Sampling) -> dict[str, float]:
+    """Return the values of a generation by their names in OFF, and its seed."""
+    return {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p,
+            "min_p": sampling.min_p, "repetition_penalty": sampling.penalty, "seed": sampling.seed}

@@ -10,8 +10,8 @@ from core.errors import TokenizerError
 from core.reading import MIB, parse_json, read_file
 from models.json_reader import ConfigReader
 from models.tokenizers.added import special_texts
-from models.tokenizers.messages import marked, plain_messages, until_mark
-from models.tokenizers.rendering import render
+from models.tokenizers.chat.messages import marked, plain_messages, until_mark
+from models.tokenizers.chat.rendering import render
 
 DEFAULT, TOOLS = "default", "tool_use"
 _MOST_BYTES = 16 * MIB

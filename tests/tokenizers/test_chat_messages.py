@@ -5,8 +5,8 @@ import pytest
 from core.errors import TokenizerError
 from models.checkpoints.base import SHIPPED
 from models.tokenizers.base import choose_template, load_tokenizer
+from models.tokenizers.chat.messages import plain_messages
 from models.tokenizers.chat_template import ChatTemplate
-from models.tokenizers.messages import plain_messages
 
 SHOW = "{% for m in messages %}{{ m }}{% endfor %}"
 

@@ -10,7 +10,7 @@ import pytest
 
 from core.errors import TokenizerError
 from models.json_reader import ConfigReader
-from models.tokenizers import rendering
+from models.tokenizers.chat import rendering
 from models.tokenizers.chat_template import ChatTemplate, load_template
 
 TALK = [{"role": "user", "content": "hi é \"<x>&"}, {"role": "assistant", "content": "yo"}]

@@ -16,9 +16,10 @@ from models.checkpoints.base import SHIPPED, read_checkpoint
 from models.checkpoints.gguf.header import read_header
 from models.checkpoints.gguf.tokenizer import read_gguf_tokenizer, stop_ids
 from models.checkpoints.gguf.writer import add_tokenizer
+from models.checkpoints.huggingface.tokenizer_files import write_tokenizer_bin
 from models.engine.load import open_checkpoint
 from models.engine.options import LoadOptions
-from models.tokenizers.base import NoTokenizer
+from models.tokenizers.base import NoTokenizer, load_tokenizer
 from models.tokenizers.build import build_tokenizer, vocabulary_of
 from models.tokenizers.streaming import StopStrings
 from models.tokenizers.vocabulary import TokenType
@@ -151,3 +152,14 @@ def test_chat_needs_a_tokenizer(tmp_path):
     with models.load(path) as model, pytest.raises(OptionError, match="--chat needs text"):
         chat(model, {}, lambda: None)
     assert isinstance(read_checkpoint(path, REGISTRY).tokenizer, NoTokenizer)
+
+
+def test_tokenizer_bin_refuses_tokens_whose_kind_it_cannot_say(tmp_path):
+    tokenizer = load_tokenizer(SHIPPED / "stories-llama2")
+    v = vocabulary_of(tokenizer, "made")
+    v.types[300] = int(TokenType.CONTROL)
+    made = checkpoint_of(build_tokenizer(v, "made"))
+    with pytest.raises(TokenizerError, match=r"tokenizer.bin cannot say that .* \(1\); export"):
+        write_tokenizer_bin(made, tmp_path)
+    assert not list(tmp_path.iterdir())
+    write_tokenizer_bin(checkpoint_of(tokenizer), tmp_path)

@@ -31,7 +31,7 @@ MISTRAL = "mistral_common/data/"  # SentencePiece models named *.model.vN
 
 
 def main(folder: Path) -> None:
-    """Get all packages; one that cannot be had is reported and left out."""
+    """Write every package below the folder; report one that cannot be had, and leave it out."""
     with tempfile.TemporaryDirectory() as scratch:
         for name, model_type in NPM.items():
             _try(_npm, Path(scratch), name, folder / "tokenizers" / name, model_type)

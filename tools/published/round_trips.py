@@ -111,7 +111,8 @@ def trip(tokenizer: Tokenizer, folder: Path, way: Callable[[Checkpoint, Path], T
 def _short(error: str) -> str:
     for sign, said in (("llama2.c runs SentencePiece", "not SentencePiece"),
                        ("has no name in GGUF", "no name for its pre-tokenizer"),
-                       ("cannot hold this tokenizer", "ids would differ")):
+                       ("cannot hold this tokenizer", "ids would differ"),
+                       ("cannot say that", "added tokens")):
         if sign in error:
             return said
     return error[-160:]

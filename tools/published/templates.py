@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import TokenizerError
+from models.tokenizers.chat.render_process import TOO_DEEP
 from models.tokenizers.chat_template import ChatTemplate, named_sources
-from models.tokenizers.render_process import TOO_DEEP
 
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
 _USER = {"role": "user", "content": "What is 2 < 3 & \"é\" 你好?\n"}

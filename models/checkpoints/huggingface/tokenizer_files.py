@@ -84,6 +84,11 @@ def write_tokenizer_bin(checkpoint: Checkpoint, folder: Path) -> None:
     if v.bpe:
         raise TokenizerError(f"{checkpoint.path}: llama2.c runs SentencePiece vocabularies only; "
                              "export to kuiper, gguf or hf instead")
+    lost = [t.text for i, t in v.added_tokens().items() if i not in (v.bos_id, v.eos_id, v.unk_id)]
+    if lost:
+        raise TokenizerError(f"{checkpoint.path}: llama2.c's tokenizer.bin cannot say that "
+                             f"{', '.join(map(repr, lost[:3]))} and so on are special or added "
+                             f"tokens ({len(lost)}); export to gguf or hf instead")
     rows = checkpoint.config.data.get("vocab_size", len(v.tokens))  # as many as run.c reads
     v.tokens, v.scores = v.tokens[:rows], v.scores[:rows]
     (folder / "tokenizer.bin").write_bytes(tokenizer_bin(v))

@@ -21,7 +21,7 @@ from threading import Lock
 from typing import Any
 
 from core.errors import TokenizerError
-from models.tokenizers.render_process import SECONDS
+from models.tokenizers.chat.render_process import SECONDS
 
 
 class _Child:
