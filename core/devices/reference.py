@@ -1,4 +1,4 @@
-"""Offer the float64 definitions as a backend of last resort, in the host's memory.
+"""Makes the float64 definitions a backend of last resort, in the host's memory.
 
 `--backend cuda_cupy,reference` computes what cuda_cupy has no kernel for by the op's own reference:
 a new op runs in every tool on its first day. It is slow, and its results are rounded once.

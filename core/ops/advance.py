@@ -104,7 +104,7 @@ class PickIds(Op):
             return {"given": np.array([-4, -3, 0, -5, -2**31, 2**31 - 1, -1], np.int32),
                     "last": r.ints(1, 1000, 3)}
         return [mixed(0, 4), mixed(1, 1), mixed(7, 3), mixed(256, 256), mixed(700, 33),
-                mixed(3, 0), Example("outside", outside, {})]
+                mixed(4096, 33), mixed(3, 0), Example("outside", outside, {})]
 
     def error_examples(self) -> list[ErrorExample]:
         i = spec("i32[2]")

@@ -1,4 +1,4 @@
-"""List dimensions of published models, at which the ops are tried.
+"""Lists the dimensions of published models, at which the ops are tried.
 
 A test compares them with the plans of the shapes that `random:SHAPE` knows. An example with a whole
 matrix of them may need gigabytes: it is a `large` one then, and the default examples have each of

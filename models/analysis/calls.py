@@ -58,7 +58,8 @@ def model_calls(checkpoint: Checkpoint, options: LoadOptions, registry: Registry
 
 def _calls(config: EngineConfig, kind: GraphKind, tokens: int, context: int,
            ) -> Iterator[ModelCall]:
-    graph = config.graph(kind).bind({**step_dims(-(-context // BLOCK_SIZE)), "T": tokens})
+    graph = config.graph(kind).bind(
+        {**step_dims(-(-context // BLOCK_SIZE)), "T": tokens})
     for node in graph.nodes:
         yield _call(node.op, node.inputs, node.attrs, context)
     for op in OPS.values():
