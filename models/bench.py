@@ -32,7 +32,8 @@ from models.engine.load import open_checkpoint, settle_checkpoint
 from models.engine.model import Model
 from models.engine.options import LoadOptions
 
-UNTUNED = ("kernels", "deterministic", "lock", "profile")
+UNTUNED = {"kernels": "--kernel", "fusion": "--no-fusion", "deterministic": "--deterministic",
+           "lock": "--lock", "profile": "--profile"}
 CHECKED_TOKENS, CHECKED_STEPS = 8, 2
 
 
@@ -90,8 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _tune(args: argparse.Namespace) -> int:
-    if unused := [name for name in UNTUNED if getattr(args, name) not in (None, False, [])]:
-        raise OptionError(f"--{unused[0].replace('_', '-')} chooses among kernels of a plan, and "
+    if unused := [flag for name, flag in UNTUNED.items()
+                  if getattr(args, name) not in (None, [], name == "fusion")]:
+        raise OptionError(f"{unused[0]} chooses among kernels of a plan, and "
                           "--op times them all; leave it out")
     names = [n.strip() for text in args.op for n in text.split(",") if n.strip()]
     options = load_options(args, max_context=args.prompt + args.tokens,

@@ -11,6 +11,7 @@ from typing import Any
 from core.conformance.cases import Case, Subset, offers
 from core.conformance.inputs import make_inputs
 from core.errors import KernelyardError, OptionError
+from core.files import write_whole
 from core.ir.examples import Example
 from core.ir.op import find_op
 from core.plugins.registry import Registry
@@ -63,8 +64,11 @@ class ModelCall:
 
 
 def write_calls(path: Path, calls: Sequence[ModelCall]) -> None:
-    """Write calls to a file that `read_calls` reads."""
-    path.write_text(json.dumps([asdict(c) for c in calls]) + "\n")
+    """Write calls to a file that `read_calls` reads. Raises OptionError where it cannot."""
+    try:
+        write_whole(path, json.dumps([asdict(c) for c in calls]) + "\n")
+    except OSError as error:
+        raise OptionError(f"--calls {path} cannot be written: {error.strerror}") from None
 
 
 def read_calls(path: Path) -> list[ModelCall]:

@@ -16,6 +16,7 @@ from core.ir.tolerance import Tolerance
 from core.plan.policy import KernelPolicy, Override, Refusals
 from core.plugins.backend import Launch
 from core.plugins.kernel import Call, Kernel
+from core.plugins.registry import REFERENCE
 from core.tensor.tensor import Tensor
 
 
@@ -126,7 +127,8 @@ class _Lowering:
     def _offers(self) -> Iterator[_Offer]:
         backends = self.policy.backends
         for op in [op for op in OPS.values() if isinstance(op, FusedOp)]:
-            able = [b for b in backends if self.policy.registry.kernels(b, op.name)]
+            able = [b for b in backends if b != REFERENCE  # which is for single nodes
+                    and self.policy.registry.kernels(b, op.name)]
             if not able and all(o.op != op.name for o in self.policy.overrides):
                 continue
             for match in find_matches(op, self.graph):

@@ -87,6 +87,7 @@ def test_conform_takes_a_model(capfd, tmp_path):
 @pytest.mark.parametrize(("arguments", "complaint"), [
     (["--repeat", "1"], "expected at least 2 runs"),
     (["--report", "x.md"], "--report is about the ops' examples"),
+    (["--calls", "/nowhere/calls.json"], "/nowhere/calls.json cannot be written: No such file"),
     (["--large"], "--large is about the ops' examples")])
 def test_bad_options_with_a_model(capfd, arguments, complaint):
     code = conform.main(["--backend", "cpu_numpy", "--model", MODEL, *arguments])
@@ -152,6 +153,7 @@ def test_the_bench_names_a_wrong_kernel(capsys, monkeypatch):
 @pytest.mark.parametrize(("arguments", "complaint"), [
     (["--op", "nonsense"], "unknown op 'nonsense'"),
     (["--op", "softmax"], "the model has no call of it; it has add, "),
+    (["--op", "add", "--no-fusion"], "--no-fusion chooses among kernels"),
     (["--op", "add", "--profile"], "--profile chooses among kernels of a plan")])
 def test_bad_options_of_the_bench(capsys, arguments, complaint):
     assert bench.main([*BENCH, *arguments]) == 2

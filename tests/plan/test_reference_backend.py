@@ -27,7 +27,8 @@ def test_what_a_backend_lacks_is_computed_by_the_definition(story):
     with models.load("stories-llama2", backend="cpu_numba,reference", max_context=32) as model:
         assert model.generate("Once upon a time", max_new_tokens=6).run().tokens == expected
         by_definition = {e.op for e in model.ledger.entries if e.kernel == "reference:definition"}
-    assert by_definition == {"argmax", "advance"}
+        fused = [r for e in model.ledger.entries for r in e.refused if "reference" in r[0]]
+    assert by_definition == {"argmax", "advance"} and fused == []
 
 
 @pytest.mark.parametrize("options", [{"quantize": "int4"}, {"kv_dtype": "i8"}])
