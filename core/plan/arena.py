@@ -15,6 +15,7 @@ from core.tensor.dtype import i8
 from core.tensor.tensor import Tensor, TensorSpec
 
 POISON = 0xFF  # a byte that reads as NaN in every float type and as -1 in the integer ones
+GUARD = 4096  # bytes on each side of a tensor where a check looks for stray writes
 
 #: A value and the device on which a tensor of it is needed.
 Place = tuple[Value, str]
@@ -35,7 +36,7 @@ class Arena:
 
     def __init__(self, tensor: Tensor, layout: Layout, used: Sequence[Tensor]) -> None:
         self.tensor, self.layout = tensor, layout
-        self._used = [(t.offset, t.offset + t.nbytes) for t in used]
+        self.used = [(t.offset, t.offset + t.nbytes) for t in used]
 
     def poison(self) -> None:
         """Fill everything with NaN."""
@@ -45,7 +46,7 @@ class Arena:
         """Count the bytes outside every activation that changed since `poison`."""
         after = self.tensor.numpy().view(np.uint8)
         outside = np.ones(after.shape, bool)
-        for start, stop in self._used:
+        for start, stop in self.used:
             outside[start:stop] = False
         return int(np.count_nonzero(after[outside] != POISON))
 

@@ -43,6 +43,7 @@ class Plan:
                           allocators, guard, arenas or SharedArenas())
         self._tensors.update(memory.tensors)
         self.arenas: dict[str, Arena] = memory.arenas
+        self.scratch = memory.scratch  #: by the binding's number
         self._bind(memory.scratch)
         self._launches = [launch for binding in self.bindings for launch in binding.launches]
         self._run: Launch = self._sequence

@@ -94,6 +94,10 @@ class WeightStore:
             self._tensors[key] = tensor
         return self._tensors[key]
 
+    def held(self, name: str, device: str) -> Tensor | None:
+        """Return the weight's tensor on a device, None where it has none: prepare replaced it."""
+        return self._tensors.get((name, device))
+
     def _told(self, nbytes: int) -> None:
         self._prepared_bytes += nbytes
         self._progress("preparing weights", self._prepared_bytes,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
+
+import numpy as np
 
 from core.errors import CheckError
 from core.plan.lower import Binding
@@ -12,12 +15,16 @@ from core.plugins.registry import Registry
 from core.tensor.tensor import Array
 from core.verify.compare import Budget, Expected, agreement, budget_of, least_budget
 from core.verify.expected import expectations
+from core.verify.guard import GuardedLaunch, Twins
 from core.verify.policies import REFERENCE, parse_policy
 from core.verify.recorder import Recorder
 from core.verify.shadow import Shadow, Shadows
-from core.verify.values import Before, results_of
-from core.verify.verdict import Side, Tally, Verdict, judge_sides
+from core.verify.values import Before, results_of, same_bits
+from core.verify.verdict import OURS, Broken, Side, Tally, Verdict, judge_sides
 from core.verify.vote import vote_on
+
+_OFTEN = 16  # calls of a node in one of which its states and weights are looked at
+_REPEATS = 8  # launches of a kernel from the inputs of its first wrong call
 
 
 class CrossCheck:
@@ -31,6 +38,11 @@ class CrossCheck:
     A fused kernel is compared with its unfused composition where the policy has the same backend,
     or has no such kernel. A prefill compares whole states, such as a KV cache; a decode step
     compares what it may write (everything for `reference`).
+
+    A kernel is wrong too that writes beyond its outputs or its workspace, or changes an input. It
+    runs in a twin of the plan with guard bytes; its inputs are kept. States and weights, which are
+    large, are looked at in each node's first call of a phase and then in each sixteenth (in every
+    call for `reference`). What was changed is put back.
 
     against   the texts of policies, see `core.verify.policies`; `reference` asks for the reference
               at every call
@@ -46,40 +58,62 @@ class CrossCheck:
         policies = {name: parse_policy(name, registry) for name in against}
         self._shadows = {n: Shadows(p) for n, p in policies.items() if p is not None}
         self._budgets: dict[tuple[str, str, str], Budget] = {}  # by node, phase and result
+        self._twins = Twins()
+        self._calls: Counter[tuple[str, str]] = Counter()  # by node and phase
+        self._repeated: set[str] = set()  # kernels whose first wrong call was launched again
 
     def run(self, plan: Plan) -> None:
         """Run the plan. Raises CheckError where `stop` is set and a kernel is wrong."""
-        for binding, launch in plan.walk():
-            found = {name: s.of(plan, binding.covers, binding.outputs.values(),
-                                fusion=binding.kernel.backend not in s.policy.backends)
-                     for name, s in self._shadows.items()}
-            shadows = {name: s for name, s in found.items() if isinstance(s, Shadow)}
-            recorder = self.recorder if self.recorder and self.recorder.wants(binding) else None
-            before = Before(plan, binding, whole=recorder is not None or self._always)
+        guarded = self._twins.of(plan)
+        for number, (binding, launch) in enumerate(guarded.walk()):
+            self._node(guarded.plan, binding, launch, number)
+        self._twins.hand_over(plan)
+
+    def _node(self, plan: Plan, binding: Binding, launch: GuardedLaunch, number: int) -> None:
+        found = {name: s.of(plan, binding.covers, binding.outputs.values(),
+                            fusion=binding.kernel.backend not in s.policy.backends)
+                 for name, s in self._shadows.items()}
+        shadows = {name: s for name, s in found.items() if isinstance(s, Shadow)}
+        recorder = self.recorder if self.recorder and self.recorder.wants(binding) else None
+        before = Before(plan, binding, whole=recorder is not None or self._always
+                        or self._due(binding, number))
+        for shadow in shadows.values():
+            shadow.prepare()
+        rules = launch() + before.changed()
+        broken: dict[str, Broken] = {OURS: [(binding.kernel, text) for text in rules]}
+        mine = results_of(binding)
+        for name, shadow in shadows.items():
+            shadow.run()
+            broken[name] = shadow.broken + [(shadow.kernels[-1], t) for t in before.changed()]
+        if recorder is not None:
+            recorder.asked(plan, binding, before.inputs(), mine)
+        agreed = {} if any(broken.values()) else {
+            n: v for n, s in shadows.items() if (v := self._agreement(binding, mine, s, before))}
+        sides, vote = dict[str, Side](), ""
+        if self._always or len(agreed) < len(shadows):
+            inputs = before.inputs()
+            expected = expectations(binding.op, inputs, binding.call.attrs)
+            sides = judge_sides(binding, mine, shadows, expected, broken)
+            if any(side.faults for side in sides.values()):
+                vote = str(vote_on(sides.values(), expected, binding.tolerance, self.registry))
+            else:
+                self._remember(binding, expected)
+        self.tally.count(binding, found, agreed, sides, vote)
+        if vote:
+            if sides[OURS].faults and sides[OURS].label not in self._repeated:
+                self._repeated.add(sides[OURS].label)
+                vote += repeated(binding, launch, before, mine)
+            self._report(plan, binding, inputs, sides, vote)
             for shadow in shadows.values():
-                shadow.prepare()
-            launch()
-            mine = results_of(binding)
-            for shadow in shadows.values():
-                shadow.run()
-            if recorder is not None:
-                recorder.asked(plan, binding, before.inputs(), mine)
-            agreed = {n: v for n, s in shadows.items()
-                      if (v := self._agreement(binding, mine, s, before))}
-            sides, vote = dict[str, Side](), ""
-            if self._always or len(agreed) < len(shadows):
-                inputs = before.inputs()
-                expected = expectations(binding.op, inputs, binding.call.attrs)
-                sides = judge_sides(binding, mine, shadows, expected)
-                if any(side.faults for side in sides.values()):
-                    vote = str(vote_on(sides.values(), expected, binding.tolerance, self.registry))
-                else:
-                    self._remember(binding, expected)
-            self.tally.count(binding, found, agreed, sides, vote)
-            if vote:
-                self._report(plan, binding, inputs, sides, vote)
-                for shadow in shadows.values():
-                    shadow.follow()
+                shadow.follow()
+
+    def _due(self, binding: Binding, number: int) -> bool:
+        """Return True where states and weights are looked at too: at a node's first call in a
+        phase, and then at each sixteenth."""
+        place = binding.node.name, binding.call.phase
+        count = self._calls[place]
+        self._calls[place] += 1
+        return count == 0 or (count + number) % _OFTEN == 0
 
     def _agreement(self, binding: Binding, mine: Mapping[str, Array], shadow: Shadow,
                    before: Before) -> Verdict | None:
@@ -108,9 +142,25 @@ class CrossCheck:
         """Write capsules of the faults. Raises CheckError where `stop` is set."""
         for side in sides.values():
             for _, kernel in side.faults:
-                reason = (f"node {binding.node.name}: {kernel} is wrong: {side.verdict.worst}; "
+                reason = (f"node {binding.node.name}: {kernel} is wrong: {side.verdict.reason}; "
                           f"{vote}")
                 path = self.recorder and self.recorder.trouble(plan, binding, inputs, side.results,
                                                                kernel, reason)
                 if self.stop:
                     raise CheckError(reason + (f"; the call is in {path}" if path else ""))
+
+
+def repeated(binding: Binding, launch: GuardedLaunch, before: Before,
+             results: Mapping[str, Array]) -> str:
+    """Launch a step again from the same inputs, and say so where that gives other bits. The first
+    results are put back."""
+    first, others = {k: np.array(a) for k, a in results.items()}, 0
+    for _ in range(_REPEATS):
+        before.rewind()
+        launch()
+        before.changed()
+        others += not all(same_bits(t.numpy(), first[k]) for k, t in binding.results.items())
+    for key, tensor in binding.results.items():
+        tensor.write(first[key])
+    return (f"; a race, or hidden state: {others} of {_REPEATS} repeats from the same inputs "
+            "differ" if others else "")

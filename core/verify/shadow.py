@@ -10,11 +10,13 @@ import numpy as np
 
 from core.errors import NoKernelError
 from core.ir.graph import Node, Value
+from core.plan.arena import GUARD
 from core.plan.plan import Plan
 from core.plan.policy import KernelPolicy
 from core.plugins.kernel import Kernel
 from core.tensor.allocator import Buffer
 from core.tensor.tensor import Array, Tensor
+from core.verify.guard import GuardedPlan, guarded_tensor
 from core.verify.subgraph import extract
 
 #: One policy's own copies of a session's states, by the memory that each follows.
@@ -48,14 +50,17 @@ class Shadow:
                 tensors[name] = original
                 continue
             state = name in updated and plan.graph.values[name].kind == "state"
-            own = (states.get(original.buffer) if state else None) or Tensor.empty(
+            own = (states.get(original.buffer) if state else None) or guarded_tensor(
                 original.shape, original.dtype, allocator)
             if state:
                 states[original.buffer] = own
             (self._followed if state else self._copied).append((original, own))
             tensors[name] = own
         self.follow()
-        self.plan = Plan(part, policy, plan.weights, tensors)
+        self.plan = Plan(part, policy, plan.weights, tensors, guard=GUARD)
+        self._guarded = GuardedPlan(self.plan)
+        #: (kernel, sentence) for each rule that a kernel broke in the last run
+        self.broken: list[tuple[Kernel, str]] = []
         self._outputs = {name: self.plan.output(name) for name in part.outputs}
 
     @property
@@ -68,7 +73,8 @@ class Shadow:
             target.write(np.ascontiguousarray(source.numpy()))
 
     def run(self) -> None:
-        self.plan.run()
+        self.broken = [(binding.kernel, text) for binding, launch in self._guarded.walk()
+                       for text in launch()]
 
     def result(self, value: Value) -> Array:
         """Return the array of a value of the original graph, where the last run left it."""

@@ -12,23 +12,32 @@ from core.plan.plan import Plan
 from core.plugins.kernel import Kernel
 from core.tensor.tensor import Array
 from core.verify.compare import Comparison, Expected, compare
+from core.verify.coverage import Coverage, sizes_of
 from core.verify.expected import expectations
 from core.verify.shadow import Shadow
 from core.verify.values import inputs_of, results_of
 
+SHOWN = ("length", "T", "group", "d")  # the sizes that a verdict of one line names
 Fault = tuple[str, str]  #: (op, kernel id) of a kernel that was wrong in a call
 OURS = ""  #: names the run's own side of a call; every policy has a longer name
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Holds how each result of a call compares with the reference, by the result's name."""
+    """Holds how each result of a call compares with the reference, by the result's name, and the
+    rules that were broken beside that: what was written that may not be."""
 
     comparisons: Mapping[str, Comparison]
+    broken: Sequence[str] = ()
 
     @property
     def ok(self) -> bool:
-        return all(c.ok for c in self.comparisons.values())
+        return not self.broken and all(c.ok for c in self.comparisons.values())
+
+    @property
+    def reason(self) -> str:
+        """Say what is wrong: the broken rules, or else the worst result."""
+        return "; ".join(self.broken) or str(self.worst)
 
     @property
     def worst(self) -> Comparison:
@@ -66,18 +75,28 @@ class Side:
     faults: Sequence[Fault]
 
 
+#: (kernel, sentence) for each rule that a side's kernels broke
+Broken = Sequence[tuple[Kernel, str]]
+
+
 def judge_sides(binding: Binding, results: Mapping[str, Array], shadows: Mapping[str, Shadow],
-                expected: Mapping[str, Expected]) -> dict[str, Side]:
+                expected: Mapping[str, Expected], broken: Mapping[str, Broken]) -> dict[str, Side]:
     """Judge a step's own `results` as OURS, and its shadows' by their names."""
-    def side(kernels: Sequence[Kernel], found: Mapping[str, Array], parts: Plan | None) -> Side:
+    def side(name: str, kernels: Sequence[Kernel], found: Mapping[str, Array], parts: Plan | None,
+             ) -> Side:
+        rules = broken.get(name, ())
         verdict = judge_call(expected, found, binding.tolerance)
         label = ", ".join(dict.fromkeys(k.id for k in kernels))
-        wrong = wrong_parts(parts) if parts is not None and not verdict.ok else []
-        return Side(kernels, label, found, verdict,
-                    [] if verdict.ok else wrong or [(binding.op.name, label)])
-    theirs = {name: side(s.kernels, {k: s.result(v) for k, v in binding.outputs.items()}, s.plan)
-              for name, s in shadows.items()}
-    return {OURS: side([binding.kernel], results, None), **theirs}
+        faults = [(k.op, k.id) for k, _ in rules]
+        if not verdict.ok:
+            faults += (wrong_parts(parts) if parts is not None else []) or [
+                (binding.op.name, label)]
+        return Side(kernels, label, found,
+                    Verdict(verdict.comparisons, [text for _, text in rules]),
+                    list(dict.fromkeys(faults)))
+    theirs = {name: side(name, s.kernels, {k: s.result(v) for k, v in binding.outputs.items()},
+                         s.plan) for name, s in shadows.items()}
+    return {OURS: side(OURS, [binding.kernel], results, None), **theirs}
 
 
 @dataclass
@@ -85,7 +104,8 @@ class CheckRow:
     """Counts the calls of one (op, kernel) that were compared with one policy, and keeps the worst.
 
     `faults` counts the calls in which a kernel was wrong by the reference, and `first` names the
-    node of the first; `vote` is what the results said of each other in the first wrong call.
+    node of the first; `reason` says what was wrong there, and `vote` what the results said of each
+    other. `coverage` holds the sizes of the calls.
     """
 
     op: str
@@ -100,6 +120,8 @@ class CheckRow:
     faults: dict[Fault, int] = field(default_factory=dict)
     first: str = ""
     vote: str = ""
+    reason: str = ""
+    coverage: Coverage = field(default_factory=Coverage)
 
     def add(self, verdict: Verdict, node: str, kernels: str, faults: Sequence[Fault] = ()) -> None:
         """Count the faults of one side of a call, and keep its worst result with the node."""
@@ -109,6 +131,7 @@ class CheckRow:
         for fault in faults:
             self.faults[fault] = self.faults.get(fault, 0) + 1
             self.first = self.first or node
+            self.reason = self.reason or f"{node} ({kernels}): {verdict.reason}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as plain data; `worst` is None where nothing was compared."""
@@ -118,6 +141,8 @@ class CheckRow:
                 "faults": [{"op": op, "kernel": kernel, "calls": count}
                            for (op, kernel), count in self.faults.items()],
                 "first_wrong": self.first, "skipped": self.skipped, "vote": self.vote,
+                "reason": self.reason, "coverage": self.coverage.seen(),
+                "wrong_calls": self.coverage.which,
                 "same_kernel": self.itself,
                 "worst": None if w is None else {
                     "node": self.worst_node, "nmse": w.nmse, "max_abs": w.max_abs,
@@ -138,7 +163,7 @@ class Tally:
 
         A string in place of a shadow is the reason why there is none.
         """
-        node, own = binding.node.name, binding.kernel
+        node, own, sizes = binding.node.name, binding.kernel, sizes_of(binding)
         for name in self.against:
             row = self._rows.setdefault((binding.op.name, own.id, name),
                                         CheckRow(binding.op.name, own.id, name))
@@ -146,7 +171,7 @@ class Tally:
             if isinstance(shadow, str):
                 row.skipped = shadow.splitlines()[0]
                 continue
-            row.calls += 1
+            row.calls, wrong = row.calls + 1, False
             row.itself = shadow is not None and set(shadow.kernels) == {own}
             if name in agreed:
                 row.add(agreed[name], node, own.id)
@@ -154,8 +179,10 @@ class Tally:
                 judged = [sides[n] for n in (OURS, name) if n in sides]
                 for side in judged:
                     row.add(side.verdict, node, side.label, side.faults)
-                if any(side.faults for side in judged):
+                wrong = any(side.faults for side in judged)
+                if wrong:
                     row.wrong, row.vote = row.wrong + 1, row.vote or vote
+            row.coverage.add(node, sizes, wrong=wrong)
 
     @property
     def rows(self) -> list[CheckRow]:
@@ -189,6 +216,14 @@ class Tally:
 
     def __str__(self) -> str:
         ops, compared = {r.op for r in self.rows}, {r.op for r in self.rows if r.calls}
-        said = (f"{'agrees with' if self.ok else 'DISAGREES with'} {', '.join(self.against)} on "
-                f"{len(compared)} of {len(ops)} ops")
+        wrong = list(dict.fromkeys(r.op for r in self.rows if r.wrong))
+        seen = Coverage()
+        for row in self.rows:
+            seen.merge(row.coverage)
+        found = f"DISAGREES with {', '.join(self.against)} on {len(wrong)}" if wrong else (
+            f"agrees with {', '.join(self.against)} on {len(compared)}" if compared else
+            f"was compared with {', '.join(self.against)} on 0")
+        said = f"{found} of {len(ops)} ops" + (f" ({', '.join(wrong)})" if wrong else "")
+        if sizes := seen.seen(SHOWN):
+            said += f"; seen: {sizes}"
         return f"{said}; not compared: {', '.join(self.skipped)}" if self.skipped else said
