@@ -18,7 +18,7 @@ def sizes_of(binding: Binding) -> dict[str, int]:
     if found.get("Hkv") and "H" in found:
         found["group"] = found["H"] // found["Hkv"]
     lengths = binding.arguments.get("seq_lens")
-    if lengths is not None:
+    if lengths is not None and "seq_lens" not in binding.op.sig.mutated:
         found["length"] = int(lengths.numpy().max(initial=0))
     return found
 

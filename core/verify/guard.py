@@ -50,7 +50,7 @@ class Edges:
             write_bytes(self._buffer, first, self._whole[:last - first])
 
     def damage(self) -> list[str]:
-        """Return what was written there since `poison`, as a sentence for each side."""
+        """Return what was written there since `poison`, as a sentence for each side; mend it."""
         found = []
         for side, (first, last) in (("before", self._before), ("beyond", self._after)):
             hit = damaged(self._buffer, first, last)
@@ -59,6 +59,7 @@ class Edges:
                 where = (f"from {hit[0]} bytes after its end" if side == "beyond" else
                          f"from {last - first - hit[0]} bytes before its start")
                 found.append(f"wrote {count} bytes {side} `{self.name}`, {where}")
+                write_bytes(self._buffer, first, self._whole[:last - first])
         return found
 
 

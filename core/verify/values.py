@@ -38,12 +38,14 @@ class Before:
     whole   keep states too, such as a KV cache, and sums of the weights' pages; else of a state
             only what the step may write
     places  the index of what a decode step may write; a prefill is compared as a whole
+    lost    a weight was changed: there is no copy to put it back from
     """
 
     def __init__(self, plan: Plan, binding: Binding, *, whole: bool) -> None:
         self._plan, self._step = plan, binding
         every = places_of(binding)
         self.places = every if binding.call.phase == "decode" else {}
+        self.lost = False
         self._kept: dict[str, Array] = {}
         self._rows: dict[str, tuple[Any, Array]] = {}  # of states, where not kept: place, contents
         self._sums: dict[str, tuple[Tensor, Array]] = {}
@@ -96,7 +98,7 @@ class Before:
             if len(pages):
                 said.append(f"changed its weight `{name}`: from about byte {pages[0] * PAGE} of "
                             f"{tensor.nbytes}")
-                self._sums[name] = tensor, page_sums(tensor)
+                self._sums[name], self.lost = (tensor, page_sums(tensor)), True
         return said
 
     def rewind(self) -> None:
