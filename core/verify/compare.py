@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,14 @@ class Expected:
         with np.errstate(all="ignore"):
             return self.exact.astype(self.dtype.numpy)
 
+    @property
+    def overflowed(self) -> Array:
+        """Mark the elements that are finite, but that the definition itself cannot compute in
+        float32, or with intermediates of the result's dtype: no kernel is judged by them."""
+        single, stored = np.isfinite(self.single), np.isfinite(self.stored.astype(np.float64))
+        marked: Array = np.isfinite(self.exact) & ~(single & stored)
+        return marked & (~single | np.isfinite(self.rounded.astype(np.float64)))
+
 
 _TINY = float(np.finfo(np.float64).tiny)  # a tolerance of nothing is met by equal results only
 #: Room for values that lie so near to a rounding boundary that float32 noise decides their side.
@@ -40,6 +48,7 @@ class Comparison:
     """Holds how far a result is from the reference, `used` as a share of the budget: above 1 fails.
 
     max_rel is the worst element's error relative to the largest expected value of its row.
+    `unjudged` counts the elements at which the definition itself overflows.
     """
 
     ok: bool
@@ -49,6 +58,7 @@ class Comparison:
     max_rel: float
     worst: tuple[int, ...]
     detail: str
+    unjudged: int = 0
 
     def __str__(self) -> str:
         return (f"{self.detail}; NMSE {self.nmse:.2e}, max abs {self.max_abs:.2e}, max rel "
@@ -80,7 +90,7 @@ def budget_of(expected: Expected, tolerance: Tolerance) -> Budget:
     if tolerance.exact or not dtype.is_float:
         return Budget(0, 0, 0, exact=True)
     with np.errstate(all="ignore"):
-        odd = ~np.isfinite(expected.exact.astype(dtype.numpy).astype(np.float64))
+        odd = ~np.isfinite(expected.rounded.astype(np.float64)) | expected.overflowed
     x, f, rounded = (np.where(odd, 0.0, v.astype(np.float64)) for v in (
         expected.exact, expected.single, expected.stored))
     floor = tolerance.ulps * f32.eps * expected.condition
@@ -109,8 +119,17 @@ def least_budget(tolerance: Tolerance, dtype: DType) -> Budget:
 
 
 def compare(actual: Array, expected: Expected, tolerance: Tolerance) -> Comparison:
-    """Judge a result by its worst element, its NMSE, and its NaN and Inf pattern."""
-    return judge(actual, expected.exact, expected.dtype, budget_of(expected, tolerance))
+    """Judge a result by its worst element, its NMSE, and its NaN and Inf pattern. Elements that
+    overflow by the definition, in the call's own dtypes, are not judged."""
+    exact, budget = expected.exact, budget_of(expected, tolerance)
+    lost = expected.overflowed if expected.dtype.is_float and actual.shape == exact.shape else None
+    if lost is None or not lost.any():
+        return judge(actual, exact, expected.dtype, budget)
+    zero = np.zeros((), actual.dtype)
+    found = judge(np.where(lost, zero, actual), np.where(lost, 0.0, exact), expected.dtype, budget)
+    count = int(lost.sum())
+    return replace(found, unjudged=count, detail=f"{count} of {lost.size} elements are not judged: "
+                   f"the definition itself overflows there; {found.detail}")
 
 
 def judge(actual: Array, exact: Array, dtype: DType, budget: Budget) -> Comparison:

@@ -105,7 +105,8 @@ class CheckRow:
 
     `faults` counts the calls in which a kernel was wrong by the reference, and `first` names the
     node of the first; `reason` says what was wrong there, and `vote` what the results said of each
-    other. `coverage` holds the sizes of the calls.
+    other. `coverage` holds the sizes of the calls. `overflowed` is the first node at which the
+    definition itself overflows, so that not every element was judged.
     """
 
     op: str
@@ -122,12 +123,15 @@ class CheckRow:
     vote: str = ""
     reason: str = ""
     coverage: Coverage = field(default_factory=Coverage)
+    overflowed: str = ""
 
     def add(self, verdict: Verdict, node: str, kernels: str, faults: Sequence[Fault] = ()) -> None:
         """Count the faults of one side of a call, and keep its worst result with the node."""
         for found in verdict.comparisons.values():
             if self.worst is None or found.used > self.worst.used:
                 self.worst, self.worst_node = found, f"{node} ({kernels})"
+            if found.unjudged and not self.overflowed:
+                self.overflowed = node
         for fault in faults:
             self.faults[fault] = self.faults.get(fault, 0) + 1
             self.first = self.first or node
@@ -142,7 +146,7 @@ class CheckRow:
                            for (op, kernel), count in self.faults.items()],
                 "first_wrong": self.first, "skipped": self.skipped, "vote": self.vote,
                 "reason": self.reason, "coverage": self.coverage.seen(),
-                "wrong_calls": self.coverage.which,
+                "wrong_calls": self.coverage.which, "overflowed": self.overflowed,
                 "same_kernel": self.itself,
                 "worst": None if w is None else {
                     "node": self.worst_node, "nmse": w.nmse, "max_abs": w.max_abs,
@@ -205,6 +209,14 @@ class Tally:
     def skipped(self) -> list[str]:
         """Return the ops that a policy has no kernel for, as "op by policy"."""
         return sorted({f"{r.op} by {r.against}" for r in self.rows if r.skipped})
+
+    @property
+    def notes(self) -> list[str]:
+        """Say where nothing could be judged, since the definition itself overflows."""
+        found = {r.op: r.overflowed for r in self.rows if r.overflowed}
+        return [f"{op}: the definition itself overflows in this dtype, first at node {node}; no "
+                "kernel is judged there; --check-finite names the first NaN or Inf"
+                for op, node in found.items()]
 
     def faults(self) -> dict[Fault, int]:
         """Return how often each (op, kernel) was wrong by the reference, the most often first."""

@@ -20,13 +20,17 @@ def pairs(found: Pairs) -> None:
         _pair(pair, found)
     for name, tally in found.checks.items():
         _say(f"from the same inputs, {name} by {', '.join(tally.against)}: {tally.calls} "
-              f"comparisons, {tally.wrong} with something wrong (ledger {found.ledgers[name]})")
+              f"comparisons, {tally.wrong} with something wrong (ledger {found.ledgers[name]}): "
+              f"{tally}")
+        for text in tally.notes:
+            _say(text)
     for (op, kernel), count in found.faults.items():
         rows = [r for t in found.checks.values() for r in t.rows if (op, kernel) in r.faults]
-        worst = max((r.worst for r in rows if r.worst), key=lambda w: w.used)
-        vote = next((r.vote for r in rows if r.vote), "")
-        _say(f"WRONG: {kernel} ({op}) in {count} calls, first at node {rows[0].first}: {worst}"
-              + (f"; vote: {vote}" if vote else ""))
+        # one in which it is named alone, where there is one
+        row = min(rows, key=lambda r: len(r.faults))
+        _say(f"WRONG: {kernel} ({op}) in {count} calls, first at node {row.reason}"
+             + (f"; vote: {row.vote}" if row.vote else ""))
+        _say(f"  {row.coverage.which}; seen: {row.coverage.seen()}")
     skipped = sorted({text for t in found.checks.values() for text in t.skipped})
     if skipped:
         _say(f"not compared: {', '.join(skipped)}")

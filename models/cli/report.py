@@ -182,10 +182,16 @@ def checked(tally: Tally) -> None:
     console = open_console(stderr=True)
     console.print(table)
     for r in tally.rows:
-        if r.wrong and r.worst is not None:
-            console.print(f"{r.worst_node}: {r.worst}", style="red", markup=False)
-            console.print(f"  {', '.join(f'{k} ({op})' for op, k in r.faults)} is wrong by the "
-                          f"definition; vote: {r.vote}", style="red", markup=False, soft_wrap=True)
+        if r.calls and (r.wrong or "length" in {**r.coverage.right, **r.coverage.wrong}):
+            console.print(f"seen, {r.op} by {r.against}: {r.coverage.seen()}", markup=False,
+                          highlight=False, soft_wrap=True)
+        if r.wrong:
+            lines = [r.reason, f"  {', '.join(f'{k} ({op})' for op, k in r.faults)} is wrong; "
+                     f"{r.coverage.which}; vote: {r.vote}"]
+            for line in lines:
+                console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
+    for text in tally.notes:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def verdict(check: Tally | None) -> str:
