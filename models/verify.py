@@ -12,9 +12,10 @@ from core.errors import OptionError
 from core.plugins.registry import Registry
 from core.runtime.step import Sampling
 from core.verify.capsule import Capsule
-from core.verify.policies import parse_policy
+from core.verify.policies import REFERENCE, parse_policy
 from core.verify.recorder import Recorder
-from core.verify.replay import replay
+from core.verify.replay import REPEAT, replay
+from core.verify.shrink import shrink
 from models.analysis import verify_report
 from models.analysis.answers import Answers, ours, transformers_answers
 from models.analysis.pairs import compare_policies
@@ -28,6 +29,7 @@ from models.cli.arguments import (
     load_options,
 )
 from models.cli.command import command
+from models.cli.console import tell
 from models.engine.model import Model
 from models.engine.options import LoadOptions
 
@@ -55,6 +57,10 @@ def parser() -> argparse.ArgumentParser:
                    "hf: transformers') to an .npz")
     p.add_argument("--force", action="store_true", help="let --save replace a file")
     p.add_argument("--replay", type=Path, metavar="FILE", help="run a capsule again")
+    p.add_argument("--repeat", type=int, metavar="N", help="for --replay: runs of each backend "
+                   f"(default: {REPEAT})")
+    p.add_argument("--shrink", action="store_true", help="for --replay: write a capsule of the "
+                   "smallest call that is still wrong beside this one")
     p.add_argument("--backend", default="", metavar="NAME[,NAME]",
                    help="for --replay: who runs it (default: the backend that made it)")
     p.add_argument("--capture", action="append", default=[], metavar="NODE",
@@ -71,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.replay is not None:
         return _replay(args)
+    if args.shrink or args.repeat is not None:
+        raise OptionError("--shrink and --repeat go with --replay: name a capsule")
     if args.against is not None or args.save is not None:
         return _against(args)
     return _pairs(args)
@@ -140,9 +148,20 @@ def _replay(args: argparse.Namespace) -> int:
     if args.backends:
         raise OptionError(f"--replay takes its backends by --backend, found "
                           f"{' '.join(args.backends)}")
+    repeat = REPEAT if args.repeat is None else args.repeat
+    if repeat < 1:
+        raise OptionError(f"--repeat {repeat}: expected at least 1")
     names = [n for n in args.backend.split(",") if n] or [
         str(capsule.entry.get("kernel", "")).partition(":")[0]]
-    done = replay(capsule, names, registry)
+    done = replay(capsule, names, registry, repeat=repeat)
+    if args.shrink:
+        wrong = [r.who for r in done[1:] if not r.ok and not r.refused and r.who != REFERENCE]
+        if not wrong:
+            raise OptionError("--shrink makes a wrong call smaller, and no backend of this replay "
+                              "is wrong; --backend names one that is")
+        small = shrink(capsule, wrong[0], registry, repeat=repeat)
+        path = small.write(args.replay.with_name(f"{args.replay.stem}-small.npz"))
+        tell(f"capsule: {path}: {small.reason}")
     if args.json:
         print(json.dumps(verify_report.replayed_json(capsule, done)))
     else:

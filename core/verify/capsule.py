@@ -7,12 +7,10 @@ arrays. bf16 and 4-bit codes are stored as their bits; the header has every dtyp
 from __future__ import annotations
 
 import json
-import platform
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +33,9 @@ DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, No
 
 @dataclass(frozen=True)
 class Capsule:
-    """Holds a call: `entry` is the step's in the ledger, `versions` those of what computed it."""
+    """Holds a call: `entry` is the step's in the ledger. `source` and `versions` are the kernel's
+    hash and surroundings, see `core.verify.provenance`, as they were when it computed the outputs.
+    """
 
     op: str
     attrs: dict[str, Any]
@@ -45,12 +45,12 @@ class Capsule:
     entry: dict[str, Any]
     reason: str
     versions: dict[str, str] = field(default_factory=dict)
+    source: str = ""
 
     def write(self, path: Path) -> Path:
         """Write the file, and its folder where there is none."""
         header = {**vars(self), "format": FORMAT, "outputs": list(self.outputs),
-                  "inputs": {k: a is not None for k, a in self.inputs.items()},
-                  "versions": self.versions or versions()}
+                  "inputs": {k: a is not None for k, a in self.inputs.items()}}
         arrays = {f"in.{k}": _bits(a) for k, a in self.inputs.items() if a is not None}
         arrays |= {f"out.{k}": _bits(a) for k, a in self.outputs.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,21 +77,12 @@ class Capsule:
                 raise ValueError(f"inputs are {list(ins)}, but {op.name} takes "
                                  f"{[p.name for p in op.sig.params]}")
             return cls(op.name, op.complete(header["attrs"]), ins, outs, header["dtypes"],
-                       dict(header["entry"]), str(header["reason"]), dict(header["versions"]))
+                       dict(header["entry"]), str(header["reason"]), dict(header["versions"]),
+                       str(header.get("source", "")))
         except (*DAMAGE, KernelyardError) as error:
             raise InputError(f"{path}: not a usable replay capsule "
                              f"({type(error).__name__}: {error}); expected a file that --capture "
                              "or a failed --check wrote, whole") from None
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the interpreter, NumPy and every plugin package, and the machine."""
-    found = {"python": platform.python_version(), "numpy": np.__version__,
-             "machine": f"{platform.system()} {platform.machine()}"}
-    for entry in metadata.entry_points(group="kernelyard.plugins"):
-        if entry.dist is not None:
-            found[entry.dist.name] = entry.dist.version
-    return found
 
 
 def _bits(array: Array) -> Array:

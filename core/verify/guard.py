@@ -15,6 +15,7 @@ from core.tensor.dtype import DType
 from core.tensor.tensor import Array, Tensor
 
 _POISON = bytes([POISON]) * GUARD
+_NAN = np.frombuffer(_POISON, np.uint8)
 #: Runs a kernel, and returns the rules that it broke.
 GuardedLaunch = Callable[[], list[str]]
 
@@ -30,24 +31,28 @@ def guarded_tensor(shape: Sequence[int], dtype: DType, allocator: DeviceAllocato
 class Edges:
     """Holds the guard bytes of one tensor: as many of `GUARD` on each side as its buffer has.
 
-    fill  poison the tensor too, since the kernel is to write all of it
+    fill  the byte that the tensor holds too before each launch, since the kernel is to write all
+          of it; None leaves its contents alone
     """
 
-    def __init__(self, name: str, tensor: Tensor, *, fill: bool) -> None:
-        self.name, self._buffer, self._fill = name, tensor.buffer, fill
+    def __init__(self, name: str, tensor: Tensor, fill: int | None) -> None:
+        self.name, self._buffer, self._fill = name, tensor.buffer, fill is not None
         start, stop = tensor.offset, tensor.offset + tensor.nbytes
         self.end = stop
         self._before = max(0, start - GUARD), start
         self._after = stop, min(tensor.buffer.nbytes, stop + GUARD)
-        self._whole = np.full(self._after[1] - self._before[0] if fill else GUARD, POISON, np.uint8)
+        self._whole = np.full(self._after[1] - self._before[0] if self._fill else GUARD, POISON,
+                              np.uint8)
+        if fill is not None:
+            self._whole[start - self._before[0]:stop - self._before[0]] = fill
 
     def poison(self) -> None:
-        """Fill the guard bytes, and with `fill` the tensor, with NaN."""
+        """Fill the guard bytes with NaN, and the tensor with `fill`."""
         if self._fill:
             write_bytes(self._buffer, self._before[0], self._whole)
             return
         for first, last in (self._before, self._after):
-            write_bytes(self._buffer, first, self._whole[:last - first])
+            write_bytes(self._buffer, first, _NAN[:last - first])
 
     def damage(self) -> list[str]:
         """Return what was written there since `poison`, as a sentence for each side; mend it."""
@@ -59,7 +64,7 @@ class Edges:
                 where = (f"from {hit[0]} bytes after its end" if side == "beyond" else
                          f"from {last - first - hit[0]} bytes before its start")
                 found.append(f"wrote {count} bytes {side} `{self.name}`, {where}")
-                write_bytes(self._buffer, first, self._whole[:last - first])
+                write_bytes(self._buffer, first, _NAN[:last - first])
         return found
 
 
@@ -67,14 +72,15 @@ class GuardedPlan:
     """Runs a plan that was made with `guard=GUARD`: poisons what each binding is to write and the
     bytes around it, and looks at those bytes after it ran.
 
-    gaps  look also at every byte of the arenas that belongs to no tensor: for far writes
+    It looks also at every byte of the arenas that belongs to no tensor, for far writes.
+
+    fill  the byte that outputs and workspaces hold before each launch
     """
 
-    def __init__(self, plan: Plan, *, gaps: bool = True) -> None:
+    def __init__(self, plan: Plan, *, fill: int = POISON) -> None:
         self.plan = plan
-        self._edges = [_edges(plan, i, binding) for i, binding in enumerate(plan.bindings)]
-        self._gaps = [(a.tensor.buffer, *gap) for a in plan.arenas.values() for gap in gaps_of(a)
-                      if gaps]
+        self._edges = [_edges(plan, i, binding, fill) for i, binding in enumerate(plan.bindings)]
+        self._gaps = [(a.tensor.buffer, *gap) for a in plan.arenas.values() for gap in gaps_of(a)]
         for arena in plan.arenas.values():
             arena.poison()
 
@@ -137,11 +143,11 @@ def write_bytes(buffer: Buffer, first: int, array: Array) -> None:
     buffer.allocator.copy_from_host(buffer, array, first)
 
 
-def _edges(plan: Plan, number: int, binding: Binding) -> list[Edges]:
+def _edges(plan: Plan, number: int, binding: Binding, fill: int) -> list[Edges]:
     new = {p.name for p in binding.op.sig.outputs}
-    found = [Edges(k, t, fill=k in new) for k, t in binding.results.items()]
+    found = [Edges(k, t, fill if k in new else None) for k, t in binding.results.items()]
     if number in plan.scratch:
-        found.append(Edges("workspace", plan.scratch[number], fill=True))
+        found.append(Edges("workspace", plan.scratch[number], fill))
     return found
 
 

@@ -15,6 +15,7 @@ from core.plan.lower import Binding
 from core.plan.plan import Plan
 from core.tensor.tensor import Array
 from core.verify.capsule import Capsule, dtype_names
+from core.verify.provenance import environment, source_hash
 from core.verify.values import inputs_of, results_of
 
 
@@ -55,12 +56,16 @@ class Recorder:
     def _write(self, plan: Plan, binding: Binding, inputs: Mapping[str, Array | None],
                outputs: Mapping[str, Array], kernel: str, reason: str) -> Path:
         entry = asdict(plan.ledger.entries[plan.bindings.index(binding)])
-        if kernel != binding.kernel.id:  # a shadow's result: its kernel, not the run's
-            sources = {k.id: text for k, text in plan.policy.registry.sources.items()}
-            entry.update(kernel=kernel, source=sources.get(kernel, ""), refused=(), note="")
+        registry, made = plan.policy.registry, binding.kernel
+        if kernel != made.id:  # a shadow's result: its kernel, not the run's
+            made = next((k for k in registry.sources if k.id == kernel), made)
+            entry.update(kernel=kernel, source=registry.sources[made] if made.id == kernel else "",
+                         refused=(), note="")
         label = re.sub(r"[^\w.-]", "_", f"{binding.node.name}-{kernel}-{len(self.written)}")
         capsule = Capsule(binding.op.name, dict(binding.call.attrs), dict(inputs), dict(outputs),
-                          dtype_names({**inputs, **outputs}), entry, reason)
+                          dtype_names({**inputs, **outputs}), entry, reason,
+                          environment(made, registry),
+                          source_hash(made, registry) if made.id == kernel else "")
         path = capsule.write(self.folder / f"{label}.npz")
         self.written.append(path)
         return path

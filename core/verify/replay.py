@@ -3,63 +3,145 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core.errors import NoKernelError, OpError
-from core.ir.op import find_op
+from core.ir.op import Op, find_op
+from core.ir.tolerance import Tolerance
+from core.plan.arena import POISON
+from core.plugins.kernel import Kernel
 from core.plugins.registry import Registry, split_backends
-from core.runtime.run_op import run_kernel
 from core.tensor.tensor import Array
 from core.verify.capsule import Capsule
-from core.verify.compare import Comparison
+from core.verify.compare import Comparison, Expected
 from core.verify.expected import expectations
+from core.verify.guarded_op import OpRun, run_guarded
 from core.verify.policies import REFERENCE
+from core.verify.provenance import environment, source_hash
 from core.verify.verdict import judge_call
+
+REPEAT = 3  # runs of each backend
+#: What outputs and workspace hold before a run, in turn.
+_FILLS = (POISON, 0)
 
 
 @dataclass(frozen=True)
 class Replayed:
-    """Holds who computed the call, how each result compares with the reference, and whether its
-    bits are the recorded ones. `refused` says why nothing was computed."""
+    """Holds who computed the call, how each result compares with the reference (the worst of the
+    runs), and whether its bits are the recorded ones. `refused` says why nothing was computed,
+    `broken` what else is wrong, `notes` what else there is to know."""
 
     who: str
     verdicts: Mapping[str, Comparison]
     same_bits: bool
     refused: str = ""
+    broken: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    runs: int = 1
 
     @property
     def ok(self) -> bool:
-        return bool(self.verdicts) and all(v.ok for v in self.verdicts.values())
+        return (bool(self.verdicts) and not self.broken
+                and all(v.ok for v in self.verdicts.values()))
 
 
-def replay(capsule: Capsule, backends: list[str], registry: Registry) -> list[Replayed]:
-    """Judge the recorded results first, then each backend's.
+def replay(capsule: Capsule, backends: list[str], registry: Registry, *, repeat: int = REPEAT,
+           ) -> list[Replayed]:
+    """Judge the recorded results first, then each backend's, of `repeat` runs.
+
+    Runs differ in what outputs and workspace hold before: NaN or zeros. A kernel of the recorded
+    source, in the recorded surroundings, must give the recorded bits.
 
     Raises OpError for inputs that the op's definition rejects, or results that it does not have.
     """
     op = find_op(capsule.op)
     op.check_values(capsule.inputs)
     expected = expectations(op, capsule.inputs, capsule.attrs)
-
-    def judged(who: str, found: Mapping[str, Array]) -> Replayed:
-        if set(found) != set(expected):
-            raise OpError(f"the capsule has the results {sorted(found)}, but {op.name} gives "
-                          f"{sorted(expected)}")
-        same = all(a.tobytes() == capsule.outputs[k].tobytes() for k, a in found.items())
-        return Replayed(who, judge_call(expected, found, op.tolerance).comparisons, same)
-
-    done = [judged(f"recorded: {capsule.entry.get('kernel', '?')}", capsule.outputs)]
+    if set(capsule.outputs) != set(expected):
+        raise OpError(f"the capsule has the results {sorted(capsule.outputs)}, but {op.name} gives "
+                      f"{sorted(expected)}")
+    made = recorded_kernel(capsule, registry)
+    own = (made and made.tolerance) or op.tolerance
+    recorded = Replayed(f"recorded: {capsule.entry.get('kernel', '?')}",
+                        judge_call(expected, capsule.outputs, own).comparisons, True)
+    done = [recorded]
     for name in backends:
         if name == REFERENCE:
-            done.append(judged(name, {k: e.rounded for k, e in expected.items()}))
+            found = {k: e.rounded for k, e in expected.items()}
+            done.append(Replayed(name, judge_call(expected, found, op.tolerance).comparisons,
+                                 _same(found, capsule.outputs)))
             continue
         try:
-            fused = any(registry.kernels(b, op.name) for b in split_backends(name))
-            results = run_kernel(op, capsule.inputs, capsule.attrs, backend=name,
-                                 registry=registry, composed=not fused)
+            runs = [run_once(op, capsule, name, registry, fill=_FILLS[i % len(_FILLS)])
+                    for i in range(repeat)]
         except NoKernelError as error:
             done.append(Replayed(name, {}, False, str(error).splitlines()[0]))
             continue
-        done.append(judged(name, {k: a for k, a in zip(op.result_names, results, strict=True)
-                                  if a is not None}))
+        done.append(_judged(name, runs, capsule, recorded, expected, op.tolerance, registry))
     return done
+
+
+def recorded_kernel(capsule: Capsule, registry: Registry) -> Kernel | None:
+    """Return the kernel that a capsule names, None where it is not installed."""
+    backend, _, name = str(capsule.entry.get("kernel", "")).partition(":")
+    if backend not in registry.specs or registry.unavailable(backend) is not None:
+        return None
+    return next((k for k in registry.kernels(backend, capsule.op) if k.name == name), None)
+
+
+def run_once(op: Op, capsule: Capsule, backend: str, registry: Registry, *, fill: int = POISON,
+             ) -> OpRun:
+    """Run a capsule's call by a backend: by the recorded kernel where it is that backend's."""
+    made = recorded_kernel(capsule, registry)
+    fused = any(registry.kernels(b, op.name) for b in split_backends(backend))
+    return run_guarded(op, capsule.inputs, capsule.attrs, backend=backend, registry=registry,
+                       kernel=made.name if made is not None and made.backend == backend else None,
+                       composed=not fused, fill=fill)
+
+
+def _judged(name: str, runs: list[OpRun], capsule: Capsule, recorded: Replayed,
+            expected: Mapping[str, Expected], tolerance: Tolerance, registry: Registry) -> Replayed:
+    kernels = runs[0].kernels
+    if len(kernels) == 1 and kernels[0].tolerance is not None:
+        tolerance = kernels[0].tolerance
+    every = [{k: a for k, a in run.results.items() if a is not None} for run in runs]
+    verdicts: dict[str, Comparison] = {}
+    for found in every:
+        for key, said in judge_call(expected, found, tolerance).comparisons.items():
+            verdicts[key] = max(verdicts.get(key, said), said, key=lambda c: (not c.ok, c.used))
+    broken = list(dict.fromkeys(text for run in runs for text in run.broken))
+    notes = []
+    steady = all(k.deterministic for k in kernels)
+    if steady and (unsteady := _unsteady(every)):
+        broken.append(unsteady)
+    same = all(_same(found, capsule.outputs) for found in every)
+    right = not broken and all(v.ok for v in verdicts.values())
+    if not same and [k.id for k in kernels] == [capsule.entry.get("kernel")]:
+        now = environment(kernels[0], registry)
+        other = [f"{k} ({capsule.versions.get(k)} then, {now.get(k)} now)"
+                 for k in {**capsule.versions, **now} if capsule.versions.get(k) != now.get(k)]
+        if capsule.source != source_hash(kernels[0], registry):
+            notes.append("another source than recorded" if capsule.source else
+                         "the capsule has no hash of the kernel's source")
+        elif other:
+            notes.append(f"the same source, but other surroundings: {', '.join(other)}")
+        elif steady or (right and not recorded.ok):
+            broken.append("same kernel, same source, other bits than recorded: it depends on more "
+                          "than its inputs")
+    return Replayed(name, verdicts, same, "", broken, notes, len(runs))
+
+
+def _unsteady(every: list[dict[str, Array]]) -> str:
+    """Say why runs from the same inputs differ, "" where they do not."""
+    fills = [every[i::len(_FILLS)] for i in range(len(_FILLS))]
+    if all(_same(found, same[0]) for same in fills for found in same):
+        return "" if not fills[1] or _same(fills[0][0], fills[1][0]) else (
+            "reads its outputs or its workspace before it writes them: other bits where they held "
+            "zeros than where they held NaN")
+    differ = sum(not _same(found, every[0]) for found in every)
+    return (f"a race, or hidden state: {differ} of {len(every) - 1} repeats from the same inputs "
+            "differ")
+
+
+def _same(a: Mapping[str, Array], b: Mapping[str, Array]) -> bool:
+    return all(a[k].tobytes() == b[k].tobytes() for k in b)

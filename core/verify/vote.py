@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
 from core.verify.compare import Budget, Expected, budget_of, judge
 from core.verify.policies import REFERENCE
+from core.verify.provenance import source_text
 from core.verify.verdict import Side
 
 
@@ -50,16 +50,9 @@ def sources_of(kernels: Sequence[Kernel], registry: Registry) -> frozenset[str]:
     found = set()
     for kernel in kernels:
         files = registry.backend(kernel.backend).sources()
-        texts = [path.read_bytes() for path in files.values()] or [_text(kernel)]
+        texts = [path.read_bytes() for path in files.values()] or [source_text(kernel)]
         found |= {hashlib.sha256(text).hexdigest() for text in texts}
     return frozenset(found)
-
-
-def _text(kernel: Kernel) -> bytes:
-    try:
-        return inspect.getsource(kernel.bind).encode()
-    except (OSError, TypeError):  # made by a program: nobody else has it
-        return repr(kernel.bind).encode()
 
 
 def vote_on(sides: Iterable[Side], expected: Mapping[str, Expected], tolerance: Tolerance,

@@ -2,6 +2,7 @@
 answers."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,6 +55,8 @@ def test_a_backend_and_itself_without_fusion(capsys):
     (["cpu_numpy", "reference", "--max-new-tokens", "0"], "at least 1"),
     (["--against", "missing.npz"], "no such file"),
     (["--replay", "missing.npz"], "no such capsule"),
+    (["cpu_numpy", "reference", "--repeat", "3"], "go with --replay"),
+    (["cpu_numpy", "reference", "--shrink"], "go with --replay"),
     (["cpu_numpy", "reference", "--save", "x.npz"], "take one backend"),
 ])
 def test_bad_input(capsys, args, complaint):
@@ -70,15 +73,32 @@ def test_capsules_replay(capsule, capsys):
     assert [r["who"] for r in found["results"]] == ["recorded: cpu_numpy:attention", "cpu_numpy",
                                                     "reference"]
     assert found["entry"]["node"] == "layers.1.attention" and "numpy" in found["versions"]
+    assert len(found["source"]) == 64 and {"device", "processor"} <= set(found["versions"])
+    assert [r["runs"] for r in found["results"]] == [1, 3, 1]
+    out, _ = verify(capsys, "--replay", str(capsule), "--repeat", "5", "--json", code=0)
+    assert json.loads(out)["results"][1]["runs"] == 5
+    assert "at least 1" in verify(capsys, "--replay", str(capsule), "--repeat", "0", code=2)[1]
+    assert "no backend of this replay is wrong" in verify(
+        capsys, "--replay", str(capsule), "--shrink", code=2)[1]
 
 
 def test_a_capsule_of_a_wrong_result_says_so(capsule, capsys):
     good = Capsule.read(capsule)
     good.outputs["out"].reshape(-1)[7] += 1
     bad = good.write(capsule.with_name("bad.npz"))
-    out, _ = verify(capsys, "--replay", str(bad), "--json", code=0)
-    recorded, again = json.loads(out)["results"]
-    assert not recorded["ok"] and again["ok"] and not again["same_bits"]
+    out, _ = verify(capsys, "--replay", str(bad), "--backend", "cpu_numpy,reference", "--json",
+                    code=1)
+    recorded, again, reference = json.loads(out)["results"]
+    assert not recorded["ok"] and not again["same_bits"] and reference["ok"]
+    assert again["broken"] == ["same kernel, same source, other bits than recorded: it depends on "
+                               "more than its inputs"]
+    other = Capsule.read(bad)
+    replace(other, source="0" * 64).write(bad)
+    out, _ = verify(capsys, "--replay", str(bad), code=0)
+    assert "cpu_numpy: note: another source than recorded" in out
+    replace(other, versions={**other.versions, "numpy": "1.0"}).write(bad)
+    out, _ = verify(capsys, "--replay", str(bad), code=0)
+    assert "the same source, but other surroundings: numpy (1.0 then, " in out
 
 
 def test_16_bit_and_quantised_capsules_keep_their_bits(tmp_path, capsys):

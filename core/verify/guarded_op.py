@@ -1,0 +1,53 @@
+"""Runs one op on arrays as `run_op` does, between guard bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from core.ir.op import Op
+from core.plan.arena import GUARD, POISON
+from core.plugins.kernel import Kernel
+from core.plugins.registry import Registry, split_backends
+from core.runtime.run_op import read_results, single_op_plan
+from core.tensor.dtype import DType
+from core.tensor.tensor import Array, Tensor
+from core.verify.guard import GuardedPlan, guarded_tensor
+from core.verify.values import Before
+
+
+@dataclass(frozen=True)
+class OpRun:
+    """Holds a call's results by name, None for an absent one; the kernels that made them; and a
+    sentence for each rule that they broke."""
+
+    results: dict[str, Array | None]
+    kernels: list[Kernel]
+    broken: list[str]
+
+
+def run_guarded(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any], *,
+                backend: str, registry: Registry, kernel: str | None = None,
+                composed: bool = False, fill: int = POISON) -> OpRun:
+    """Run an op by a kernel of `backend`; of a fused op the parts where `composed`.
+
+    fill  the byte that outputs and workspace hold before each launch
+    Raises NoKernelError where no kernel takes the call.
+    """
+    allocator = registry.backend(split_backends(backend)[0]).allocator
+
+    def place(name: str, array: Array, dtype: DType) -> Tensor:
+        tensor = guarded_tensor(array.shape, dtype, allocator)
+        tensor.write(np.ascontiguousarray(array).reshape(array.shape).view(dtype.numpy))
+        return tensor
+    plan = single_op_plan(op, arrays, attrs, backend=backend, kernel=kernel, registry=registry,
+                          guard=GUARD, place=place, composed=composed)
+    broken = []
+    for binding, launch in GuardedPlan(plan, fill=fill).walk():
+        before = Before(plan, binding, whole=True)
+        broken += [f"{binding.kernel.id} {text}" for text in [*launch(), *before.changed()]]
+    results = dict(zip(op.result_names, read_results(plan, op), strict=True))
+    return OpRun(results, [b.kernel for b in plan.bindings], broken)
