@@ -11,15 +11,15 @@ import numpy as np
 
 from core.conformance.cases import Case
 from core.ir.tolerance import Tolerance
-from core.plan.arena import POISON
+from core.plan.arena import GUARD, POISON
 from core.plugins.kernel import Kernel
 from core.plugins.registry import Registry
 from core.runtime.run_op import read_results, single_op_plan
 from core.tensor.dtype import DType
 from core.tensor.tensor import Array, Tensor
 from core.verify.compare import Comparison, Expected, compare
-
-GUARD = 256  # bytes on each side of every tensor
+from core.verify.guard import GuardedPlan
+from core.verify.values import differing
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,23 @@ class Guarded:
             self.allocator.copy_from_host(placed.tensor.buffer, placed.frame)
 
     def damaged(self) -> list[str]:
-        """Return tensors in which a guard byte, or data that a kernel may not change, did
-        change."""
+        """Return a sentence for each input in which data that a kernel may not change, or a byte
+        beside it, did change; a plan's own guards watch those that it may."""
         found = []
         for placed in self.placed:
             now = np.empty_like(placed.frame)
             self.allocator.copy_to_host(placed.tensor.buffer, now)
-            if placed.name in self.updated:
-                now[GUARD:-GUARD] = placed.frame[GUARD:-GUARD]
-            if not np.array_equal(now, placed.frame):
-                found.append(placed.name)
+            name, data = placed.name, slice(GUARD, len(now) - GUARD)
+            if name in self.updated:
+                continue
+            if not np.array_equal(now[data], placed.frame[data]):
+                shape, dtype = placed.tensor.shape, placed.tensor.dtype.numpy
+                arrays = (a[data].view(dtype).reshape(shape) for a in (now, placed.frame))
+                found.append(f"changed its input `{name}`: {differing(*arrays)}")
+            for side, part in (("before", slice(GUARD)), ("beyond", slice(len(now) - GUARD, None))):
+                count = int(np.count_nonzero(now[part] != placed.frame[part]))
+                if count:
+                    found.append(f"wrote {count} bytes {side} its input `{name}`")
         return found
 
 
@@ -105,20 +112,16 @@ def run_case(case: Case, kernel: Kernel, registry: Registry,
              expected: Mapping[str, Expected], times: int = 2) -> Outcome:
     """Run `kernel` some times and hold every result to the op's tolerance."""
     guarded = Guarded(registry, case)
-    plan = single_op_plan(case.op, case.arrays, case.attrs, backend=case.backend,
-                          kernel=kernel.name, registry=registry, guard=GUARD, place=guarded)
+    plan = GuardedPlan(single_op_plan(
+        case.op, case.arrays, case.attrs, backend=case.backend, kernel=kernel.name,
+        registry=registry, guard=GUARD, place=guarded))
     runs, broken = [], []
     for _ in range(times):
         guarded.reset()
-        for arena in plan.arenas.values():
-            arena.poison()
-        plan.run()
-        runs.append(read_results(plan, case.op))
-        stray = sum(arena.stray_writes() for arena in plan.arenas.values())
-        if stray:
-            broken.append(f"wrote {stray} bytes outside of its outputs and workspace")
-        broken += [f"changed input `{name}`, which it may not, or bytes next to it"
-                   for name in guarded.damaged()]
+        for _, launch in plan.walk():
+            broken += launch()
+        runs.append(read_results(plan.plan, case.op))
+        broken += guarded.damaged()
     names = case.op.result_names
     distinct = list({tuple(None if a is None else a.tobytes() for a in run): run
                      for run in runs}.values())
@@ -141,7 +144,7 @@ def repeats(case: Case, kernel: Kernel, registry: Registry, runs: int) -> bool:
     """Return whether that many runs from equal inputs give equal bits."""
     guarded = Guarded(registry, case)
     plan = single_op_plan(case.op, case.arrays, case.attrs, backend=case.backend,
-                          kernel=kernel.name, registry=registry, place=guarded)
+                          kernel=kernel.name, registry=registry, guard=GUARD, place=guarded)
     first = None
     for _ in range(runs):
         guarded.reset()
@@ -156,8 +159,10 @@ def repeats(case: Case, kernel: Kernel, registry: Registry, runs: int) -> bool:
 def time_case(case: Case, kernel: Kernel, registry: Registry) -> float:
     """Measure the median seconds of one run, of at least five within 20 ms or so, by batches that
     are long enough for the clock. The first, which may compile, is left out."""
+    place = Guarded(registry, case)  # a kernel that writes too far must not end the suite
     plan = single_op_plan(case.op, case.arrays, case.attrs, backend=case.backend,
-                          kernel=kernel.name, registry=registry)
+                          kernel=kernel.name, registry=registry, guard=GUARD, place=place)
+    place.reset()
     wait = registry.backend(case.backend).allocator.synchronize
 
     def batch(runs: int) -> float:

@@ -14,10 +14,10 @@ from core.ir.op import OPS, Op
 from core.ir.tolerance import Tolerance
 from core.plugins.kernel import Kernel
 from core.plugins.registry import Registry
-from core.runtime.run_op import run_kernel
 from core.tensor.dtype import DType
 from core.tensor.tensor import Array
 from core.verify.compare import Expected, compare
+from core.verify.guarded_op import run_guarded
 
 T = TypeVar("T")
 Arrays = dict[str, Array | None]
@@ -53,13 +53,15 @@ class Subject:
         return Case(self.op, self.kernel.backend, self.dtypes, sample)
 
     def run(self, case: Case) -> Arrays:
-        """Return the kernel's results by name. Raises Refused."""
+        """Return the kernel's results by name. Raises Refused; AssertionError where it writes
+        beyond its outputs or changes an input."""
         reason = self.kernel.refuses(case.call)
         if reason is not None:
             raise Refused(reason)
-        results = run_kernel(self.op, case.arrays, case.attrs, backend=self.kernel.backend,
-                             kernel=self.kernel.name, registry=self.registry)
-        return dict(zip(self.op.result_names, results, strict=True))
+        done = run_guarded(self.op, case.arrays, case.attrs, backend=self.kernel.backend,
+                           kernel=self.kernel.name, registry=self.registry)
+        assert not done.broken, "; ".join(done.broken)
+        return done.results
 
     def agree(self, case: Case, found: Arrays, wanted: Mapping[str, Array | None], *,
               bits: bool = False) -> None:
