@@ -14,8 +14,8 @@ from typing import Any
 
 from core.errors import CheckError, OptionError, PromptError
 from core.plugins.registry import split_backends
+from core.verify.capsules.recorder import Capture, FiniteCheck, Recorder
 from core.verify.crosscheck import CrossCheck
-from core.verify.recorder import Capture, FiniteCheck, Recorder
 from core.verify.verdict import Tally
 from models.cli import report
 from models.cli.arguments import (

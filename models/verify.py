@@ -11,11 +11,11 @@ from pathlib import Path
 from core.errors import OptionError
 from core.plugins.registry import Registry
 from core.runtime.step import Sampling
-from core.verify.capsule import Capsule
+from core.verify.capsules.capsule import Capsule
+from core.verify.capsules.recorder import Recorder
+from core.verify.capsules.replay import REPEAT, replay
+from core.verify.capsules.shrink import shrink
 from core.verify.policies import REFERENCE, parse_policy
-from core.verify.recorder import Recorder
-from core.verify.replay import REPEAT, replay
-from core.verify.shrink import shrink
 from models.analysis import verify_report
 from models.analysis.answers import Answers, ours, transformers_answers
 from models.analysis.pairs import compare_policies

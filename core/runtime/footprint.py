@@ -13,7 +13,7 @@ import numpy as np
 
 from core.errors import BackendError
 from core.ir.graph import Graph
-from core.plan.arena import arena_layout, find_needs
+from core.plan.arena import GUARD, arena_layout, find_needs
 from core.plan.lower import Binding, lower, make_call
 from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore, prepared_key
@@ -93,7 +93,7 @@ def find_footprint(build: Callable[[GraphKind], Graph], weights: WeightStore,
         graph = build(kind).bind({**step_dims(blocks), "T": tokens})
         inputs[first] += packed_inputs(graph)[1]
         if not found.cache:
-            found.cache[first] = sum(v.spec.nbytes for v in graph.roots("state"))
+            found.cache[first] = sum(v.spec.nbytes + 2 * GUARD for v in graph.roots("state"))
         return _arena(graph, policy, reads, unopened)
 
     found.decode += arena(DECODE, 1, found.inputs)

@@ -9,7 +9,7 @@ import numpy as np
 
 from core.errors import CheckError
 from core.ir.graph import Graph
-from core.plan.arena import SharedArenas
+from core.plan.arena import GUARD, SharedArenas
 from core.plan.plan import Plan
 from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore
@@ -67,8 +67,8 @@ class StepPlans:
             graph = self._build(kind).bind({**self.dims, **dims})
             for value in graph.roots("state"):
                 if value.name not in self.states:
-                    self.states[value.name] = Tensor.zeros(value.spec.sizes, value.spec.dtype,
-                                                           self.policy.primary.allocator)
+                    self.states[value.name] = Tensor.zeros(
+                        value.spec.sizes, value.spec.dtype, self.policy.primary.allocator, GUARD)
             self._steps[key] = BoundStep(graph, self.policy, self.weights, self.states,
                                          repeats=dims["T"] == dims["S"], arenas=self._arenas)
             if len(self._steps) > self._keep:

@@ -64,10 +64,11 @@ class Tensor:
         return cls(allocator.allocate(math.prod(shape) * dtype.itemsize), shape, dtype)
 
     @classmethod
-    def zeros(cls, shape: Sequence[int], dtype: DType, allocator: DeviceAllocator) -> Tensor:
-        """Return a new contiguous tensor of zeros."""
-        buffer = allocator.allocate_zeroed(math.prod(shape) * dtype.itemsize)
-        return cls(buffer, shape, dtype)
+    def zeros(cls, shape: Sequence[int], dtype: DType, allocator: DeviceAllocator,
+              guard: int = 0) -> Tensor:
+        """Return a new contiguous tensor of zeros, with `guard` bytes before and after it."""
+        buffer = allocator.allocate_zeroed(math.prod(shape) * dtype.itemsize + 2 * guard)
+        return cls(buffer, shape, dtype, guard)
 
     @classmethod
     def from_numpy(cls, array: Array, allocator: DeviceAllocator, dtype: DType | None = None,

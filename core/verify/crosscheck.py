@@ -14,11 +14,11 @@ from core.plan.plan import Plan
 from core.plugins.kernel import Kernel
 from core.plugins.registry import Registry
 from core.tensor.tensor import Array
+from core.verify.capsules.recorder import Recorder
 from core.verify.compare import Budget, Expected, agreement, budget_of, least_budget
 from core.verify.expected import expectations
 from core.verify.guard import GuardedLaunch, Twins
 from core.verify.policies import REFERENCE, parse_policy
-from core.verify.recorder import Recorder
 from core.verify.shadow import Shadow, Shadows
 from core.verify.values import Before, results_of, same_bits
 from core.verify.verdict import OURS, Broken, Side, Tally, Verdict, judge_sides

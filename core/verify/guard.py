@@ -29,7 +29,7 @@ def guarded_tensor(shape: Sequence[int], dtype: DType, allocator: DeviceAllocato
 
 
 class Edges:
-    """Holds the guard bytes of one tensor: as many of `GUARD` on each side as its buffer has.
+    """Holds the guard bytes of one tensor, `GUARD` on each side.
 
     fill  the byte that the tensor holds too before each launch, since the kernel is to write all
           of it; None leaves its contents alone
@@ -39,8 +39,7 @@ class Edges:
         self.name, self._buffer, self._fill = name, tensor.buffer, fill is not None
         start, stop = tensor.offset, tensor.offset + tensor.nbytes
         self.end = stop
-        self._before = max(0, start - GUARD), start
-        self._after = stop, min(tensor.buffer.nbytes, stop + GUARD)
+        self._before, self._after = (start - GUARD, start), (stop, stop + GUARD)
         self._whole = np.full(self._after[1] - self._before[0] if self._fill else GUARD, POISON,
                               np.uint8)
         if fill is not None:
@@ -145,7 +144,9 @@ def write_bytes(buffer: Buffer, first: int, array: Array) -> None:
 
 def _edges(plan: Plan, number: int, binding: Binding, fill: int) -> list[Edges]:
     new = {p.name for p in binding.op.sig.outputs}
-    found = [Edges(k, t, fill if k in new else None) for k, t in binding.results.items()]
+    ours = {a.tensor.buffer for a in plan.arenas.values()}
+    found = [Edges(k, t, fill if k in new else None) for k, t in binding.results.items()
+             if t.buffer in ours or _has_guard(t)]
     if number in plan.scratch:
         found.append(Edges("workspace", plan.scratch[number], fill))
     return found
@@ -174,3 +175,9 @@ class Twins:
             source, target = twin.output(name), plan.output(name)
             if source.buffer is not target.buffer:
                 target.write(np.ascontiguousarray(source.numpy()))
+
+
+def _has_guard(tensor: Tensor) -> bool:
+    """Return True for a tensor with a buffer of its own that has guard bytes, such as a KV cache;
+    inputs of a step lie beside each other in one."""
+    return tensor.offset == GUARD and tensor.buffer.nbytes == tensor.nbytes + 2 * GUARD

@@ -11,9 +11,9 @@ from core.plugins.kernel import Kernel
 from core.plugins.registry import Registry
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
+from core.verify.capsules.provenance import source_text
 from core.verify.compare import Budget, Expected, budget_of, judge
 from core.verify.policies import REFERENCE
-from core.verify.provenance import source_text
 from core.verify.verdict import Side
 
 

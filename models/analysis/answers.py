@@ -16,9 +16,9 @@ import numpy as np
 
 from core.errors import InputError, OptionError, missing_packages
 from core.tensor.tensor import Array
-from core.verify.capsule import DAMAGE, write_arrays
-from core.verify.npz import read_arrays
-from core.verify.provenance import versions
+from core.verify.capsules.capsule import DAMAGE, write_arrays
+from core.verify.capsules.npz import read_arrays
+from core.verify.capsules.provenance import versions
 from core.verify.trace import Trace
 from models.engine.model import Model
 

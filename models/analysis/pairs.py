@@ -13,9 +13,9 @@ from core.errors import OptionError
 from core.plugins.registry import Registry
 from core.tensor.dtype import as_dtype
 from core.verify.bisect import Bisection, Outcome, bisect
+from core.verify.capsules.recorder import Recorder
 from core.verify.crosscheck import CrossCheck
 from core.verify.policies import parse_policy
-from core.verify.recorder import Recorder
 from core.verify.trace import Divergence, Probe, Recorded, Trace, first_divergence
 from core.verify.verdict import Fault, Tally
 from models.analysis.prompt_run import PromptRun, open_with

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.verify.bisect import Bisection
-from core.verify.capsule import Capsule
-from core.verify.replay import Replayed
+from core.verify.capsules.capsule import Capsule
+from core.verify.capsules.replay import Replayed
 from models.analysis.answers import Answers
 from models.analysis.pairs import Pair, Pairs, Parting
 from models.analysis.parity import Parity

@@ -49,8 +49,8 @@ def read_model(path, key=""):
 def read_capsule(path):
     from format_models import REGISTRY
 
-    from core.verify.capsule import Capsule
-    from core.verify.replay import replay
+    from core.verify.capsules.capsule import Capsule
+    from core.verify.capsules.replay import replay
     replay(Capsule.read(path), ["cpu_numpy"], REGISTRY)
 
 

@@ -142,7 +142,7 @@ def index(tmp):
 def capsule(tmp):
     import numpy as np
 
-    from core.verify.capsule import Capsule, dtype_names
+    from core.verify.capsules.capsule import Capsule, dtype_names
     inputs = {"x": np.ones((2, 8), np.float32), "weight": np.ones((4, 8), np.float32), "bias": None}
     out = {"out": np.full((2, 4), 8, np.float32)}
     Capsule("linear", {"out_dtype": None}, inputs, out, dtype_names({**inputs, **out}),

@@ -13,11 +13,11 @@ from core.plugins.registry import default_registry
 from core.runtime.run_op import single_op_plan
 from core.runtime.step import Sampling
 from core.verify.bisect import Outcome, bisect, smallest
-from core.verify.capsule import Capsule
+from core.verify.capsules.capsule import Capsule
+from core.verify.capsules.recorder import Recorder
+from core.verify.capsules.replay import replay
 from core.verify.crosscheck import CrossCheck
 from core.verify.policies import parse_policy
-from core.verify.recorder import Recorder
-from core.verify.replay import replay
 
 default_registry()  # brings the plugins' ops into OPS
 PROMPT = [1, 40, 50, 60, 70, 80]

@@ -8,11 +8,11 @@ import models
 from core.ir.op import OPS
 from core.plugins.registry import Registry
 from core.runtime.run_op import single_op_plan
-from core.verify.capsule import Capsule, dtype_names
+from core.verify.capsules.capsule import Capsule, dtype_names
+from core.verify.capsules.replay import replay
 from core.verify.compare import compare
 from core.verify.crosscheck import CrossCheck
 from core.verify.expected import expectations
-from core.verify.replay import replay
 
 
 def call(size):

@@ -12,11 +12,11 @@ from suspect_backend import spoil, with_suspect
 import models
 from core.ir.op import OPS
 from core.plugins.kernel import Kernel
-from core.verify.capsule import Capsule
+from core.verify.capsules.capsule import Capsule
+from core.verify.capsules.recorder import Recorder
+from core.verify.capsules.replay import replay
+from core.verify.capsules.shrink import shrink
 from core.verify.crosscheck import CrossCheck
-from core.verify.recorder import Recorder
-from core.verify.replay import replay
-from core.verify.shrink import shrink
 from models.verify import main
 
 PROMPT = [1, 40, 50, 60, 70, 80, 90, 100, 110, 120, 130, 140, 150, 160, 170, 180, 190, 200]

@@ -10,7 +10,7 @@ import pytest
 import models
 from core.errors import InputError
 from core.plugins.registry import default_registry
-from core.verify.capsule import Capsule
+from core.verify.capsules.capsule import Capsule
 from core.verify.compare import Budget
 from core.verify.vote import Voter, sources_of, take_vote
 from models.verify import main
@@ -136,7 +136,7 @@ def test_check_leaves_a_capsule_and_stops(tmp_path):
     """A NaN in a weight: --check-finite names the node, and the capsule replays."""
     with models.load("stories-llama2") as model:
         from core.errors import CheckError
-        from core.verify.recorder import FiniteCheck, Recorder
+        from core.verify.capsules.recorder import FiniteCheck, Recorder
         name = "model.layers.1.mlp.down_proj.weight"
         weights = np.array(model.session.weights.arrays[name])
         weights[3, 4] = np.nan

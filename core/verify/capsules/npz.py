@@ -22,7 +22,7 @@ _HEADER = re.compile(rb"\{'descr': '(?P<descr>[<|][biuf][1248])', 'fortran_order
 
 def read_arrays(path: Path) -> Mapping[str, Array]:
     """Return the arrays of a file, each read when it is asked for. Raises one of
-    `core.verify.capsule.DAMAGE`, here or then."""
+    `core.verify.capsules.capsule.DAMAGE`, here or then."""
     return _Arrays(path)
 
 

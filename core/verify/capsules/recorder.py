@@ -14,8 +14,8 @@ from core.errors import CheckError
 from core.plan.lower import Binding
 from core.plan.plan import Plan
 from core.tensor.tensor import Array
-from core.verify.capsule import Capsule, dtype_names
-from core.verify.provenance import environment, source_hash
+from core.verify.capsules.capsule import Capsule, dtype_names
+from core.verify.capsules.provenance import environment, source_hash
 from core.verify.values import inputs_of, results_of
 
 

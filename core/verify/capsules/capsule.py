@@ -22,7 +22,7 @@ from core.ir.op import find_op
 from core.reading import parse_json
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
-from core.verify.npz import read_arrays
+from core.verify.capsules.npz import read_arrays
 
 FORMAT = "kernelyard capsule 1"
 #: What NumPy, zipfile and zlib raise for a damaged file, and a reader for contents that it did not
@@ -34,7 +34,7 @@ DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, No
 @dataclass(frozen=True)
 class Capsule:
     """Holds a call: `entry` is the step's in the ledger. `source` and `versions` are the kernel's
-    hash and surroundings, see `core.verify.provenance`, as they were when it computed the outputs.
+    hash and surroundings when it computed the outputs; see `core.verify.capsules.provenance`.
     """
 
     op: str

@@ -14,8 +14,8 @@ from core.ir.op import Op, find_op
 from core.ir.signature import resolve
 from core.plugins.registry import Registry
 from core.tensor.tensor import Array
-from core.verify.capsule import Capsule
-from core.verify.replay import recorded_kernel, replay, run_once
+from core.verify.capsules.capsule import Capsule
+from core.verify.capsules.replay import recorded_kernel, replay, run_once
 
 Arrays = Mapping[str, Array | None]
 _PASSES = 3  # over all dimensions; each pass may let another dimension go lower

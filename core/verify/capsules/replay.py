@@ -12,12 +12,12 @@ from core.plan.arena import POISON
 from core.plugins.kernel import Kernel
 from core.plugins.registry import Registry, split_backends
 from core.tensor.tensor import Array
-from core.verify.capsule import Capsule
+from core.verify.capsules.capsule import Capsule
+from core.verify.capsules.provenance import environment, source_hash
 from core.verify.compare import Comparison, Expected
 from core.verify.expected import expectations
 from core.verify.guarded_op import OpRun, run_guarded
 from core.verify.policies import REFERENCE
-from core.verify.provenance import environment, source_hash
 from core.verify.verdict import judge_call
 
 REPEAT = 3  # runs of each backend

@@ -1,0 +1,1 @@
+"""Holds single calls of kernels in files: writes, replays and shrinks them."""
