@@ -11,6 +11,7 @@ from typing import Any
 from core.errors import CheckError, LifetimeError
 from core.runtime.session import Session
 from core.runtime.step import Sampling
+from core.verify.capsules.recorder import FiniteCheck
 from models.tokenizers.base import Tokenizer
 from models.tokenizers.streaming import StoppedText
 
@@ -157,6 +158,19 @@ class Generation:
             self.finish_reason = "nonfinite"
             raise CheckError(
                 f"the largest logit for the token at position {self.nonfinite} (new token "
-                f"{len(self.tokens) + 1}) is {logit}, expected a finite number; --check-finite "
-                "names the first kernel that makes NaN or Inf, --allow-nonfinite "
-                "(allow_nonfinite=True) goes on")
+                f"{len(self.tokens) + 1}) is {logit}, expected a finite number; "
+                f"{self._first_nonfinite()}; --check-finite leaves that call in a capsule, "
+                "--allow-nonfinite (allow_nonfinite=True) goes on")
+
+    def _first_nonfinite(self) -> str:
+        """Compute the last step again, and name the first kernel in it that makes NaN or Inf."""
+        session = self.session
+        with session.lock, session.observed(FiniteCheck()):
+            ids, new = list(session.ids), 1 if self.tokens else self.stats.prompt_tokens
+            try:
+                session.truncate(len(ids) - new)
+                session.prefill(ids[len(ids) - new:])
+            except CheckError as error:
+                return str(error)
+        return "computed again, no kernel of that step makes NaN or Inf: one of them depends on " \
+            "more than its inputs"

@@ -87,23 +87,29 @@ class Capture:
             self.recorder.asked(plan, binding, inputs, results_of(binding))
 
 
-class FiniteCheck(Capture):
-    """Observes a run, and stops it at the first kernel that makes or reads NaN or Inf. That call is
-    left in a replay capsule."""
+class FiniteCheck:
+    """Observes a run, and stops it at the first kernel that makes or reads NaN or Inf.
+
+    recorder  leaves that call in a replay capsule; without one it is only named
+    """
+
+    def __init__(self, recorder: Recorder | None = None) -> None:
+        self.recorder = recorder
 
     def run(self, plan: Plan) -> None:
         """Run the plan. Raises CheckError naming the node, the kernel, the tensor and the place."""
+        recorder = self.recorder
         for binding, launch in plan.walk():
             inputs = inputs_of(plan, binding)
             said = _odd(binding, inputs, "reads")
             launch()
             outputs = results_of(binding)
             said = said or _odd(binding, outputs, "makes")
-            if self.recorder.wants(binding):
-                self.recorder.asked(plan, binding, inputs, outputs)
+            if recorder is not None and recorder.wants(binding):
+                recorder.asked(plan, binding, inputs, outputs)
             if said:
-                path = self.recorder.trouble(plan, binding, inputs, outputs,
-                                             binding.kernel.id, said)
+                path = recorder and recorder.trouble(plan, binding, inputs, outputs,
+                                                     binding.kernel.id, said)
                 raise CheckError(f"{said}; expected finite values"
                                  + (f"; the call is in {path}" if path else ""))
 
