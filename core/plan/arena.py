@@ -42,6 +42,14 @@ class Arena:
         """Fill everything with NaN."""
         self.tensor.write(np.full(self.tensor.shape, POISON, np.uint8).view(np.int8))
 
+    def stray_writes(self) -> int:
+        """Count the bytes outside every tensor that changed since `poison`."""
+        after = self.tensor.numpy().view(np.uint8)
+        outside = np.ones(after.shape, bool)
+        for start, stop in self.used:
+            outside[start:stop] = False
+        return int(np.count_nonzero(after[outside] != POISON))
+
 
 class SharedArenas:
     """Give one buffer a device to several plans, of which one runs at a time. The largest plan

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 import core.ops  # noqa: F401 - fills the vocabulary
-from core.errors import DtypeError, OpError
+from core.errors import CheckError, DtypeError, OpError
 from core.ir.fusion import FusedOp
 from core.ir.graph import Graph, Value
 from core.ir.op import Op, find_op
 from core.ir.signature import Env
+from core.plan.arena import GUARD
 from core.plan.plan import Plan
 from core.plan.policy import KernelPolicy, Override
 from core.plan.weights import WeightStore
@@ -49,10 +50,17 @@ def run_op(name: str, *inputs: Array | None, backend: str = "cpu_numpy", kernel:
 def run_kernel(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any], *,
                backend: str, kernel: str | None = None, registry: Registry | None = None,
                composed: bool = False) -> tuple[Array | None, ...]:
-    """Return the results of one op by a kernel of `backend`, as new NumPy arrays."""
+    """Return the results of one op by a kernel of `backend`, as new NumPy arrays. Raises CheckError
+    where it writes beyond its outputs or its workspace."""
     plan = single_op_plan(op, arrays, attrs, backend=backend, kernel=kernel, registry=registry,
-                          composed=composed)
+                          composed=composed, guard=GUARD)
+    for arena in plan.arenas.values():
+        arena.poison()
     plan.run()
+    if stray := sum(arena.stray_writes() for arena in plan.arenas.values()):
+        who = ", ".join(dict.fromkeys(b.kernel.id for b in plan.bindings))
+        raise CheckError(f"{op.name}: {who} wrote {stray} bytes beyond its outputs or its "
+                         "workspace, expected none; python -m models.conform shows in which cases")
     return read_results(plan, op)
 
 
