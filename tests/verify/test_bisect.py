@@ -40,7 +40,7 @@ def player(model, greedy=True):
         with session.observed(Both()):
             session.truncate(0)
             session.sample_with(Sampling() if greedy else Sampling(temperature=0.8, seed=3,
-                                                                   repetition_penalty=1.3))
+                                                                   penalty=1.3))
             session.prefill(PROMPT)
             tokens.append(session.token)
             for _ in range(3):
