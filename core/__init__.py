@@ -7,6 +7,7 @@ the rule by which they may change. Everything else in these folders may move.
 from core import errors
 from core.devices import cuda, reference
 from core.devices.code_cache import CodeCache
+from core.interrupts import held_interrupts
 from core.ir.examples import ErrorExample, Example
 from core.ir.fusion import FusedOp
 from core.ir.op import Attr, Op
@@ -27,7 +28,8 @@ __all__ = [
     "API_VERSION", "Attr", "Backend", "BackendOptions", "BackendSpec", "Buffer", "Call",
     "CodeCache", "DType", "DeviceAllocator", "ErrorExample", "Example", "FusedOp", "HostAllocator",
     "KernelSet", "Launch", "Op", "Suballocator", "Tensor", "TensorSpec", "Tolerance", "__version__",
-    "bf16", "cuda", "errors", "f16", "f32", "hookimpl", "i4x2", "i8", "i32", "run_op",
+    "bf16", "cuda", "errors", "f16", "f32", "held_interrupts",
+    "hookimpl", "i4x2", "i8", "i32", "run_op",
 ]
 
 api1.serve()

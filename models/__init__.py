@@ -8,7 +8,20 @@ The names below `Model` are for plugins that bring a family or a file format.
 """
 
 # ruff: noqa: E402 - a shadowed `core` is named before anything is imported from it
-from kernelyard._own import check_own
+import sys
+
+try:
+    from kernelyard._own import check_own
+except ImportError:  # another `kernelyard` comes first: what it cannot say stands here
+    from importlib.util import find_spec
+
+    _spec = find_spec("kernelyard")
+    _message = (f"kernelyard's package 'kernelyard' is shadowed by {_spec and _spec.origin}; run "
+                "from another folder, or rename that one: Python finds it first")
+    if sys.argv[:1] == ["-m"]:  # while `python -m models.run` is imported
+        print(f"error: {_message}", file=sys.stderr)
+        sys.exit(2)
+    raise ImportError(_message, name="kernelyard") from None
 
 check_own("core")
 

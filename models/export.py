@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import OptionError
+from core.interrupts import held_interrupts
 from core.plan.weights import Progress, no_progress
 from core.plugins.choice import PluginChoice
 from core.plugins.registry import Registry, default_registry
@@ -82,8 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 said = export(source, target, args.out, registry, force=args.force,
                               verify=not args.no_verify, progress=loading.progress)
-    except KeyboardInterrupt:
-        tell("interrupted; nothing was written")
+    except KeyboardInterrupt as stop:
+        tell(f"interrupted; {str(stop) or 'nothing was written'}")
         return 130
     for note in checkpoint.notes:
         tell(f"note: {note}")
@@ -152,17 +153,23 @@ def export(source: Source, target: Target, out: Path, registry: Registry, *, for
                           f"{target.name} writes the other; choose another name")
     if out.exists() and not force:
         raise OptionError(f"--out {out} exists; pass --force to replace it, or choose another name")
-    with staging_folder(out) as staging:
-        folder = staging / "model"
-        folder.mkdir()
-        key = target.write(source, folder, out.name, progress)
-        _check_siblings(folder, out, force, target)
-        said = "not verified"
-        if verify:
-            written = folder if target.is_folder else folder / out.name
-            said = verify_written(source.checkpoint, f"{key}:{written}" if key else str(written),
-                                  target, registry)
-        (place_folder if target.is_folder else place_files)(folder, out)
+    placed = False
+    try:
+        with staging_folder(out) as staging:
+            folder = staging / "model"
+            folder.mkdir()
+            key = target.write(source, folder, out.name, progress)
+            _check_siblings(folder, out, force, target)
+            said = "not verified"
+            if verify:
+                written = folder if target.is_folder else folder / out.name
+                said = verify_written(source.checkpoint, f"{key}:{written}" if key else
+                                      str(written), target, registry)
+            with held_interrupts():
+                (place_folder if target.is_folder else place_files)(folder, out)
+                placed = True
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{out} was written" if placed else "") from None
     return said
 
 

@@ -78,6 +78,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--chat", action="store_true", help="a conversation, by the model's template")
     p.add_argument("--chat-template", metavar="NAME|FILE",
                    help="with --chat: one of the model's templates by name, or a Jinja file")
+    p.add_argument("--escape-special", action=argparse.BooleanOptionalAction,
+                   help="with --chat: control tokens that a message contains, such as <|im_end|>, "
+                        "are ordinary text (default: yes)")
     p.add_argument("--json", action="store_true", help="print one JSON object")
     p.add_argument("--list-backends", action="store_true",
                    help="what is installed, and what is broken")
@@ -105,6 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise OptionError("--chat is a conversation: it takes no --prompt, --prompt-ids or --json")
     if args.chat_template is not None and not args.chat:
         raise OptionError("--chat-template goes with --chat")
+    if args.escape_special is not None and not args.chat:
+        raise OptionError("--escape-special goes with --chat: a prompt writes control tokens")
     if args.chat and args.explain not in (None, "table"):
         raise OptionError(f"--explain {args.explain} prints only that: it cannot be used with "
                           "--chat")
@@ -128,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         generation: Generation | None = None
         try:
             if args.chat:
-                chat(model, _sampling(args), partial(report.started, model), args.chat_template)
+                chat(model, _sampling(args), partial(report.started, model), args.chat_template,
+                     escape=args.escape_special is not False)
             else:
                 generation = model.generate(prompt, **_sampling(args))
                 stopped = _stream(model, generation, _shown(model, prompt, args), tally)

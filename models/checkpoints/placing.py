@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.errors import OptionError
+from core.interrupts import held_interrupts
 
 _EXCHANGE = 2  # RENAME_EXCHANGE, linux/fs.h
 
@@ -25,15 +26,19 @@ def staging_folder(out: Path) -> Iterator[Path]:
     """Make an empty folder beside `out`, removed at the end. Raises OptionError while another
     process writes to the same target."""
     staging = out.absolute().with_name(f".{out.name}.exporting")
-    lock = _locked(staging, out)
+    lock = None
     try:
+        with held_interrupts():
+            lock = _locked(staging, out)
         for left in staging.iterdir():  # by an export that was killed
             if left.name != "lock":
                 _remove(left)
         yield staging
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        os.close(lock)
+        with held_interrupts():
+            if lock is not None:
+                shutil.rmtree(staging, ignore_errors=True)
+                os.close(lock)
 
 
 def place_folder(folder: Path, out: Path) -> None:
@@ -49,7 +54,7 @@ def place_folder(folder: Path, out: Path) -> None:
         out.rename(replaced)
         try:
             folder.rename(out)
-        except BaseException:  # an interrupt too
+        except BaseException:
             replaced.rename(out)
             raise
     sync(out.absolute().parent)
@@ -72,7 +77,7 @@ def place_files(folder: Path, out: Path) -> None:
                 (place / name).rename(kept / name)
         for name in new:
             (folder / name).replace(place / name)
-    except BaseException:  # an interrupt too
+    except BaseException:
         for name in new:
             if (kept / name).exists():
                 (kept / name).rename(place / name)

@@ -12,6 +12,7 @@ from models.json_reader import ConfigReader
 from models.tokenizers.added import AddedToken, added_tokens, special_texts, token_text
 from models.tokenizers.byte_fallback import is_sentencepiece
 from models.tokenizers.chat_template import ChatTemplate
+from models.tokenizers.library import library_errors
 from models.tokenizers.post_processor import frame_of
 from models.tokenizers.vocabulary import SPACE
 
@@ -27,12 +28,10 @@ class JsonTokenizer:
                  *, prefix_once: bool = False) -> None:
         from tokenizers import Tokenizer as HfTokenizer
         where = settings.where if isinstance(source, str) else str(source)
-        try:
+        with library_errors(f"{where} cannot be read"):
             text = source if isinstance(source, str) else source.read_text(encoding="utf-8")
             data = parse_json(text)
             self._tokenizer = HfTokenizer.from_str(text)
-        except Exception as error:  # the library raises plain Exception
-            raise TokenizerError(f"{where} cannot be read: {str(error)[:300]}") from None
         self.settings, self.template, self.notes = settings, template, list[str]()
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -40,7 +39,8 @@ class JsonTokenizer:
             self._tokenizer.model.dropout = None
         _check_stated(data, self._tokenizer, where)
         self._add(added_tokens(settings), where)
-        self._tokenizer.encode_special_tokens = settings.get("split_special_tokens", bool, False)
+        self.splits_special = settings.get("split_special_tokens", bool, False)
+        self._tokenizer.encode_special_tokens = self.splits_special
         self.prefix_once = prefix_once and is_sentencepiece(data)
         if self.prefix_once:
             self._prefix_once()
@@ -94,7 +94,7 @@ class JsonTokenizer:
     def _note_frame(self, block: Any) -> None:  # noqa: ANN401 - JSON
         """Say where tokenizer_config.json asks for a BOS or EOS that tokenizer.json does not add.
         """
-        if self.settings.get("split_special_tokens", bool, False):
+        if self.splits_special:
             self.notes.append("split_special_tokens is true: special tokens that a text contains "
                               "are encoded as ordinary text")
         for key, there in zip(("add_bos_token", "add_eos_token"), frame_of(block), strict=True):
@@ -108,13 +108,16 @@ class JsonTokenizer:
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         if self.prefix_once and text.startswith((" ", SPACE)):
             text = " " + text  # Metaspace leaves out SentencePiece's space in front of a space
-        return list(self._tokenizer.encode(text, add_special_tokens=not special).ids)
+        with library_errors("the tokenizer cannot encode this text"):
+            return list(self._tokenizer.encode(text, add_special_tokens=not special).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+        with library_errors("the tokenizer cannot decode its own ids"):
+            return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def token(self, i: int) -> str | None:
-        found: str | None = self._tokenizer.id_to_token(i)
+        with library_errors("the tokenizer cannot name its own ids"):
+            found: str | None = self._tokenizer.id_to_token(i)
         return found
 
     def to_json(self) -> str:

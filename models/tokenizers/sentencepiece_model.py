@@ -8,7 +8,7 @@ ids were made with.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from models.tokenizers.vocabulary import TokenType, Vocabulary
 
@@ -38,6 +38,20 @@ def without_prefix(proto: bytes) -> bytes:
     """Return the ModelProto with normalizer_spec.add_dummy_prefix off: a message that a file
     repeats is merged, and its last value counts."""
     return proto + _bytes(3, _int(3, 0))
+
+
+def hiding(proto: bytes, ids: Collection[int]) -> bytes:
+    """Return the ModelProto with these user-defined pieces as control tokens, which the library
+    does not find in a text. All of its fields are messages."""
+    made, types, i = [], piece_types(proto), 0
+    for number, value in _fields(proto):
+        assert isinstance(value, bytes)
+        if number == 1:
+            if i in ids and types[i] == TokenType.USER_DEFINED:
+                value += _int(3, TokenType.CONTROL)  # the last value counts
+            i += 1
+        made.append(_bytes(number, value))
+    return b"".join(made)
 
 
 def piece_types(proto: bytes) -> list[int]:

@@ -9,10 +9,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from core.errors import TokenizerError
 from models.json_reader import ConfigReader
 from models.tokenizers.added import AddedToken, added_tokens, special_texts, token_text
 from models.tokenizers.chat_template import ChatTemplate
+from models.tokenizers.library import library_errors
 from models.tokenizers.sentencepiece_model import piece_types, without_prefix
 from models.tokenizers.vocabulary import TokenType
 
@@ -44,7 +44,7 @@ class SentencePieceTokenizer:
         self.add_eos = settings.get("add_eos_token", bool, False) and self.eos_id is not None
         self.legacy = settings.get("legacy", bool, True)
         self._ids = {t.text: i for i, t in self.added.items()}
-        split = settings.get("split_special_tokens", bool, False)
+        self.splits_special = split = settings.get("split_special_tokens", bool, False)
         self._find = _pattern([t for t in self.added.values() if not (split and t.special)])
         if split:
             self.notes.append("split_special_tokens is true: special tokens that a text contains "
@@ -90,8 +90,9 @@ class SentencePieceTokenizer:
         start = True
         for part, token in self._parts(text):
             if token is None:
-                ids += self.processor.encode(part) if start or self.legacy \
-                    else self.encode_bare(part)
+                with library_errors("the tokenizer cannot encode this text"):
+                    ids += self.processor.encode(part) if start or self.legacy \
+                        else self.encode_bare(part)
             else:
                 ids.append(token)
             start = False
@@ -124,7 +125,8 @@ class SentencePieceTokenizer:
             if is_added:
                 text += "".join(self.added[i].text for i in run)
             else:
-                text += str((self._bare if text else self.processor).decode(list(run)))
+                with library_errors("the tokenizer cannot decode its own ids"):
+                    text += str((self._bare if text else self.processor).decode(list(run)))
         return text
 
     def token(self, i: int) -> str | None:
@@ -135,11 +137,9 @@ class SentencePieceTokenizer:
 
 def _open(source: Path | bytes, where: str) -> Any:  # noqa: ANN401 - the library has no types
     from sentencepiece import SentencePieceProcessor
-    try:
+    with library_errors(f"{where} cannot be read"):
         return (SentencePieceProcessor(model_proto=source) if isinstance(source, bytes)
                 else SentencePieceProcessor(model_file=str(source)))
-    except Exception as error:  # the library raises RuntimeError and OSError
-        raise TokenizerError(f"{where} cannot be read: {str(error)[:200]}") from None
 
 
 def _pattern(tokens: Sequence[AddedToken]) -> re.Pattern[str] | None:

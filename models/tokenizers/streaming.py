@@ -80,7 +80,7 @@ class StopStrings:
             text = self._release(start)
             self._held, self._shown = "", []
             return text
-        keep = max((n for s in self.stops for n in range(1, len(s))
+        keep = max((n for s in self.stops for n in range(1, min(len(s), len(self._held) + 1))
                     if self._held.endswith(s[:n])), default=0)
         return self._release(len(self._held) - keep)
 

@@ -16,7 +16,7 @@ from core.errors import PromptError
 from core.verify.compare import Comparison
 from core.verify.verdict import CheckRow, Tally
 from models.analysis import bench_report
-from models.cli import console, report
+from models.cli import chat, console, report
 from models.cli.command import command
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs a shell")
@@ -146,3 +146,17 @@ def test_one_bad_message_does_not_end_a_chat(run_cli):
     first, second, *_ = [line for line in done.stdout.splitlines() if line]
     assert "error: the prompt has" in done.stderr
     assert "fox" in first and second
+
+
+def test_a_message_is_bounded(monkeypatch):
+    monkeypatch.setattr(chat, "LONGEST", 10)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{'x' * 10}\n{'x' * 11}\n{'y' * 95}\nz\n"))
+    said = []
+    while True:
+        try:
+            said.append(chat._line())
+        except PromptError as error:
+            said.append("an error" if "more than 10 characters" in str(error) else "")
+        except EOFError:
+            break
+    assert said == ["x" * 10 + "\n", "an error", "an error", "z\n"]

@@ -90,3 +90,17 @@ def test_a_shadowed_package_is_one_line(name, tmp_path):
         assert shadowed in done.stderr
     done = python("-c", "import kernelyard as ky; ky.load")
     assert done.stderr.splitlines()[-1].startswith(f"ImportError: {shadowed}")
+
+
+@pytest.mark.parametrize("file", ["kernelyard.py", "kernelyard/__init__.py"])
+def test_a_shadowed_kernelyard_is_one_line(file, tmp_path):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("x = 1\n")
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for command in (["-m", "models.run"], ["-m", "models.doctor"], ["-c", "import models"]):
+        done = subprocess.run([sys.executable, *command], env=env, text=True, cwd=tmp_path,
+                              capture_output=True, timeout=60)
+        last = done.stderr.splitlines()[-1]
+        assert f"package 'kernelyard' is shadowed by {tmp_path / file}; run from" in last
+        if command[0] == "-m":
+            assert done.returncode == 2 and len(done.stderr.splitlines()) == 1

@@ -163,3 +163,10 @@ def test_tokenizer_bin_refuses_tokens_whose_kind_it_cannot_say(tmp_path):
         write_tokenizer_bin(made, tmp_path)
     assert not list(tmp_path.iterdir())
     write_tokenizer_bin(checkpoint_of(tokenizer), tmp_path)
+
+
+def test_a_long_stop_string_costs_no_time():
+    """Only as much of it is compared as there is text: 10**8 characters once never ended."""
+    from models.tokenizers.streaming import StopStrings
+    stops = StopStrings(["x" * 10**8])
+    assert stops.push("xxx") == "" and stops.push("y") == "xxxy" and not stops.hit

@@ -12,7 +12,7 @@ from numba import from_dtype, typeof, types
 from numba.core import event
 from rich.console import Console
 
-from core import Launch
+from core import Launch, held_interrupts
 from cpu_numba import machine
 from cpu_numba.caching import KEPT, KeptFunction
 
@@ -26,7 +26,7 @@ def bound(function: Any, *args: Any) -> Launch:  # noqa: ANN401 - a Numba dispat
     signature = tuple(_type(a) for a in args)
     if signature not in function.overloads:
         function._cache = KeptFunction(function)
-        with _progress(function.__name__):
+        with held_interrupts(), _progress(function.__name__):
             function.compile(signature)
     return partial(function.overloads[signature].entry_point, *args)
 

@@ -1,0 +1,40 @@
+"""What the tokenizers libraries raise becomes an error of ours, panics too."""
+
+import pytest
+
+from core.errors import TokenizerError
+from models.checkpoints.base import SHIPPED
+from models.tokenizers.base import load_tokenizer
+from models.tokenizers.library import library_errors
+
+
+class PanicException(BaseException):
+    """Stands for pyo3_runtime.PanicException, which is no Exception."""
+
+
+class Panics:
+    """Raises in each call, as `tokenizers` does for some tokenizer.json."""
+
+    def __getattr__(self, name):
+        def call(*args, **kwargs):
+            raise PanicException("index out of bounds")
+        return call
+
+
+@pytest.mark.parametrize("name", ["stories-qwen2", "stories-llama2"])
+def test_a_panic_is_an_error(name):
+    tokenizer = load_tokenizer(SHIPPED / name)
+    setattr(tokenizer, "_tokenizer" if name == "stories-qwen2" else "processor", Panics())
+    with pytest.raises(TokenizerError, match="cannot encode this text: index out of bounds"):
+        tokenizer.encode("a")
+    if name == "stories-qwen2":
+        with pytest.raises(TokenizerError, match="cannot decode its own ids: index out of bounds"):
+            tokenizer.decode([1])
+        with pytest.raises(TokenizerError, match="index out of bounds"):
+            tokenizer.token(1)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_what_ends_a_program_goes_on(kind):
+    with pytest.raises(kind), library_errors("it failed"):
+        raise kind
