@@ -15,7 +15,8 @@
     │   ├── BoundsError         a copy or view beyond the end of its buffer
     │   └── LifetimeError       use after free, double free
     ├── PluginError             a plugin that cannot be used
-    │   └── ClashError          two plugins offer one name: one thing of one of them is left out
+    │   ├── ClashError          two plugins offer one name: one thing of one of them is left out
+    │   └── KernelError         a kernel raised, or returned what it may not: names node and kernel
     ├── BackendError            a backend is unknown or unavailable
     ├── QueueFullError          an engine has no place for one more request now
     ├── LockError               installed kernels are not those of the lock file
@@ -23,7 +24,8 @@
     └── CheckError              a cross-check failed, or a value was not finite
 
 Each message names the thing, what was found, what was expected, and how to fix it. Command line
-tools print it without a traceback and exit with code 2, or with 1 for a CheckError.
+tools print it without a traceback and exit with code 2, or with 1 for a CheckError and 3 for a
+KernelError.
 """
 
 from collections.abc import Mapping
@@ -92,6 +94,13 @@ class PluginError(KernelyardError):
 
 class ClashError(PluginError):
     """A name is taken: the thing that came later is left out, the rest of its plugin works."""
+
+
+class KernelError(PluginError):
+    """Says that a kernel raised, or returned what it may not. The cause is what it raised.
+
+    The message has node, op, kernel, distribution, dimensions, dtypes and the plugin's own line.
+    """
 
 
 class BackendError(KernelyardError):

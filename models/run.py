@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from core.errors import CheckError, OptionError, PromptError
+from core.errors import CheckError, KernelError, OptionError, PromptError
 from core.plugins.registry import split_backends
 from core.verify.capsules.recorder import Capture, FiniteCheck, Recorder
 from core.verify.crosscheck import CrossCheck
@@ -28,6 +28,7 @@ from models.cli.arguments import (
 from models.cli.chat import chat
 from models.cli.command import command, interrupted
 from models.cli.console import tell
+from models.cli.isolated import add_isolate_options, isolate
 from models.cli.probe import Prober
 from models.engine.generate import Generation
 from models.engine.load import load
@@ -67,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
                         "definition")
     p.add_argument("--check-stop", action="store_true",
                    help="with --check: stop at the first wrong kernel instead of counting on")
+    add_isolate_options(p)
     p.add_argument("--check-finite", action="store_true", help="stop at the first NaN or Inf")
     p.add_argument("--allow-nonfinite", action="store_true",
                    help="go on where the largest logit is NaN or infinite (default: an error)")
@@ -89,8 +91,11 @@ def parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 a check failed, 2 the input cannot be used, 130 interrupted."""
+    """Exit codes: 0 done, 1 a check failed, 2 the input cannot be used, 3 a kernel failed, 130
+    interrupted."""
     args = parser().parse_args(argv)
+    if (code := isolate(args, "models.run", argv)) is not None:
+        return code
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without some character shows `?`
             stream.reconfigure(errors="surrogateescape" if stream is sys.stdin else "replace")
@@ -130,15 +135,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         for note in model.notes:
             tell(f"note: {note}")
         stopped, failed = False, None
-        generation: Generation | None = None
+        generation = None if args.chat else model.generate(prompt, **_sampling(args))
         try:
-            if args.chat:
+            if generation is None:
                 chat(model, _sampling(args), partial(report.started, model), args.chat_template,
                      escape=args.escape_special is not False)
             else:
-                generation = model.generate(prompt, **_sampling(args))
                 stopped = _stream(model, generation, _shown(model, prompt, args), tally)
-        except CheckError as error:  # what was found until then is shown first
+        except (CheckError, KernelError) as error:  # what was found until then is shown first
             failed = error
         if generation is not None and args.json:
             print(json.dumps(report.as_json(model, generation, tally,

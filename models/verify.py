@@ -30,6 +30,7 @@ from models.cli.arguments import (
 )
 from models.cli.command import command
 from models.cli.console import tell
+from models.cli.isolated import add_isolate_options, isolate
 from models.engine.model import Model
 from models.engine.options import LoadOptions
 
@@ -67,14 +68,17 @@ def parser() -> argparse.ArgumentParser:
                    help="write a replay capsule of this node (a glob); may repeat")
     p.add_argument("--capsules", type=Path, default=Path("capsules"), metavar="FOLDER",
                    help="where capsules go (default: ./capsules)")
+    add_isolate_options(p)
     p.add_argument("--json", action="store_true", help="print one JSON object")
     return p
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 all agree, 1 something is wrong, 2 the input cannot be used."""
+    """Exit codes: 0 all agree, 1 something is wrong, 2 bad input, 3 a kernel failed."""
     args = parser().parse_args(argv)
+    if (code := isolate(args, "models.verify", argv)) is not None:
+        return code
     if args.replay is not None:
         return _replay(args)
     if args.shrink or args.repeat is not None:

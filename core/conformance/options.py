@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from core.isolation import TIMEOUT_S
+
 #: name -> what argparse's add_argument takes beside it
 OPTIONS: dict[str, dict[str, Any]] = {
     "backend": {"action": "append", "metavar": "NAME[,NAME]", "help": "backends to test; may "
@@ -20,6 +22,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
               "examples"},
     "repeat": {"type": int, "default": 2, "metavar": "N", "help": "runs of each kernel on each "
                "case, which must give equal bits: more find races (default: 2)"},
+    "isolate": {"action": "store_true", "help": "run the tests in a process apart: a kernel that "
+                "crashes, ends Python or never returns fails its test by name, and the suite goes "
+                "on"},
+    "step-timeout": {"type": float, "metavar": "S", "help": "with --isolate: the seconds that one "
+                     f"kernel may take (default: {TIMEOUT_S:g})"},
     "time": {"action": "store_true", "help": "time the kernel that a plan chooses"},
     "report": {"action": "append", "default": [], "type": Path, "metavar": "FILE", "help": "write "
                "a report: .json, .md (support matrix) or .txt; may repeat"},

@@ -7,6 +7,7 @@ begin with `--kernelyard-`; the command `kernelyard conform` has them under thei
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,7 +24,10 @@ GPU = "cuda"  #: the device that GPU backends name in their BackendSpec
 EARLY = ("backend", "op", "dtype", "calls", "gpu-report", "only-plugins", "without-plugin")
 #: options that are about the ops' own examples
 WHOLE = ("large", "report", "gpu-report", "include", "expect", "write-lock")
-SUITES = ("core.conformance.test_ops", "core.conformance.test_properties")
+#: modules of the suite, with the kinds of their tests' parameters
+SUITES = {"core.conformance.test_ops": ("case", "kernel", "op"),
+          "core.conformance.test_properties": ("property_case",),
+          "core.conformance.test_plugin": ("plugin",)}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,6 +37,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    from core.errors import OptionError
+    from core.isolation import check_limit
+    try:
+        check_limit(config.getoption(flag("step-timeout")), config.getoption(flag("isolate")))
+    except OptionError as error:
+        raise pytest.UsageError(str(error)) from None
+    if config.getoption(flag("isolate")):  # in each of xdist's workers too
+        from core.conformance.isolated import Isolated
+        config.pluginmanager.register(Isolated(config, SUITES), "kernelyard-isolated")
     if hasattr(config, "workerinput"):  # xdist's workers report to us
         return
     for path in config.getoption(flag("report")):
@@ -60,8 +73,9 @@ def registry_of(config: pytest.Config) -> Registry:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    name = next(iter({"case", "kernel", "op", "property_case"} & set(metafunc.fixturenames)), None)
-    if metafunc.module.__name__ not in SUITES or name is None:
+    name = next((k for k in SUITES.get(metafunc.module.__name__, ())
+                 if k in metafunc.fixturenames), None)
+    if name is None:
         return
     tests = list(_tests(name, metafunc.config)) or [
         pytest.param(None, id="none", marks=pytest.mark.skip("nothing of this kind was asked for"))]
@@ -95,6 +109,13 @@ def _tests(kind: str, config: pytest.Config) -> Iterable[Any]:
             if not subset.ops or op.name in subset.ops:
                 yield pytest.param(op, id=op.name)
         return
+    if kind == "plugin":
+        named = _split(config, "backend")
+        whole = subset == Subset() and config.getoption(flag("calls")) is None
+        for entry in _plugins(registry) if whole else ():
+            if not named or entry.name in named:
+                yield pytest.param(entry, id=entry.name)
+        return
     for backend in chosen_backends(registry, config.getoption(flag("backend")),
                                    gpu=config.getoption(flag("gpu-report")) is not None):
         known = known_failures(registry, backend)
@@ -106,6 +127,14 @@ def _tests(kind: str, config: pytest.Config) -> Iterable[Any]:
             why = reason_for(id, known)
             marks = [] if why is None else [pytest.mark.xfail(reason=why, strict=True)]
             yield pytest.param(test, id=id, marks=marks)
+
+
+def _plugins(registry: Registry) -> list[EntryPoint]:
+    """Return the loaded plugins, but not the one that every other may import from."""
+    from core.plugins.choice import ALWAYS
+    from core.plugins.discovery import find_entries
+    return [e for e in find_entries()[0]
+            if e.name != ALWAYS and e.name in registry.plugins.distributions]
 
 
 def chosen_backends(registry: Registry, named: list[str] | None, *, gpu: bool) -> list[str]:
@@ -139,6 +168,11 @@ def _asked(kind: str, registry: Registry, backend: str, subset: Subset, config: 
         yield from ((c, c.id) for c in call_cases(read_calls(path), registry, backend, subset))
 
 
+def tests_of(kind: str, config: pytest.Config) -> Iterable[tuple[str, Any]]:
+    """Return the tests of one kind that a run has, by their ids."""
+    return [(test.id, test.values[0]) for test in _tests(kind, config)]
+
+
 def _all(kind: str, registry: Registry, backend: str, subset: Subset, large: bool,
          ) -> Iterable[tuple[Any, str]]:
     """Return every test of one kind, with its id."""
@@ -157,5 +191,6 @@ def _all(kind: str, registry: Registry, backend: str, subset: Subset, large: boo
 
 
 def _split(config: pytest.Config, option: str) -> list[str]:
-    return [name.strip() for text in config.getoption(flag(option)) for name in text.split(",")
+    return [name.strip() for text in config.getoption(flag(option)) or ()
+            for name in text.split(",")
             if name.strip()]

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core.conformance.cases import Case, dtype_id
+from core.conformance.trials import PropertyCase
 from core.errors import OptionError
 from core.files import write_whole
 from core.ir.op import OPS
@@ -23,6 +25,20 @@ CASE = "kernelyard-case"  #: a test's property: what it found of one case of the
 PROPERTY = "kernelyard-property"  #: the same, of a property of a kernel
 CHECK = "kernelyard-check"  #: what else a test found of a backend: {"backend": name, "said": text}
 SPEEDS = "kernelyard-speeds"  #: rows as `models.bench --json` gives them
+
+
+def case_facts(case: Case) -> dict[str, Any]:
+    """Return what a report needs of a case, before anything has run."""
+    return {"op": case.op.name, "backend": case.backend, "dtypes": dtype_id(case.dtypes),
+            "used": 0.0, "own": False, "offered": case.example is not None, "kernels": {},
+            "tolerances": {}}
+
+
+def property_facts(test: PropertyCase) -> dict[str, Any]:
+    """Return what a report needs of a property of a kernel, before anything has run."""
+    kernel = test.subject.kernel
+    return {"property": test.prop.name, "backend": kernel.backend, "op": kernel.op,
+            "kernel": kernel.name}
 
 
 @dataclass

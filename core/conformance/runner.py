@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.conformance.cases import Case
+from core.errors import KernelError
 from core.ir.tolerance import Tolerance
 from core.plan.arena import GUARD, POISON
 from core.plugins.kernel import Kernel
@@ -110,7 +111,16 @@ class Guarded:
 
 def run_case(case: Case, kernel: Kernel, registry: Registry,
              expected: Mapping[str, Expected], times: int = 2) -> Outcome:
-    """Run `kernel` some times and hold every result to the op's tolerance."""
+    """Run `kernel` some times and hold every result to the op's tolerance. What it raises is a
+    broken rule."""
+    try:
+        return _run_case(case, kernel, registry, expected, times)
+    except KernelError as error:
+        return Outcome(kernel, {}, {}, [str(error)])
+
+
+def _run_case(case: Case, kernel: Kernel, registry: Registry,
+              expected: Mapping[str, Expected], times: int) -> Outcome:
     guarded = Guarded(registry, case)
     plan = GuardedPlan(single_op_plan(
         case.op, case.arrays, case.attrs, backend=case.backend, kernel=kernel.name,

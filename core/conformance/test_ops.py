@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from core.conformance.cases import Case, cases_of, dtype_id
+from core.conformance.cases import Case, cases_of
 from core.conformance.options import flag
 from core.conformance.plugin import registry_of
-from core.conformance.report import CASE, finite
-from core.conformance.runner import run_case, time_case
+from core.conformance.report import CASE, case_facts, finite
+from core.conformance.runner import Outcome, run_case, time_case
+from core.errors import KernelError
 from core.ir.op import Op
 from core.plugins.kernel import Kernel
 
@@ -19,22 +19,25 @@ from core.plugins.kernel import Kernel
 def test_matches_reference(case: Case, record_property: Callable[[str, object], None],
                            pytestconfig: pytest.Config) -> None:
     registry = registry_of(pytestconfig)
-    found: dict[str, Any] = {
-        "op": case.op.name, "backend": case.backend, "dtypes": dtype_id(case.dtypes), "used": 0.0,
-        "own": False, "offered": case.example is not None, "kernels": {}, "tolerances": {}}
+    found = case_facts(case)
     record_property(CASE, found)
     if case.example is None:
         kinds = ", ".join(f"{k}={d}" for k, d in case.dtypes.items())
         pytest.skip(f"{case.backend} offers no {case.op.name} kernel for {kinds}")
     call = case.call
-    refusals = {k: k.refuses(call) for k in registry.kernels(case.backend, case.op.name)}
+    refusals: dict[Kernel, str | None] = {}
+    outcomes = []
+    for kernel in registry.kernels(case.backend, case.op.name):
+        try:
+            refusals[kernel] = kernel.refuses(call)
+        except KernelError as error:
+            outcomes.append(Outcome(kernel, {}, {}, [str(error)]))
     willing = [k for k, reason in refusals.items() if reason is None]
-    if not willing:
+    if not willing and not outcomes:
         found["reasons"] = [f"{k.id}: {reason}" for k, reason in refusals.items()]
         pytest.skip(f"{case.op.name}: no kernel takes this example: {', '.join(found['reasons'])}")
     runs = pytestconfig.getoption(flag("repeat"))
-    outcomes = [run_case(case, kernel, registry, case.expected, runs)
-                for kernel in willing]
+    outcomes += [run_case(case, kernel, registry, case.expected, runs) for kernel in willing]
     found["used"] = finite(max(o.used for o in outcomes))
     found["own"] = any(not c.ok for o in outcomes for c in o.comparisons.values())
     found["kernels"] = {o.kernel.name: {"ok": o.ok, "used": finite(o.used)} for o in outcomes}
@@ -61,7 +64,10 @@ def test_takes_an_example(kernel: Kernel) -> None:
         call = case.call
         if call.dims.get("T", call.dims.get("S", 1)) == 0:
             continue  # no tokens
-        reason = kernel.refuses(call)
+        try:
+            reason = kernel.refuses(call)
+        except KernelError as error:
+            pytest.fail(str(error), pytrace=False)
         if reason is None:
             return
         reasons[case.id] = reason

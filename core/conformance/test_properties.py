@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 import pytest
 
 from core.conformance.properties.subject import Refused
-from core.conformance.report import PROPERTY
+from core.conformance.report import PROPERTY, property_facts
 from core.conformance.trials import PropertyCase
+from core.errors import KernelError
 
 # typed as Any: the package is an optional extra
 hypothesis: Any = pytest.importorskip("hypothesis",
@@ -36,8 +37,7 @@ class Drawn:
 
 def test_holds(property_case: PropertyCase, record_property: Callable[[str, object], None]) -> None:
     kernel, ran, refused = property_case.subject.kernel, [], []
-    found: dict[str, Any] = {"property": property_case.prop.name, "backend": kernel.backend,
-                             "op": kernel.op, "kernel": kernel.name}
+    found = property_facts(property_case)
     record_property(PROPERTY, found)
 
     @hypothesis.settings(  # type: ignore[untyped-decorator]
@@ -50,6 +50,8 @@ def test_holds(property_case: PropertyCase, record_property: Callable[[str, obje
         except AssertionError as error:
             pytest.fail(f"{kernel.id} for {kernel.op} breaks `{property_case.prop.says}`: {error}",
                         pytrace=False)
+        except KernelError as error:
+            pytest.fail(str(error), pytrace=False)
         except Refused as reason:
             refused.append(str(reason))
         else:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from core.failures import ask
 from core.ir.graph import Value
 from core.plan.liveness import Layout, Lifetime, lay_out
 from core.plan.lower import Binding
@@ -92,7 +93,7 @@ def find_needs(bindings: Sequence[Binding], outputs: Collection[Value], home: Ma
             if place not in given:
                 values.setdefault(place, Need(place[0].spec, place[1], i, i)).last = i
         if binding.kernel.workspace is not None:
-            scratch[i] = Need(binding.kernel.workspace(binding.call), binding.device, i, i)
+            scratch[i] = Need(ask(binding.kernel, "workspace", binding.call), binding.device, i, i)
     for value in outputs:
         if (value.root, home[value.root]) in values:
             values[value.root, home[value.root]].last = len(bindings)

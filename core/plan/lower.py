@@ -90,7 +90,7 @@ class _Lowering:
         return found
 
     def _choose(self, node: Node) -> Binding:
-        call = make_call(node.op, node.inputs, node.attrs)
+        call = make_call(node.op, node.inputs, node.attrs, node.name)
         kernel, refused = self._ask(self.policy, call, node.name, node.inputs)
         if kernel is None:
             raise self.policy.no_kernel(call, node.name, self._passed.get(node, []) + refused)
@@ -157,7 +157,7 @@ class _Lowering:
                 return f"not asked: {override.text} came first"
         for node in offer.covers if before else ():
             kernel, _ = self._ask(replace(self.policy, backends=before), make_call(
-                node.op, node.inputs, node.attrs), node.name, node.inputs)
+                node.op, node.inputs, node.attrs, node.name), node.name, node.inputs)
             if kernel is not None:
                 return f"not asked: {kernel.id} came first"
         return ""
@@ -169,7 +169,7 @@ class _Lowering:
 
     def _claim(self, offer: _Offer) -> Binding | None:
         op, match, last = offer.op, offer.match, offer.covers[-1]
-        call = make_call(op, match.inputs, match.attrs)
+        call = make_call(op, match.inputs, match.attrs, last.name)
         one = replace(self.policy, backends=(offer.backend,))
         kernel, refused = self._ask(one, call, last.name, match.inputs)
         if kernel is None and offer.override is not None:
@@ -197,7 +197,8 @@ class _Lowering:
         return None
 
 
-def make_call(op: Op, inputs: Mapping[str, Value | None], attrs: Mapping[str, Any]) -> Call:
+def make_call(op: Op, inputs: Mapping[str, Value | None], attrs: Mapping[str, Any],
+              node: str = "") -> Call:
     """Make what a kernel's `supports` sees. Raises OpError while a dimension is still a name."""
     specs = {k: v.spec if v is not None else None for k, v in inputs.items()}
     env = op.bind(specs, attrs)
@@ -205,4 +206,4 @@ def make_call(op: Op, inputs: Mapping[str, Value | None], attrs: Mapping[str, An
     if len(dims) < len(env.dims):
         raise OpError(f"{op.name}: dimensions {sorted(set(env.dims) - set(dims))} are still names; "
                       "bind the graph to numbers first")
-    return Call(op, specs, dict(attrs), dims, env.dtypes)
+    return Call(op, specs, dict(attrs), dims, env.dtypes, node)

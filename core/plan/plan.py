@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from core import isolation
+from core.failures import captured, raise_named
 from core.ir.graph import Graph, Value
 from core.plan.arena import Arena, Place, SharedArenas, allocate
 from core.plan.ledger import Ledger, LedgerEntry
@@ -53,9 +55,10 @@ class Plan:
         if len(backends) > len(self._owners):
             for backend in backends:  # weights that one has loaded may be read by another
                 backend.allocator.synchronize()
-        if repeats and len(used) == len(places) == 1 and used[0] is self._owners[places.pop()]:
+        if (repeats and isolation.active is None and len(used) == len(places) == 1
+                and used[0] is self._owners[places.pop()]):
             self.captured = True
-            self._run = used[0].capture(self._sequence)
+            self._run = captured(used[0].capture(self._sequence), len(self.bindings), used[0].name)
 
     # running
 
@@ -64,15 +67,22 @@ class Plan:
         self._run()
 
     def _sequence(self) -> None:
-        for launch in self._launches:
-            launch()
+        try:
+            for launch in self._launches:
+                launch()
+        except BaseException as error:  # whose launch it was is looked for only now
+            of = next(b for b in self.bindings if any(run is launch for run in b.launches))
+            raise_named(error, "launch", of.kernel, of.call)
 
     def walk(self) -> Iterator[tuple[Binding, Callable[[], None]]]:
         """Yield the bindings, each with a function that runs it: for checking and profiling."""
         for binding in self.bindings:
-            def launch(launches: list[Launch] = binding.launches) -> None:
-                for run in launches:
-                    run()
+            def launch(of: Binding = binding) -> None:
+                try:
+                    for run in of.launches:
+                        run()
+                except BaseException as error:
+                    raise_named(error, "launch", of.kernel, of.call)
             yield binding, launch
 
     # looking
@@ -148,7 +158,7 @@ class Plan:
                           for p in binding.op.sig.outputs)
             if i in scratch:
                 native["workspace"] = backend.native(scratch[i])
-            launch = binding.kernel.bind_to(binding.call, native)
+            launch = binding.kernel.bind_to(binding.call, native, backend.allocator.synchronize)
             owner = self._owners[binding.device]
             # each backend has a queue of its own: a guest on the device waits, and is waited for
             binding.launches += [launch] if owner is backend else [

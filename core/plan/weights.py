@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import CheckpointError
+from core.failures import ask
 from core.plugins.backend import Backend
 from core.plugins.kernel import Call, Kernel
 from core.tensor.allocator import DeviceAllocator
@@ -116,14 +117,15 @@ class WeightStore:
             assert kernel.prepare is not None and kernel.packs is not None  # callers ask only then
             device = backend.allocator.device
             packed = {p: Tensor.empty(spec.sizes, spec.dtype, backend.allocator)
-                      for p, spec in kernel.packs(call).items()}
+                      for p, spec in ask(kernel, "packs", call).items()}
             self._kept += packed.values()
             # not through tensor(): what prepare replaces need not stay on the device
             given = {p: self._tensors.get((n, device)) or Tensor.from_numpy(
                 self.arrays[n], backend.allocator, self.dtypes[n], copy=False)
                 for p, n in weights.items()}
             filled = {p: backend.native(t) for p, t in packed.items()}
-            kernel.prepare(call, packed=filled, **{p: backend.native(t) for p, t in given.items()})
+            ask(kernel, "prepare", call, packed=filled,
+                **{p: backend.native(t) for p, t in given.items()})
             self._prepared[key] = filled
             self._told(sum(self.arrays[n].nbytes for n in weights.values()))
         return self._prepared[key]

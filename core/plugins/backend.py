@@ -1,14 +1,4 @@
-"""Define what a backend package gives: a light description, a device, and kernels.
-
-A kernel is a Python function that *binds*: it is called once for each node of a plan, with the
-backend's native arrays, and returns a zero-argument callable that the plan runs each step.
-
-    kernels = KernelSet("my_backend")
-
-    @kernels.implements("add", dtypes={"A": "f32"})
-    def add(a, b, out):
-        return partial(np.add, a, b, out)
-"""
+"""Define what a backend package gives beside kernels: a light description and a device."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from core.errors import PluginError
+from core.failures import ask, bound, naming
 from core.ir.op import REQUIRED, Op, find_op
 from core.ir.tolerance import Tolerance
 from core.plugins.backend import BackendOptions, Launch
@@ -38,6 +39,7 @@ class Call:
     attrs: Mapping[str, Any]
     dims: Mapping[str, int]
     dtypes: Mapping[str, DType]
+    node: str = ""  #: for messages
 
     @property
     def phase(self) -> str:
@@ -47,8 +49,6 @@ class Call:
 
 
 Supports = Callable[[Call], str | None]
-
-
 Packs = Callable[[Call], Mapping[str, TensorSpec]]
 
 
@@ -80,18 +80,21 @@ class Kernel:
         """Hold the names of the kernel's parameters. It may leave out what has a default."""
         return frozenset(inspect.signature(self.bind).parameters)
 
-    def bind_to(self, call: Call, arrays: Mapping[str, Any]) -> Launch:
-        """Bind native arrays by name: inputs (None for an absent one), outputs, `workspace`."""
+    def bind_to(self, call: Call, arrays: Mapping[str, Any], wait: Launch) -> Launch:
+        """Bind native arrays by name: inputs (None for an absent one), outputs, `workspace`. `wait`
+        waits for the device. Raises KernelError."""
         op = call.op
         positional = [arrays[p.name] for p in op.sig.params if p.name in self.takes]
         positional += [arrays[p.name] for p in op.sig.outputs]
         keywords = {k: v for k, v in call.attrs.items() if k in self.takes}
         if "workspace" in arrays:
             keywords["workspace"] = arrays["workspace"]
-        return self.bind(*positional, **keywords)
+        with naming("bind", self, call):
+            launch = self.bind(*positional, **keywords)
+        return bound(launch, self, call, wait)
 
     def refuses(self, call: Call) -> str | None:
-        """Return None if this kernel takes the call, else the reason."""
+        """Return None if this kernel takes the call, else the reason. Raises KernelError."""
         for var, allowed in self.dtypes.items():
             found = call.dtypes.get(var)
             if found is not None and found not in allowed:
@@ -101,10 +104,7 @@ class Kernel:
             default = call.op.attributes[name].default if name in call.op.attributes else None
             if value != default:
                 return f"takes no `{name}`"
-        reason = self.supports(call) if self.supports is not None else None
-        if reason is not None and (not isinstance(reason, str) or not reason):
-            raise PluginError(f"kernel {self.id}: supports() returned {reason!r}, expected None or "
-                              "the reason for refusing")
+        reason: str | None = ask(self, "supports", call) if self.supports is not None else None
         return reason
 
     def _left_out(self, op: Op) -> list[str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from core.errors import BackendError
+from core.failures import ask
 from core.ir.graph import Graph
 from core.plan.arena import GUARD, arena_layout, find_needs
 from core.plan.lower import Binding, lower, make_call
@@ -135,7 +136,7 @@ def _arena(graph: Graph, policy: KernelPolicy, reads: _Reads, unopened: str | No
                  if (v := binding.inputs[k]) is not None}
         packed: Mapping[str, TensorSpec] = {}
         if binding.kernel.packs is not None and names:
-            packed = binding.kernel.packs(binding.call)
+            packed = ask(binding.kernel, "packs", binding.call)
             reads.packed[prepared_key(binding.kernel, binding.call, names)] = (
                 binding.kernel, binding.device, tuple(packed.values()))
         reads.plain |= {(v.root.name, binding.device) for k, v in binding.inputs.items()
@@ -149,7 +150,7 @@ def _arena(graph: Graph, policy: KernelPolicy, reads: _Reads, unopened: str | No
 
 def _plain_bindings(graph: Graph, backend: str, device: str) -> list[Binding]:
     """Return a binding for each node by a kernel of which nothing is known."""
-    return [Binding(n, n.op, make_call(n.op, n.inputs, n.attrs),
+    return [Binding(n, n.op, make_call(n.op, n.inputs, n.attrs, n.name),
                  Kernel(n.op.name, backend, "unknown", _unbound, {}), device, [], n.inputs,
                  n.outputs, (n,)) for n in graph.nodes]
 

@@ -124,8 +124,6 @@ def run_reference(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str
     return op.reference_in(np.float64, arrays, env, full)
 
 
-
-
 def _described(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any],
                ) -> tuple[dict[str, Any], Env, dict[str, DType]]:
     """Return complete attributes, bound names, and the dtype of each result."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
-from core.errors import CheckError, KernelyardError
+from core.errors import CheckError, KernelError, KernelyardError
 from models.cli.console import tell
 from models.engine.generate import Generation
 
@@ -17,8 +17,8 @@ P = ParamSpec("P")
 
 def command(main: Callable[P, int]) -> Callable[P, int]:
     """Run `main`, but with exit code 1 for a failed check, 2 for input or output that cannot be
-    used, 130 when interrupted, 0 when the reader of the output has gone, as in `| head`; without a
-    traceback."""
+    used, 3 for a kernel that failed, 130 when interrupted, 0 when the reader of the output has
+    gone, as in `| head`; without a traceback."""
     @functools.wraps(main)
     def ending(*args: P.args, **kwargs: P.kwargs) -> int:
         if sys.stderr is None:  # closed: else its messages would go to standard output
@@ -41,6 +41,8 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
             code = _say("interrupted", 130)
         except CheckError as error:
             code = _say(f"error: {error}", 1)
+        except KernelError as error:
+            code = _say(f"error: {error}", 3)
         except (KernelyardError, OSError) as error:
             code = _say(f"error: {error}", 2)
         _let_go()

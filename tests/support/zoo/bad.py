@@ -1,0 +1,195 @@
+"""Lists the bad kernels: what is wrong, and what a tool that names one must say."""
+
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from core import TensorSpec, f32
+from zoo import kernels
+from zoo.kernels import attention, count, kept, norm, overflow, raising, with_scratch
+
+CRASH_S = 3  # seconds that a kernel may take in the process apart
+
+
+@dataclass(frozen=True)
+class Bad:
+    """Holds one bad kernel.
+
+    what    the table's words for it
+    says    a regular expression for the right reason
+    model   `stories`, or one of `run.SHAPES`
+    tokens  of the prompt, and `new` ones
+    fatal   tools need --isolate
+    why     by tool, why it cannot name the kernel
+    """
+
+    what: str
+    bind: object
+    says: str
+    op: str = "rms_norm"
+    hooks: dict = field(default_factory=dict)
+    model: str = "stories"
+    tokens: int = 5
+    new: int = 3
+    fatal: bool = False
+    why: dict = field(default_factory=dict)
+
+    @property
+    def dtypes(self):
+        names = {"rms_norm": "AW", "linear": "AWO"}.get(self.op, "AC")
+        return dict.fromkeys(names, "f32")
+
+
+def scratch(call):
+    return TensorSpec((8,), f32)
+
+
+def ulp(x, weight, out):
+    if count() % 3 == 0:
+        out[-1, 0] = np.nextafter(out[-1, 0], np.float32(9))
+
+
+def many_ulps(x, weight, out):
+    if count() % 3 == 0:
+        out[-1, 0] += np.float32(0.01)
+
+
+def hidden_state(x, weight, out):
+    last = kept.get(x.shape)
+    kept[x.shape] = out.copy()
+    if last is not None:
+        out += np.float32(1e-2) * last
+
+
+def nan_later(x, weight, out):
+    if count() > 60:
+        out[-1, -1] = np.nan
+
+
+def late():
+    if count() > 30:
+        raise ValueError("a table is full")
+
+
+def early(x, weight, out, *, eps):
+    scale = np.float32(1) / np.sqrt(np.mean(x * x, -1, keepdims=True) + np.float32(eps))
+    return lambda: np.multiply(x * scale, weight, out=out)
+
+
+def first_row(cache, blocks):
+    cache[:, blocks[0], 0] += np.float32(0.01)
+
+
+BROKEN = RuntimeError("cannot compile")
+WHERE = r", at .*zoo.(bad|kernels)\.py:\d+"
+NO_LINEAR = {"op": "linear"}
+ONE_ULP = "one ulp is within the op's budget"
+ONE_CALL = "one call from fresh inputs is right"
+EVERY = ("conformance", "--check", "verify --blame", "replay")
+
+BAD = {
+    # raise in each place
+    "supports_raises": Bad("`supports` raises", norm(), f"supports raised KeyError: 'Q'{WHERE}",
+                           hooks={"supports": lambda call: call.dims["Q"]}),
+    "supports_exits": Bad("`supports` raises SystemExit", norm(),
+                          f"supports raised SystemExit: 0{WHERE}",
+                          hooks={"supports": raising(SystemExit(0))}),
+    "workspace_raises": Bad("`workspace` raises", with_scratch(lambda w, out: None),
+                            f"workspace raised RuntimeError: cannot compile{WHERE}",
+                            hooks={"workspace": raising(BROKEN)}),
+    "packs_raises": Bad("`packs` raises", kernels.linear, "packs raised RuntimeError",
+                        hooks={"packs": raising(BROKEN), "prepare": print}, **NO_LINEAR),
+    "prepare_raises": Bad("`prepare` raises", kernels.linear, "prepare raised RuntimeError",
+                          hooks={"packs": lambda call: {"weight": scratch(call)},
+                                 "prepare": raising(BROKEN)}, **NO_LINEAR),
+    "bind_raises": Bad("`bind` raises", lambda x, weight, out, *, eps: raising(BROKEN)(),
+                       f"bind raised RuntimeError: cannot compile{WHERE}"),
+    "bind_exits": Bad("`bind` raises SystemExit",
+                      lambda x, weight, out, *, eps: raising(SystemExit(0))(),
+                      f"bind raised SystemExit: 0{WHERE}"),
+    "launch_raises": Bad("the launch raises", norm(before=raising(ValueError("boom"))),
+                         f"launch raised ValueError: boom{WHERE}"),
+    "launch_exits": Bad("the launch raises SystemExit(0)", norm(before=raising(SystemExit(0))),
+                        f"launch raised SystemExit: 0{WHERE}"),
+    "late_raises": Bad("the launch raises from call 31 on", norm(before=late),
+                       f"launch raised ValueError: a table is full{WHERE}", new=8,
+                       why={"replay": ONE_CALL}),
+    # wrong types
+    "supports_empty": Bad("`supports` returns an empty text", norm(),
+                          r"supports\(\) returned ''", hooks={"supports": lambda call: ""}),
+    "workspace_type": Bad("`workspace` returns a number", with_scratch(lambda w, out: None),
+                          r"workspace\(\) returned 8, expected a TensorSpec",
+                          hooks={"workspace": lambda call: 8}),
+    "packs_type": Bad("`packs` returns a list", kernels.linear,
+                      r"packs\(\) returned \[\], expected a TensorSpec by parameter name",
+                      hooks={"packs": lambda call: [], "prepare": print}, **NO_LINEAR),
+    "bind_none": Bad("`bind` returns None", lambda x, weight, out, *, eps: None,
+                     f"bind returned None, expected a callable without arguments{WHERE}"),
+    # the process ends, or never does
+    "exit_bind": Bad("`bind` calls os._exit(0)", lambda x, weight, out, *, eps: os._exit(0),
+                     "ended Python with exit code 0 in bind", fatal=True),
+    "exit_launch": Bad("the launch calls os._exit(0)", norm(before=lambda: os._exit(0)),
+                       "ended Python with exit code 0", fatal=True),
+    "segfault": Bad("segmentation fault", norm(before=kernels.crash),
+                    f"killed by signal 11 .SIGSEGV.{WHERE}", fatal=True),
+    "segfault_17": Bad("segmentation fault at 17 rows", norm(
+        lambda x, weight, out: len(out) == 17 and kernels.crash()),
+        f"killed by signal 11 .SIGSEGV.{WHERE}", fatal=True, tokens=17),
+    "segfault_bind": Bad("segmentation fault in `bind`",
+                         lambda x, weight, out, *, eps: kernels.crash(),
+                         f"killed by signal 11 .SIGSEGV. in bind{WHERE}", fatal=True),
+    "abort": Bad("abort", norm(before=os.abort), f"killed by signal 6 .SIGABRT.{WHERE}",
+                 fatal=True),
+    "endless": Bad("endless loop", norm(before=kernels.spin), f"took over {CRASH_S} s{WHERE}",
+                   fatal=True),
+    # memory that is not its own
+    "overflow_4": Bad("writes 4 bytes beyond its output", norm(overflow(4)),
+                      r"[Ww]rote \d+ bytes", fatal=True),
+    "overflow_64": Bad("writes 64 bytes beyond its output", norm(overflow(64)),
+                       r"[Ww]rote \d+ bytes", fatal=True),
+    "overflow_4096": Bad("writes 4,096 bytes beyond its output", norm(overflow(4096)),
+                         r"[Ww]rote [\d,]+ bytes|killed by signal", fatal=True),
+    "underflow_4": Bad("writes 4 bytes before its output", norm(overflow(4, before=True)),
+                       r"[Ww]rote \d+ bytes", fatal=True),
+    "input": Bad("changes its input", norm(lambda x, weight, out: x.__imul__(2)),
+                 "changed (its )?input `x`"),
+    "weight": Bad("changes its weight", norm(lambda x, weight, out: weight.__setitem__(0, 7)),
+                  "changed (its )?input `weight`"),
+    "cache_row": Bad("attention changes the cache", attention(after=first_row),
+                     "changed (its )?input `cache`", op="attention"),
+    "other_row": Bad("kv_cache_write changes another row", kernels.write_before,
+                     "WRONG|is wrong", op="kv_cache_write"),
+    # not a function of its inputs
+    "race_ulp": Bad("a race of one ulp", norm(ulp), "other bits|differ in bits",
+                    why={"--check": ONE_ULP, "verify --blame": ONE_ULP}),
+    "race_many": Bad("a race of many ulps", norm(many_ulps), "other bits|differ in bits|is wrong|"
+                     "WRONG"),
+    "state": Bad("hidden state", norm(hidden_state), "other bits|differ in bits|is wrong|WRONG"),
+    "nan_60": Bad("NaN after 60 calls", norm(nan_later), "NaN|nan|other bits|differ in bits",
+                  new=12, why={"replay": ONE_CALL}),
+    "first_weight": Bad("keeps the weight of its first call", norm(first=True),
+                        "is wrong|WRONG|launch raised ValueError: operands",
+                        why={"replay": ONE_CALL}),
+    "early": Bad("computes with its input of when it was bound", early, "is wrong|WRONG"),
+    "scratch": Bad("reads scratch that it did not fill",
+                   with_scratch(lambda w, out: out[-1].__iadd__(w[0])), "is wrong|WRONG|NaN",
+                   hooks={"workspace": scratch}),
+    # wrong at some shapes
+    "beyond_128": Bad("misses a key beyond 128 tokens", attention(lambda seen: seen > 128),
+                      "is wrong|WRONG", op="attention", tokens=130),
+    "beyond_2000": Bad("misses a key beyond 2,000 tokens", attention(lambda seen: seen > 2000),
+                       "is wrong|WRONG", op="attention", tokens=2002, model="long"),
+    "block_border": Bad("misses a key at the end of a block",
+                        attention(lambda seen: seen % 16 == 0 and seen > 64), "is wrong|WRONG",
+                        op="attention", tokens=78),
+    "group_7": Bad("wrong head where 7 share one",
+                   attention(heads=lambda h, group: (h + (group == 7)) // group), "is wrong|WRONG",
+                   op="attention", model="groups of 7"),
+    "head_256": Bad("half the head where d is 256", attention(size=lambda d: min(d, 128)),
+                    "is wrong|WRONG", op="attention", model="d of 256"),
+    "half_sums": Bad("rounds to 16 bits", norm(lambda x, weight, out: np.copyto(
+        out, out.astype(np.float16))), "is wrong|WRONG"),
+    "last_row": Bad("forgets the last of many rows",
+                    norm(lambda x, weight, out: len(out) > 4 and out[-1].fill(0)),
+                    "is wrong|WRONG", tokens=7)}
