@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     except OptionError as error:
         raise pytest.UsageError(str(error)) from None
     if config.getoption(flag("isolate")):  # in each of xdist's workers too
-        from core.conformance.isolated import Isolated
+        from core.conformance.apart.isolated import Isolated
         config.pluginmanager.register(Isolated(config, SUITES), "kernelyard-isolated")
     if hasattr(config, "workerinput"):  # xdist's workers report to us
         return

@@ -4,7 +4,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from core.conformance.manners import complaints
+from core.conformance.apart.manners import complaints
 
 
 def test_has_manners(plugin: EntryPoint) -> None:

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint
 import pytest
 from plugin_site import install
 
-from core.conformance import manners
+from core.conformance.apart import manners
 
 FINE = """
 from core import hookimpl

@@ -1,7 +1,7 @@
 """The table of docs/find-the-bad-kernel.md is what the tools say of the zoo's kernels.
 
-Here one kernel of each kind is tried, of those whose cells do not depend on what lies in memory; `python tests/support/zoo/table.py` tries all of them, and
-writes the table.
+Here one kernel of each kind is tried, of those whose cells do not depend on what lies in memory;
+`python tests/support/zoo/table.py` tries all of them, and writes the table.
 """
 
 import os

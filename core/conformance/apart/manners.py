@@ -36,7 +36,7 @@ from core.plugins.registry import Registry
 CPU_S = 1.0  #: seconds of processor time that an import may take, with the plugin's hooks
 _LIMIT_S = 60.0  # seconds after which the process is ended
 _CHILD = ("import sys; found, *entry = sys.argv[1:5]; sys.path[:] = sys.argv[5:]; "
-          "from core.conformance.manners import child; child(found, *entry)")
+          "from core.conformance.apart.manners import child; child(found, *entry)")
 
 
 def complaints(entry: EntryPoint) -> list[str]:
