@@ -92,7 +92,8 @@ def test_the_suite_goes_on_with_the_next_case(site):
                        "rms_norm", "-k", "matches_reference and float32 and not W", *APART,
                        "--report", "r.json", "--", "-q", code=1)
     assert re.search(r"T=17, D=2048, A=f32, W=f32: killed by signal 11 \(SIGSEGV\), at", stdout)
-    assert stdout.count("killed by") == 1 and re.search(r"1 failed, [5-9] passed", stdout), stdout
+    failed, passed = map(int, re.search(r"(\d+) failed, (\d+) passed", stdout).groups())
+    assert stdout.count("killed by") == failed and passed > failed, stdout
     report = json.loads((site.parent / "r.json").read_text())
     cell = report["matrix"]["zoo"]["rms_norm"]["float32"]
-    assert cell["failed"] == 1 and cell["passed"] > 4 and cell["budget_used"] is None
+    assert (cell["failed"], cell["passed"]) == (failed, passed) and cell["budget_used"] is None
