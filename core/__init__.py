@@ -7,12 +7,12 @@ the rule by which they may change. Everything else in these folders may move.
 from core import errors
 from core.devices import cuda, reference
 from core.devices.code_cache import CodeCache
+from core.installed import api1
 from core.interrupts import held_interrupts
 from core.ir.examples import ErrorExample, Example
 from core.ir.fusion import FusedOp
 from core.ir.op import Attr, Op
 from core.ir.tolerance import Tolerance
-from core.plugins import api1
 from core.plugins.backend import API_VERSION, Backend, BackendOptions, BackendSpec, Launch
 from core.plugins.hookspecs import hookimpl
 from core.plugins.kernel import Call, KernelSet

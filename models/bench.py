@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import OptionError
-from core.plugins.registry import Registry, split_backends
+from core.installed.registry import Registry, split_backends
 from core.verify.crosscheck import CrossCheck
 from core.verify.policies import REFERENCE
 from models.analysis.batch_bench import NANO, bench_engine

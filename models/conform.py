@@ -21,8 +21,8 @@ from typing import Any
 from core.conformance.calls import ModelCall, write_calls
 from core.conformance.options import OPTIONS, flag
 from core.errors import OptionError
-from core.plugins.choice import PluginChoice
-from core.plugins.registry import Registry, default_registry, split_backends
+from core.installed.choice import PluginChoice
+from core.installed.registry import Registry, default_registry, split_backends
 from models.analysis.calls import available, model_calls
 from models.checkpoints.base import read_checkpoint
 from models.cli import report

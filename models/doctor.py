@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.plugins.registry import Registry
+from core.installed.registry import Registry
 from models.cli import report
 from models.cli.arguments import (
     BACKEND_OPTIONS,

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import OptionError
+from core.installed.choice import PluginChoice
+from core.installed.registry import Registry, default_registry
 from core.interrupts import held_interrupts
 from core.plan.weights import Progress, no_progress
-from core.plugins.choice import PluginChoice
-from core.plugins.registry import Registry, default_registry
 from models.analysis import loss_report
 from models.analysis.losses import measure_losses, simulated
 from models.analysis.written import verify_written

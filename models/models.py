@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from core.plugins.registry import default_registry
+from core.installed.registry import default_registry
 from models.architectures.base import families
 from models.checkpoints.base import SHIPPED, shipped_models
 from models.checkpoints.huggingface.cached import Listed, cached_models, described

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from core.errors import BackendError, OptionError
+from core.installed.registry import Registry, split_backends
 from core.plugins.backend import Backend
-from core.plugins.registry import Registry, split_backends
 from core.runtime.step import BLOCK_SIZE
 from core.tensor.dtype import DType, as_dtype, f32
 from models.checkpoints.base import DEFAULT_MODEL, Checkpoint, read_checkpoint

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import CheckError, KernelError, OptionError, PromptError
-from core.plugins.registry import split_backends
+from core.installed.registry import split_backends
 from core.verify.capsules.recorder import Capture, FiniteCheck, Recorder
 from core.verify.crosscheck import CrossCheck
 from core.verify.verdict import Tally

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import OptionError
-from core.plugins.registry import Registry
+from core.installed.registry import Registry
 from core.runtime.step import Sampling
 from core.verify.capsules.capsule import Capsule
 from core.verify.capsules.recorder import Recorder

@@ -12,7 +12,7 @@ import models
 from core.conformance.options import flag
 from core.conformance.plugin import chosen_backends
 from core.conformance.report import CHECK
-from core.plugins.registry import default_registry
+from core.installed.registry import default_registry
 from models.checkpoints.base import SHIPPED
 
 

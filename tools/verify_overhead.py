@@ -13,8 +13,8 @@ import statistics
 import time
 from typing import Any
 
+from core.installed.registry import default_registry
 from core.plan.plan import Plan
-from core.plugins.registry import default_registry
 from core.runtime.step import Sampling
 from core.verify.crosscheck import CrossCheck
 from models.checkpoints.base import read_checkpoint, shipped_models

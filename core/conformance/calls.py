@@ -12,9 +12,9 @@ from core.conformance.cases import Case, Subset, offers
 from core.conformance.inputs import make_inputs
 from core.errors import KernelyardError, OptionError
 from core.files import write_whole
+from core.installed.registry import Registry
 from core.ir.examples import Example
 from core.ir.op import find_op
-from core.plugins.registry import Registry
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import TensorSpec
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from core.errors import OptionError
+from core.installed.registry import Registry
 from core.ir.examples import Example, ExampleInputs
 from core.ir.op import OPS, Op
 from core.plugins.kernel import Call, Kernel
-from core.plugins.registry import Registry
 from core.tensor.dtype import DType, as_dtype, i4x2
 from core.tensor.tensor import Array, TensorSpec
 from core.verify.compare import Expected

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from core.installed.registry import Registry
 from core.plugins.kernel import Call, Kernel
-from core.plugins.registry import Registry
 
 RUNS = 4
 LARGEST = 1 << 21  # elements of a example's inputs: enough for every thread, quick to run

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from core.errors import OptionError
-from core.plugins.registry import Registry
+from core.installed.registry import Registry
 
 FILE = "known_failures.txt"
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import LockError
 from core.files import write_whole
+from core.installed.registry import Registry
 from core.plugins.kernel import Call, Kernel
-from core.plugins.registry import Registry
 from core.reading import MIB, read_json, shown
 
 if TYPE_CHECKING:

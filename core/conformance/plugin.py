@@ -17,7 +17,7 @@ from core.conformance.recorder import Recorder
 
 if TYPE_CHECKING:
     from core.conformance.cases import Subset
-    from core.plugins.registry import Registry
+    from core.installed.registry import Registry
 
 GPU = "cuda"  #: the device that GPU backends name in their BackendSpec
 #: options that are checked before anything is collected
@@ -66,8 +66,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def registry_of(config: pytest.Config) -> Registry:
     """Return the plugins that a run chose. Raises OptionError for an unknown one."""
-    from core.plugins.choice import PluginChoice
-    from core.plugins.registry import default_registry
+    from core.installed.choice import PluginChoice
+    from core.installed.registry import default_registry
     return default_registry(choice=PluginChoice.of(config.getoption(flag("only-plugins")),
                                                    config.getoption(flag("without-plugin"))))
 
@@ -131,8 +131,8 @@ def _tests(kind: str, config: pytest.Config) -> Iterable[Any]:
 
 def _plugins(registry: Registry) -> list[EntryPoint]:
     """Return the loaded plugins, but not the one that every other may import from."""
-    from core.plugins.choice import ALWAYS
-    from core.plugins.discovery import find_entries
+    from core.installed.choice import ALWAYS
+    from core.installed.discovery import find_entries
     return [e for e in find_entries()[0]
             if e.name != ALWAYS and e.name in registry.plugins.distributions]
 
@@ -141,7 +141,7 @@ def chosen_backends(registry: Registry, named: list[str] | None, *, gpu: bool) -
     """Return the backends to test: those named, else the available ones; with `gpu`, only those of
     them that compute on a GPU. Raises OptionError if that leaves none."""
     from core.errors import OptionError
-    from core.plugins.registry import split_backends
+    from core.installed.registry import split_backends
     if named:
         backends = list(split_backends(",".join(named)))
     else:

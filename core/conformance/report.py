@@ -18,8 +18,8 @@ from core.conformance.cases import Case, dtype_id
 from core.conformance.trials import PropertyCase
 from core.errors import OptionError
 from core.files import write_whole
+from core.installed.registry import Registry
 from core.ir.op import OPS
-from core.plugins.registry import Registry
 
 CASE = "kernelyard-case"  #: a test's property: what it found of one case of the matrix
 PROPERTY = "kernelyard-property"  #: the same, of a property of a kernel

@@ -11,10 +11,10 @@ import numpy as np
 
 from core.conformance.cases import Case
 from core.errors import KernelError
+from core.installed.registry import Registry
 from core.ir.tolerance import Tolerance
 from core.plan.arena import GUARD, POISON
 from core.plugins.kernel import Kernel
-from core.plugins.registry import Registry
 from core.runtime.run_op import read_results, single_op_plan
 from core.tensor.dtype import DType
 from core.tensor.tensor import Array, Tensor

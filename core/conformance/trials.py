@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from core.conformance.cases import EVERYTHING, Subset, cells, dtype_id, offers
 from core.conformance.properties import PROPERTIES, Property
 from core.conformance.properties.subject import Subject
+from core.installed.registry import Registry
 from core.ir.op import OPS
 from core.plugins.kernel import Kernel
-from core.plugins.registry import Registry
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from core.installed.registry import BUILT_IN, REFERENCE
 from core.ir.op import OPS, Op
 from core.plugins.backend import Backend, BackendSpec, Launch
 from core.plugins.kernel import Kernel
-from core.plugins.registry import BUILT_IN, REFERENCE
 from core.tensor.dtype import ALL, as_dtype, i4x2
 from core.tensor.host import HostAllocator
 from core.tensor.tensor import Array, Tensor, TensorSpec

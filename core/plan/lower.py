@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from core.errors import OpError, OptionError
+from core.installed.registry import REFERENCE
 from core.ir.fusion import FusedOp
 from core.ir.graph import Graph, Node, Value
 from core.ir.match import Match, find_matches
@@ -16,7 +17,6 @@ from core.ir.tolerance import Tolerance
 from core.plan.policy import KernelPolicy, Override, Refusals
 from core.plugins.backend import Launch
 from core.plugins.kernel import Call, Kernel
-from core.plugins.registry import REFERENCE
 from core.tensor.tensor import Tensor
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from core.errors import KernelyardError, NoKernelError, OptionError
+from core.installed.registry import REFERENCE, Registry, split_backends
 from core.ir.op import OPS
 from core.plugins.backend import Backend
 from core.plugins.kernel import Call, Kernel
-from core.plugins.registry import REFERENCE, Registry, split_backends
 
 #: (kernel id, why it was not taken)
 Refusals = list[tuple[str, str]]

@@ -9,6 +9,7 @@ import numpy as np
 
 import core.ops  # noqa: F401 - fills the vocabulary
 from core.errors import CheckError, DtypeError, OpError
+from core.installed.registry import Registry, default_registry, split_backends
 from core.ir.fusion import FusedOp
 from core.ir.graph import Graph, Value
 from core.ir.op import Op, find_op
@@ -17,7 +18,6 @@ from core.plan.arena import GUARD
 from core.plan.plan import Plan
 from core.plan.policy import KernelPolicy, Override
 from core.plan.weights import WeightStore
-from core.plugins.registry import Registry, default_registry, split_backends
 from core.runtime.step import BLOCK_SIZE
 from core.tensor.dtype import DType, as_dtype, i4x2
 from core.tensor.tensor import Array, Tensor, TensorSpec

@@ -9,10 +9,10 @@ from dataclasses import astuple
 import numpy as np
 
 from core.errors import CheckError
+from core.installed.registry import Registry
 from core.plan.lower import Binding
 from core.plan.plan import Plan
 from core.plugins.kernel import Kernel
-from core.plugins.registry import Registry
 from core.tensor.tensor import Array
 from core.verify.capsules.recorder import Recorder
 from core.verify.compare import Budget, Expected, agreement, budget_of, least_budget

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from core.installed.registry import Registry, split_backends
 from core.ir.op import Op
 from core.plan.arena import GUARD, POISON
 from core.plugins.kernel import Kernel
-from core.plugins.registry import Registry, split_backends
 from core.runtime.run_op import read_results, single_op_plan
 from core.tensor.dtype import DType
 from core.tensor.tensor import Array, Tensor

@@ -6,8 +6,8 @@ The text is also the policy's name. `reference` names the float64 reference, whi
 from __future__ import annotations
 
 from core.errors import OptionError
+from core.installed.registry import REFERENCE, Registry, split_backends
 from core.plan.policy import KernelPolicy, Override
-from core.plugins.registry import REFERENCE, Registry, split_backends
 
 __all__ = ["REFERENCE", "parse_policy"]
 

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from core.installed.registry import Registry
 from core.ir.tolerance import Tolerance
 from core.plugins.kernel import Kernel
-from core.plugins.registry import Registry
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
 from core.verify.capsules.provenance import source_text

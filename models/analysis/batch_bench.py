@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from core.installed.registry import Registry
 from core.ir.graph import Graph
-from core.plugins.registry import Registry
 from core.verify.crosscheck import CrossCheck
 from core.verify.policies import REFERENCE
 from models.engine.config import EngineConfig

@@ -9,12 +9,12 @@ from typing import Any
 
 from core.conformance.calls import ModelCall
 from core.errors import OptionError
+from core.installed.registry import Registry
 from core.ir.fusion import FusedOp
 from core.ir.graph import Node, Value
 from core.ir.match import find_matches
 from core.ir.op import OPS, Op
 from core.plan.lower import make_call
-from core.plugins.registry import Registry
 from core.runtime.step import BLOCK_SIZE, DECODE, PROMPT, GraphKind, step_dims
 from models.checkpoints.base import Checkpoint
 from models.engine.config import EngineConfig, settle

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from core.errors import OptionError
+from core.installed.registry import Registry
 from core.plan.weights import Progress, no_progress, part_names
-from core.plugins.registry import Registry
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
 from models.architectures.tensors import EMBEDDING, HEAD

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import OptionError
-from core.plugins.registry import Registry
+from core.installed.registry import Registry
 from core.tensor.dtype import as_dtype
 from core.verify.bisect import Bisection, Outcome, bisect
 from core.verify.capsules.recorder import Recorder

@@ -9,9 +9,9 @@ from core.conformance.cases import Case, dtype_id
 from core.conformance.report import finite
 from core.conformance.runner import run_case, time_case
 from core.errors import OptionError
+from core.installed.registry import Registry
 from core.ir.op import find_op
 from core.plugins.kernel import Kernel
-from core.plugins.registry import Registry
 from core.verify.compare import Expected
 from models.analysis.calls import model_calls
 from models.checkpoints.base import Checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from core.errors import CheckError
-from core.plugins.registry import Registry
+from core.installed.registry import Registry
 from models.checkpoints.base import Checkpoint, read_checkpoint
 from models.checkpoints.targets import Target
 from models.engine.load import open_checkpoint

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from core.errors import ConfigError
+from core.installed.registry import Registry
 from core.ir.graph import Graph
 from core.plan.weights import WeightStore
-from core.plugins.registry import Registry
 from core.runtime.step import GraphKind
 from core.tensor.dtype import DType
 from models.architectures.config import ModelConfig

@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 
 from core.errors import CheckpointError, TokenizerError
+from core.installed.registry import Registry
 from core.plan.weights import QuantizedLayout, part_names
-from core.plugins.registry import Registry
 from core.reading import open_regular
 from core.tensor.tensor import Array
 from models.architectures.base import Architecture, families

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from core.errors import OptionError
-from core.plugins.choice import PluginChoice
-from core.plugins.registry import default_registry
+from core.installed.choice import PluginChoice
+from core.installed.registry import default_registry
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
 from models.architectures.base import find_architecture

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from core.errors import CheckpointError, ConfigError
+from core.installed.registry import Registry
 from core.ops.expand import expand
 from core.ops.quantize import Quantized
 from core.plan.weights import part_names
-from core.plugins.registry import Registry
 from core.tensor.tensor import Array
 from models.architectures.base import find_architecture
 from models.architectures.rope import RopeConfig

@@ -8,8 +8,8 @@ from dataclasses import fields
 from typing import Any
 
 from core.errors import OptionError
-from core.plugins.loader import Plugins
-from core.plugins.registry import Registry
+from core.installed.loader import Plugins
+from core.installed.registry import Registry
 from models.checkpoints.base import DEFAULT_MODEL, shipped_models
 from models.checkpoints.quantization import Quantization
 from models.cli.probe import Prober

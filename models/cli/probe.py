@@ -79,8 +79,8 @@ def child(path: str) -> None:
         part.write_text(json.dumps(said))
         part.replace(notes)  # whole, whenever this process ends
 
-    from core.plugins.loader import Plugins
-    from core.plugins.registry import OUR_BACKENDS, Registry
+    from core.installed.loader import Plugins
+    from core.installed.registry import OUR_BACKENDS, Registry
     from models import plugin  # noqa: F401 - what plugins of families import; not their time
     entry = EntryPoint(*said["entry"])
     note("it was imported")

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from rich.text import Text
 
 from core.errors import KernelyardError
-from core.plugins.registry import Registry
+from core.installed.registry import Registry
 from core.verify.verdict import Tally
 from models.cli.console import escaped, make_table, open_console, tell
 from models.cli.dot import to_dot

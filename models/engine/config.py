@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from core.errors import CheckpointError, DtypeError, OptionError, TokenizerError
+from core.installed.registry import Registry, split_backends
 from core.ir.graph import Graph
 from core.plan.policy import KernelPolicy, Override
 from core.plan.weights import (
@@ -16,7 +17,6 @@ from core.plan.weights import (
     no_progress,
     part_names,
 )
-from core.plugins.registry import Registry, split_backends
 from core.runtime.step import GraphKind
 from core.tensor.dtype import DType, as_dtype
 from core.tensor.tensor import Array

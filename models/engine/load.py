@@ -9,13 +9,13 @@ from typing import Any
 from core.conformance.determinism import DeterminismRule
 from core.conformance.lock import Lock
 from core.errors import OptionError
+from core.installed.registry import Registry
 from core.ir.fusion import FusedOp
 from core.ir.graph import Graph
 from core.ir.match import find_matches
 from core.ir.op import find_op
 from core.plan.policy import KernelPolicy, Override, Rule
 from core.plan.weights import Progress, no_progress
-from core.plugins.registry import Registry
 from core.runtime.session import Session
 from core.runtime.step import DECODE, PROMPT, GraphKind
 from models.checkpoints.base import Checkpoint, read_checkpoint

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from core.errors import OptionError
+from core.installed.choice import PluginChoice
+from core.installed.registry import Registry, default_registry, split_backends
 from core.plugins.backend import BackendOptions
-from core.plugins.choice import PluginChoice
-from core.plugins.registry import Registry, default_registry, split_backends
 from core.reading import shown
 from models.checkpoints.quantization import SCHEMES
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import models
+from core.installed.registry import default_registry
 from core.ops.expand import expand
 from core.ops.quantize import quantize
-from core.plugins.registry import default_registry
 from models import export
 from models.analysis.losses import measure_losses, simulated
 from models.checkpoints.base import read_checkpoint

@@ -11,7 +11,7 @@ import pytest
 import models
 from core import run_op
 from core.errors import BackendError
-from core.plugins.registry import Registry
+from core.installed.registry import Registry
 
 CHAIN = "cpu_numba,cpu_numpy"
 PROMPT = "Once upon a time there was a"
@@ -35,7 +35,7 @@ def compilations():
 
 
 def test_listing_backends_does_not_import_numba():
-    code = ("import sys; from core.plugins.registry import Registry; Registry().specs; "
+    code = ("import sys; from core.installed.registry import Registry; Registry().specs; "
             "print(*sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert {"cpu_numba.plugin"} <= set(done.stdout.split())

@@ -10,7 +10,7 @@ import pytest
 import models
 from core import run_op
 from core.errors import BackendError
-from core.plugins.registry import Registry
+from core.installed.registry import Registry
 
 numba = pytest.importorskip("numba", reason="cpu_numba needs Numba: pip install numba")
 

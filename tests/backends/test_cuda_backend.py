@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from core.installed.registry import default_registry
 from core.ir.match import find_matches
 from core.ir.op import OPS
 from core.plugins.kernel import check_kernel
-from core.plugins.registry import default_registry
 from core.runtime.step import DECODE, step_dims
 
 pytest.importorskip("cuda_cupy", reason="needs ./backends/cuda_cupy")
@@ -17,7 +17,7 @@ HAS_GPU = default_registry().unavailable("cuda_cupy") is None
 
 
 def test_naming_the_backend_imports_no_cupy():
-    script = ("import sys; from core.plugins.registry import default_registry; "
+    script = ("import sys; from core.installed.registry import default_registry; "
               "r = default_registry(); "
               "assert 'cuda_cupy' in r.specs, r.plugins.broken; assert 'cupy' not in sys.modules")
     subprocess.run([sys.executable, "-c", script], check=True)

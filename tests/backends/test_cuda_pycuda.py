@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from core.plugins.registry import default_registry
+from core.installed.registry import default_registry
 
 SUPPORT = Path(__file__).parents[1] / "support"
 NEEDS_GCC = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which compiles the "
@@ -40,7 +40,7 @@ def on_cpu(tmp_path_factory):
 
 
 def test_naming_the_backend_imports_no_pycuda():
-    script = ("import sys; from core.plugins.registry import default_registry; "
+    script = ("import sys; from core.installed.registry import default_registry; "
               "r = default_registry(); "
               "assert 'cuda_pycuda' in r.specs, r.plugins.broken; "
               "assert not {'pycuda', 'cuda.bindings'} & set(sys.modules)")
@@ -81,7 +81,8 @@ def test_a_model_gives_the_same_tokens_as_on_numpy(on_cpu, model, options, run_c
                                           ("raise KeyboardInterrupt", -2)])
 def test_the_context_is_popped_however_the_process_ends(on_cpu, ending, code):
     done = on_cpu(code=code, script="from cuda_on_cpu.driver import use; import pathlib; "
-                  "use(pathlib.Path('exit')); from core.plugins.registry import default_registry\n"
+                  "use(pathlib.Path('exit'));"
+                  "from core.installed.registry import default_registry\n"
                   "default_registry().backend('cuda_pycuda')\n" + ending)
     assert "context stack" not in done.stderr
 
@@ -93,9 +94,9 @@ from cuda_on_cpu.device import Event, Stream
 from cuda_on_cpu.driver import use
 use(pathlib.Path("guest"))
 from core import Backend, BackendSpec, KernelSet
-from core.plugins.registry import default_registry
+from core.installed.registry import default_registry
 import models
-from core.plugins.registry import Registry
+from core.installed.registry import Registry
 
 class Guest(Backend):
     name = "guest"

@@ -26,7 +26,7 @@ def test_bench(capsys, quantize):
 
 
 def test_a_wrong_kernel_is_reported(capsys, monkeypatch):
-    from core.plugins.registry import default_registry
+    from core.installed.registry import default_registry
     (kernel,) = default_registry().kernels("cpu_numpy", "rope")
     real = kernel.bind
 
@@ -110,7 +110,7 @@ def test_bad_names_of_random_models(text):
 @pytest.mark.parametrize("name", SHAPES)
 def test_shapes_build(name):
     """One layer of each published shape is a whole model: every tensor has its place."""
-    from core.plugins.registry import default_registry
+    from core.installed.registry import default_registry
     checkpoint = random_checkpoint(name, "bf16", layers=1)
     values = checkpoint.arrays["model.embed_tokens.weight"][:64].astype(np.float32)
     assert 0.5 < values.std() * checkpoint.config.data["hidden_size"] ** 0.5 < 1.5

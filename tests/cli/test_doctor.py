@@ -5,10 +5,10 @@ import json
 import sys
 from importlib.metadata import EntryPoint
 
-import core.plugins.registry
-from core.plugins.discovery import GROUP, find_entries
-from core.plugins.loader import Plugins
-from core.plugins.registry import Registry
+import core.installed.registry
+from core.installed.discovery import GROUP, find_entries
+from core.installed.loader import Plugins
+from core.installed.registry import Registry
 from models import __main__ as cli
 from models import doctor
 

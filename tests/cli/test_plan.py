@@ -7,7 +7,7 @@ import pytest
 
 import models
 from core.errors import AllocationError
-from core.plugins.registry import default_registry
+from core.installed.registry import default_registry
 from core.tensor.dtype import as_dtype
 from models import __main__ as cli
 from models import plan, run

@@ -12,9 +12,9 @@ import models
 from core.conformance.cases import matrix
 from core.conformance.properties.rows import take_rows
 from core.errors import DtypeError, NoKernelError, OpError, ShapeError
+from core.installed.registry import default_registry
 from core.ir.examples import spec
 from core.ir.op import OPS
-from core.plugins.registry import default_registry
 from core.runtime.run_op import run_kernel, single_op_plan
 
 CASES = [c for c in matrix(default_registry(), "cpu_numpy") if c.example]

@@ -16,10 +16,10 @@ import models
 from core.conformance.lock import Lock, write_lock
 from core.conformance.report import Counts, Report
 from core.errors import LockError, NoKernelError
-from core.plugins.discovery import GROUP
+from core.installed.discovery import GROUP
+from core.installed.loader import Plugins
+from core.installed.registry import Registry
 from core.plugins.kernel import KernelSet
-from core.plugins.loader import Plugins
-from core.plugins.registry import Registry
 
 ADD = '''
 @kernels.implements("add", dtypes={"A": "f32"})
@@ -147,7 +147,7 @@ def test_the_suite_writes_it(tmp_path):
     assert set(stored["packages"]["example"]["sources"]) == {"__init__.py", "backend.py",
                                                              "plugin.py"}
     code = ("from pathlib import Path; from core.conformance.lock import Lock; "
-            "from core.plugins.registry import Registry; "
+            "from core.installed.registry import Registry; "
             "Lock.read(Path('kernelyard.lock')).check(Registry(), ['example'])")
     check = [sys.executable, "-c", code]
     assert subprocess.run(check, cwd=tmp_path, env=env, timeout=60).returncode == 0

@@ -10,10 +10,10 @@ from core.conformance.cases import Case
 from core.conformance.inputs import make_inputs
 from core.conformance.runner import run_case
 from core.errors import OpError, OptionError
+from core.installed.registry import Registry, default_registry
 from core.ir.examples import ExampleInputs
 from core.ir.op import OPS
 from core.plugins.kernel import Kernel
-from core.plugins.registry import Registry, default_registry
 from core.tensor.dtype import f32, i32
 from core.tensor.tensor import TensorSpec
 from models import bench, conform

@@ -9,9 +9,9 @@ from signatures import taking_all
 
 from core.conformance.cases import matrix
 from core.conformance.runner import run_case
+from core.installed.registry import Registry
 from core.ir.op import OPS
 from core.plugins.kernel import Kernel
-from core.plugins.registry import Registry
 from core.tensor.dtype import as_dtype
 
 

@@ -6,8 +6,8 @@ from plain_attention import attention
 
 from core.conformance.cases import matrix
 from core.conformance.runner import run_case
+from core.installed.registry import Registry
 from core.plugins.kernel import Kernel
-from core.plugins.registry import Registry
 from core.tensor.dtype import f32
 
 #: name -> keys that a query misses, by (those that it sees, its group, tokens of its sequence)

@@ -12,10 +12,10 @@ from signatures import taking_all
 from core.conformance.properties import PROPERTIES
 from core.conformance.properties.subject import Refused
 from core.conformance.trials import property_cases
+from core.installed.registry import Registry
 from core.ir.op import OPS
 from core.ops.quantized_linear import expand_weight
 from core.plugins.kernel import Kernel
-from core.plugins.registry import Registry
 
 
 class Random:

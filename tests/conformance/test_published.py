@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from core.conformance.cases import cells, examples_of
+from core.installed.registry import default_registry
 from core.ir.examples import ExampleInputs
 from core.ir.op import OPS
-from core.plugins.registry import default_registry
 from core.tensor.dtype import as_dtype, f32
 from core.tensor.tensor import TensorSpec
 from models.analysis.calls import model_calls

@@ -14,7 +14,7 @@ MEMORY = 0.03
 MEMORY_OF = """
 import gc, json, sys
 import models
-from core.plugins.registry import default_registry
+from core.installed.registry import default_registry
 from models.checkpoints.base import read_checkpoint
 from models.plan import make_plan
 from models.engine.options import LoadOptions

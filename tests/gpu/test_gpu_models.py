@@ -13,7 +13,7 @@ import pytest
 import models
 from core.conformance.cases import matrix
 from core.errors import NoKernelError
-from core.plugins.registry import default_registry
+from core.installed.registry import default_registry
 from core.runtime.run_op import run_kernel
 from core.verify.compare import compare
 from models.checkpoints.base import shipped_models
@@ -111,7 +111,7 @@ def test_a_second_start_compiles_nothing(on_gpu, backend, run_cli, tmp_path, mon
 def test_the_process_ends_quietly(on_gpu, backend, ending, code):
     """End with the GPU open: normally, after an error, on Ctrl-C."""
     on_gpu(backend)
-    script = ("from core.plugins.registry import default_registry as r; "
+    script = ("from core.installed.registry import default_registry as r; "
               f"b = r().backend({backend!r}); "
               "x = [b.allocator.allocate(n) for n in (64, 1 << 21, 1 << 27)]; "
               f"print('opened', flush=True); {ending}")

@@ -9,7 +9,7 @@ import pytest
 
 from core.conformance.plugin import GPU
 from core.conformance.report import CASE, CHECK, SPEEDS, Report, source_hashes, uncovered
-from core.plugins.registry import default_registry
+from core.installed.registry import default_registry
 
 ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "tests/gpu_report.json"

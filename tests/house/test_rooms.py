@@ -7,8 +7,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ORDER = {
-    "core": ["errors", "files", "interrupts", "reading", "output", "isolation", "tensor", "ir", "ops",
-             "failures", "plugins", "devices", "plan", "runtime", "verify", "conformance"],
+    "core": ["errors", "files", "interrupts", "reading", "output", "isolation", "tensor", "ir",
+             "ops", "failures", "plugins", "installed", "devices", "plan", "runtime", "verify",
+             "conformance"],
     "models": ["json_reader", "architectures", "tokenizers", "checkpoints", "serving", "engine",
                "plugin", "cli", "analysis", "run", "plan", "models", "doctor", "bench", "conform",
                 "verify", "export", "__main__"]}

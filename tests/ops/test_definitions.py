@@ -9,8 +9,8 @@ import pytest
 
 from core.conformance.cases import Case, cells, dtype_id, examples_of
 from core.errors import OpError
+from core.installed.registry import default_registry
 from core.ir.op import OPS
-from core.plugins.registry import default_registry
 
 default_registry()  # brings the plugins' ops into OPS
 

@@ -12,13 +12,13 @@ from core import failures
 from core.conformance.cases import matrix
 from core.conformance.runner import run_case
 from core.errors import AllocationError, KernelError, PluginError
+from core.installed.registry import Registry
 from core.ir.graph import Graph
 from core.ir.op import OPS
 from core.plan.plan import Plan
 from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore
 from core.plugins.kernel import Kernel
-from core.plugins.registry import Registry
 from core.runtime.run_op import run_kernel
 from core.tensor.dtype import f32
 from core.tensor.tensor import Tensor, TensorSpec

@@ -9,6 +9,7 @@ from signatures import taking_all
 from small_graphs import mlp
 
 from core.errors import NoKernelError, OptionError, PluginError
+from core.installed.registry import Registry
 from core.ir.fusion import FusedOp
 from core.ir.graph import Graph
 from core.ir.op import OPS, Attr
@@ -16,7 +17,6 @@ from core.ir.tolerance import Tolerance
 from core.plan.lower import lower
 from core.plan.policy import KernelPolicy, Override
 from core.plugins.kernel import Kernel
-from core.plugins.registry import Registry
 from core.runtime.run_op import run_reference, single_op_plan
 from core.tensor.dtype import as_dtype, f32, i32
 from core.tensor.tensor import TensorSpec

@@ -10,14 +10,14 @@ from small_graphs import mlp
 import core
 import models
 from core.errors import BackendError, NoKernelError, OptionError
+from core.installed.discovery import GROUP
+from core.installed.loader import Plugins
+from core.installed.registry import Registry
 from core.ir.graph import Graph
 from core.ir.op import find_op
 from core.plan.plan import Plan
 from core.plan.policy import KernelPolicy, Override
 from core.plan.weights import WeightStore
-from core.plugins.discovery import GROUP
-from core.plugins.loader import Plugins
-from core.plugins.registry import Registry
 from core.runtime.run_op import run_kernel, single_op_plan
 from core.tensor.dtype import f32
 from core.tensor.tensor import Tensor, TensorSpec

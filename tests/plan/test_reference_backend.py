@@ -6,9 +6,9 @@ import pytest
 import core
 import models
 from core.errors import NoKernelError
+from core.installed.registry import REFERENCE, Registry, default_registry
 from core.ir.op import OPS, Op
 from core.ir.tolerance import EXACT
-from core.plugins.registry import REFERENCE, Registry, default_registry
 from core.runtime.run_op import run_kernel, run_reference
 from core.verify.policies import parse_policy
 from models import run

@@ -7,12 +7,12 @@ import pytest
 
 import models
 from core.errors import OptionError, PluginError
+from core.installed.discovery import GROUP
+from core.installed.loader import Plugins
+from core.installed.registry import Registry, default_registry
 from core.ir.tolerance import Tolerance
 from core.plugins.backend import BackendOptions, BackendSpec
-from core.plugins.discovery import GROUP
 from core.plugins.kernel import KernelSet
-from core.plugins.loader import Plugins
-from core.plugins.registry import Registry, default_registry
 from core.verify.crosscheck import CrossCheck
 from cpu_numpy.backend import NumpyBackend
 

@@ -9,10 +9,10 @@ from plugin_site import install, python
 
 from core import API_VERSION, Attr, KernelSet, Op, Tolerance
 from core.errors import PluginError
+from core.installed.loader import Plugins, served_version
+from core.installed.registry import Registry
 from core.ir.op import OPS
 from core.plugins.kernel import check_kernel
-from core.plugins.loader import Plugins, served_version
-from core.plugins.registry import Registry
 from core.runtime.run_op import run_kernel
 
 API1 = Path(__file__).parents[1] / "support" / "api1_example" / "v1.py"

@@ -97,7 +97,7 @@ def test_a_missing_source_is_named(joined, tmp_path):
 
 def test_its_rope_type_and_its_name_in_gguf(joined, tmp_path):
     folder, _ = joined
-    code = ("from core.plugins.registry import default_registry as r\n"
+    code = ("from core.installed.registry import default_registry as r\n"
             "from models.architectures.base import families\n"
             "from models import RopeConfig\n"
             "from models.architectures.rope import inverse_frequencies as f\n"

@@ -13,10 +13,10 @@ from plugin_site import install
 import core
 import models
 from core.errors import OptionError, PluginError
-from core.plugins.choice import PluginChoice
-from core.plugins.discovery import find_entries
-from core.plugins.loader import Plugins
-from core.plugins.registry import Registry, default_registry
+from core.installed.choice import PluginChoice
+from core.installed.discovery import find_entries
+from core.installed.loader import Plugins
+from core.installed.registry import Registry, default_registry
 from models.cli import probe
 
 FINE = '''
@@ -70,7 +70,7 @@ def test_a_folder_below_the_current_one_loads_where_pythonpath_names_it(tmp_path
     site = install(tmp_path / "site", "near-plugin", "near", FINE.replace("NAME", "near"))
     done = python(tmp_path, *RUN, path=[site])
     assert "plugins: near (near-plugin 1.0)" in done.stderr
-    code = ("import sys; sys.path.insert(0, 'site'); from core.plugins.loader import Plugins; "
+    code = ("import sys; sys.path.insert(0, 'site'); from core.installed.loader import Plugins; "
             "p = Plugins(); print(*p.distributions); print(p.lying[0])")
     assert "near" not in python(tmp_path, "-c", code).stdout.splitlines()[0].split()
 
@@ -81,7 +81,7 @@ def test_a_virtual_environment_below_the_current_folder_works(tmp_path):
                    check=True)
     (packages,) = tmp_path.glob(".venv/lib/python*/site-packages")
     install(packages, "inner-plugin", "inner", FINE.replace("NAME", "inner"))
-    code = ("import sys; sys.path += sys.argv[1:]; from core.plugins.loader import Plugins; "
+    code = ("import sys; sys.path += sys.argv[1:]; from core.installed.loader import Plugins; "
             "p = Plugins(); print(*p.distributions); assert not p.lying")
     ours = str(Path(core.__file__).parents[1])  # an editable install is no entry of the path
     done = subprocess.run([tmp_path / ".venv/bin/python", "-c", code, ours,

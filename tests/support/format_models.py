@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.plugins.registry import default_registry
+from core.installed.registry import default_registry
 from models.checkpoints.base import SHIPPED, Checkpoint, read_checkpoint
 from models.checkpoints.llama2c.layout import Dimensions, v1_layout
 from models.checkpoints.source import Source

@@ -3,9 +3,9 @@
 import numpy as np
 from signatures import taking_all
 
+from core.installed.registry import Registry
 from core.plugins.backend import Backend, BackendSpec
 from core.plugins.kernel import Kernel
-from core.plugins.registry import Registry
 
 
 def generic(op, spoil, whole=None):

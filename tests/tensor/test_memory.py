@@ -8,8 +8,8 @@ import pytest
 
 import models
 from core.errors import AllocationError, BoundsError, DtypeError, LifetimeError, ShapeError
+from core.installed.registry import default_registry
 from core.plan.liveness import ALIGNMENT, Lifetime, lay_out
-from core.plugins.registry import default_registry
 from core.tensor.dtype import bf16, f32
 from core.tensor.tensor import Tensor
 

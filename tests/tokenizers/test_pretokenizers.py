@@ -11,10 +11,10 @@ from tokenizer_files import entry, json_of, mixtures
 
 import models
 from core.errors import PluginError, TokenizerError
-from core.plugins.discovery import GROUP
+from core.installed.discovery import GROUP
+from core.installed.loader import Plugins
+from core.installed.registry import Registry
 from core.plugins.hookspecs import hookimpl
-from core.plugins.loader import Plugins
-from core.plugins.registry import Registry
 from models.checkpoints.base import read_checkpoint
 from models.json_reader import ConfigReader
 from models.tokenizers import pretokenizers

@@ -7,9 +7,9 @@ from suspect_backend import with_suspect
 import models
 from core.conformance.cases import Case, cells
 from core.errors import CheckError
+from core.installed.registry import default_registry
 from core.ir.fusion import FusedOp
 from core.ir.op import OPS
-from core.plugins.registry import default_registry
 from core.runtime.run_op import single_op_plan
 from core.runtime.step import Sampling
 from core.verify.bisect import Outcome, bisect, smallest

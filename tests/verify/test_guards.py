@@ -9,10 +9,10 @@ import toy_backend
 from suspect_backend import with_suspect
 
 import models
+from core.installed.registry import Registry
 from core.ir.op import OPS
 from core.plan.arena import GUARD
 from core.plugins.backend import BackendSpec
-from core.plugins.registry import Registry
 from core.runtime.run_op import single_op_plan
 from core.verify.crosscheck import CrossCheck
 from core.verify.guard import GuardedPlan

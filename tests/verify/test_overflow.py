@@ -6,8 +6,8 @@ from safetensors.numpy import load_file, save_file
 from suspect_backend import spoil, with_suspect
 
 import models
+from core.installed.registry import Registry
 from core.ir.op import OPS
-from core.plugins.registry import Registry
 from core.runtime.run_op import single_op_plan
 from core.verify.capsules.capsule import Capsule, dtype_names
 from core.verify.capsules.replay import replay

@@ -9,7 +9,7 @@ import pytest
 
 import models
 from core.errors import InputError
-from core.plugins.registry import default_registry
+from core.installed.registry import default_registry
 from core.verify.capsules.capsule import Capsule
 from core.verify.compare import Budget
 from core.verify.vote import Voter, sources_of, take_vote

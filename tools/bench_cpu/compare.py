@@ -30,8 +30,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 from engines import LLAMA, Engine
 
+from core.installed.registry import default_registry
 from core.plan.weights import no_progress
-from core.plugins.registry import default_registry
 from models.checkpoints.base import read_checkpoint
 from models.checkpoints.gguf.writer import TYPES, write_gguf
 from models.checkpoints.random import SHAPES, random_checkpoint

@@ -91,8 +91,8 @@ class Ours:
 
     def __init__(self, backend: str, path: Path, threads: int, context: int,
                  dtype: str | None, mmap: bool) -> None:
+        from core.installed.registry import default_registry
         from core.plugins.backend import BackendOptions
-        from core.plugins.registry import default_registry
         from models.checkpoints.base import read_checkpoint
         from models.engine.load import open_checkpoint
         from models.engine.options import LoadOptions

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
+from core.installed.registry import default_registry
 from core.plan.plan import Plan
-from core.plugins.registry import default_registry
 from cuda_cupy import shapes
 from cuda_cupy.shapes import Spread
 from models.analysis.timing import time_bindings, timed_bindings

@@ -120,8 +120,8 @@ def written(args: argparse.Namespace) -> Path:
     path = folder if args.format == "hf" else folder / FORMATS[args.format]
     if folder.exists():
         return path
+    from core.installed.registry import default_registry
     from core.plan.weights import no_progress
-    from core.plugins.registry import default_registry
     from models.checkpoints.base import read_checkpoint
     from models.checkpoints.quantization import Quantization
     from models.checkpoints.random import random_checkpoint

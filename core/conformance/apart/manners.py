@@ -29,9 +29,9 @@ from typing import Any
 
 import numpy as np
 
-from core.plugins.choice import ALWAYS, PluginChoice
-from core.plugins.loader import Plugins
-from core.plugins.registry import Registry
+from core.installed.choice import ALWAYS, PluginChoice
+from core.installed.loader import Plugins
+from core.installed.registry import Registry
 
 CPU_S = 1.0  #: seconds of processor time that an import may take, with the plugin's hooks
 _LIMIT_S = 60.0  # seconds after which the process is ended

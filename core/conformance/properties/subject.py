@@ -9,11 +9,11 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from core.conformance.cases import Case
+from core.installed.registry import Registry
 from core.ir.examples import Example
 from core.ir.op import OPS, Op
 from core.ir.tolerance import Tolerance
 from core.plugins.kernel import Kernel
-from core.plugins.registry import Registry
 from core.tensor.dtype import DType
 from core.tensor.tensor import Array
 from core.verify.compare import Expected, compare

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from core.installed.registry import Registry
 from core.plugins.kernel import Kernel
-from core.plugins.registry import Registry
 
 #: What a kernel may be made of.
 _SOURCES = {".py", ".pyx", ".c", ".cc", ".cpp", ".h", ".hpp", ".cu", ".cuh", ".ptx", ".cubin",

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from core.errors import NoKernelError, OpError
+from core.installed.registry import Registry, split_backends
 from core.ir.op import Op, find_op
 from core.ir.tolerance import Tolerance
 from core.plan.arena import POISON
 from core.plugins.kernel import Kernel
-from core.plugins.registry import Registry, split_backends
 from core.tensor.tensor import Array
 from core.verify.capsules.capsule import Capsule
 from core.verify.capsules.provenance import environment, source_hash

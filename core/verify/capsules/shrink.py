@@ -10,9 +10,9 @@ from functools import partial
 import numpy as np
 
 from core.errors import KernelyardError
+from core.installed.registry import Registry
 from core.ir.op import Op, find_op
 from core.ir.signature import resolve
-from core.plugins.registry import Registry
 from core.tensor.tensor import Array
 from core.verify.capsules.capsule import Capsule
 from core.verify.capsules.replay import recorded_kernel, replay, run_once

@@ -18,8 +18,8 @@ def prepare(folder):
     """Write the small models."""
     from format_models import random_model
 
+    from core.installed.registry import default_registry
     from core.plan.weights import no_progress
-    from core.plugins.registry import default_registry
     from models.checkpoints.base import SHIPPED
     from models.checkpoints.huggingface.writer import write_huggingface
     from models.checkpoints.source import Source

@@ -19,14 +19,14 @@ from core.errors import (
     PluginError,
     missing_packages,
 )
+from core.installed import api1
+from core.installed.choice import EVERY_PLUGIN, PluginChoice
+from core.installed.loader import Plugins
 from core.ir.op import Op, register_op
 from core.output import named_output
-from core.plugins import api1
 from core.plugins.backend import Backend, BackendOptions, BackendSpec
 from core.plugins.checks import check_backend, check_entry, check_op
-from core.plugins.choice import EVERY_PLUGIN, PluginChoice
 from core.plugins.kernel import Kernel, check_kernel
-from core.plugins.loader import Plugins
 
 #: hooks of the shape register(name, thing) or register(thing with a `key`)
 TABLES = ("register_models", "register_checkpoints", "register_rope_types",

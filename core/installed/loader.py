@@ -13,11 +13,8 @@ from typing import Any
 import pluggy
 
 from core.errors import ClashError, PluginError
-from core.output import named_output
-from core.plugins import hookspecs
-from core.plugins.backend import API_VERSION, OLDEST_API
-from core.plugins.choice import EVERY_PLUGIN, PluginChoice
-from core.plugins.discovery import (
+from core.installed.choice import EVERY_PLUGIN, PluginChoice
+from core.installed.discovery import (
     described,
     dist_name,
     find_entries,
@@ -26,6 +23,9 @@ from core.plugins.discovery import (
     place,
     trusted,
 )
+from core.output import named_output
+from core.plugins import hookspecs
+from core.plugins.backend import API_VERSION, OLDEST_API
 
 OURS = "kernelyard"  # the distribution whose plugins load first: where a name clashes, it keeps it
 #: the distributions of this project; plugins of all others are named by the commands
