@@ -13,13 +13,14 @@ from core.ops.fused_rope import RopeKvWrite
 from core.ops.linear import Linear
 from core.ops.logits import AdjustLogits, LogProbs
 from core.ops.norm import RmsNorm
+from core.ops.quantized.block_linear import BlockLinear
 from core.ops.quantized_linear import QuantizedLinear
 from core.ops.rope import Rope
 from core.ops.sampling import Argmax, Sample
 
-for _op in (Embedding(), RmsNorm(), Linear(), QuantizedLinear(), Rope(), KvCacheWrite(),
-            Attention(), Softmax(), Add(), SwiGLU(), Argmax(), Sample(), Advance(), AddRmsNorm(),
-            GateUpSwiGLU(), AddNormGateUp(), QkvLinear(), QkvQuantized(),
+for _op in (Embedding(), RmsNorm(), Linear(), QuantizedLinear(), BlockLinear(), Rope(),
+            KvCacheWrite(), Attention(), Softmax(), Add(), SwiGLU(), Argmax(), Sample(), Advance(),
+            AddRmsNorm(), GateUpSwiGLU(), AddNormGateUp(), QkvLinear(), QkvQuantized(),
             AddNormQuantizedGateUp(), RopeKvWrite(), PickIds(), PutTokens(), AdjustLogits(),
             LogProbs()):
     register_op(_op)

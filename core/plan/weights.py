@@ -5,27 +5,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from core.errors import CheckpointError
 from core.failures import ask
+from core.ops.quantized.layouts import Layout, part_names
 from core.plugins.backend import Backend
 from core.plugins.kernel import Call, Kernel
 from core.tensor.allocator import DeviceAllocator
-from core.tensor.dtype import as_dtype, i4x2
+from core.tensor.dtype import as_dtype
 from core.tensor.host import HostAllocator
 from core.tensor.tensor import Array, Tensor, TensorSpec
-
-
-@dataclass(frozen=True)
-class QuantizedLayout:
-    """Say how a quantised matrix `w` is stored: as `w.codes`, `w.scales` and, if any, `w.zeros`."""
-
-    bits: int
-    group_size: int
-    has_zeros: bool
-
 
 #: Called with what is being done to weights, and the bytes done and in total.
 Progress = Callable[[str, int, int], None]
@@ -33,11 +23,6 @@ Progress = Callable[[str, int, int], None]
 
 def no_progress(what: str, done: int, total: int) -> None:
     """Ignore progress."""
-
-
-def part_names(matrix: str) -> tuple[str, str, str]:
-    """Return the names of a quantised matrix's codes, scales and zeros."""
-    return f"{matrix}.codes", f"{matrix}.scales", f"{matrix}.zeros"
 
 
 def prepared_key(kernel: Kernel, call: Call, weights: Mapping[str, str]) -> tuple[object, ...]:
@@ -56,13 +41,11 @@ class WeightStore:
     moves = False
 
     def __init__(self, arrays: Mapping[str, Array],
-                 quantized: Mapping[str, QuantizedLayout] | None = None,
+                 quantized: Mapping[str, Layout] | None = None,
                  progress: Progress = no_progress) -> None:
         self.arrays = dict(arrays)
         self.quantized = dict(quantized or {})
-        packed = {part_names(name)[0] for name, q in self.quantized.items() if q.bits == 4}
-        self.dtypes = {name: i4x2 if name in packed else as_dtype(a.dtype)
-                       for name, a in self.arrays.items()}
+        self.dtypes = {name: as_dtype(a.dtype) for name, a in self.arrays.items()}
         self._tensors: dict[tuple[str, str], Tensor] = {}
         self._prepared: dict[tuple[object, ...], dict[str, Any]] = {}
         self._kept: list[Tensor] = []
@@ -136,7 +119,7 @@ class WeightStore:
 
     def described(self) -> str:
         """Name the dtypes of the matrices, the largest share first: "int8, f32"."""
-        bits = {part_names(name)[0]: f"int{q.bits}" for name, q in self.quantized.items()}
+        bits = {part_names(name, q)[0]: f"int{q.bits}" for name, q in self.quantized.items()}
         size: Counter[str] = Counter()
         for name, array in self.arrays.items():
             size[bits.get(name, self.dtypes[name].short)] += array.nbytes

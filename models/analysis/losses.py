@@ -10,7 +10,8 @@ import numpy as np
 
 from core.errors import OptionError
 from core.installed.registry import Registry
-from core.plan.weights import Progress, no_progress, part_names
+from core.ops.quantized.layouts import stored_parts
+from core.plan.weights import Progress, no_progress
 from core.tensor.dtype import as_dtype
 from core.tensor.tensor import Array
 from models.architectures.tensors import EMBEDDING, HEAD
@@ -33,7 +34,7 @@ def simulated(source: Source, dtype: str | None, quantization: Quantization | No
     c = source.checkpoint
     arrays = {n: a for n, a in c.arrays.items() if n != HEAD or not source.config.tied_embeddings}
     if dtype is not None:
-        parts = {part for n in c.quantized for part in part_names(n)}
+        parts = stored_parts(c.quantized)
         arrays.update({n: a.astype(as_dtype(dtype).numpy) for n, a in arrays.items()
                        if n not in parts})
     store = quantize_weights(arrays, c.quantized, quantization, source.config.tied_embeddings,

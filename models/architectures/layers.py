@@ -7,7 +7,7 @@ from typing import Any
 
 from core.errors import CheckpointError, PluginError
 from core.ir.graph import Graph, Value
-from core.plan.weights import WeightStore, part_names
+from core.plan.weights import WeightStore
 from core.runtime.step import BLOCK_SIZE, KEPT_TOKENS, SEEN, GraphKind
 from core.tensor.dtype import DType, f32, i8, i32
 from core.tensor.tensor import TensorSpec
@@ -98,14 +98,10 @@ class Builder:
         if layout is None:
             return self.one("linear", x, self.weight(weight), bias, name=name, out_dtype=out_dtype)
         rows, columns = self.shape(weight)
-        width = columns if layout.bits == 8 else -(-columns // 2)
-        groups = -(-columns // layout.group_size)
-        codes, scales, zeros = part_names(weight)
-        return self.one("quantized_linear", x, self.weight(codes, rows, width),
-                        self.weight(scales, rows, groups),
-                        self.weight(zeros, rows, groups) if layout.has_zeros else None, bias,
-                        name=name, bits=layout.bits, group_size=layout.group_size,
-                        out_dtype=out_dtype)
+        parts = {name: self.weight(f"{weight}.{name}", *spec.sizes)
+                 for name, spec in layout.parts(rows, columns).items()}
+        return self.one(layout.op, x, *(parts.get(name) for name in layout.names), bias, name=name,
+                        out_dtype=out_dtype, **layout.attrs)
 
     def needed(self, **values: Value) -> list[Value]:
         """Select the rows of values [T, ...] that the logits come from, in the last layer: what

@@ -9,15 +9,15 @@ from functools import partial
 import numpy as np
 
 from core.errors import CheckpointError
-from core.plan.weights import QuantizedLayout, part_names
+from core.ops.quantized.layouts import Layout, part_names, stored_parts
 from core.tensor.tensor import Array
 from models.architectures.tensors import Rows, Stack, WeightSpec
 from models.checkpoints.lazy import LazyArrays, abstract, abstract_arrays
 
 
-def arrange(arrays: Mapping[str, Array], quantized: Mapping[str, QuantizedLayout],
+def arrange(arrays: Mapping[str, Array], quantized: Mapping[str, Layout],
             tensors: Mapping[str, WeightSpec]) -> tuple[Mapping[str, Array],
-                                                        Mapping[str, QuantizedLayout]]:
+                                                        Mapping[str, Layout]]:
     """Return arrays and layouts under the names of `tensors`, those of the file where they agree.
 
     Nothing is read: what `models.plan` and quantising see are shapes until a weight is placed.
@@ -29,7 +29,7 @@ def arrange(arrays: Mapping[str, Array], quantized: Mapping[str, QuantizedLayout
         return arrays, quantized
     specs, result, layouts = abstract_arrays(arrays), LazyArrays(), dict(quantized)
     taken = {stored for name in moved for stored in tensors[name].stored_names}
-    hidden = {p for name in taken for p in (name, *part_names(name))}
+    hidden = taken | stored_parts({n: quantized[n] for n in taken if n in quantized})
     for name in arrays:
         if name not in hidden:
             result.defer({name: specs[name]}, lambda name=name: (arrays[name],))  # type: ignore[misc]
@@ -39,7 +39,8 @@ def arrange(arrays: Mapping[str, Array], quantized: Mapping[str, QuantizedLayout
             continue
         rows = source if isinstance(source, Rows) else Rows(source, 0, tensors[name].shape[0])
         parts = ([(name, rows.name)] if rows.name not in quantized else
-                 list(zip(part_names(name), part_names(rows.name), strict=True)))
+                 [*zip(*(part_names(n, quantized[rows.name]) for n in (name, rows.name)),
+                       strict=True)])
         if rows.name in quantized:
             layouts[name] = quantized[rows.name]
         for part, stored in parts:
@@ -49,7 +50,7 @@ def arrange(arrays: Mapping[str, Array], quantized: Mapping[str, QuantizedLayout
 
 
 def _stored(name: str, arrays: Mapping[str, Array],
-            quantized: Mapping[str, QuantizedLayout]) -> bool:
+            quantized: Mapping[str, Layout]) -> bool:
     return name in arrays or name in quantized
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from core.errors import CheckpointError, TokenizerError
 from core.installed.registry import Registry
-from core.plan.weights import QuantizedLayout, part_names
+from core.ops.quantized.layouts import Layout, QuantizedLayout, part_names
 from core.reading import open_regular
 from core.tensor.tensor import Array
 from models.architectures.base import Architecture, families
@@ -33,7 +33,7 @@ DEFAULT_MODEL = "stories-llama2"
 class Checkpoint:
     """Holds config in Hugging Face's keys, arrays in its names, and what the files say of stopping.
 
-    quantized    matrices whose arrays are codes and scales; see core.plan.weights.QuantizedLayout
+    quantized    matrices whose arrays are codes and scales; see core.ops.quantized.layouts
     interleaved  whether q and k rows are in pairs for interleaved rope, as llama2.c and Meta store
                  them, not in halves as Hugging Face does
     generation   the sampling that the files name
@@ -46,7 +46,7 @@ class Checkpoint:
     arrays: Mapping[str, Array]
     tokenizer: Tokenizer
     eos_ids: tuple[int, ...]
-    quantized: Mapping[str, QuantizedLayout] = field(default_factory=dict)
+    quantized: Mapping[str, Layout] = field(default_factory=dict)
     interleaved: bool = False
     notes: list[str] = field(default_factory=list)
     hub_id: str = ""
@@ -150,7 +150,7 @@ class Weights:
     expanded."""
 
     arrays: LazyArrays = field(default_factory=LazyArrays)
-    quantized: dict[str, QuantizedLayout] = field(default_factory=dict)
+    quantized: dict[str, Layout] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def add_quantized(self, name: str, codes: Array, scales: Array, group: int) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from core.ops.quantize import Quantized
-from core.plan.weights import Progress, QuantizedLayout, WeightStore, part_names
+from core.ops.quantized.layouts import Layout, QuantizedLayout, part_names, stored_parts
+from core.plan.weights import Progress, WeightStore
 from core.tensor.dtype import DType, as_dtype
 from core.tensor.tensor import Array
 from models.architectures.tensors import EMBEDDING, HEAD
@@ -22,11 +23,11 @@ def cast(array: Array, dtype: np.dtype[Any]) -> Array:
     return array.astype(dtype)
 
 
-def convert(arrays: Mapping[str, Array], quantized: Mapping[str, QuantizedLayout],
+def convert(arrays: Mapping[str, Array], quantized: Mapping[str, Layout],
             activations: DType, progress: Progress, cast: Cast = cast) -> dict[str, Array]:
     """Convert weights that kernels for `activations` do not take: wider ones, or the other 16-bit
     type. Narrower ones, and the parts of quantised ones, stay as they are stored."""
-    parts = {part for name in quantized for part in part_names(name)}
+    parts = stored_parts(quantized)
     chosen = [n for n, a in arrays.items() if activations.itemsize == 2 and n not in parts
               and as_dtype(a.dtype) != activations]
     result = dict(arrays)
@@ -38,7 +39,7 @@ def convert(arrays: Mapping[str, Array], quantized: Mapping[str, QuantizedLayout
     return result
 
 
-def quantize_weights(arrays: Mapping[str, Array], quantized: Mapping[str, QuantizedLayout],
+def quantize_weights(arrays: Mapping[str, Array], quantized: Mapping[str, Layout],
                      quantization: Quantization | None, tied: bool, progress: Progress,
                      quantize: Quantize = Quantization.apply) -> WeightStore:
     """Quantise the projections and the output head, or those of them that are chosen. A tied

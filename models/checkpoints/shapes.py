@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from core.errors import CheckpointError
-from core.plan.weights import QuantizedLayout, part_names
+from core.ops.quantized.layouts import Layout
 from models.architectures.tensors import EMBEDDING, HEAD, WeightSpec
 from models.checkpoints.arrange import arrange
 from models.checkpoints.base import Checkpoint
@@ -38,15 +38,9 @@ def check_shapes(checkpoint: Checkpoint, tensors: Mapping[str, WeightSpec], *, t
             f"as {', '.join(unused[:4])}; config.json does not describe these weights")
 
 
-def _parts(name: str, shape: tuple[int, ...], layout: QuantizedLayout | None,
+def _parts(name: str, shape: tuple[int, ...], layout: Layout | None,
            ) -> dict[str, tuple[int, ...]]:
     """Return shapes by name of what a file holds for one tensor."""
     if layout is None:
         return {name: shape}
-    rows, columns = shape
-    codes, scales, zeros = part_names(name)
-    groups = -(-columns // layout.group_size)
-    found: dict[str, tuple[int, ...]] = {
-        codes: (rows, columns if layout.bits == 8 else -(-columns // 2)),
-        scales: (rows, groups)}
-    return {**found, zeros: (rows, groups)} if layout.has_zeros else found
+    return {f"{name}.{part}": s.sizes for part, s in layout.parts(*shape).items()}

@@ -9,9 +9,7 @@ import numpy as np
 
 from core.errors import CheckpointError, ConfigError
 from core.installed.registry import Registry
-from core.ops.expand import expand
-from core.ops.quantize import Quantized
-from core.plan.weights import part_names
+from core.ops.quantized.layouts import expand_stored, part_names, stored_parts
 from core.tensor.tensor import Array
 from models.architectures.base import find_architecture
 from models.architectures.rope import RopeConfig
@@ -36,7 +34,7 @@ class Source:
             self.check()
         if self.config.tied_embeddings and self._has_own_head():
             self.config = replace(self.config, tied_embeddings=False)
-        parts = {p for name in checkpoint.quantized for p in part_names(name)}
+        parts = stored_parts(checkpoint.quantized)
         self.names = [n for n in (*checkpoint.arrays, *checkpoint.quantized)
                       if n not in parts and not n.endswith("rotary_emb.inv_freq")
                       and not (n == HEAD and self.config.tied_embeddings)]
@@ -51,11 +49,7 @@ class Source:
         """
         c, name = self.checkpoint, self._stored_name(name)
         if name in c.quantized:
-            codes, scales, zeros = (c.arrays.get(p) for p in part_names(name))
-            layout = c.quantized[name]
-            assert codes is not None and scales is not None  # the reader made both
-            array = expand(Quantized(codes, scales, zeros, layout.bits, layout.group_size),
-                           self._columns(name))
+            array = expand_stored(c.arrays, name, c.quantized[name], self._columns(name))
         elif name in c.arrays:
             array = c.arrays[name]
         else:
@@ -71,7 +65,8 @@ class Source:
         name = self._stored_name(name)
         if name not in self.checkpoint.quantized:
             return tuple(self.checkpoint.arrays[name].shape)
-        return len(self.checkpoint.arrays[part_names(name)[0]]), self._columns(name)
+        codes = part_names(name, self.checkpoint.quantized[name])[0]
+        return len(self.checkpoint.arrays[codes]), self._columns(name)
 
     def dtype(self, name: str) -> np.dtype[Any]:
         """Return the dtype of `array`, without making it."""
@@ -85,11 +80,8 @@ class Source:
         c = self.checkpoint
         if HEAD not in c.quantized or EMBEDDING not in c.arrays:
             return False
-        codes, scales, zeros = (c.arrays.get(p) for p in part_names(HEAD))
-        assert codes is not None and scales is not None  # the reader made both
-        layout, rows = c.quantized[HEAD], slice(0, 64)
-        head = expand(Quantized(codes[rows], scales[rows], None if zeros is None else zeros[rows],
-                                layout.bits, layout.group_size), self.config.hidden_size)
+        rows = slice(0, 64)
+        head = expand_stored(c.arrays, HEAD, c.quantized[HEAD], self.config.hidden_size, rows)
         return not np.array_equal(head, c.arrays[EMBEDDING][rows].astype(np.float32))
 
     def _stored_name(self, name: str) -> str:

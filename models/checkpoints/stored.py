@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from core.errors import CheckpointError
-from core.plan.weights import part_names
+from core.ops.quantized.layouts import stored_parts
 from core.tensor.dtype import bf16, f16, f32
 from core.tensor.tensor import Array
 from models.architectures.tensors import EMBEDDING, HEAD
@@ -29,7 +29,7 @@ def with_prefix(arrays: Mapping[str, Array]) -> dict[str, Array]:
 def drop_buffers(weights: Weights, where: str) -> None:
     """Leave out integers that are no parts of quantised matrices: buffers, such as position ids,
     that training saved along. Raises CheckpointError where a layer's weight holds them."""
-    parts = {part for name in weights.quantized for part in part_names(name)}
+    parts = stored_parts(weights.quantized)
     dropped = []
     for name in list(weights.arrays):
         dtype = weights.arrays.abstract(name).dtype

@@ -9,13 +9,12 @@ from functools import cached_property
 from core.errors import CheckpointError, DtypeError, OptionError, TokenizerError
 from core.installed.registry import Registry, split_backends
 from core.ir.graph import Graph
+from core.ops.quantized.layouts import Layout, stored_parts
 from core.plan.policy import KernelPolicy, Override
 from core.plan.weights import (
     Progress,
-    QuantizedLayout,
     WeightStore,
     no_progress,
-    part_names,
 )
 from core.runtime.step import GraphKind
 from core.tensor.dtype import DType, as_dtype
@@ -54,7 +53,7 @@ class EngineConfig:
     context: int
     quantization: Quantization | None
     arrays: Mapping[str, Array]
-    quantized: Mapping[str, QuantizedLayout]
+    quantized: Mapping[str, Layout]
 
     @cached_property
     def _graphs(self) -> dict[tuple[GraphKind, DType], Graph]:
@@ -145,11 +144,11 @@ def _architecture_name(checkpoint: Checkpoint) -> str:
     return names[0]
 
 
-def _check_complete(arrays: Mapping[str, Array], quantized: Mapping[str, QuantizedLayout],
+def _check_complete(arrays: Mapping[str, Array], quantized: Mapping[str, Layout],
                     wanted: set[str], checkpoint: Checkpoint, *, tied: bool) -> None:
     """Compare the file's tensors with the family's. One that has no place means that the family is
     not the model in the file. Raises CheckpointError."""
-    parts = {p for name in quantized for p in part_names(name)}
+    parts = stored_parts(quantized)
     held = {*(n for n in arrays if n not in parts), *quantized}
     missing = sorted(wanted - held)
     if missing:

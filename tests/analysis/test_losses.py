@@ -7,8 +7,8 @@ import pytest
 
 import models
 from core.installed.registry import default_registry
-from core.ops.expand import expand
 from core.ops.quantize import quantize
+from core.ops.quantized_linear import expand_weight
 from models import export
 from models.analysis.losses import measure_losses, simulated
 from models.checkpoints.base import read_checkpoint
@@ -52,7 +52,8 @@ def test_errors_by_tensor_and_its_worst_group():
     assert len(found["tensors"]) == 22 and found["unchanged"] == 8  # 3 layers x 7 and the head
     (row,) = [r for r in found["tensors"] if r["tensor"] == "model.layers.2.mlp.down_proj.weight"]
     full = np.array(before.arrays[row["tensor"]], np.float64)
-    changed = expand(quantize(full.astype(np.float32), 4), full.shape[1])
+    q = quantize(full.astype(np.float32), 4)
+    changed = expand_weight(q.codes, q.scales, q.zeros, q.bits, q.group_size, full.shape[1])
     error = changed - full
     assert row["relative_error"] == pytest.approx(np.linalg.norm(error) / np.linalg.norm(full))
     groups = {(n, g): np.linalg.norm(error[n, 128 * g:128 * g + 128])

@@ -27,13 +27,13 @@ def test_as_on_a_machine_with_avx2():
         pytest.skip("this machine has no AVX2")
     done = subprocess.run(
         [sys.executable, "-m", "models.conform", "-q", "--backend", "cpu_numba",
-         "--op", "linear,quantized_linear",
-         "--dtype", "float32.W=bf16,bfloat16.Q=i8,bfloat16.Q=i4x2", "-k", "matches"],
+         "--op", "linear,quantized_linear,block_linear",
+         "--dtype", "float32.W=bf16,bfloat16.Q=i8,bfloat16.Q=i4x2,float32.B=bf16", "-k", "matches"],
         env=os.environ | {"NUMBA_CPU_NAME": "haswell",
                           "NUMBA_CPU_FEATURES": ",".join(f"+{f}" for f in has)},
         capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
-    assert "3 cells pass, 0 have no kernel, 0 other" in done.stdout
+    assert "4 cells pass, 0 have no kernel, 0 other" in done.stdout
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16"])

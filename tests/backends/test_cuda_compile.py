@@ -16,6 +16,13 @@ ONE_QUERY = {"BLOCK": 16, "QUANTIZED": 0, "LANES": 8, "WARPS": 16}
 CODES = {"GROUP": 64, "ROWS": 1, "KSPLIT": 1, "WARPS": 8, "ZEROS": 0, "MAX_DEPTH": 12,
          "B": F, "O": F}
 
+BLOCKS = {"q4_k": {"BITS": 4, "GROUP": 32, "BLOCK": 256, "SCALES": 1, "ZEROS": 1},
+          "q5_k": {"BITS": 5, "GROUP": 32, "BLOCK": 256, "SCALES": 1, "ZEROS": 1},
+          "q6_k": {"BITS": 6, "GROUP": 16, "BLOCK": 256, "SCALES": 1, "ZEROS": 0},
+          "q5_0": {"BITS": 5, "GROUP": 32, "BLOCK": 32, "SCALES": 0, "ZEROS": 0},
+          "q2_k": {"BITS": 4, "GROUP": 16, "BLOCK": 256, "SCALES": 1, "ZEROS": 1}}
+SPREAD = {"WARPS": 8, "B": F, "O": F, "ROWS": 1, "KSPLIT": 1, "MAX_DEPTH": 6}
+
 # source, defines: the shapes of TinyLlama, Llama-3.2-1B and Qwen2.5-0.5B, and odd ones
 CASES = [
     ("elementwise.cu", {"W": B, "O": F}), ("elementwise.cu", {"W": H, "O": H}), ("step.cu", {}),
@@ -49,6 +56,14 @@ CASES = [
       for a, o, bits, zeros, rows in ((B, F, 8, 0, 128), (H, H, 4, 1, 128), (F, F, 8, 0, 64),
                                       (F, F, 4, 1, 64), (F, F, 4, 1, 16), (F, F, 8, 0, 16),
                                       (H, H, 8, 1, 16), (B, B, 4, 0, 16))),
+    *(("block_gemv.cu", {**SPREAD, **BLOCKS[kind], "A": a, "K": k, **how}) for a, k, kind, how in (
+        (F, 2048, "q4_k", {}), (B, 2048, "q4_k", {"ROWS": 2}), (H, 8192, "q6_k", {"ROWS": 2}),
+        (F, 5632, "q6_k", {}), (B, 896, "q5_0", {"KSPLIT": 2}), (F, 14336, "q5_k", {"ROWS": 2}),
+        (B, 2048, "q2_k", {"ROWS": 2}))),
+    *(("qtiled.cu", {"A": a, "B": a, "O": o, "BF16": int(a != H), "ROWS": rows, "BLOCKED": 1,
+                     "DEEP": 128 if rows == 16 else 64, **BLOCKS[kind]})
+      for a, o, kind, rows in ((B, B, "q4_k", 128), (H, H, "q6_k", 128), (F, F, "q6_k", 64),
+                               (F, F, "q5_k", 64), (F, F, "q2_k", 16), (B, F, "q5_0", 16))),
     ("tiled.cu", {"A": F, "W": B, "B": B, "O": F, "BITS": 0}),
     ("tiled.cu", {"A": B, "B": B, "O": B, "BITS": 8}),
     *(("attention.cu", {**ONE_QUERY, "A": a, "C": c, "QUANTIZED": int(c == "i8"), "SIZE": d,

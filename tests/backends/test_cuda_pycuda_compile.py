@@ -18,6 +18,10 @@ ROW = {"ROWS": 1, "DEPTH": 8, "WARPS": 4, "STAGED": 1, "NORM": 0}
 PAIR = {**ROW, "ROWS": 2}
 CODES = {"BITS": 8, "GROUP": 64, "ZEROS": 0}
 TILE = {"BITS": 0, "ZEROS": 0, "TILE_T": 64, "TILE_N": 128}
+BLOCKS = {"q4_k": {"BITS": 4, "GROUP": 32, "BLOCK": 256, "SCALES": 1, "ZEROS": 1},
+          "q5_k": {"BITS": 5, "GROUP": 32, "BLOCK": 256, "SCALES": 1, "ZEROS": 1},
+          "q6_k": {"BITS": 6, "GROUP": 16, "BLOCK": 256, "SCALES": 1, "ZEROS": 0},
+          "q5_0": {"BITS": 5, "GROUP": 32, "BLOCK": 32, "SCALES": 0, "ZEROS": 0}}
 ONE = {"CODES": 0, "WARPS": 8, "BLOCK": 16}
 
 # source, defines: the shapes of TinyLlama, Llama-3.2-1B and Qwen2.5-0.5B, and odd ones
@@ -46,6 +50,13 @@ CASES = [
                            "GROUP": 128, "ZEROS": 1}),
     ("quantized_gemv.cu", {**ROW, **CODES, "A": F, "B": F, "O": F, "K": 11008, "DEPTH": 14,
                            "ZEROS": 1, "STAGED": 0}),
+    *(("block_gemv.cu", {**ROW, **BLOCKS[kind], "A": a, "B": a, "O": a, "K": k, "DEPTH": depth,
+                         "WARPS": 8, "STAGED": int(k < 5632)}) for a, k, kind, depth in (
+        (F, 2048, "q4_k", 2), (B, 8192, "q6_k", 6), (H, 896, "q5_0", 1), (F, 5632, "q5_k", 6))),
+    *((file, {**BLOCKS[kind], "A": a, "B": a, "O": a, "BLOCKED": 1, "ALIGNED": 1, **more})
+      for file, a, kind, more in (
+        ("gemv_few.cu", B, "q4_k", {"TOKENS": 8}), ("gemv_few.cu", F, "q6_k", {"TOKENS": 16}),
+        ("gemm.cu", F, "q5_k", {}), ("gemm.cu", H, "q6_k", {}))),
     ("gemv_few.cu", {"A": F, "W": B, "B": B, "O": F, "BITS": 0, "ALIGNED": 1, "TOKENS": 16}),
     ("gemv_few.cu", {"A": B, "B": B, "O": B, "BITS": 4, "ALIGNED": 0, "TOKENS": 2}),
     ("gemm.cu", {"A": F, "W": F, "B": F, "O": F, "BITS": 0, "ALIGNED": 1}),

@@ -62,7 +62,7 @@ def test_quantised_files_are_planned_from_their_headers(target, extra, tmp_path,
                         "--out", str(file), *extra, "--no-verify"]) == 0
     with models.load(file) as model:
         nbytes = model.session.weights.nbytes
-    for module, name in ((gguf, "unpack_blocks"), (gguf, "expand_blocks"),
+    for module, name in ((gguf, "unpacked"), (gguf, "expand_blocks"),
                          (base, "expand_groups")):
         monkeypatch.setattr(module, name, _must_not_run)
     planned = make_plan(read_checkpoint(file, REGISTRY), LoadOptions(), REGISTRY)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 _SHARED = 44 * 1024  # bytes of x that fit into static shared memory beside the rest
 _WARPS = 132 * 16    # about two blocks of eight warps on each multiprocessor of an H100
@@ -76,6 +76,13 @@ def spread_codes(rows: int, row_bytes: int) -> Spread:
     if pieces > 4:
         return Spread(warps=16, depth=12 if pieces > 12 else 8)
     return Spread(split=4 if rows <= _WARPS else 2, warps=16, depth=12)
+
+
+def spread_blocks(rows: int, row_bytes: int) -> Spread:
+    """Arrange a matrix of codes in blocks (cuda/block_gemv.cu): rings are half as deep as of other
+    codes, as a piece has scales and upper bits beside it."""
+    how = spread_codes(rows, row_bytes)
+    return replace(how, warps=8, split=min(how.split, 2), depth=how.depth // 2)
 
 
 def spread_code_pairs(rows: int, row_bytes: int) -> Spread:

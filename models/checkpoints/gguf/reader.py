@@ -15,13 +15,13 @@ import ml_dtypes
 import numpy as np
 
 from core.errors import CheckpointError
-from core.plan.weights import QuantizedLayout, part_names
+from core.ops.quantized.layouts import Layout
 from core.reading import MIB
 from core.tensor.tensor import Array
 from models.architectures.base import Architecture
 from models.architectures.tensors import EMBEDDING, HEAD
 from models.checkpoints.base import Checkpoint, Weights, read_start
-from models.checkpoints.gguf.blocks import block_layout, expand_blocks, need_package, unpack_blocks
+from models.checkpoints.gguf.blocks import block_layout, expand_blocks, need_package, unpacked
 from models.checkpoints.gguf.config import read_gguf_config
 from models.checkpoints.gguf.header import GgufHeader, TensorInfo
 from models.checkpoints.gguf.names import ROPE_FACTORS, gguf_family, to_huggingface
@@ -117,20 +117,13 @@ def _expanded(tensor: TensorInfo) -> tuple[Array]:
     return (expand_blocks(tensor.raw, tensor.type.name, tensor.shape),)
 
 
-def _add_codes(weights: Weights, name: str, tensor: TensorInfo, layout: QuantizedLayout) -> None:
+def _add_codes(weights: Weights, name: str, tensor: TensorInfo, layout: Layout) -> None:
     if len(tensor.shape) != 2:
         raise CheckpointError(f"tensor {tensor.name} is {tensor.type.name} {list(tensor.shape)}, "
                               "expected a matrix")
     rows, columns = tensor.shape
-    groups = abstract((rows, columns // layout.group_size), np.dtype(np.float32))
-    codes = (abstract((rows, columns), np.dtype(np.int8)) if layout.bits == 8 else
-             abstract((rows, columns // 2), np.dtype(np.uint8)))
-    parts = dict(zip(part_names(name), (codes, groups, groups), strict=True))
-    if not layout.has_zeros:
-        del parts[part_names(name)[2]]
-
-    def unpacked() -> list[Array]:
-        q = unpack_blocks(tensor.raw, tensor.type.name, (rows, columns))
-        return [a for a in (q.codes, q.scales, q.zeros) if a is not None]
-    weights.arrays.defer(parts, unpacked)
+    parts = {f"{name}.{part}": abstract(spec.sizes, spec.dtype.numpy)
+             for part, spec in layout.parts(rows, columns).items()}
+    weights.arrays.defer(parts, lambda: list(
+        unpacked(tensor.raw, tensor.type.name, (rows, columns)).values()))
     weights.quantized[name] = layout

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from core.errors import CheckpointError, ConfigError
-from core.plan.weights import QuantizedLayout, part_names
+from core.ops.quantized.layouts import QuantizedLayout, part_names
 from core.reading import shown
 from core.tensor.tensor import Array
 from models.checkpoints.base import Weights, finite
@@ -21,7 +21,7 @@ _FULL = "take the model in full precision and pass --quantize"
 
 
 def read_quantized(config: ConfigReader, arrays: Mapping[str, Array]) -> Weights:
-    """Return the folder's arrays, those of quantised matrices as core.plan.weights.part_names names
+    """Return the folder's arrays, those of quantised matrices as `part_names` names
     them.
 
     Raises ConfigError for a method, bits or a layout that is not read here, CheckpointError for

@@ -14,7 +14,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from core.plan.weights import Progress, part_names
+from core.ops.quantized.layouts import part_names
+from core.plan.weights import Progress
 from core.tensor.tensor import Array
 from models.architectures.tensors import EMBEDDING, HEAD
 from models.checkpoints.huggingface.generation_config import to_generation_config

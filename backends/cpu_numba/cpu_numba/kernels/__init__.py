@@ -4,6 +4,7 @@
 from cpu_numba.kernels import (  # noqa: F401 - they declare
     attention,
     basic,
+    blocked,
     fused,
     linear,
     logits,

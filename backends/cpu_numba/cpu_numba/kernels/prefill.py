@@ -14,7 +14,7 @@ from cpu_numba.kernels.quantized import DTYPES, whole_bytes
 INTEGERS = np.dtype(np.int32)
 
 
-def _pieces(tokens, columns, groups, zeros):
+def pieces_of(tokens, columns, groups, zeros):
     """Return the sizes of the scratch: transposed tokens; panels, totals and factors; sums of
     groups, their scales and tokens in integers."""
     workers, padded = numba.get_num_threads(), -(-tokens // 4) * 4
@@ -24,12 +24,11 @@ def _pieces(tokens, columns, groups, zeros):
 
 
 def _scratch(call: Call) -> TensorSpec:
-    zeros = call.inputs.get("zeros") is not None
-    return TensorSpec((sum(_pieces(call.dims["T"], call.dims["K"], call.dims.get("G", 1), zeros)),),
-                      f32)
+    d, zeros = call.dims, call.inputs.get("zeros") is not None
+    return TensorSpec((sum(pieces_of(d["T"], d["K"], d.get("G", 1), zeros)),), f32)
 
 
-def _unit(x, weights, out, group):
+def unit_of(x, weights, out, group):
     """Choose what panels hold: pairs of bf16 where x has them, the weights fit in them and the
     machine is faster with them; else codes in pairs of integers where it does that, results are
     rounded to bf16, which loses more, and groups are such that no sum overflows; else float32."""
@@ -45,19 +44,20 @@ def _unit(x, weights, out, group):
 
 def _product(x, weights, scales, zeros, bias, out, workspace, each, group, middle=0):
     tokens, columns = x.shape
-    kind = _unit(x, weights, out, group)
+    kind = unit_of(x, weights, out, group)
     unit = 1 if kind == pairs.FLOAT else 2
-    sizes = _pieces(tokens, columns, -(-columns // group), zeros is not None)
+    sizes = pieces_of(tokens, columns, -(-columns // group), zeros is not None)
     transposed, panels, totals, factors, sums, x_scales, shorts = np.split(
         workspace, np.cumsum(sizes)[:-1])
     transposed = transposed[:transposed.size // unit]
     rounded = rounding.Rounded(shorts.view(np.int16), None,
                                x_scales if kind == INTEGERS else x_scales[:0], sums)
-    return bound(blocks.product, flat(x), flat(weights), None if scales is None else flat(scales),
-                 flat(zeros), np.float32(middle), wide(bias), flat(out), transposed.view(kind),
-                 panels.view(kind), totals, factors, sums, rounded, tokens, len(weights), columns,
-                 -(-columns // 32) * 32 // unit, each, unit, group, numba.get_num_threads(),
-                 np.zeros(1, np.int64))
+    matrix = blocks.Plain(flat(weights), None if scales is None else flat(scales), flat(zeros),
+                          np.float32(middle), each)
+    return bound(blocks.product, flat(x), matrix, wide(bias), flat(out), transposed.view(kind),
+                 panels.view(kind), panels[:0], totals, factors, sums, rounded, tokens,
+                 len(weights), columns, -(-columns // 32) * 32 // unit, unit, group,
+                 numba.get_num_threads(), np.zeros(1, np.int64))
 
 
 @kernels.implements("linear", dtypes=linear.DTYPES, supports=linear.narrow, workspace=_scratch)

@@ -68,7 +68,7 @@ def in_integers(call: Call) -> str | None:
     return few(call)
 
 
-def _terms(x_itemsize: int, to_bf16: bool) -> int:
+def terms_in(x_itemsize: int, to_bf16: bool) -> int:
     """Return how many 16-bit integers an element of x takes: one loses far less than rounding a
     result to bf16 does, but beside f16, which keeps eight times as much, a tenth of its budget."""
     return 1 if x_itemsize == 2 and to_bf16 else 2
@@ -82,17 +82,21 @@ def _sizes(tokens: int, columns: int, group: int, terms: int, nibbles: bool) -> 
     return sizes + ([elements // 8] + [elements // 2, elements // 8] * terms if nibbles else [])
 
 
+def terms_of(call: Call) -> int:
+    """Return how many 16-bit integers an element of a call's x takes."""
+    x = call.dtypes["A"]
+    return terms_in(x.itemsize, call.dtypes.get("O", x) is bf16)
+
+
 def integers_of_x(call: Call) -> TensorSpec:
     """Return scratch of the products in integers."""
-    x = call.dtypes["A"]
-    terms = _terms(x.itemsize, call.dtypes.get("O", x) is bf16)
-    return TensorSpec((sum(_sizes(call.dims["T"], call.dims["K"], call.attrs["group_size"], terms,
-                                  call.dtypes["Q"] is i4x2)),), f32)
+    return TensorSpec((sum(_sizes(call.dims["T"], call.dims["K"], call.attrs["group_size"],
+                                  terms_of(call), call.dtypes["Q"] is i4x2)),), f32)
 
 
 def scratch(workspace, x, out, group, codes):
     """Return the module whose products multiply such codes, and what they take for x."""
-    terms, nibbles = _terms(x.itemsize, out.dtype == np.uint16), codes.dtype == np.uint8
+    terms, nibbles = terms_in(x.itemsize, out.dtype == np.uint16), codes.dtype == np.uint8
     sizes = _sizes(*x.shape, group, terms, nibbles)
     sums, scales, *rest = np.split(workspace, np.cumsum(sizes))[:len(sizes)]
     whole = [r.view(np.int16) for r in rest[:terms]] + [None] * (2 - terms)

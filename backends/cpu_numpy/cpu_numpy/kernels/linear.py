@@ -116,6 +116,44 @@ def quantized_linear(x, codes, scales, zeros, bias, out, *, bits, group_size, wo
     return launch
 
 
+@kernels.implements("block_linear", dtypes={"A": "f32", "B": "f32 f16 bf16", "O": "f32"},
+                    workspace=lambda call: TensorSpec((_tile_rows(call), call.dims["K"]), f32))
+def block_linear(x, codes, high, steps, scales, min_steps, minimums, bias, out, *, bits, group_size,
+                 block_size, workspace):
+    """Expand some rows of the matrix into cache, multiply, go on: the matrix stays as codes."""
+    rows, k = workspace.shape
+    middle = np.float32(0 if min_steps is not None else 2 ** (bits - 1))
+    per_byte = 8 // (bits - 4) if bits > 4 else 0
+    shifts = np.arange(0, 8, bits - 4, dtype=np.uint8) if per_byte else None
+    more = None if high is None else high.view(np.uint8)
+
+    def of_groups(step, factors, part):
+        """Return factors of groups [rows, blocks, groups of a block, 1]."""
+        wide = step[part].astype(np.float32)[:, :, None, None]
+        return wide if factors is None else wide * factors[part].reshape(
+            *wide.shape[:2], -1, 1)
+
+    def launch():
+        for start in range(0, len(codes), rows):
+            part = slice(start, min(start + rows, len(codes)))
+            tile = workspace[:part.stop - start]
+            np.copyto(tile[:, 0::2], codes[part] & 15)
+            np.copyto(tile[:, 1::2], codes[part] >> 4)
+            if more is not None:
+                upper = more[part][..., None] >> shifts & np.uint8((1 << bits - 4) - 1)
+                tile += (upper << 4).reshape(tile.shape)
+            grouped = tile.reshape(len(tile), k // block_size, -1, group_size)
+            if middle:
+                grouped -= middle
+            grouped *= of_groups(steps, scales, part)
+            if min_steps is not None:
+                grouped -= of_groups(min_steps, minimums, part)
+            np.matmul(x, tile.T, out=out[:, part])
+        if bias is not None:
+            np.add(out, bias, out=out)
+    return launch
+
+
 @kernels.implements("gate_up_swiglu", dtypes={"A": "f32", "W": "f32"},
                     workspace=lambda call: TensorSpec((call.dims["T"], call.dims["N"]), f32))
 def gate_up_swiglu(x, gate, up, out, *, workspace):

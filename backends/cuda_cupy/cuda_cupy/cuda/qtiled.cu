@@ -1,4 +1,4 @@
-// quantized_linear for more than one row of x, on tensor cores: out tiles of ROWS tokens x COLUMNS a block of
+// quantized_linear (or, with BLOCKED, block_linear) for more than one row of x, on tensor cores: out tiles of ROWS tokens x COLUMNS a block of
 // 8 warps. x and codes pass through shared memory DEEP columns of K at a time; the next tile's loads are in
 // flight while this one is multiplied. Codes are small integers, exact in 16 bits: a group's products are
 // summed as they are, in float32, and scaled when the group ends; where there are zeros, the group's sum of
@@ -6,11 +6,15 @@
 // (24 bits of mantissa in 3 x 8), and is multiplied part by part. So nothing is rounded but sums, and no expanded
 // matrix is stored. Moves codes once for ROWS tokens.
 //
-// Compile-time: A, B, O; BITS; ZEROS; BF16; ROWS and DEEP, 16 and 128, or 64 or 128 and 64. The first is for little
+// Compile-time: A, B, O; BITS; ZEROS; BF16; BLOCKED and then what blocks.cuh takes; ROWS and DEEP, 16 and 128, or 64 or 128 and 64. The first is for little
 // work: a tile is narrow, so that there are enough blocks, and deep: each warp multiplies 16 columns of K for the
 // whole tile, and the warps' sums are added at the end. In the others each warp has a part of the tile.
 #include "parts.cuh"
+#if BLOCKED
+#include "blocks.cuh"
+#else
 #include "quant.cuh"
+#endif
 
 constexpr int THREADS = 256, WARPS = THREADS / 32, PAD = DEEP + 8;
 constexpr int PIECE = 16;                             // codes that a thread unpacks, of one group
@@ -23,11 +27,17 @@ constexpr int X_BYTES = PARTS * ROWS * PAD * 2, W_BYTES = COLUMNS * PAD * 2;
 static_assert(!SPLIT || WARPS / 2 * ROWS * COLUMNS * 4 <= X_BYTES + W_BYTES, "half of the warps' sums must fit");
 
 // A thread's part of the next tile, already loaded.
-struct Loaded { uint4 x[X_CHUNKS]; uint4 codes; float scale, zero; };
+struct Loaded { uint4 x[X_CHUNKS]; uint4 codes; u32 upper; float scale, zero; };
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-qtiled(const A* x, const u8* codes, const float* scales, const float* zeros, const B* bias, O* out,
-       int tokens, int columns, int width, int group, int groups) {
+qtiled(const A* x,
+#if BLOCKED
+       const u8* codes, const u8* high, const f16* steps, const i8* scales, const f16* min_steps,
+       const i8* minimums,
+#else
+       const u8* codes, const float* scales, const float* zeros,
+#endif
+       const B* bias, O* out, int tokens, int columns, int width, int group, int groups) {
     __shared__ __align__(16) u8 memory[X_BYTES + W_BYTES];
     __shared__ float ss[PIECES][COLUMNS], zs[PIECES][COLUMNS];
     M (*const xs)[ROWS][PAD] = (M (*)[ROWS][PAD])memory;
@@ -53,9 +63,18 @@ qtiled(const A* x, const u8* codes, const float* scales, const float* zeros, con
         const int k = k0 + piece;
         next.codes = make_uint4(0, 0, 0, 0);
         next.scale = next.zero = 0.f;
+        next.upper = 0;
         if (k >= width) return;
+#if BLOCKED
+        const Blocks matrix{codes, high, steps, scales, min_steps, minimums};
+        const long long at = (long long)n * width + k;
+        next.scale = matrix.scale(at);
+        next.zero = ZEROS ? matrix.offset(at) : 0.f;
+        next.upper = matrix.upper16(at);
+#else
         next.scale = scales[(long long)n * groups + k / group];
-#if ZEROS
+#endif
+#if ZEROS && !BLOCKED
         next.zero = zeros[(long long)n * groups + k / group] - (BITS == 8 ? 0.f : 8.f);
 #endif
 #if BITS == 8
@@ -76,7 +95,12 @@ qtiled(const A* x, const u8* codes, const float* scales, const float* zeros, con
         const u32 words[4] = {next.codes.x, next.codes.y, next.codes.z, next.codes.w};
         float w[PIECE];
 #pragma unroll
-        for (int i = 0; i < PIECE / CODES; i++) decode(words[i], w + i * CODES);
+        for (int i = 0; i < PIECE / CODES; i++)
+#if BLOCKED
+            decode_block(words[i], next.upper >> 8 * UPPER * i, w + i * CODES);
+#else
+            decode(words[i], w + i * CODES);
+#endif
         u32 pairs[PIECE / 2];
 #pragma unroll
         for (int i = 0; i < PIECE / 2; i++) pairs[i] = pair(w[2 * i], w[2 * i + 1]);
@@ -126,8 +150,13 @@ qtiled(const A* x, const u8* codes, const float* scales, const float* zeros, con
 #pragma unroll
                     for (int i = 0; i < 4; i++) {
                         const int c = column + j * 8 + lane % 4 * 2 + i % 2;
+#if BLOCKED
+                        sums[m][j][i] -= zs[at][c] * totals[m][i];
+                        sums[m][j][i] = fmaf(ss[at][c], parts[m][j][i], sums[m][j][i]);
+#else
                         const float exact = parts[m][j][i] - zs[at][c] * totals[m][i];
                         sums[m][j][i] = fmaf(ss[at][c], exact, sums[m][j][i]);
+#endif
                         parts[m][j][i] = 0.f;
                     }
 #pragma unroll

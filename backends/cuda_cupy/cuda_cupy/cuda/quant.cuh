@@ -28,7 +28,7 @@ __device__ __forceinline__ void bytes_to_floats(u32 word, float center, float* o
 }
 
 // The codes of a loaded word as floats, less 0 (8 bits) or 8 (4 bits), in the order of their columns.
-constexpr int CODES = 32 / BITS;  // of a word
+constexpr int CODES = BITS == 8 ? 4 : 8;  // of a word; of 4 to 6 bits, their low nibbles
 __device__ __forceinline__ void decode(u32 word, float* w) {
 #if BITS == 8
     bytes_to_floats(word ^ 0x80808080u, 128.f, w);  // signed bytes, moved up by 128

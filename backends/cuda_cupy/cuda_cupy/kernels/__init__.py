@@ -2,6 +2,7 @@
 
 from cuda_cupy.kernels import (  # noqa: F401 - they declare
     attention,
+    blocked,
     fused,
     linear,
     quantized,

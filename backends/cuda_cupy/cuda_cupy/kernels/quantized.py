@@ -9,10 +9,10 @@ from cuda_cupy.launch import c_type, launch
 
 _DTYPES = {"A": FLOATS, "Q": "i8 i4x2", "B": FLOATS, "O": FLOATS}
 _NARROW = 600  # blocks up to which narrow tiles were faster than large ones
-_LARGEST = 200 * 1024  # bytes of x as float32 in shared memory
+LARGEST = 200 * 1024  # bytes of x as float32 in shared memory
 
 
-def _kinds(x, bias, out):
+def kinds_of(x, bias, out):
     return {"A": c_type(x), "B": c_type(x if bias is None else bias), "O": c_type(out)}
 
 
@@ -24,7 +24,7 @@ def one_row(call: Call) -> str | None:
     if width % piece or call.attrs["group_size"] % piece or width < 256:
         return (f"takes rows of 256 or more and groups, both multiples of {piece}; got {width} in "
                 f"groups of {call.attrs['group_size']}")
-    return None if 4 * width <= _LARGEST else f"takes up to {_LARGEST // 4} columns, got {width}"
+    return None if 4 * width <= LARGEST else f"takes up to {LARGEST // 4} columns, got {width}"
 
 
 def stream_defines(x, bits, width, group_size, zeros, how):
@@ -45,7 +45,7 @@ def stream(x, matrices, bits, group_size):
     arguments = [a for m in matrices for a in (*m, m[0].shape[0])]
     arguments += (3 - len(matrices)) * [None, None, None, None, None, 0]
     return launch("qgemv.cu", "qgemv", (-(-rows // how.rows_a_block),), 32 * how.warps,
-                  (x, *arguments), defines={**_kinds(x, bias, out), **defines}, shared=shared)
+                  (x, *arguments), defines={**kinds_of(x, bias, out), **defines}, shared=shared)
 
 
 @kernels.implements("quantized_linear", name="quantized_one", dtypes=_DTYPES, supports=one_row,
@@ -62,7 +62,7 @@ def _tensor_cores(call: Call) -> str | None:
         f"takes rows and groups that are multiples of 16, got {d['K']} in groups of {group}")
 
 
-def _tile(tokens, columns, itemsize):
+def tile(tokens, columns, itemsize):
     """Choose (tokens, columns, columns of K) of a block's tile of qtiled.cu."""
     if tokens <= 16 or -(-tokens // 16) * -(-columns // 32) <= _NARROW:
         return 16, 32, 128
@@ -73,11 +73,12 @@ def _tile(tokens, columns, itemsize):
                     priority=2, dtypes=_DTYPES)
 def quantized_tensor_cores(x, codes, scales, zeros, bias, out, *, bits, group_size):
     (tokens, width), (columns, groups) = x.shape, scales.shape
-    high, wide, deep = _tile(tokens, columns, x.itemsize)
+    high, wide, deep = tile(tokens, columns, x.itemsize)
     return launch("qtiled.cu", "qtiled", (-(-columns // wide), -(-tokens // high)), 256,
                   (x, codes, scales, zeros, bias, out, tokens, columns, width, group_size, groups),
-                  defines={**_kinds(x, bias, out), "BITS": bits, "ZEROS": int(zeros is not None),
-                           "BF16": int(c_type(x) != "f16"), "ROWS": high, "DEEP": deep})
+                  defines={**kinds_of(x, bias, out), "BITS": bits, "ZEROS": int(zeros is not None),
+                           "BF16": int(c_type(x) != "f16"), "ROWS": high, "DEEP": deep,
+                           "BLOCKED": 0})
 
 
 @kernels.implements("quantized_linear", name="quantized_few", dtypes=_DTYPES, supports=few,
@@ -86,7 +87,7 @@ def quantized_few(x, codes, scales, zeros, bias, out, *, bits, group_size):
     (tokens, width), (columns, groups) = x.shape, scales.shape
     return launch("qrows.cu", "qrows", (-(-columns // 8) if tokens else 0,), 256,
                   (x, codes, scales, zeros, bias, out, tokens, columns, width, group_size, groups),
-                  defines={**_kinds(x, bias, out), "BITS": bits, "TOKENS": token_bucket(tokens)})
+                  defines={**kinds_of(x, bias, out), "BITS": bits, "TOKENS": token_bucket(tokens)})
 
 
 @kernels.implements("quantized_linear", name="quantized_tiled", dtypes=_DTYPES)
@@ -94,4 +95,4 @@ def quantized_tiled(x, codes, scales, zeros, bias, out, *, bits, group_size):
     (tokens, width), (columns, groups) = x.shape, scales.shape
     return launch("tiled.cu", "tiled", (-(-columns // 64), -(-tokens // 64)), 256,
                   (x, codes, scales, zeros, bias, out, tokens, columns, width, group_size, groups),
-                  defines={**_kinds(x, bias, out), "BITS": bits})
+                  defines={**kinds_of(x, bias, out), "BITS": bits})

@@ -1,4 +1,4 @@
-// linear and quantized_linear with many rows of x, on CUDA cores: float32 products stay float32, and
+// linear, quantized_linear and block_linear with many rows of x, on CUDA cores: float32 products stay float32, and
 // any shape and dtypes are taken.
 //
 // Moves     x once for each 64 rows of weights, the weights once for each 64 rows of x: with tiles of
@@ -17,12 +17,11 @@
 #define RUN 256
 
 extern "C" __global__ void __launch_bounds__(256)
-gemm(const A *x, const stored *w, const float *scales, const float *zeros, const B *bias, O *y,
-     int tokens, int count, int width, int group, int groups)
+gemm(const A *x, MATRIX, const B *bias, O *y, int tokens, int count, int width, int group, int groups)
 {
     take_turn();
     __shared__ __align__(16) float xs[STRIP][TILE + 4], ws[STRIP][TILE + 4];
-    matrix m = {w, scales, zeros, width, group, groups};
+    matrix m = AS_MATRIX;
     int first_n = blockIdx.x * TILE, first_t = blockIdx.y * TILE;
     int column = threadIdx.x % 16 * 4, row = threadIdx.x / 16 * 4;  // of this thread's products
     int line = threadIdx.x % 128 / 2, part = threadIdx.x % 2 * 8;   // of what it loads

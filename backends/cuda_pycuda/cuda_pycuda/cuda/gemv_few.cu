@@ -1,4 +1,4 @@
-// linear and quantized_linear with a few rows of x (2 to 16), and any row length and dtypes.
+// linear, quantized_linear and block_linear with a few rows of x (2 to 16), and any row length and dtypes.
 //
 // Moves     every weight once, whatever the number of tokens: that is the point of it. x is small and
 //           comes from the caches, TOKENS rows for each row of weights.
@@ -9,15 +9,14 @@
 #include "teams.cuh"
 #include "weights.cuh"
 
-extern "C" __global__ void gemv_few(const A *x, const stored *w, const float *scales,
-                                    const float *zeros, const B *bias, O *y, int tokens, int count,
-                                    int width, int group, int groups)
+extern "C" __global__ void gemv_few(const A *x, MATRIX, const B *bias, O *y, int tokens,
+                                    int count, int width, int group, int groups)
 {
     take_turn();
     int n = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (n >= count)
         return;
-    matrix m = {w, scales, zeros, width, group, groups};
+    matrix m = AS_MATRIX;
     float sum[TOKENS] = {0};
     #pragma unroll 2
     for (int k = 8 * lane; k < width; k += 256) {

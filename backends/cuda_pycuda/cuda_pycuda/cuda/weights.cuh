@@ -1,11 +1,30 @@
 // Eight neighbours of a row of weights as floats, plain (BITS 0) or codes (BITS 8 or 4), for kernels
-// that read a few at a time. ALIGNED: rows are whole runs of eight, and a run is in one group.
+// that read a few at a time. ALIGNED: rows are whole runs of eight, and a run is in one group. BLOCKED:
+// codes in blocks instead (blocks.cuh). MATRIX are a kernel's parameters, AS_MATRIX what it makes of them.
 
 #if BITS
 typedef u8 stored;
 #else
 typedef W stored;
 #endif
+
+#if BLOCKED
+#include "blocks.cuh"
+
+#define MATRIX const u8 *w, const u8 *high, const f16 *steps, const i8 *scales, const f16 *min_steps, \
+    const i8 *minimums
+#define AS_MATRIX {{w, high, steps, scales, min_steps, minimums}, width}
+
+typedef struct { blocks data; int width; } matrix;
+
+// Weights k .. k + 7 of row n, which are in one group.
+__device__ inline void weights8(matrix m, long long n, int k, float *out)
+{
+    block8(m.data, n * m.width + k, out);
+}
+#else
+#define MATRIX const stored *w, const float *scales, const float *zeros
+#define AS_MATRIX {w, scales, zeros, width, group, groups}
 
 typedef struct {
     const stored *data;      // [N, K], or the bytes of codes
@@ -48,6 +67,7 @@ __device__ inline void weights8(matrix m, long long n, int k, float *out)
         out[i] = k + i < m.width ? weight_at(m, n, k + i) : 0;
 #endif
 }
+#endif
 
 // Numbers k .. k + 7 of a row of x; 0 beyond the row.
 __device__ inline void row8(const A *x, int k, int width, float *out)

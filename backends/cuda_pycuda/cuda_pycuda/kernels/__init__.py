@@ -3,6 +3,7 @@
 
 from cuda_pycuda.kernels import (  # noqa: F401 - they declare
     attention,
+    blocked,
     fused,
     linear,
     quantized,

@@ -21,12 +21,12 @@ def one_row(call: Call) -> str | None:
         f"{group}")
 
 
-def _types(x, bias, out):
+def types_of(x, bias, out):
     return {"A": c_type(x), "B": c_type(x if bias is None else bias), "O": c_type(out)}
 
 
 def _defines(x, bias, out, bits, group_size, zeros, how):
-    return {**_types(x, bias, out), **how, "K": x.shape[1], "BITS": bits, "GROUP": group_size,
+    return {**types_of(x, bias, out), **how, "K": x.shape[1], "BITS": bits, "GROUP": group_size,
             "ZEROS": int(zeros is not None), "NORM": 0}
 
 
@@ -74,7 +74,7 @@ def _arguments(x, codes, scales, zeros, bias, out, group_size):
 
 def _matrix_defines(x, bias, out, bits, group_size):
     whole = x.shape[1] % 8 == 0 and group_size % 8 == 0
-    return {**_types(x, bias, out), "BITS": bits, "ALIGNED": int(whole)}
+    return {**types_of(x, bias, out), "BITS": bits, "ALIGNED": int(whole)}
 
 
 @kernels.implements("quantized_linear", name="quantized_few", supports=few, priority=1,
@@ -103,7 +103,7 @@ def quantized_mma(x, codes, scales, zeros, bias, out, *, bits, group_size):
                   (cuda.cover(codes.shape[0], how["TILE_N"]),
                    cuda.cover(x.shape[0], how["TILE_T"])), 256,
                   _arguments(x, codes, scales, zeros, bias, out, group_size),
-                  defines={**_types(x, bias, out), **how, "BITS": bits,
+                  defines={**types_of(x, bias, out), **how, "BITS": bits,
                            "ZEROS": int(zeros is not None)})
 
 

@@ -7,6 +7,8 @@ with the scale 1. On the machine this was measured on that is faster than expand
 threads also fight for the cores with Numba's: each waits for work in a busy loop.
 """
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numba import njit, prange
 
@@ -119,52 +121,95 @@ def transpose_weights(weights, start, packed, count, column, depth, each, unit, 
                       ROWS, 16)
 
 
-@njit(_nrt=False)
-def share(weights, scales, zeros, middle, bias, out, transposed, x_scales, panel, totals, scale,
-          offset, sums, tokens, rows, size, units, each, unit, group, counter):
-    """Compute ROWS rows after another, as long as there are unclaimed ones."""
-    groups, packed, span = -(-size // group), -(-size // each), DEPTH * unit
-    first = claim(counter, ROWS)
-    while first < rows:
-        count = min(ROWS, rows - first)
-        transpose_scales(scales, zeros, middle, first, count, groups, scale, offset)
-        begin(bias, first, count, tokens, sums, groups, offset, totals)
-        for column in range(0, size, span):
-            depth = min(span, size - column)
-            transpose_weights(weights, first * packed, packed, count, column, depth, each, unit,
-                              panel)
-            if scales is None:
-                multiply_whole(transposed, units, panel, column, depth, unit, group, tokens, scale,
-                               x_scales, totals)
-            else:
-                multiply_grouped(transposed, units, panel, column, depth, unit, group, tokens,
-                                 scale, x_scales, totals)
-        finish(totals, out, first, count, tokens, rows)
-        first = claim(counter, ROWS)
+def product_of(name, fill_scales, fill_panel):
+    """Make the product of a kind of matrix, a tuple of arrays whose `steps` are None where a row is
+    one group.
 
-
-@njit(parallel=True)
-def product(x, weights, scales, zeros, middle, bias, out, transposed, panels, totals, factors, sums,
-            rounded, tokens, rows, size, units, each, unit, group, threads, counter):
-    """Compute out[t,n] = x[t] · w[n] + bias[n]; an element of weights is `each` columns, a unit of
-    the panels `unit` of them, and `transposed` has room for `units`. The scratch: `transposed` for
-    x, a piece for each thread of `panels`, `totals` and `factors`, `sums` of x's groups for zeros,
-    and `rounded` for x in integers, where panels hold those."""
-    counter[0] = 0
-    if sums.size:
-        group_sums(x, sums, tokens, size, group)
-    for b in prange(-(-tokens // TOKENS)):
-        if rounded.scales.size:
-            for t in range(b * TOKENS, min(tokens, (b + 1) * TOKENS)):
-                round_row(x, t, size, group, rounded)
-            transpose_tokens(rounded.first, transposed, b * TOKENS, tokens, size, unit, units)
+    fill_scales(matrix, first, count, size, group, scale, offset)  transposes what multiplies the
+                                                                   sums of codes, and those of x
+    fill_panel(matrix, room, first, count, size, column, depth, unit, panel)  transposes a panel
+    """
+    @njit(_nrt=False, forceinline=True)
+    @named(name, "multiply")
+    def multiply(steps, transposed, units, panel, column, depth, unit, group, tokens, scale,
+                 x_scales, totals):
+        if steps is None:  # as an argument: only of them Numba knows what is None
+            multiply_whole(transposed, units, panel, column, depth, unit, group, tokens, scale,
+                           x_scales, totals)
         else:
-            transpose_tokens(x, transposed, b * TOKENS, tokens, size, unit, units)
-    panel, total = panels.size // threads, totals.size // threads
-    factor = factors.size // threads
-    for i in prange(threads):
-        mine = factors[i * factor:(i + 1) * factor]
-        share(weights, scales, zeros, middle, bias, out, transposed, rounded.scales,
-              panels[i * panel:(i + 1) * panel], totals[i * total:(i + 1) * total],
-              mine[:factor // 2], mine[factor // 2:], sums, tokens, rows, size, units, each, unit,
-              group, counter)
+            multiply_grouped(transposed, units, panel, column, depth, unit, group, tokens, scale,
+                             x_scales, totals)
+
+    @njit(_nrt=False)
+    @named(name, "share")
+    def share(matrix, bias, out, transposed, x_scales, panel, room, totals, scale, offset, sums,
+              tokens, rows, size, units, unit, group, counter):
+        """Compute ROWS rows after another, as long as there are unclaimed ones."""
+        groups, span = -(-size // group), DEPTH * unit
+        first = claim(counter, ROWS)
+        while first < rows:
+            count = min(ROWS, rows - first)
+            fill_scales(matrix, first, count, size, group, scale, offset)
+            begin(bias, first, count, tokens, sums, groups, offset, totals)
+            for column in range(0, size, span):
+                depth = min(span, size - column)
+                fill_panel(matrix, room, first, count, size, column, depth, unit, panel)
+                multiply(matrix.steps, transposed, units, panel, column, depth, unit, group, tokens,
+                         scale, x_scales, totals)
+            finish(totals, out, first, count, tokens, rows)
+            first = claim(counter, ROWS)
+
+    @njit(parallel=True)
+    @named(name, "product")
+    def product(x, matrix, bias, out, transposed, panels, rooms, totals, factors, sums, rounded,
+                tokens, rows, size, units, unit, group, threads, counter):
+        """Compute out[t,n] = x[t] · w[n] + bias[n]; a unit of the panels is `unit` columns, and
+        `transposed` has room for `units`. The scratch: `transposed` for x, a piece for each thread
+        of `panels`, `rooms` for codes, `totals` and `factors`, `sums` of x's groups for zeros, and
+        `rounded` for x in integers, where panels hold those."""
+        counter[0] = 0
+        if sums.size:
+            group_sums(x, sums, tokens, size, group)
+        for b in prange(-(-tokens // TOKENS)):
+            if rounded.scales.size:
+                for t in range(b * TOKENS, min(tokens, (b + 1) * TOKENS)):
+                    round_row(x, t, size, group, rounded)
+                transpose_tokens(rounded.first, transposed, b * TOKENS, tokens, size, unit, units)
+            else:
+                transpose_tokens(x, transposed, b * TOKENS, tokens, size, unit, units)
+        panel, total = panels.size // threads, totals.size // threads
+        factor, room = factors.size // threads, rooms.size // threads
+        for i in prange(threads):
+            mine = factors[i * factor:(i + 1) * factor]
+            share(matrix, bias, out, transposed, rounded.scales, panels[i * panel:(i + 1) * panel],
+                  rooms[i * room:(i + 1) * room], totals[i * total:(i + 1) * total],
+                  mine[:factor // 2], mine[factor // 2:], sums, tokens, rows, size, units, unit,
+                  group, counter)
+    return product
+
+
+class Plain(NamedTuple):
+    """Holds weights or codes [N,K] or [N,K/2], scales [N,G] or None as `steps`, zeros [N,G] or
+    empty, what they count from, and the columns of an element."""
+
+    weights: Any
+    steps: Any
+    zeros: Any
+    middle: Any
+    each: Any
+
+
+@njit(_nrt=False)
+def _plain_scales(matrix, first, count, size, group, scale, offset):
+    transpose_scales(matrix.steps, matrix.zeros, matrix.middle, first, count, -(-size // group),
+                     scale, offset)
+
+
+@njit(_nrt=False)
+def _plain_panel(matrix, room, first, count, size, column, depth, unit, panel):
+    packed = -(-size // matrix.each)
+    transpose_weights(matrix.weights, first * packed, packed, count, column, depth, matrix.each,
+                      unit, panel)
+
+
+product = product_of("plain", _plain_scales, _plain_panel)

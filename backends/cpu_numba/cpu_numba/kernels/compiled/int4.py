@@ -35,13 +35,13 @@ class Transposed(NamedTuple):
 
 
 @njit(_nrt=False)
-def transpose(whole, transposed, begins, start, size):
+def transpose(whole, transposed, begins, start, size, middle):
     """Put halves of lanes into the order in which they meet the codes of their word:
     transposed[128 * c + 32 * j + h] = whole[128 * c + 4 * h + j]; and note where each lane's sum
-    begins."""
+    begins, at minus `middle` times what it meets. A row may end short of whole pieces."""
     if whole is None:
         return
-    for c in range(start, start + size, CODES):
+    for c in range(start, start + size // CODES * CODES, CODES):
         for j in range(4):
             for h in range(32):
                 transposed[c + 32 * j + h] = whole[c + 4 * h + j]
@@ -49,7 +49,7 @@ def transpose(whole, transposed, begins, start, size):
             met = 0
             for i in range(8):
                 met += whole[c + 8 * lane + i]
-            begins[c // 8 + lane] = -8 * met
+            begins[c // 8 + lane] = -middle * met
 
 
 def _make(group):
@@ -116,8 +116,9 @@ def prepare(x, scratch, transposed, zeros, tokens, size, group):
         group_sums(x, scratch.sums, tokens, size, group)
     for t in range(tokens):
         round_row(x, t, size, group, scratch)
-        transpose(scratch.first, transposed.first, transposed.begins, t * size, size)
-        transpose(scratch.second, transposed.second, transposed.second_begins, t * size, size)
+        transpose(scratch.first, transposed.first, transposed.begins, t * size, size, 8)
+        transpose(scratch.second, transposed.second, transposed.second_begins, t * size, size,
+                  8)
         for i in range(size // 8):
             transposed.scales[t * size // 8 + i] = scratch.scales[t * -(-size // group)
                                                                   + 8 * i // group]

@@ -105,19 +105,28 @@ def nibbles_times(typing_context, codes, index, x, first, sums):
     in the order of `int4.transpose`. Each half of a lane takes its four codes one after another:
     nothing moves between lanes."""
     def code(context, builder, signature, args):
-        array, at, factors, place, sums = args
-        parts = []
-        for part in range(emit.WIDTH // _LANES):
-            mine = _part(builder, sums, part, _LANES)
-            words = _load(context, builder, codes, array,
-                          builder.add(at, emit.I64(4 * _LANES * part)), 4 * _LANES)
-            for step in range(4):
-                factor = _load(context, builder, x, factors, builder.add(place, emit.I64(
-                    2 * (emit.WIDTH * step + _LANES * part))), 2 * _LANES)
-                mine = builder.add(mine, _products(builder, _code(builder, words, step), factor))
-            parts.append(mine)
-        return _joined(builder, parts)
+        return nibble_products(context, builder, (codes, x), args)
     return int_lanes(codes, types.intp, x, types.intp, int_lanes), code
+
+
+def nibble_products(context, builder, kinds, args, upper=None):
+    """Emit `nibbles_times`; upper(part, lanes) gives a function that returns the bits above those
+    of a step, in their places, for so many of all lanes."""
+    array, at, factors, place, sums = args
+    parts = []
+    for part in range(emit.WIDTH // _LANES):
+        mine = _part(builder, sums, part, _LANES)
+        words = _load(context, builder, kinds[0], array,
+                      builder.add(at, emit.I64(4 * _LANES * part)), 4 * _LANES)
+        more = upper and upper(part, _LANES)
+        for step in range(4):
+            factor = _load(context, builder, kinds[1], factors, builder.add(place, emit.I64(
+                2 * (emit.WIDTH * step + _LANES * part))), 2 * _LANES)
+            code = _code(builder, words, step)
+            code = builder.or_(code, more(step)) if more else code
+            mine = builder.add(mine, _products(builder, code, factor))
+        parts.append(mine)
+    return _joined(builder, parts)
 
 
 def _load(context, builder, kind, array, index, count):

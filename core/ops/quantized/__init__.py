@@ -1,0 +1,1 @@
+"""Holds the layouts of quantised matrices, and the product with codes in blocks."""
