@@ -80,9 +80,8 @@ class AddNormQuantizedGateUp(FusedOp):
     dtype_cases = tuple({"A": a, "G": a, "Q": q} for q in ("i8", "i4x2") for a in
                         ("f32", "f16", "bf16"))
     tolerance = Tolerance(8, 4, "as add_rms_norm, then as quantized_linear and swiglu; a kernel "
-                          "may round elsewhere than the composition, and of two such errors on the 48 "
-                          "columns of an example one is half as large again as the other",
-                          roundings=1.5)
+                          "may round elsewhere than the composition, and of two such errors on 48 "
+                          "columns one is half as large again as the other", roundings=1.5)
 
     def compose(self, g: Any, a: Any, b: Any, norm: Any, gate: Any, gate_scales: Any,  # noqa: ANN401
                 gate_zeros: Any, up: Any, up_scales: Any, up_zeros: Any, *, eps: Any,  # noqa: ANN401

@@ -54,12 +54,13 @@ while [ $# -gt 0 ]; do
             "${named[@]}" --kernelyard-large -q -n 3 -p no:cacheprovider -p no:benchmark -k matches \
             >"$out/large.log" 2>&1
         tail -n 1 "$out/large.log" ;;
-    batch)  # many sequences: BATCH holds arguments of batch.py, lines of them
+    batch)  # many sequences; BATCH: lines of arguments of models.bench
         while read -r line; do
             # shellcheck disable=SC2086  # the words of $line are separate arguments
-            timeout "$limit" python3 ../tools/gpu/batch.py $line 2>&1 | tee -a "$out/batch.log" \
-                | tail -n 14
-        done <<<"${BATCH:-cuda_cupy llama3.2-1b}" ;;
+            COLUMNS=150 timeout "$limit" python3 -m models.bench $line 2>&1 \
+                | tee -a "$out/batch.log" | grep -E "^│ [a-z]|checked against|not checked|[Ee]rror"
+        done <<<"${BATCH:---backend cuda_cupy --shape llama3.2-1b --stored bf16 --prompt 128 \
+--batch 1,8,32,64,128}" ;;
     profile)  # what each kind of kernel costs
         for backend in "${backends[@]}"; do for what in "tinyllama-1.1b" "tinyllama-1.1b --quantize int8" \
             "llama3.2-1b --stored bf16" "qwen2.5-0.5b --stored bf16"; do
