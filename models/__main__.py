@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from models import bench, conform, doctor, export, models, plan, run, verify
+from models import batch, bench, conform, doctor, export, models, plan, run, verify
 from models.cli.command import command
 
 COMMANDS = {"run": (run.main, "generate text with a model"),
@@ -13,6 +13,7 @@ COMMANDS = {"run": (run.main, "generate text with a model"),
             "models": (models.main, "list the models that --model takes by name"),
             "doctor": (doctor.main, "say what is installed, what works, and how to fix the rest"),
             "export": (export.main, "write a model in another format"),
+            "batch": (batch.main, "answer a file of requests in OpenAI's batch format"),
             "bench": (bench.main, "measure speed at published shapes, outputs checked"),
             "conform": (conform.main, "compare the kernels of a backend with the definitions"),
             "verify": (verify.main, "compare backends with each other or with saved results")}

@@ -1,0 +1,121 @@
+"""Reads the JSON bodies of OpenAI's completions and chats, without a web framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from core.errors import OptionError
+from core.reading import shown
+from models.serving.params import LOGPROBS, SamplingParams
+
+#: fields that are not built, with values beside null that ask for nothing
+UNBUILT: Mapping[str, tuple[object, ...]] = {
+    "response_format": ({"type": "text"},), "structured_outputs": ({},),
+    **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar",
+                     "guided_decoding_backend", "grammar", "json_schema"), ()),
+    "use_beam_search": (False,), "length_penalty": (1, 1.0), "allowed_token_ids": (),
+    "bad_words": ([],), "logits_processors": ([],), "logits_bias": (), "prompt_embeds": ([],),
+    "truncate_prompt_tokens": (), "skip_special_tokens": (True,), "detokenize": (True,),
+    "spaces_between_special_tokens": (True,), "typical_p": (1, 1.0), "mirostat": (0,),
+    "dry_multiplier": (0, 0.0), "xtc_probability": (0, 0.0), "top_a": (0, 0.0), "tfs": (1, 1.0),
+    "lora_request": (), "adapter": (), "vllm_xargs": ({},), "kv_transfer_params": ({},),
+    "return_tokens_as_token_ids": (False,)}
+COMPLETION_UNBUILT = {**UNBUILT, "suffix": ("",), "best_of": (1,)}
+CHAT_UNBUILT = {
+    **UNBUILT, "functions": ([],), "function_call": ("none", "auto"), "modalities": (["text"],),
+    "audio": (), "web_search_options": (), "reasoning_effort": (), "verbosity": ("medium",),
+    "continue_final_message": (False,), "chat_template": (), "echo": (False,), "best_of": (1,),
+    "mm_processor_kwargs": (), "media_io_kwargs": ()}
+
+#: fields that SamplingParams has under the same name
+SAMPLING = ("n", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "stop_token_ids",
+            "ignore_eos", "min_tokens", "presence_penalty", "frequency_penalty",
+            "repetition_penalty", "include_stop_str_in_output", "priority", "prompt_logprobs")
+MOST_TEXTS = 128  # of one request
+
+_KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
+    **dict.fromkeys(("echo", "return_token_ids", "add_special_tokens", "add_generation_prompt"),
+                    (bool, "true or false")),
+    **dict.fromkeys(("model", "cache_salt"), (str, "a text")),
+    "chat_template_kwargs": (dict, "an object"), "tools": (list, "a list of objects"),
+    "documents": (list, "a list of objects")}
+
+
+class BodyError(OptionError):
+    """A body has a field that cannot be used.
+
+    param  the field
+    code   OpenAI's word for what is wrong, such as `unsupported_parameter`
+    """
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.param, self.code = param, code
+
+
+def check_body(body: Mapping[str, Any], unbuilt: Mapping[str, tuple[object, ...]]) -> None:
+    """Raise BodyError for a field that would change the answer and is not built, for a value of
+    another type, and for too many texts."""
+    for name, value in body.items():
+        if name in unbuilt and value is not None and not any(
+                value == off and type(value) is type(off) for off in unbuilt[name]):
+            raise BodyError(f"{name} is {shown(value)}, and that is not built; leave it out", name,
+                            "unsupported_parameter")
+        if name in _KINDS and value is not None and not isinstance(value, _KINDS[name][0]):
+            raise BodyError(f"{name} is {shown(value)}, expected {_KINDS[name][1]}", name)
+    n = body.get("n")
+    if isinstance(n, int) and n > MOST_TEXTS:
+        raise BodyError(f"n is {n}, expected at most {MOST_TEXTS}", "n")
+
+
+def completion_params(body: Mapping[str, Any]) -> SamplingParams:
+    """Return how a body of /v1/completions is sampled. Raises OptionError."""
+    tokens, logprobs = body.get("max_tokens"), body.get("logprobs")
+    changed: dict[str, Any] = {}
+    if body.get("echo") and logprobs is not None:
+        changed["prompt_logprobs"] = max((n for n in (logprobs, body.get("prompt_logprobs"))
+                                          if isinstance(n, int)), default=logprobs)
+    tokens = 1 if echoes_only(body) else 16 if tokens is None else tokens
+    return _params({**body, **changed}, tokens, logprobs)
+
+
+def echoes_only(body: Mapping[str, Any]) -> bool:
+    """Tell whether a completion asks for its prompt alone, mostly for the log-probabilities. One
+    token is made then, and dropped."""
+    return bool(body.get("echo")) and body.get("max_tokens") == 0
+
+
+def chat_params(body: Mapping[str, Any]) -> SamplingParams:
+    """Return how a body of /v1/chat/completions is sampled. Raises OptionError."""
+    tokens, top = body.get("max_completion_tokens"), body.get("top_logprobs")
+    logprobs = body.get("logprobs")
+    if logprobs is not None and type(logprobs) is not bool:
+        raise BodyError(f"logprobs is {shown(logprobs)}, expected true or false; top_logprobs says "
+                        "how many", "logprobs")
+    if top is not None and not logprobs:
+        raise BodyError("top_logprobs goes with logprobs: true", "top_logprobs")
+    if top is not None and (type(top) is not int or not 0 <= top <= LOGPROBS):
+        raise BodyError(f"top_logprobs is {shown(top)}, expected 0 to {LOGPROBS}", "top_logprobs")
+    if (choice := body.get("tool_choice")) not in (None, "auto", "none"):
+        raise BodyError(f"tool_choice is {shown(choice)}, and no call can be forced; expected "
+                        "'auto' or 'none'", "tool_choice", "unsupported_parameter")
+    return _params(body, body.get("max_tokens") if tokens is None else tokens,
+                   (top or 0) if logprobs else None)
+
+
+def _params(body: Mapping[str, Any], max_tokens: Any, logprobs: Any,  # noqa: ANN401 - JSON
+            ) -> SamplingParams:
+    given = {name: body[name] for name in SAMPLING if body.get(name) is not None}
+    return SamplingParams(**given, max_tokens=max_tokens, logprobs=logprobs,
+                          logit_bias=_bias(body.get("logit_bias")))
+
+
+def _bias(bias: Any) -> Any:  # noqa: ANN401 - JSON; SamplingParams checks what is no object
+    if not isinstance(bias, Mapping):
+        return bias
+    try:
+        return {int(key): value for key, value in bias.items()}
+    except ValueError:
+        raise BodyError(f"logit_bias has the keys {shown(list(bias))}, expected token ids",
+                        "logit_bias") from None
