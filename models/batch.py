@@ -27,10 +27,12 @@ from models.cli.command import command
 from models.cli.console import open_console, tell
 from models.cli.results import Results
 from models.engine.load import settle_checkpoint
+from models.engine.model_sampling import MODEL, OPTIONS, request_defaults
 from models.engine.options import EngineOptions
 from models.engine.pool import open_engine
 from models.serving.openai.batch import BatchRunner
 from models.serving.openai.batch_lines import MOST_BYTES
+from models.tokenizers.base import choose_template
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,6 +46,11 @@ def parser() -> argparse.ArgumentParser:
     add_model_option(p)
     p.add_argument("--served-model-name", metavar="NAME",
                    help="the `model` that bodies name (default: the model's own name)")
+    p.add_argument("--chat-template", metavar="NAME|FILE",
+                   help="the chat template: one of the model's by name, or a file")
+    p.add_argument("--sampling", choices=(OPTIONS, MODEL), default=MODEL,
+                   help="where a request says nothing, sample as the model's files say (model, the "
+                        "default), or as OpenAI's API does (options)")
     add_load_options(p, without=["chunk"])  # --max-num-batched-tokens bounds a step
     add_load_options(p, EngineOptions)
     return p
@@ -60,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     registry = options.registry()
     report.left_out(registry)
     checkpoint = read_checkpoint(args.model, registry)
+    template = choose_template(checkpoint.tokenizer, args.chat_template)
+    defaults = request_defaults(args.sampling, checkpoint.generation)
     with Results(args.output) as results:
         if results.found:
             tell(f"{args.output} has {results.found:,} results; going on with the others")
@@ -69,8 +78,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         with engine, args.file.open("rb") as file, _bar() as bar:
             for note in checkpoint.notes:
                 tell(f"note: {note}")
+            if defaults:
+                named = ", ".join(f"{name} {value}" for name, value in defaults.items())
+                tell(f"sampling where a request says nothing: {named} "
+                     f"({checkpoint.generation.where})")
             task = bar.add_task("requests", total=total, rate="")
-            runner = BatchRunner(engine, args.served_model_name or checkpoint.name)
+            runner = BatchRunner(engine, args.served_model_name or checkpoint.name,
+                                 template, defaults)
             with closing(runner.run(_lines(file), results.done)) as found:
                 for result in found:
                     if result is not None:

@@ -58,3 +58,11 @@ def in_force(sampling: Sampling) -> dict[str, float]:
     """Return the values of a generation by their names in OFF, and its seed."""
     return {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p,
             "min_p": sampling.min_p, "repetition_penalty": sampling.penalty, "seed": sampling.seed}
+
+
+def request_defaults(sampling: object, files: GenerationDefaults) -> dict[str, Any]:
+    """Return the fields of SamplingParams that hold where a request says nothing; `stop` holds
+    always. Raises as `settle_sampling`."""
+    values, origins = settle_sampling(sampling, {}, files)
+    stop = {"stop": files.stop} if sampling == MODEL and files.stop else {}
+    return {**{name: values[name] for name in origins}, **stop}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from models.serving.link.token_text import TokenTexts
 from models.serving.request import Logprobs
-from models.serving.token_text import TokenTexts
 
 LEAST = -9999.0  # stands for minus infinity, which JSON lacks
 

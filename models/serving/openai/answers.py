@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from models.serving.http.logprobs import chat_logprobs, completion_logprobs, prompt_entries
-from models.serving.openai.body import echoes_only
+from models.serving.http.tools import ToolText, tool_names
+from models.serving.link.token_text import TokenTexts
+from models.serving.openai.body import echoes_only, offered_tools
 from models.serving.request import CompletionOutput, RequestOutput
-from models.serving.token_text import TokenTexts
+from models.tokenizers.chat_template import ChatTemplate
 
 
 def completion_answer(body: Mapping[str, Any], outputs: Sequence[RequestOutput],
@@ -53,16 +55,17 @@ def _completion_logprobs(body: Mapping[str, Any], output: RequestOutput, one: Co
 
 
 def chat_answer(body: Mapping[str, Any], output: RequestOutput, head: Mapping[str, Any],
-                texts: TokenTexts) -> dict[str, Any]:
-    """Return the answer to a chat. `head` as in `completion_answer`."""
+                texts: TokenTexts, template: ChatTemplate | None) -> dict[str, Any]:
+    """Return the answer to a chat. `head` as in `completion_answer`; the template shows how calls
+    of tools are written."""
     choices = list[dict[str, Any]]()
     for one in output.outputs:
+        message, reason = _message(body, one, template)
         choice: dict[str, Any] = {
-            "index": one.index,
-            "message": {"role": "assistant", "content": one.text, "refusal": None},
+            "index": one.index, "message": message,
             "logprobs": None if one.logprobs is None else chat_logprobs(
                 one.token_ids, one.logprobs, body.get("top_logprobs") or 0, texts),
-            "finish_reason": one.finish_reason, "stop_reason": one.stop_reason}
+            "finish_reason": reason, "stop_reason": one.stop_reason}
         if body.get("return_token_ids"):
             choice["token_ids"] = one.token_ids
         choices.append(choice)
@@ -72,6 +75,22 @@ def chat_answer(body: Mapping[str, Any], output: RequestOutput, head: Mapping[st
     if body.get("return_token_ids"):
         answer["prompt_token_ids"] = output.prompt_token_ids
     return answer
+
+
+def _message(body: Mapping[str, Any], one: CompletionOutput, template: ChatTemplate | None,
+             ) -> tuple[dict[str, Any], str | None]:
+    """Return the message of a text, with the calls of tools in it, and why it ended."""
+    message: dict[str, Any] = {"role": "assistant", "content": one.text, "refusal": None}
+    offered = offered_tools(body)
+    if offered is None or template is None:
+        return message, one.finish_reason
+    tools = ToolText(tool_names(offered), template.choose(tools=True))
+    before = tools.push(one.text)
+    rest, calls = tools.finish()
+    if not calls:
+        return {**message, "content": before + rest}, one.finish_reason
+    without_index = [{k: v for k, v in call.items() if k != "index"} for call in calls]
+    return {**message, "content": before.strip() or None, "tool_calls": without_index}, "tool_calls"
 
 
 def usage(outputs: Sequence[RequestOutput]) -> dict[str, Any]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from core.errors import InputError, QueueFullError
 from core.reading import shown
 from models.serving.engine import Engine
+from models.serving.link.token_text import TokenTexts
 from models.serving.openai.answers import chat_answer, completion_answer
 from models.serving.openai.batch_lines import CHAT, NONFINITE, Line, Result
 from models.serving.openai.body import (
@@ -24,7 +26,7 @@ from models.serving.openai.body import (
 from models.serving.openai.prompts import Encoded, chat_prompt, completion_prompts
 from models.serving.params import SamplingParams
 from models.serving.request import RequestOutput
-from models.serving.token_text import TokenTexts
+from models.tokenizers.chat_template import ChatTemplate
 
 
 @dataclass
@@ -40,11 +42,15 @@ class Job:
 class BatchRunner:
     """Turns lines into results, in the order in which they are complete.
 
-    name  the model's, which a body may name
+    name      the model's, which a body may name
+    template  the chat template, None for a base model
+    defaults  fields of SamplingParams where a body says nothing; their `stop` always holds
     """
 
-    def __init__(self, engine: Engine, name: str) -> None:
+    def __init__(self, engine: Engine, name: str, template: ChatTemplate | None,
+                 defaults: Mapping[str, Any]) -> None:
         self._engine, self._name = engine, name
+        self._template, self._defaults = template, defaults
         self._texts = TokenTexts(engine.tokenizer)
         self._jobs: dict[str, tuple[Job, int]] = {}  # by request: the line and which of its prompts
         self._most = 2 * engine.scheduler.max_num_seqs  # requests beyond them would only wait
@@ -94,10 +100,10 @@ class BatchRunner:
             raise BodyError("stream is true, and a batch has no streams; leave it out", "stream",
                             "unsupported_parameter")
         if line.url == CHAT:
-            params = chat_params(body)
-            prompts = [chat_prompt(body, engine.tokenizer, engine.tokenizer.template)]
+            params = chat_params(body, self._defaults)
+            prompts = [chat_prompt(body, engine.tokenizer, self._template)]
         else:
-            params = completion_params(body)
+            params = completion_params(body, self._defaults)
             prompts = completion_prompts(body, engine.tokenizer)
         limit = engine.scheduler.max_model_len
         new = 0 if echoes_only(body) else params.max_tokens or 0
@@ -141,6 +147,7 @@ class BatchRunner:
         head = {"id": f"{kind}-{secrets.token_hex(12)}", "created": int(time.time()),
                 "model": self._name}
         if line.url == CHAT:
-            return line.succeeded(chat_answer(line.body, outputs[0], head, self._texts))
+            return line.succeeded(chat_answer(line.body, outputs[0], head, self._texts,
+                                              self._template))
         return line.succeeded(completion_answer(line.body, outputs, head, self._texts,
                                                 self._engine.tokenizer.decode))

@@ -25,18 +25,18 @@ COMPLETION_UNBUILT = {**UNBUILT, "suffix": ("",), "best_of": (1,)}
 CHAT_UNBUILT = {
     **UNBUILT, "functions": ([],), "function_call": ("none", "auto"), "modalities": (["text"],),
     "audio": (), "web_search_options": (), "reasoning_effort": (), "verbosity": ("medium",),
-    "continue_final_message": (False,), "chat_template": (), "echo": (False,), "best_of": (1,),
-    "mm_processor_kwargs": (), "media_io_kwargs": ()}
+    "chat_template": (), "echo": (False,), "best_of": (1,), "mm_processor_kwargs": (),
+    "media_io_kwargs": ()}
 
 #: fields that SamplingParams has under the same name
-SAMPLING = ("n", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "stop_token_ids",
+SAMPLING = ("n", "temperature", "top_p", "top_k", "min_p", "seed", "stop_token_ids",
             "ignore_eos", "min_tokens", "presence_penalty", "frequency_penalty",
             "repetition_penalty", "include_stop_str_in_output", "priority", "prompt_logprobs")
 MOST_TEXTS = 128  # of one request
 
 _KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
-    **dict.fromkeys(("echo", "return_token_ids", "add_special_tokens", "add_generation_prompt"),
-                    (bool, "true or false")),
+    **dict.fromkeys(("echo", "return_token_ids", "add_special_tokens", "add_generation_prompt",
+                     "continue_final_message", "stream"), (bool, "true or false")),
     **dict.fromkeys(("model", "cache_salt"), (str, "a text")),
     "chat_template_kwargs": (dict, "an object"), "tools": (list, "a list of objects"),
     "documents": (list, "a list of objects")}
@@ -69,15 +69,16 @@ def check_body(body: Mapping[str, Any], unbuilt: Mapping[str, tuple[object, ...]
         raise BodyError(f"n is {n}, expected at most {MOST_TEXTS}", "n")
 
 
-def completion_params(body: Mapping[str, Any]) -> SamplingParams:
-    """Return how a body of /v1/completions is sampled. Raises OptionError."""
+def completion_params(body: Mapping[str, Any], defaults: Mapping[str, Any]) -> SamplingParams:
+    """Return how a body of /v1/completions is sampled: `defaults`, of SamplingParams' fields, hold
+    where it says nothing, and their `stop` always. Raises OptionError."""
     tokens, logprobs = body.get("max_tokens"), body.get("logprobs")
     changed: dict[str, Any] = {}
     if body.get("echo") and logprobs is not None:
         changed["prompt_logprobs"] = max((n for n in (logprobs, body.get("prompt_logprobs"))
                                           if isinstance(n, int)), default=logprobs)
     tokens = 1 if echoes_only(body) else 16 if tokens is None else tokens
-    return _params({**body, **changed}, tokens, logprobs)
+    return _params({**body, **changed}, defaults, tokens, logprobs)
 
 
 def echoes_only(body: Mapping[str, Any]) -> bool:
@@ -86,8 +87,8 @@ def echoes_only(body: Mapping[str, Any]) -> bool:
     return bool(body.get("echo")) and body.get("max_tokens") == 0
 
 
-def chat_params(body: Mapping[str, Any]) -> SamplingParams:
-    """Return how a body of /v1/chat/completions is sampled. Raises OptionError."""
+def chat_params(body: Mapping[str, Any], defaults: Mapping[str, Any]) -> SamplingParams:
+    """Return how a body of /v1/chat/completions is sampled, as `completion_params` does."""
     tokens, top = body.get("max_completion_tokens"), body.get("top_logprobs")
     logprobs = body.get("logprobs")
     if logprobs is not None and type(logprobs) is not bool:
@@ -100,15 +101,26 @@ def chat_params(body: Mapping[str, Any]) -> SamplingParams:
     if (choice := body.get("tool_choice")) not in (None, "auto", "none"):
         raise BodyError(f"tool_choice is {shown(choice)}, and no call can be forced; expected "
                         "'auto' or 'none'", "tool_choice", "unsupported_parameter")
-    return _params(body, body.get("max_tokens") if tokens is None else tokens,
+    if body.get("add_special_tokens"):
+        raise BodyError("add_special_tokens is true, and a chat template writes them itself; leave "
+                        "it out", "add_special_tokens")
+    return _params(body, defaults, body.get("max_tokens") if tokens is None else tokens,
                    (top or 0) if logprobs else None)
 
 
-def _params(body: Mapping[str, Any], max_tokens: Any, logprobs: Any,  # noqa: ANN401 - JSON
-            ) -> SamplingParams:
+def offered_tools(body: Mapping[str, Any]) -> list[Any] | None:
+    """Return the tools that an answer may call, None without any."""
+    return None if body.get("tool_choice") == "none" else body.get("tools") or None
+
+
+def _params(body: Mapping[str, Any], defaults: Mapping[str, Any],
+            max_tokens: Any, logprobs: Any) -> SamplingParams:  # noqa: ANN401 - JSON
     given = {name: body[name] for name in SAMPLING if body.get(name) is not None}
-    return SamplingParams(**given, max_tokens=max_tokens, logprobs=logprobs,
-                          logit_bias=_bias(body.get("logit_bias")))
+    stop, always = body.get("stop"), defaults.get("stop", ())
+    own = (stop,) if isinstance(stop, str) else () if stop is None else stop
+    return SamplingParams(**{**defaults, **given, "max_tokens": max_tokens, "logprobs": logprobs,
+                             "stop": [*own, *always] if isinstance(own, (list, tuple)) else own,
+                             "logit_bias": _bias(body.get("logit_bias"))})
 
 
 def _bias(bias: Any) -> Any:  # noqa: ANN401 - JSON; SamplingParams checks what is no object

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from core.errors import TokenizerError
 from core.reading import shown
-from models.serving.openai.body import BodyError
+from models.serving.openai.body import BodyError, offered_tools
 from models.serving.prompt import checked_text
 from models.tokenizers.base import Tokenizer
 from models.tokenizers.chat_template import ChatTemplate
@@ -16,7 +17,8 @@ from models.tokenizers.chat_template import ChatTemplate
 Encoded: TypeAlias = tuple[list[int], str | None]
 
 MOST_PROMPTS = 2048  # of one request
-_FIELDS = {"messages", "tools", "documents", "add_generation_prompt", "template"}
+_FIELDS = {"messages", "tools", "documents", "add_generation_prompt", "continue_final_message",
+           "template"}
 
 
 def completion_prompts(body: Mapping[str, Any], tokenizer: Tokenizer) -> list[Encoded]:
@@ -41,7 +43,7 @@ def chat_prompt(body: Mapping[str, Any], tokenizer: Tokenizer, template: ChatTem
     if template is None:
         raise BodyError("the model has no chat template: it is a base model; use /v1/completions",
                         "messages", "no_chat_template")
-    tools = None if body.get("tool_choice") == "none" else body.get("tools") or None
+    tools = offered_tools(body)
     documents, more = body.get("documents"), body.get("chat_template_kwargs") or {}
     source = template.choose(tools=tools is not None)
     for name, value in (("tools", tools), ("documents", documents)):
@@ -54,11 +56,12 @@ def chat_prompt(body: Mapping[str, Any], tokenizer: Tokenizer, template: ChatTem
     try:
         text = template.render(flat_messages(body.get("messages")), tools=tools,
                                documents=documents, **more,
-                               add_generation_prompt=body.get("add_generation_prompt") is not False)
+                               add_generation_prompt=body.get("add_generation_prompt"),
+                               continue_final_message=bool(body.get("continue_final_message")))
     except TokenizerError as error:
         raise BodyError(str(error), "messages", "chat_template") from None
     # a rendered conversation has its own special tokens
-    return tokenizer.encode(checked_text(text), special=not body.get("add_special_tokens")), text
+    return tokenizer.encode(checked_text(text), special=True), text
 
 
 def flat_messages(messages: object) -> list[dict[str, Any]]:
@@ -67,7 +70,19 @@ def flat_messages(messages: object) -> list[dict[str, Any]]:
             isinstance(m, Mapping) and isinstance(m.get("role"), str) for m in messages):
         raise BodyError(f"messages is {shown(messages)}, expected a list of objects with `role` "
                         "and `content`", "messages")
-    return [{**m, "content": _flat(m.get("content"))} for m in messages]
+    return [{**m, "content": _flat(m.get("content")),
+             **({"tool_calls": [_opened(call) for call in calls]}
+                if isinstance(calls := m.get("tool_calls"), list) and calls else {})}
+            for m in messages]
+
+
+def _opened(call: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return a call whose arguments are an object, as templates take them; clients send a text."""
+    try:
+        function = dict(call["function"])
+        return {**call, "function": {**function, "arguments": json.loads(function["arguments"])}}
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return call
 
 
 def _flat(content: object) -> str | None:
