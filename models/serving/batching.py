@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from core.runtime.batch import Batch, SequenceTable
@@ -63,6 +65,15 @@ class Batching:
         if request.params.prompt_logprobs is None:
             return []
         return request.ids[work.start + 1:min(stop, request.prompt_len)]
+
+    def prompt_rows(self, step: Step) -> Iterator[tuple[Work, int, int]]:
+        """Yield the row of each token that `prompt_targets` gives for a step."""
+        row = 0
+        for work in step.work:
+            for token in self.prompt_targets(work):
+                yield work, row, token
+                row += 1
+            row += work.samples
 
     def _keep(self, request: Request) -> None:
         """Write a request's sampling and blocks into its slot, where they are not there yet."""

@@ -17,18 +17,16 @@ from core.plan.ledger import Ledger
 from core.runtime.executor import Executor, Pending
 from core.runtime.kv_cache import BlockPool
 from core.runtime.step import BLOCK_SIZE
-from core.tensor.tensor import Array
 from models.serving.batching import Batching
-from models.serving.group import Group
+from models.serving.group import Group, nonfinite
+from models.serving.offline import generate
 from models.serving.params import SamplingParams
-from models.serving.prompt import encode_prompt
+from models.serving.prompt import Prompt, encode_prompt
 from models.serving.request import Request, RequestOutput
 from models.serving.scheduler import Scheduler
 from models.serving.stats import EngineStats
 from models.serving.step import Step
 from models.tokenizers.base import Tokenizer
-
-Prompt = str | Sequence[int]
 
 
 class Engine:
@@ -47,6 +45,8 @@ class Engine:
         self._options = dict(scheduler_options)
         self._lock = threading.RLock()
         self._open, self.stats = True, EngineStats()
+        self._groups: dict[str, Group] = {}
+        self._news: dict[str, RequestOutput] = {}  # what `step` is to return
         self._reset()
 
     # requests
@@ -61,6 +61,11 @@ class Engine:
         Raises PromptError, OptionError or TokenizerError for one that cannot be served,
         QueueFullError where too many wait already.
         """
+        self.queue(request_id, prompt, params, salt=salt, streams=streams, news=self._news)
+
+    def queue(self, request_id: str, prompt: Prompt, params: SamplingParams | None = None, *,
+              salt: str = "", streams: bool, news: dict[str, RequestOutput]) -> None:
+        """Queue a request, as `add_request` does, whose output goes to `news` when it changes."""
         params = params if params is not None else SamplingParams()
         ids = encode_prompt(prompt, self.tokenizer, self.vocab_size)
         params.check_vocabulary(self.vocab_size)
@@ -73,7 +78,8 @@ class Engine:
                 raise OptionError(f"request {request_id!r} is running already; give each request "
                                   "an id of its own")
             text = prompt if isinstance(prompt, str) else None
-            group = Group(request_id, text, requests, self.tokenizer, streams=streams)
+            group = Group(request_id, text, requests, self.tokenizer, streams=streams,
+                          news=news)
             added = list[Request]()
             try:
                 for request in requests:
@@ -93,20 +99,32 @@ class Engine:
                 return None
             for request in group.requests:
                 self.scheduler.finish(request, "abort")
-                group.end(request, "abort")
+            group.end_all("abort")
+            group.news.pop(request_id, None)
             return group.output
 
     @property
     def has_unfinished_requests(self) -> bool:
-        return bool(self._groups)
+        """Tell whether `step` has more to give, or a step in flight still holds blocks."""
+        return bool(self._groups or self._flight or self._news)
 
     def step(self) -> list[RequestOutput]:
-        """Compute one step. Returns the outputs that it changed, as far as they have come.
+        """Compute one step. Returns the outputs that have changed, as far as they have come; also
+        those of steps that other threads made, for `generate`.
 
         Where the backend asks for it, the next step is queued before this one is waited for.
         Whatever is raised, every request is aborted and the engine can be used on: NoKernelError
         or KernelError from a kernel, CheckError for a token that no vocabulary has.
         """
+        with self._lock:
+            try:
+                self.advance()
+                return list(self._news.values())
+            finally:
+                self._news.clear()
+
+    def advance(self) -> None:
+        """Compute one step, as `step` does; what changes lies where the requests' `news` go."""
         with self._lock:
             self._alive()
             try:
@@ -117,7 +135,8 @@ class Engine:
                     pending = self.executor.submit(self._batching.batch(step))
                     self.scheduler.queued(step)
                     self._flight.append((step, pending))
-                return self._take(*self._flight.popleft()) if self._flight else []
+                if self._flight:
+                    self._take(*self._flight.popleft())
             except BaseException:
                 self._reset()
                 raise
@@ -130,33 +149,9 @@ class Engine:
         the outputs in the prompts' order. `progress` is told how many of how many are done.
 
         Raises as `add_request` before anything is computed, CheckError for logits that are not
-        finite.
+        finite, LifetimeError where a step failed in another thread.
         """
-        batch = _prompts(prompts)
-        each = [params] * len(batch) if params is None or isinstance(
-            params, SamplingParams) else list(params)
-        if len(each) != len(batch):
-            raise OptionError(f"found {len(each)} SamplingParams for {len(batch)} prompts; give "
-                              "one for all, or one for each")
-        prefix = secrets.token_hex(8)
-        names = {f"{prefix}-{i}": i for i in range(len(batch))}
-        done: dict[int, RequestOutput] = {}
-        try:
-            for name, i in names.items():
-                self.add_request(name, batch[i], each[i], streams=False)
-            while len(done) < len(batch):
-                for output in self.step():
-                    if output.finished and output.request_id in names:
-                        done[names[output.request_id]] = output
-                        progress(len(done), len(batch))
-        finally:
-            for name in names:
-                self.abort_request(name)
-        for output in done.values():
-            for one in output.outputs:
-                if one.finish_reason == "error":
-                    raise CheckError(f"prompt {names[output.request_id]}: {one.stop_reason}")
-        return [done[i] for i in range(len(batch))]
+        return generate(self, prompts, params, progress)
 
     # looking
 
@@ -176,6 +171,7 @@ class Engine:
             if self._open:
                 self._open = False
                 self._reset()
+                self._news.clear()
                 self.executor.close()
 
     def __enter__(self) -> Engine:
@@ -192,14 +188,17 @@ class Engine:
             raise LifetimeError("this engine is closed; load it again")
 
     def _reset(self) -> None:
-        """Forget every request and everything cached."""
+        """End every request, and forget everything cached."""
+        ended, self._groups = self._groups, {}
         self.pool = BlockPool(self._blocks, BLOCK_SIZE, self._caching)
         self.scheduler = Scheduler(self.pool, **self._options)
-        self._groups: dict[str, Group] = {}
         self._flight: deque[tuple[Step, Pending]] = deque()
         self._batching = Batching(self.executor.table)
+        for name, group in ended.items():
+            group.end_all("abort")
+            group.news[name] = group.output
 
-    def _take(self, step: Step, pending: Pending) -> list[RequestOutput]:
+    def _take(self, step: Step, pending: Pending) -> None:
         """Wait for a step, and give its tokens to their requests."""
         start = time.perf_counter()
         results = pending.wait()
@@ -214,8 +213,10 @@ class Engine:
                                  f"{self.vocab_size - 1}; --check reference finds the kernel")
         changed = dict.fromkeys(self.scheduler.update(step, sampled))
         touched: dict[str, Group] = {}
-        if len(rows) < len(pending.places):
-            self._prompt_logprobs(step, results)
+        for work, row, token in self._batching.prompt_rows(step):
+            group = self._groups.get(work.request.request_id)
+            if group is not None and group.requests[0] is work.request:
+                group.add_prompt_logprobs(row, token, results)
         owners = [work.request for work in step.work if work.samples]
         for request, row, token in zip(owners, rows, sampled, strict=True):
             group = self._groups.get(request.request_id)
@@ -226,36 +227,11 @@ class Engine:
                 group.add_logprobs(request, row, token, results)
             logit = results["logit"][row] if "logit" in results else 0.0
             if not np.isfinite(logit):
-                self.scheduler.finish(request, "error", _nonfinite(request, float(logit)))
+                self.scheduler.finish(request, "error", nonfinite(request, float(logit)))
             reason = group.push(request, token)
             if reason is not None:
                 self.scheduler.finish(request, reason)
         for name, group in touched.items():
+            group.news[name] = group.output
             if group.output.finished:
                 del self._groups[name]
-        return [group.output for group in touched.values()]
-
-    def _prompt_logprobs(self, step: Step, results: Mapping[str, Array]) -> None:
-        row = 0
-        for work in step.work:
-            group = self._groups.get(work.request.request_id)
-            for target in self._batching.prompt_targets(work):
-                if group is not None and work.request.index == 0:
-                    group.add_prompt_logprobs(row, target, results)
-                row += 1
-            row += work.samples
-
-
-def _nonfinite(request: Request, logit: float) -> str:
-    return (f"the largest logit for the token at position {len(request.ids) - 1} is {logit}, "
-            "expected a finite number; --check-finite names the first kernel that makes NaN or Inf")
-
-
-def _prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """Return a list of prompts: a text or a list of integers is one."""
-    if isinstance(prompts, str):
-        return [prompts]
-    listed: list[Prompt] = list(prompts)  # type: ignore[arg-type] # encode_prompt checks each
-    if listed and all(isinstance(i, (int, np.integer)) for i in listed):
-        return [listed]  # type: ignore[list-item] # they are ids
-    return listed

@@ -22,10 +22,12 @@ class Group:
 
     streams  whether text is wanted with each token; else it is decoded once, at the end, unless
              stop strings have to be looked for
+    news     where the output goes, by the request's id, when it has changed
     """
 
     def __init__(self, request_id: str, prompt: str | None, requests: list[Request],
-                 tokenizer: Tokenizer, *, streams: bool) -> None:
+                 tokenizer: Tokenizer, *, streams: bool, news: dict[str, RequestOutput]) -> None:
+        self.news = news
         self.requests, self._tokenizer = requests, tokenizer
         params, ids = requests[0].params, requests[0].ids
         self._texts = [OutputText(tokenizer, ids, r.params) if streams or params.stop else None
@@ -53,18 +55,18 @@ class Group:
         self.output.finished = all(o.finished for o in self.output.outputs)
         return reason if reason is not None and request.finish_reason is None else None
 
-    def end(self, request: Request, reason: str) -> None:
-        """End a sequence early, with what there is of its text."""
-        output, text = self.output.outputs[request.index], self._texts[request.index]
-        if output.finished:
-            return
-        if text is not None:
-            text.abort()
-            output.text = text.text
-        else:
-            output.text = self._whole(output.token_ids)
-        output.finish_reason = reason
-        self.output.finished = all(o.finished for o in self.output.outputs)
+    def end_all(self, reason: str) -> None:
+        """End early what has not ended, with what there is of its text."""
+        for output, text in zip(self.output.outputs, self._texts, strict=True):
+            if output.finished:
+                continue
+            if text is not None:
+                text.abort()
+                output.text = text.text
+            else:
+                output.text = self._whole(output.token_ids)
+            output.finish_reason = reason
+        self.output.finished = True
 
     def _whole(self, ids: list[int]) -> str:
         """Decode all tokens after the end of the prompt, on which spaces depend."""
@@ -99,3 +101,9 @@ class Group:
 
     def _token_text(self, token: int) -> str | None:
         return self._tokenizer.decode([token]) or self._tokenizer.token(token)
+
+
+def nonfinite(request: Request, logit: float) -> str:
+    """Say which token's largest logit is not finite, and how to find out more."""
+    return (f"the largest logit for the token at position {len(request.ids) - 1} is {logit}, "
+            "expected a finite number; --check-finite names the first kernel that makes NaN or Inf")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 from core.errors import PromptError
 from core.reading import shown
 from models.tokenizers.base import Tokenizer
+
+Prompt: TypeAlias = str | Sequence[int]
 
 
 def encode_prompt(prompt: str | Sequence[int], tokenizer: Tokenizer, vocab_size: int) -> list[int]:

@@ -1,0 +1,66 @@
+"""Generates for a list of prompts with an engine that others may use meanwhile."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.errors import CheckError, LifetimeError, OptionError
+from models.serving.params import SamplingParams
+from models.serving.prompt import Prompt
+from models.serving.request import RequestOutput
+
+if TYPE_CHECKING:
+    from models.serving.engine import Engine
+
+
+def generate(engine: Engine, prompts: Prompt | Sequence[Prompt],
+             params: SamplingParams | Sequence[SamplingParams] | None,
+             progress: Callable[[int, int], object]) -> list[RequestOutput]:
+    """Do what `Engine.generate` says."""
+    batch = _prompts(prompts)
+    each = [params] * len(batch) if params is None or isinstance(
+        params, SamplingParams) else list(params)
+    if len(each) != len(batch):
+        raise OptionError(f"found {len(each)} SamplingParams for {len(batch)} prompts; give one "
+                          "for all, or one for each")
+    prefix = secrets.token_hex(8)
+    names = {f"{prefix}-{i}": i for i in range(len(batch))}
+    news, done = dict[str, RequestOutput](), dict[str, RequestOutput]()
+    try:
+        for name, prompt, one in zip(names, batch, each, strict=True):
+            engine.queue(name, prompt, one, streams=False, news=news)
+        while len(done) < len(names):
+            engine.advance()
+            found = [name for name in list(news) if news[name].finished]  # others change it too
+            for name in found:
+                done[name] = news.pop(name)
+                _check(done[name], names[name])
+                progress(len(done), len(names))
+    finally:
+        for name in names:
+            engine.abort_request(name)
+    return [done[name] for name in names]
+
+
+def _check(output: RequestOutput, number: int) -> None:
+    """Raise CheckError or LifetimeError for an output that ended before its time."""
+    for one in output.outputs:
+        if one.finish_reason == "error":
+            raise CheckError(f"prompt {number}: {one.stop_reason}")
+        if one.finish_reason == "abort":
+            raise LifetimeError(f"prompt {number} was ended, as a step failed in another thread; "
+                                "generate again")
+
+
+def _prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """Return a list of prompts: a text or a list of integers is one."""
+    if isinstance(prompts, str):
+        return [prompts]
+    listed: list[Prompt] = list(prompts)  # type: ignore[arg-type] # encode_prompt checks each
+    if listed and all(isinstance(i, (int, np.integer)) for i in listed):
+        return [listed]  # type: ignore[list-item] # they are ids
+    return listed
