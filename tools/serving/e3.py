@@ -16,11 +16,10 @@ import random
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 import models
 from models import SamplingParams, export
@@ -38,8 +37,8 @@ def draw_prompts(vocab_size: int) -> list[list[int]]:
         rng.randrange(1, LONGEST - 40))] for i in range(PROMPTS)]
 
 
-def transformers_tokens(model: Any, prompts: list[list[int]], *,
-                        batched: bool) -> list[list[int]]:  # noqa: ANN401 - transformers has no types
+def transformers_tokens(model: PreTrainedModel, prompts: list[list[int]], *, batched: bool,
+                        ) -> list[list[int]]:
     """Return the greedy tokens that transformers generates."""
     config = GenerationConfig(max_new_tokens=TOKENS, do_sample=False, eos_token_id=-1,
                               pad_token_id=0)
