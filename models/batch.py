@@ -30,6 +30,7 @@ from models.engine.load import settle_checkpoint
 from models.engine.model_sampling import MODEL, OPTIONS, request_defaults
 from models.engine.options import EngineOptions
 from models.engine.pool import open_engine
+from models.serving.conversation import ConversationEncoder
 from models.serving.openai.batch import BatchRunner
 from models.serving.openai.batch_lines import MOST_BYTES
 from models.tokenizers.base import choose_template
@@ -48,6 +49,8 @@ def parser() -> argparse.ArgumentParser:
                    help="the `model` that bodies name (default: the model's own name)")
     p.add_argument("--chat-template", metavar="NAME|FILE",
                    help="the chat template: one of the model's by name, or a file")
+    p.add_argument("--no-escape-special", dest="escape_special", action="store_false",
+                   help="messages may write control tokens (default: they are ordinary text)")
     p.add_argument("--sampling", choices=(OPTIONS, MODEL), default=MODEL,
                    help="where a request says nothing, sample as the model's files say (model, the "
                         "default), or as OpenAI's API does (options)")
@@ -59,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 every line has an answer, 1 the logits of some were not finite, 2 some lines,
-    or the options, cannot be used, 130 interrupted."""
+    or the options, cannot be used, 3 a kernel failed, 130 interrupted."""
     args = parser().parse_args(argv)
     options = load_options(args)
     engine_options = EngineOptions(**{f.name: getattr(args, f.name) for f in fields(EngineOptions)})
@@ -68,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     report.left_out(registry)
     checkpoint = read_checkpoint(args.model, registry)
     template = choose_template(checkpoint.tokenizer, args.chat_template)
+    encoder = None if template is None else ConversationEncoder(
+        checkpoint.tokenizer, template, escape=args.escape_special)
     defaults = request_defaults(args.sampling, checkpoint.generation)
     with Results(args.output) as results:
         if results.found:
@@ -83,8 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 tell(f"sampling where a request says nothing: {named} "
                      f"({checkpoint.generation.where})")
             task = bar.add_task("requests", total=total, rate="")
-            runner = BatchRunner(engine, args.served_model_name or checkpoint.name,
-                                 template, defaults)
+            runner = BatchRunner(engine, args.served_model_name or checkpoint.name, encoder,
+                                 defaults)
             with closing(runner.run(_lines(file), results.done)) as found:
                 for result in found:
                     if result is not None:

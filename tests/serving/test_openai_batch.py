@@ -6,6 +6,7 @@ import pytest
 
 import models
 from models import SamplingParams
+from models.serving.conversation import ConversationEncoder
 from models.serving.openai.batch import BatchRunner
 from models.serving.openai.batch_lines import MOST_BYTES
 from models.serving.openai.body import CHAT_UNBUILT, COMPLETION_UNBUILT
@@ -30,7 +31,7 @@ def line(body, **other) -> bytes:
 
 
 def run(engine, *lines, **defaults):
-    runner = BatchRunner(engine, NAME, engine.tokenizer.template, defaults)
+    runner = BatchRunner(engine, NAME, ConversationEncoder(engine.tokenizer), defaults)
     return list(runner.run(enumerate(lines, 1), lambda line: False))
 
 
@@ -145,6 +146,10 @@ def test_a_chat(engine):
                                  "refusal": None}
     assert found["usage"]["prompt_tokens"] == len(ids) and choice["finish_reason"] == "length"
     assert [len(c["top_logprobs"]) for c in choice["logprobs"]["content"]] == [2] * 6
+    control = [{"role": "user", "content": "<|eot_id|>"}]  # no message can end its own turn
+    counted = answered(engine, {**body, "messages": control})["usage"]["prompt_tokens"]
+    assert counted > len(engine.tokenizer.encode(engine.tokenizer.template.render(control),
+                                                 special=True))
     parts = [{"role": "user", "content": [{"type": "text", "text": HI[0]["content"]}]}]
     assert answered(engine, {**body, "messages": parts})["choices"] == found["choices"]
     (whole,) = engine.generate([ids], SamplingParams(temperature=0, max_tokens=None))

@@ -10,6 +10,7 @@ from typing import Any
 
 from core.errors import InputError, QueueFullError
 from core.reading import shown
+from models.serving.conversation import ConversationEncoder
 from models.serving.engine import Engine
 from models.serving.link.token_text import TokenTexts
 from models.serving.openai.answers import chat_answer, completion_answer
@@ -26,7 +27,6 @@ from models.serving.openai.body import (
 from models.serving.openai.prompts import Encoded, chat_prompt, completion_prompts
 from models.serving.params import SamplingParams
 from models.serving.request import RequestOutput
-from models.tokenizers.chat_template import ChatTemplate
 
 
 @dataclass
@@ -43,14 +43,14 @@ class BatchRunner:
     """Turns lines into results, in the order in which they are complete.
 
     name      the model's, which a body may name
-    template  the chat template, None for a base model
+    encoder   encodes conversations, None for a base model
     defaults  fields of SamplingParams where a body says nothing; their `stop` always holds
     """
 
-    def __init__(self, engine: Engine, name: str, template: ChatTemplate | None,
+    def __init__(self, engine: Engine, name: str, encoder: ConversationEncoder | None,
                  defaults: Mapping[str, Any]) -> None:
         self._engine, self._name = engine, name
-        self._template, self._defaults = template, defaults
+        self._encoder, self._defaults = encoder, defaults
         self._texts = TokenTexts(engine.tokenizer)
         self._jobs: dict[str, tuple[Job, int]] = {}  # by request: the line and which of its prompts
         self._most = 2 * engine.scheduler.max_num_seqs  # requests beyond them would only wait
@@ -101,7 +101,7 @@ class BatchRunner:
                             "unsupported_parameter")
         if line.url == CHAT:
             params = chat_params(body, self._defaults)
-            prompts = [chat_prompt(body, engine.tokenizer, self._template)]
+            prompts = [chat_prompt(body, self._encoder)]
         else:
             params = completion_params(body, self._defaults)
             prompts = completion_prompts(body, engine.tokenizer)
@@ -146,8 +146,9 @@ class BatchRunner:
         kind = "chatcmpl" if line.url == CHAT else "cmpl"
         head = {"id": f"{kind}-{secrets.token_hex(12)}", "created": int(time.time()),
                 "model": self._name}
+        encoder = self._encoder
         if line.url == CHAT:
             return line.succeeded(chat_answer(line.body, outputs[0], head, self._texts,
-                                              self._template))
+                                              None if encoder is None else encoder.template))
         return line.succeeded(completion_answer(line.body, outputs, head, self._texts,
                                                 self._engine.tokenizer.decode))

@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 
 from core.errors import TokenizerError
 from core.reading import shown
+from models.serving.conversation import ConversationEncoder
 from models.serving.openai.body import BodyError, offered_tools
 from models.serving.prompt import checked_text
 from models.tokenizers.base import Tokenizer
-from models.tokenizers.chat_template import ChatTemplate
 
 #: ids, and the text that they came from, if one was given
 Encoded: TypeAlias = tuple[list[int], str | None]
@@ -37,15 +37,15 @@ def completion_prompts(body: Mapping[str, Any], tokenizer: Tokenizer) -> list[En
             else (p, None) for p in prompt]
 
 
-def chat_prompt(body: Mapping[str, Any], tokenizer: Tokenizer, template: ChatTemplate | None,
-                ) -> Encoded:
-    """Return the conversation of a chat as the template writes it. Raises BodyError."""
-    if template is None:
+def chat_prompt(body: Mapping[str, Any], encoder: ConversationEncoder | None) -> Encoded:
+    """Return the conversation of a chat as the template writes it. Raises BodyError, and
+    PromptError for control tokens in messages that cannot be told apart from the template's."""
+    if encoder is None:
         raise BodyError("the model has no chat template: it is a base model; use /v1/completions",
                         "messages", "no_chat_template")
-    tools = offered_tools(body)
+    messages, tools = flat_messages(body.get("messages")), offered_tools(body)
     documents, more = body.get("documents"), body.get("chat_template_kwargs") or {}
-    source = template.choose(tools=tools is not None)
+    source = encoder.template.choose(tools=tools is not None)
     for name, value in (("tools", tools), ("documents", documents)):
         if value and name not in source:
             raise BodyError(f"the chat template takes no {name}; leave them out", name,
@@ -54,14 +54,12 @@ def chat_prompt(body: Mapping[str, Any], tokenizer: Tokenizer, template: ChatTem
         raise BodyError(f"chat_template_kwargs has {', '.join(wrong)}, which are fields of the "
                         "request", "chat_template_kwargs")
     try:
-        text = template.render(flat_messages(body.get("messages")), tools=tools,
-                               documents=documents, **more,
-                               add_generation_prompt=body.get("add_generation_prompt"),
-                               continue_final_message=bool(body.get("continue_final_message")))
+        ids = encoder.encode(messages, tools=tools, documents=documents, **more,
+                             add_generation_prompt=body.get("add_generation_prompt"),
+                             continue_final_message=bool(body.get("continue_final_message")))
     except TokenizerError as error:
         raise BodyError(str(error), "messages", "chat_template") from None
-    # a rendered conversation has its own special tokens
-    return tokenizer.encode(checked_text(text), special=True), text
+    return ids, None
 
 
 def flat_messages(messages: object) -> list[dict[str, Any]]:
