@@ -74,7 +74,7 @@ class Engine:
                             salt=salt, index=i) for i in range(params.n)]
         with self._lock:
             self._alive()
-            if request_id in self._groups:
+            if request_id in self._groups or request_id in news:
                 raise OptionError(f"request {request_id!r} is running already; give each request "
                                   "an id of its own")
             text = prompt if isinstance(prompt, str) else None

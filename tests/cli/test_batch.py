@@ -7,10 +7,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from models import batch
 from models.cli.results import Results
+from models.serving.group import Group
+from models.serving.request import Logprob
 
 MODEL = ("--model", "stories-llama3")
 
@@ -150,6 +154,32 @@ def test_load_and_engine_options(requests, tmp_path, capfd):
     assert {r["response"]["body"]["model"] for r in read(out)} == {"mine"}
     assert batch.main([requests, *MODEL, "--kv-blocks", "0"]) == 2
     assert "kv_blocks is 0" in capfd.readouterr().err
+
+
+def test_logits_that_are_not_finite(tmp_path, model_copy, capfd):
+    """End one line with an error and exit code 1, also where only a log-probability shows it."""
+    folder, out = model_copy("stories-llama2"), tmp_path / "out.jsonl"
+    tensors = load_file(folder / "model.safetensors")
+    (name,) = [n for n in tensors if "embed_tokens" in n]
+    tensors[name] = tensors[name].copy()
+    tensors[name][300] = np.nan
+    save_file(tensors, folder / "model.safetensors")
+    file = write(tmp_path / "in.jsonl", [
+        completion("bad", [5, 300]), completion("good", [5, 6], logit_bias={"300": -100})])
+    assert batch.main([file, "--model", str(folder), "-o", str(out)]) == 1
+    errors = {r["custom_id"]: r["error"] and r["error"]["code"] for r in read(out)}
+    assert errors == {"bad": "nonfinite_logits", "good": None}
+
+
+def test_nan_among_log_probabilities(tmp_path, monkeypatch):
+    """Devices that keep logits show it there alone."""
+    logprobs = Group._logprobs
+    monkeypatch.setattr(Group, "_logprobs", lambda self, token, *rest: {
+        **logprobs(self, token, *rest), token: Logprob(float("nan"))})
+    out = tmp_path / "out.jsonl"
+    file = write(tmp_path / "in.jsonl", [completion("a", logprobs=1), completion("b")])
+    assert batch.main([file, *MODEL, "-o", str(out)]) == 1
+    assert {r["custom_id"]: bool(r["error"]) for r in read(out)} == {"a": True, "b": False}
 
 
 def test_an_empty_file(tmp_path, capfd):

@@ -1,5 +1,6 @@
 """The documentation is executed: what it says must work as written."""
 
+import json
 import os
 import re
 import shlex
@@ -106,6 +107,23 @@ def test_run_your_own_model(tmp_path, monkeypatch):
     assert "agrees with reference" in said[-1]
     (code,) = blocks(page, "python")
     assert run(["python", "-c", code], tmp_path).strip() in texts[0]
+
+
+def test_serving(tmp_path):
+    """Every program and line; the third request of the file is refused, as the page says."""
+    page = "docs/serving.md"
+    for code in blocks(page, "python"):
+        assert len(run(["python", "-c", code], tmp_path).splitlines()) >= 2
+    (tmp_path / "requests.jsonl").write_text(*blocks(page, "json"))
+    first, again, plan, bench = commands(page)
+    run(first, tmp_path, code=2)
+    results = [json.loads(x) for x in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert sorted(r["custom_id"] for r in results) == ["one", "three", "two"]
+    (refused,) = [r["error"] for r in results if r["error"]]
+    assert (refused["param"], refused["line"]) == ("suffix", 3)
+    assert "has 3 results" in run(again, tmp_path, code=2)
+    assert "an engine for 8 sequences" in run(plan, tmp_path)
+    assert "0 wrong" in run(bench, tmp_path)
 
 
 PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "tests/README.md",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -140,9 +141,9 @@ class BatchRunner:
 
     def _result(self, job: Job) -> Result:
         line, outputs = job.line, [job.outputs[i] for i in range(len(job.prompts))]
-        for one in (one for output in outputs for one in output.outputs):
-            if one.finish_reason == "error":
-                return line.failed(BodyError(str(one.stop_reason), code=NONFINITE))
+        for output in outputs:
+            if problem := _nonfinite(output):
+                return line.failed(BodyError(problem, code=NONFINITE))
         kind = "chatcmpl" if line.url == CHAT else "cmpl"
         head = {"id": f"{kind}-{secrets.token_hex(12)}", "created": int(time.time()),
                 "model": self._name}
@@ -152,3 +153,15 @@ class BatchRunner:
                                               None if encoder is None else encoder.template))
         return line.succeeded(completion_answer(line.body, outputs, head, self._texts,
                                                 self._engine.tokenizer.decode))
+
+
+def _nonfinite(output: RequestOutput) -> str | None:
+    """Say what is wrong with an output whose logits were not finite."""
+    for one in output.outputs:
+        if one.finish_reason == "error":
+            return str(one.stop_reason)
+    entries = [*(output.prompt_logprobs or ()), *(e for o in output.outputs
+                                                  for e in o.logprobs or ())]
+    if any(math.isnan(found.logprob) for entry in entries if entry for found in entry.values()):
+        return "a log-probability is NaN; --check-finite names the first kernel that makes one"
+    return None
