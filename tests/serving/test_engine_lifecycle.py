@@ -1,7 +1,6 @@
 """An engine with a model: aborts, failures and interrupts leave it usable."""
 
 import random
-import signal
 
 import numpy as np
 import pytest
@@ -148,35 +147,4 @@ def test_a_step_that_fails(engine, expected, monkeypatch, where, error):
     engine.step()
     with pytest.raises(error):
         engine.step()
-    usable(engine, expected)
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
-def test_interrupts_at_random_moments(engine, expected):
-    """Interrupt steps wherever they are, in planning too."""
-    rng, hits = random.Random(3), 0
-
-    def interrupt(number, frame):
-        raise KeyboardInterrupt
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        for k in range(40):
-            try:
-                for i in range(1 + k % 5):
-                    engine.add_request(f"{k}-{i}", [3 + k, 4, 5 + i], GREEDY)
-                signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.0002, 0.03))
-                while engine.has_unfinished_requests:
-                    engine.step()
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except KeyboardInterrupt:
-                hits += 1
-                for i in range(5):
-                    engine.abort_request(f"{k}-{i}")
-                while engine.has_unfinished_requests:
-                    engine.step()
-            unused(engine)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-    assert hits > 5
     usable(engine, expected)
