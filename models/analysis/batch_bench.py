@@ -86,11 +86,8 @@ def check_engine(engine: Engine, registry: Registry, count: int) -> tuple[str, b
     check, start = CrossCheck(registry, [REFERENCE]), time.perf_counter()
     rng = random.Random(3)
     prompts = [_ids(rng, 1 + i % 5, engine.vocab_size) for i in range(count)]
-    engine.executor.observer = check
-    try:
+    with engine.executor.observed(check):
         engine.generate(prompts, SamplingParams(max_tokens=2, ignore_eos=True, temperature=0.0))
-    finally:
-        engine.executor.observer = None
     verdict = (f"{check.tally.calls} kernel calls of steps of {count} sequences checked against "
                f"float64 in {time.perf_counter() - start:.0f} s, {check.tally.wrong} wrong")
     return verdict, check.tally.ok, kernels_of(engine)

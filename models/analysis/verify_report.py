@@ -110,22 +110,23 @@ def replayed(capsule: Capsule, done: Sequence[Replayed]) -> None:
     _say(f"{capsule.op} at node {capsule.entry.get('node')}: {capsule.reason}")
     for r in done:
         if r.refused:
-            _say(f"{r.who}: not computed: {r.refused}")
+            _say(f"{r.label}: not computed: {r.refused}")
         for key, v in r.verdicts.items():
             same = "" if r.who.startswith("recorded") else (
                 ", the recorded bits" if r.same_bits else ", other bits than recorded")
-            _say(f"{r.who}: `{key}` {'ok' if v.ok else 'WRONG'}{same}: {v}")
+            _say(f"{r.label}: `{key}` {'ok' if v.ok else 'WRONG'}{same}: {v}")
         for text in r.broken:
-            _say(f"{r.who}: WRONG: {text}")
+            _say(f"{r.label}: WRONG: {text}")
         for text in r.notes:
-            _say(f"{r.who}: note: {text}")
+            _say(f"{r.label}: note: {text}")
 
 
 def replayed_json(capsule: Capsule, done: Sequence[Replayed]) -> dict[str, Any]:
     return {"op": capsule.op, "entry": capsule.entry, "reason": capsule.reason,
             "versions": capsule.versions, "source": capsule.source,
             "ok": all(r.ok for r in done[1:]),
-            "results": [{"who": r.who, "ok": r.ok, "same_bits": r.same_bits, "refused": r.refused,
+            "results": [{"who": r.who, "kernel": r.kernel, "ok": r.ok,
+                         "same_bits": r.same_bits, "refused": r.refused,
                          "broken": r.broken, "notes": r.notes, "runs": r.runs,
                          "budget_used": {k: v.used for k, v in r.verdicts.items()}}
                         for r in done]}

@@ -29,7 +29,8 @@ _FILLS = (POISON, 0)
 class Replayed:
     """Holds who computed the call, how each result compares with the reference (the worst of the
     runs), and whether its bits are the recorded ones. `refused` says why nothing was computed,
-    `broken` what else is wrong, `notes` what else there is to know."""
+    `broken` what else is wrong, `notes` what else there is to know, `kernel` the one kernel that
+    computed it."""
 
     who: str
     verdicts: Mapping[str, Comparison]
@@ -38,6 +39,12 @@ class Replayed:
     broken: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     runs: int = 1
+    kernel: str = ""
+
+    @property
+    def label(self) -> str:
+        """Return the kernel's name where one computed the call, else the backend's."""
+        return self.kernel or self.who
 
     @property
     def ok(self) -> bool:
@@ -128,7 +135,8 @@ def _judged(name: str, runs: list[OpRun], capsule: Capsule, recorded: Replayed,
         elif steady or (right and not recorded.ok):
             broken.append("same kernel, same source, other bits than recorded: it depends on more "
                           "than its inputs")
-    return Replayed(name, verdicts, same, "", broken, notes, len(runs))
+    return Replayed(name, verdicts, same, "", broken, notes, len(runs),
+                    kernels[0].id if len(kernels) == 1 else "")
 
 
 def _unsteady(every: list[dict[str, Array]]) -> str:

@@ -155,13 +155,13 @@ BAD = {
     "input": Bad("changes its input", norm(lambda x, weight, out: x.__imul__(2)),
                  "changed (its )?input `x`"),
     "weight": Bad("changes its weight", norm(lambda x, weight, out: weight.__setitem__(0, 7)),
-                  "changed (its )?input `weight`"),
+                  f"changed its (input|weight) `weight`|destination is read-only{WHERE}"),
     "cache_row": Bad("attention changes the cache", attention(after=first_row),
                      "changed (its )?input `cache`", op="attention"),
     "other_row": Bad("kv_cache_write changes another row", kernels.write_before,
                      "WRONG|is wrong", op="kv_cache_write"),
     # not a function of its inputs
-    "race_ulp": Bad("a race of one ulp", norm(ulp), "other bits|differ in bits",
+    "race_ulp": Bad("a race of one ulp", norm(ulp), "a race, or hidden|differ in bits",
                     why={"--check": ONE_ULP, "verify --blame": ONE_ULP}),
     "race_many": Bad("a race of many ulps", norm(many_ulps), "other bits|differ in bits|is wrong|"
                      "WRONG"),
