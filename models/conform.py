@@ -30,6 +30,7 @@ from models.cli.arguments import add_load_options, add_model_option
 from models.cli.command import command
 from models.engine.options import LoadOptions
 
+SEQUENCES = 8  # of the engine's steps whose calls are tested
 MODEL_OPTIONS = ("quantize", "group_size", "kv_dtype", "max_context")  #: that shape a model's calls
 #: pytest's exit code for options that it cannot use -> ours
 USAGE_ERROR, BAD_INPUT, INTERRUPTED = 4, 2, 130
@@ -81,7 +82,8 @@ def _calls(args: argparse.Namespace, registry: Registry) -> list[ModelCall]:
     found: dict[ModelCall, None] = {}
     for backend in split_backends(",".join(args.backend)) if args.backend else available(registry):
         checkpoint = read_checkpoint(args.model, registry)
-        found |= dict.fromkeys(model_calls(checkpoint, options, registry, backend))
+        found |= dict.fromkeys(model_calls(checkpoint, options, registry, backend,
+                                           sequences=SEQUENCES))
     return list(found)
 
 

@@ -38,8 +38,12 @@ class _Maker:
                  r: ExampleInputs) -> None:
         self.op, self.specs, self.attrs, self.context, self.r = op, specs, attrs, context, r
         self.integers: dict[str, Callable[[int], Array]] = {
-            "ids": lambda n: r.ints(0, self._rows("table"), n),
-            "token": lambda n: r.ints(0, 1000, n), "positions": self._positions,
+            "ids": self._ids, "token": lambda n: r.ints(0, self._size("logits", 1), n),
+            "given": lambda n: r.ints(-self._size("last"), 1000, n),
+            "last": lambda n: r.ints(0, 1000, n),
+            "places": lambda n: r.rng.permutation(max(n, self._size("last")))[:n],
+            "starts": lambda n: np.arange(n) * self._size("ids") // max(1, n - 1),
+            "mask": lambda n: r.ints(-2**31, 2**31 - 1, n), "positions": self._positions,
             "slots": self._positions, "block_table": r.rng.permutation,
             "seq_lens": lambda n: np.full(n, context), "top_k": lambda n: np.full(n, 20),
             "query_starts": self._starts, "seen": lambda n: r.ints(0, 2, n),
@@ -64,6 +68,8 @@ class _Maker:
         if name == "logits" and "temperature" in self.specs:
             # levels, so that probabilities stay far from each other's cumulative borders
             return r.ints(-6, 7, *shape).astype(np.float64)
+        if name == "penalties":
+            return np.asarray(1 + abs(r.normal(*shape)))
         if name == "inv_freq":
             return np.asarray(10000.0 ** (-np.arange(shape[0]) / shape[0]))
         if name == "cache_scales":
@@ -79,9 +85,17 @@ class _Maker:
                 *shape)
         return r.normal(*shape)
 
-    def _rows(self, name: str) -> int:
+    def _size(self, name: str, axis: int = 0) -> int:
+        """Return the size of another input, 1000 where there is none."""
         spec = self.specs.get(name)
-        return spec.sizes[0] if spec is not None else 1000
+        return spec.sizes[axis] if spec is not None else 1000
+
+    def _ids(self, count: int) -> Array:
+        """Return tokens: any rows of a table, or else distinct ones, as a row of logits has them
+        changed."""
+        if "table" in self.specs:
+            return self.r.ints(0, self._size("table"), count)
+        return self.r.rng.permutation(max(count, self._size("logits", 1)))[:count]
 
     def _positions(self, count: int) -> Array:
         """Return the last places of the context; all sequences of a decode step are at its end."""

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from suspect_backend import with_suspect
 
 from core.conformance.calls import read_calls, write_calls
 from core.conformance.cases import Case
@@ -27,7 +28,7 @@ MODEL = "stories-qwen2"
 def calls_of(**options):
     registry = default_registry()
     return model_calls(read_checkpoint(MODEL, registry), LoadOptions(**options), registry,
-                       "cpu_numpy")
+                       "cpu_numpy", sequences=8)
 
 
 def test_a_models_calls_are_told_apart_and_can_be_stored(tmp_path):
@@ -40,6 +41,15 @@ def test_a_models_calls_are_told_apart_and_can_be_stored(tmp_path):
     assert {c.phase for c in calls} == {"decode", "prefill"} and longest == 2048
     write_calls(tmp_path / "calls.json", calls)
     assert read_calls(tmp_path / "calls.json") == calls
+
+
+def test_an_engines_steps_are_among_them():
+    found = {(c.op, c.phase, c.specs["query_starts" if c.op == "attention" else "logits"].sizes[0])
+             for c in calls_of() if c.op in ("attention", "adjust_logits", "log_probs", "sample")}
+    assert {("attention", "decode", 9), ("attention", "prefill", 9), ("attention", "decode", 2),
+            ("sample", "decode", 8)} <= found
+    assert {op for op, _, rows in found if rows == 8} == {"adjust_logits", "log_probs", "sample"}
+    assert {"pick_ids", "put_tokens"} <= {c.op for c in calls_of()}
 
 
 @pytest.mark.parametrize("text", ["{", "[]x", '[{"op": "nope"}]', "[3]", '{"a": 1}',
@@ -63,6 +73,22 @@ def test_inputs_are_right_for_every_call(options):
             if kernel.refuses(case.call) is None:
                 outcome = run_case(case, kernel, registry, case.expected)
                 assert outcome.ok, (call.name, str(outcome))
+
+
+def test_a_fault_that_needs_two_sequences_is_found():
+    def second_sequence(ins, outs):
+        starts, lengths = ins[4], ins[5]
+        if np.count_nonzero(lengths) > 1:
+            outs[0][starts[1]] = 0
+    registry = with_suspect(OPS["attention"], lambda array: None, second_sequence)
+    (kernel,) = registry.kernels("suspect", "attention")
+    found = {}
+    for call in calls_of(max_context=64, dtype="f32"):
+        if call.op == "attention":
+            case = call.case("suspect")
+            found[len(case.arrays["seq_lens"])] = run_case(case, kernel, registry,
+                                                           case.expected).ok
+    assert found == {1: True, 8: False}
 
 
 def test_an_integer_of_unknown_meaning_is_refused():
