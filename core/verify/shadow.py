@@ -18,6 +18,7 @@ from core.tensor.allocator import Buffer
 from core.tensor.tensor import Array, Tensor
 from core.verify.guard import GuardedPlan, guarded_tensor
 from core.verify.subgraph import extract
+from core.verify.values import Before
 
 #: One policy's own copies of a session's states, by the memory that each follows.
 States = dict[Buffer, Tensor]
@@ -73,8 +74,12 @@ class Shadow:
             target.write(np.ascontiguousarray(source.numpy()))
 
     def run(self) -> None:
-        self.broken = [(binding.kernel, text) for binding, launch in self._guarded.walk()
-                       for text in launch()]
+        self.broken = []
+        for binding, launch in self._guarded.walk():
+            # who runs a single node looks at its inputs; what lies between several is ours
+            before = Before(self.plan, binding, whole=False) if len(self.kernels) > 1 else None
+            said = [*launch(), *(before.changed() if before is not None else ())]
+            self.broken += [(binding.kernel, text) for text in said]
 
     def result(self, value: Value) -> Array:
         """Return the array of a value of the original graph, where the last run left it."""

@@ -53,6 +53,20 @@ def checked(op, whole, against, *, spoil=right, steps=3):
     return check.tally, tokens
 
 
+def test_in_a_composition_the_part_that_changes_its_input_is_named_alone():
+    """The parts of `add_rms_norm` hand `sum` on: add made it right, rms_norm changes it."""
+    registry = with_suspect(OPS["rms_norm"], right, change(0))
+    with models.load("stories-llama3", backend="cpu_numpy", registry=registry,
+                     max_context=64) as model:
+        assert "add_rms_norm" in {e.op for e in model.ledger.entries}
+        check = CrossCheck(registry, ["suspect,cpu_numpy"])
+        with model.session.observed(check):
+            model.session.prefill(PROMPT)
+    assert set(check.tally.faults()) == {("rms_norm", "suspect:spoilt")}
+    fused = [r for r in check.tally.rows if r.op == "add_rms_norm"]
+    assert fused and all("changed its input `x`" in r.reason for r in fused)
+
+
 AGAINST = pytest.mark.parametrize("against", ["cpu_numpy", "reference"])
 FAULTS = {
     "4 beyond": (beyond(4), "wrote 4 bytes beyond `out`, from 0 bytes after its end"),
