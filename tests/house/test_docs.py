@@ -69,7 +69,7 @@ def test_find_the_bad_kernel(tmp_path):
     assert source.read_text().count(lines) == 1
     source.write_text(source.read_text().replace(lines, ""))
     run([*install, "--upgrade"], tmp_path, site)
-    assert "fast_attention: `out` ok" in run(replay, tmp_path, site)
+    assert "fast_attention:attention: `out` ok" in run(replay, tmp_path, site)
 
 
 def test_adding_a_backend(tmp_path):

@@ -66,7 +66,7 @@ def test_bad_input(capsys, args, complaint):
 
 def test_capsules_replay(capsule, capsys):
     out, _ = verify(capsys, "--replay", str(capsule), code=0)
-    assert "cpu_numpy: `out` ok, the recorded bits" in out and "captured on request" in out
+    assert "cpu_numpy:attention: `out` ok, the recorded bits" in out and "captured on request" in out
     out, _ = verify(capsys, "--replay", str(capsule), "--backend", "cpu_numpy,reference", "--json",
                     code=0)
     found = json.loads(out)
@@ -95,7 +95,7 @@ def test_a_capsule_of_a_wrong_result_says_so(capsule, capsys):
     other = Capsule.read(bad)
     replace(other, source="0" * 64).write(bad)
     out, _ = verify(capsys, "--replay", str(bad), code=0)
-    assert "cpu_numpy: note: another source than recorded" in out
+    assert "cpu_numpy:attention: note: another source than recorded" in out
     replace(other, versions={**other.versions, "numpy": "1.0"}).write(bad)
     out, _ = verify(capsys, "--replay", str(bad), code=0)
     assert "the same source, but other surroundings: numpy (1.0 then, " in out
