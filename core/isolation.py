@@ -94,7 +94,9 @@ class Notes:
         place = _place(self.lines, note.home)
         if state == _CALLING:
             inside = "" if note.what == "launch" else f" in {note.what}"
-            return f"{note.who}: {ending}{inside}{place}"
+            # malloc aborts where it finds its heap damaged, which another call may have done
+            before = "; it or a kernel before it damaged the process" if "SIGABRT" in ending else ""
+            return f"{note.who}: {ending}{inside}{place}{before}"
         when = "at the end" if state == _ENDED else "between two calls"
         return (f"the process {ending} {when}; the last call was {note.what} of {note.who}. That "
                 "kernel or one before it damaged the process")

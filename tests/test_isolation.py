@@ -24,6 +24,8 @@ def test_the_other_process_reads_what_this_one_writes(notes):
     writer.enter(NOTE.encoded())
     assert notes.calls == 1 and notes.note == NOTE
     assert notes.told("killed by signal 11") == f"{NOTE.who}: killed by signal 11"
+    assert notes.told("killed by signal 6 (SIGABRT)") == (
+        f"{NOTE.who}: killed by signal 6 (SIGABRT); it or a kernel before it damaged the process")
     writer.leave()
     assert notes.calls is None and "between two calls; the last call was launch of " in notes.told(
         "killed by signal 11")
