@@ -70,6 +70,7 @@ class Kernel:
     batch_invariant: bool = False
     tolerance: Tolerance | None = None
     option: str | None = None
+    family: str | None = None
 
     @property
     def id(self) -> str:
@@ -125,8 +126,8 @@ class KernelSet:
                    prepare: Callable[..., None] | None = None, packs: Packs | None = None,
                    workspace: Callable[[Call], TensorSpec] | None = None,
                    deterministic: bool = True, batch_invariant: bool = False,
-                   tolerance: Tolerance | None = None,
-                   option: str | None = None) -> Callable[[F], F]:
+                   tolerance: Tolerance | None = None, option: str | None = None,
+                   family: str | None = None) -> Callable[[F], F]:
         """Declare the decorated function a kernel for `op`; the function itself is unchanged.
 
         dtypes     for each dtype variable of the signature, the dtypes taken: {"A": "f32 bf16"}
@@ -144,8 +145,11 @@ class KernelSet:
                          judges by it, and every report says so beside the op's budget
         option           a field of `BackendOptions`: the kernel is chosen only where the user set
                          it, such as "allow_tf32", or named the kernel itself
+        family           all kernels of the backend with this name give a row equal bits, for any
+                         number of rows; those of a fused op the bits of its parts'. Implies
+                         batch_invariant
 
-        The conformance suite tests the two flags. The function's parameters are the op's inputs,
+        The conformance suite tests flags and families. The parameters are the op's inputs,
         then its new outputs, then as keywords its attributes, by the op's names. It may leave out
         an optional input, or an attribute that has a default: calls in which that differs from the
         default are refused for it.
@@ -158,8 +162,8 @@ class KernelSet:
             self._kernels.append(Kernel(
                 op, self.backend, name or bind.__name__, bind,
                 {var: tuple(as_dtype(d) for d in text.split()) for var, text in dtypes.items()},
-                supports, priority, prepare, packs, workspace, deterministic, batch_invariant,
-                tolerance, option))
+                supports, priority, prepare, packs, workspace, deterministic,
+                batch_invariant or family is not None, tolerance, option, family))
             return bind
         return declare
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.conformance.determinism import DeterminismRule
+from core.conformance.invariance import InvariantPolicy
 from core.conformance.lock import Lock
 from core.errors import OptionError
 from core.installed.registry import Registry
@@ -83,7 +84,8 @@ def settle_checkpoint(checkpoint: Checkpoint, options: LoadOptions, registry: Re
 
 
 def restrict(config: EngineConfig) -> EngineConfig:
-    """Return the configuration with the rules that `lock` and `deterministic` make.
+    """Return the configuration with the rules that `lock`, `deterministic` and `batch_invariant`
+    make.
 
     Raises OptionError for an override of a kernel that is not there, or that applies nowhere: a
     wrong layer, or a model without the op. LockError as `Lock.check`.
@@ -100,7 +102,9 @@ def restrict(config: EngineConfig) -> EngineConfig:
     if options.deterministic:
         rules.append(DeterminismRule(policy.registry))
     _check_used(config)
-    return replace(config, policy=replace(policy, rules=tuple(rules)))
+    policy = replace(policy, rules=tuple(rules))
+    return replace(config, policy=InvariantPolicy.like(policy) if options.batch_invariant
+                   else policy)
 
 
 def _check_used(config: EngineConfig) -> None:

@@ -35,7 +35,7 @@ _EXPECTED = {str: "a text", int: "an integer", bool: "True or False", Path: "a p
 _KINDS: dict[str, type] = {
     **dict.fromkeys(("dtype", "quantize", "kv_dtype"), str), "lock": Path,
     **dict.fromkeys(("group_size", "max_context", "chunk", "device", "threads"), int),
-    **dict.fromkeys(("fusion", "deterministic", "mmap", "allow_tf32"), bool),
+    **dict.fromkeys(("fusion", "deterministic", "batch_invariant", "mmap", "allow_tf32"), bool),
     **dict.fromkeys(("backend", "keep", "quantize_only", "kernels", "only_plugins",
                      "without_plugins"), list)}
 
@@ -83,6 +83,9 @@ class LoadOptions:
     deterministic: bool = option(
         False, "only kernels that declare, and show on their op's examples, equal bits from run to "
         "run", action="store_true")
+    batch_invariant: bool = option(
+        False, "only kernels that give a token the same bits whatever it is computed beside: see "
+        "docs/batch-invariance.md", action="store_true")
     lock: str | Path | None = option(  # noqa: RUF009 - it makes a field
         None, "only the kernels of a lock file, unchanged", metavar="FILE")
     mmap: bool = option(

@@ -8,22 +8,22 @@ from cpu_numba.compiling import bound
 from cpu_numba.kernels.compiled import attention as single
 from cpu_numba.kernels.compiled import cache as paged
 from cpu_numba.kernels.compiled import flash
-from cpu_numba.kernels.declare import FLOATS, kernels
+from cpu_numba.kernels.declare import DOT, FLOATS, kernels
 from cpu_numba.kernels.flat import flat
-from cpu_numba.kernels.linear import few
+from cpu_numba.kernels.linear import FEW, few
 from cpu_numba.kernels.threads import alone
 
 _DTYPES = {"A": FLOATS, "C": "f32 f16 bf16 i8"}
 
 
-@kernels.implements("kv_cache_write", dtypes=_DTYPES, batch_invariant=True)
+@kernels.implements("kv_cache_write", dtypes=_DTYPES, family=DOT)
 def kv_cache_write(k, v, cache, cache_scales, slots):
     return bound(paged.write, flat(k), flat(v), flat(cache), flat(cache_scales), slots, *k.shape)
 
 
 def _units(call: Call) -> int:
     d = call.dims
-    return d["T"] * d["Hkv"] * -(-d["B"] * d["BS"] // single.STRETCH)
+    return min(d["T"], FEW) * d["Hkv"] * -(-d["B"] * d["BS"] // single.STRETCH)
 
 
 def _parts(call: Call) -> TensorSpec:
@@ -32,9 +32,15 @@ def _parts(call: Call) -> TensorSpec:
     return TensorSpec((_units(call), 2 * single.STRETCH + group * (call.dims["d"] + 2)), f32)
 
 
-@kernels.implements("attention", dtypes=_DTYPES, supports=few, workspace=_parts, priority=1)
+@kernels.implements("attention", dtypes=_DTYPES, supports=few, workspace=_parts, priority=1,
+                    family=DOT)
 def attention_stretches(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale,
                         workspace):
+    return _stretches(q, cache, cache_scales, block_table, query_starts, seq_lens, out, scale,
+                      workspace)
+
+
+def _stretches(q, cache, cache_scales, block_table, query_starts, seq_lens, out, scale, workspace):
     rows = len(workspace) * single.STRETCH
     scores, places, mixed = np.split(workspace.reshape(-1), [rows, 2 * rows])
     tokens, heads, size = q.shape
@@ -43,6 +49,24 @@ def attention_stretches(q, cache, cache_scales, block_table, query_starts, seq_l
                  query_starts, seq_lens, flat(out), mixed, scores, places.view(np.int32), tokens,
                  heads, kv_heads, size, block_table.shape[1], block, np.float32(scale),
                  alone(q.size * block_table.shape[1] * block))
+
+
+@kernels.implements("attention", dtypes=_DTYPES, workspace=_parts, priority=-1, family=DOT)
+def attention_stretches_many(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *,
+                             scale, workspace):
+    """Attend with a few tokens after another: slower than tiles, with the bits of a few."""
+    firsts = range(0, len(q), FEW)
+    starts = np.empty((len(firsts), len(query_starts)), np.int32)
+    launches = [_stretches(q[i:i + FEW], cache, cache_scales, block_table, mine, seq_lens,
+                           out[i:i + FEW], scale, workspace)
+                for i, mine in zip(firsts, starts, strict=True)]
+    offsets = np.arange(0, len(q), FEW, dtype=np.int32)[:, None]
+
+    def launch():
+        np.subtract(query_starts, offsets, out=starts)  # counted from each run's first token
+        for run in launches:
+            run()
+    return launch
 
 
 def _narrow_group(call: Call) -> str | None:

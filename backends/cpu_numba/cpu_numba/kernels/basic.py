@@ -5,29 +5,29 @@ import numpy as np
 from cpu_numba.compiling import bound
 from cpu_numba.kernels.compiled import activations, rows
 from cpu_numba.kernels.compiled import softmax as exponentials
-from cpu_numba.kernels.declare import FLOATS, kernels
+from cpu_numba.kernels.declare import DOT, FLOATS, kernels
 from cpu_numba.kernels.flat import flat, wide
 
 _MANY = 1 << 15  # elements from which all threads are worth waking (some 10 µs)
 
 
-@kernels.implements("embedding", dtypes={"W": FLOATS, "O": FLOATS}, batch_invariant=True)
+@kernels.implements("embedding", dtypes={"W": FLOATS, "O": FLOATS}, family=DOT)
 def embedding(ids, table, out):
     return bound(rows.gather, ids, flat(table), flat(out), *out.shape)
 
 
-@kernels.implements("rms_norm", dtypes={"A": FLOATS, "W": FLOATS}, batch_invariant=True)
+@kernels.implements("rms_norm", dtypes={"A": FLOATS, "W": FLOATS}, family=DOT)
 def rms_norm(x, weight, out, *, eps):
     return bound(rows.norm, flat(x), wide(weight), flat(out), *x.shape, np.float32(eps))
 
 
-@kernels.implements("add_rms_norm", dtypes={"A": FLOATS, "W": FLOATS}, batch_invariant=True)
+@kernels.implements("add_rms_norm", dtypes={"A": FLOATS, "W": FLOATS}, family=DOT)
 def add_rms_norm(a, b, weight, sum, out, *, eps):
     return bound(rows.add_norm, flat(a), flat(b), wide(weight), flat(sum), flat(out), *a.shape,
                  np.float32(eps))
 
 
-@kernels.implements("rope", dtypes={"A": FLOATS}, batch_invariant=True)
+@kernels.implements("rope", dtypes={"A": FLOATS}, family=DOT)
 def rope(x, positions, inv_freq, out, *, interleaved):
     tokens, heads, size = x.shape
     rotate = activations.rotate_many if x.size >= _MANY else activations.rotate
@@ -35,17 +35,17 @@ def rope(x, positions, inv_freq, out, *, interleaved):
                  interleaved)
 
 
-@kernels.implements("softmax", dtypes={"A": "f32"}, batch_invariant=True)
+@kernels.implements("softmax", dtypes={"A": "f32"}, family=DOT)
 def softmax(x, out):
     return bound(exponentials.softmax, flat(x), flat(out), *x.shape)
 
 
-@kernels.implements("add", dtypes={"A": FLOATS}, batch_invariant=True)
+@kernels.implements("add", dtypes={"A": FLOATS}, family=DOT)
 def add(a, b, out):
     return bound(rows.add, flat(a), flat(b), flat(out), a.size)
 
 
-@kernels.implements("swiglu", dtypes={"A": FLOATS}, batch_invariant=True)
+@kernels.implements("swiglu", dtypes={"A": FLOATS}, family=DOT)
 def swiglu(gate, up, out):
     if gate.size >= _MANY:
         return bound(activations.swiglu_many, flat(gate), flat(up), flat(out), *gate.shape)

@@ -3,7 +3,7 @@
 from core import Call
 from cpu_numba.compiling import bound
 from cpu_numba.kernels.compiled import dot
-from cpu_numba.kernels.declare import FLOATS, kernels
+from cpu_numba.kernels.declare import DOT, FLOATS, kernels
 from cpu_numba.kernels.flat import flat, wide
 from cpu_numba.kernels.threads import sharing
 
@@ -41,9 +41,14 @@ def products(x, *matrices):
 
 
 @kernels.implements("linear", dtypes=DTYPES, supports=few_narrow,
-                    priority=1, batch_invariant=True)
+                    priority=1, family=DOT)
 def linear_dot(x, weight, bias, out):
     return products(x, (weight, bias, out))
+
+
+# of many tokens slower than blocks, with the bits of a few
+kernels.implements("linear", dtypes=DTYPES, supports=narrow, name="linear_dot_many", priority=-1,
+                   family=DOT)(linear_dot)
 
 
 def gated(x, gate, up, out):
@@ -52,8 +57,13 @@ def gated(x, gate, up, out):
     return how, matrix_of(gate, None, out), matrix_of(up, None, out)
 
 
-@kernels.implements("gate_up_swiglu", dtypes={k: DTYPES[k] for k in ("A", "W")},
-                    supports=few_narrow, batch_invariant=True)
+@kernels.implements("gate_up_swiglu", dtypes={"A": "f32", "W": FLOATS}, supports=few_narrow,
+                    family=DOT)
 def gate_up_swiglu(x, gate, up, out):
     how, *both = gated(x, gate, up, out)
     return bound(dot.gated_product, how, flat(x), *both, x.shape)
+
+
+# 16-bit gate and up are not rounded between, as its parts' are: no family
+kernels.implements("gate_up_swiglu", dtypes={"A": "f16 bf16", "W": FLOATS}, supports=few_narrow,
+                   name="gate_up_swiglu_16", batch_invariant=True)(gate_up_swiglu)

@@ -5,7 +5,7 @@ import numpy as np
 from core import Call, TensorSpec, bf16, f32, i4x2
 from cpu_numba.compiling import bound
 from cpu_numba.kernels.compiled import groups, int4, int8, rounding
-from cpu_numba.kernels.declare import FLOATS, kernels
+from cpu_numba.kernels.declare import DOT, FLOATS, WIDENED, kernels
 from cpu_numba.kernels.flat import flat, wide
 from cpu_numba.kernels.linear import few
 from cpu_numba.kernels.threads import sharing
@@ -31,12 +31,17 @@ def _sums_and_tokens(call: Call) -> TensorSpec:
 
 
 @kernels.implements("quantized_linear", dtypes={**DTYPES, "Q": "i8"}, supports=few, priority=1,
-                    workspace=_sums_and_tokens, batch_invariant=True)
+                    workspace=_sums_and_tokens, family=WIDENED)
 def int8_dot(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
     sums, wide_x = np.split(workspace, [len(x) * scales.shape[1]])
     matrix = matrix_of(codes, scales, zeros, bias, out)
     return bound(groups.product8, _shared(x, [matrix]), flat(x), (wide_x, sums), matrix,
                  (*x.shape, group_size))
+
+
+# of many tokens these are slower than blocks, with the bits of a few
+kernels.implements("quantized_linear", dtypes={**DTYPES, "Q": "i8"}, name="int8_dot_many",
+                   priority=-2, workspace=_sums_and_tokens, family=WIDENED)(int8_dot)
 
 
 def whole_bytes(call: Call) -> str | None:
@@ -50,7 +55,7 @@ def _sums_and_halves(call: Call) -> TensorSpec:
 
 @kernels.implements("quantized_linear", dtypes={**DTYPES, "Q": "i4x2"}, priority=1,
                     supports=lambda call: few(call) or whole_bytes(call),
-                    workspace=_sums_and_halves, batch_invariant=True)
+                    workspace=_sums_and_halves, family=WIDENED)
 def int4_dot(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
     sums, halves = np.split(workspace, [len(x) * scales.shape[1]])
     matrix = matrix_of(codes, scales, zeros, bias, out)
@@ -58,14 +63,23 @@ def int4_dot(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace)
                  (*x.shape, group_size))
 
 
-def in_integers(call: Call) -> str | None:
+kernels.implements("quantized_linear", dtypes={**DTYPES, "Q": "i4x2"}, supports=whole_bytes,
+                   name="int4_dot_many", priority=-2, workspace=_sums_and_halves,
+                   family=WIDENED)(int4_dot)
+
+
+def in_whole_groups(call: Call) -> str | None:
     columns, group = call.dims["K"], call.attrs["group_size"]
     if group not in rounding.GROUPS or columns % group:
         return (f"needs whole groups of {rounding.GROUPS}, got {columns} columns in groups of "
                 f"{group}")
     if call.dtypes["Q"] is i4x2 and columns % int4.CODES:
         return f"needs a multiple of {int4.CODES} columns, got {columns}"
-    return few(call)
+    return None
+
+
+def in_integers(call: Call) -> str | None:
+    return in_whole_groups(call) or few(call)
 
 
 def terms_in(x_itemsize: int, to_bf16: bool) -> int:
@@ -118,6 +132,11 @@ def products(x, group_size, workspace, *matrices):
 
 
 @kernels.implements("quantized_linear", dtypes={**DTYPES, "Q": "i8 i4x2"}, supports=in_integers,
-                    priority=2, workspace=integers_of_x, batch_invariant=True)
+                    priority=2, workspace=integers_of_x, family=DOT)
 def integer_dot(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
     return products(x, group_size, workspace, (codes, scales, zeros, bias, out))
+
+
+kernels.implements("quantized_linear", dtypes={**DTYPES, "Q": "i8 i4x2"}, supports=in_whole_groups,
+                   name="integer_dot_many", priority=-1, workspace=integers_of_x,
+                   family=DOT)(integer_dot)

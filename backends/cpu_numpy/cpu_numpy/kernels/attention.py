@@ -4,7 +4,7 @@ follow each other, as they do for a single sequence, and gathers them otherwise.
 import numpy as np
 
 from core import Call, TensorSpec, f32
-from cpu_numpy.kernels.declare import kernels
+from cpu_numpy.kernels.declare import ROWS, kernels
 
 _SCORES = 1 << 21  # float32 elements of scores held at a time: 8 MiB
 _TILE = 32  # tokens: scores that stay in a core's cache, and few that are masked
@@ -17,7 +17,7 @@ def _quantize(rows):
 
 
 @kernels.implements("kv_cache_write", dtypes={"A": "f32 f16 bf16", "C": "f32 f16 bf16 i8"},
-                    batch_invariant=True)
+                    family=ROWS)
 def kv_cache_write(k, v, cache, cache_scales, slots):
     keys, values = cache.reshape(2, -1, *k.shape[1:])
     sides = ((0, k, keys), (1, v, values))
@@ -45,6 +45,20 @@ def _scratch(call: Call) -> TensorSpec:
 @kernels.implements("attention", dtypes={"A": "f32", "C": "f32 f16 bf16 i8"}, workspace=_scratch)
 def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale,
               workspace):
+    return _attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, scale,
+                      workspace)
+
+
+@kernels.implements("attention", dtypes={"A": "f32", "C": "f32 f16 bf16 i8"}, priority=-1,
+                    family=ROWS)
+def attention_rows(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale):
+    """Attend with one query after another: slower, with the same bits in a batch as alone."""
+    return _attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, scale)
+
+
+def _attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, scale,
+               workspace=None):
+    """Bind attention, many queries of a sequence at once if there is a workspace for it."""
     tokens, heads, size = q.shape
     block_size, kv_heads = cache.shape[2:4]
     group = heads // kv_heads
@@ -98,8 +112,10 @@ def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, 
                 out[start:stop] = 0
                 continue
             keys, values = context(block_table[s], length)
-            if stop - start == 1:
-                one_query(start, keys, values)
+            if stop - start == 1 or workspace is None:
+                for t in range(start, stop):
+                    seen = length - (stop - 1 - t)
+                    one_query(t, keys[:seen], values[:seen])
             else:
                 many_queries(start, stop, keys, values)
     return launch

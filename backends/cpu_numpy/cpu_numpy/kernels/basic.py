@@ -6,11 +6,11 @@ from functools import partial
 import numpy as np
 
 from core import Call, TensorSpec, f32
-from cpu_numpy.kernels.declare import kernels
+from cpu_numpy.kernels.declare import ROWS, kernels
 
 
 @kernels.implements("embedding", dtypes={"W": "f32 f16 bf16", "O": "f32 f16 bf16"},
-                    batch_invariant=True)
+                    family=ROWS)
 def embedding(ids, table, out):
     if table.dtype == out.dtype:
         return partial(np.take, table, ids, axis=0, out=out, mode="clip")  # "raise" would buffer
@@ -20,7 +20,7 @@ def embedding(ids, table, out):
     return launch
 
 
-@kernels.implements("rms_norm", dtypes={"A": "f32", "W": "f32 f16 bf16"}, batch_invariant=True)
+@kernels.implements("rms_norm", dtypes={"A": "f32", "W": "f32 f16 bf16"}, family=ROWS)
 def rms_norm(x, weight, out, *, eps):
     wide = weight.astype(np.float32)  # D elements, once a plan
     size = np.float32(x.shape[-1])
@@ -35,7 +35,7 @@ def rms_norm(x, weight, out, *, eps):
     return launch
 
 
-@kernels.implements("add_rms_norm", dtypes={"A": "f32", "W": "f32 f16 bf16"}, batch_invariant=True)
+@kernels.implements("add_rms_norm", dtypes={"A": "f32", "W": "f32 f16 bf16"}, family=ROWS)
 def add_rms_norm(a, b, weight, sum, out, *, eps):
     norm = rms_norm(sum, weight, out, eps=eps)
 
@@ -50,7 +50,7 @@ def _rope_scratch(call: Call) -> TensorSpec:
     return TensorSpec((t * (h + 2) * d,), f32)
 
 
-@kernels.implements("rope", dtypes={"A": "f32"}, workspace=_rope_scratch, batch_invariant=True)
+@kernels.implements("rope", dtypes={"A": "f32"}, workspace=_rope_scratch, family=ROWS)
 def rope(x, positions, inv_freq, out, *, interleaved, workspace):
     """Compute x * cos plus the term of each pair's other half, whole rows at a time."""
     tokens, heads, size = x.shape
@@ -74,7 +74,7 @@ def rope(x, positions, inv_freq, out, *, interleaved, workspace):
     return launch
 
 
-@kernels.implements("softmax", dtypes={"A": "f32"}, batch_invariant=True)
+@kernels.implements("softmax", dtypes={"A": "f32"}, family=ROWS)
 def softmax(x, out):
     def launch():
         np.subtract(x, np.max(x, axis=-1, keepdims=True), out=out)
@@ -83,12 +83,12 @@ def softmax(x, out):
     return launch
 
 
-@kernels.implements("add", dtypes={"A": "f32"}, batch_invariant=True)
+@kernels.implements("add", dtypes={"A": "f32"}, family=ROWS)
 def add(a, b, out):
     return partial(np.add, a, b, out)
 
 
-@kernels.implements("swiglu", dtypes={"A": "f32"}, batch_invariant=True)
+@kernels.implements("swiglu", dtypes={"A": "f32"}, family=ROWS)
 def swiglu(gate, up, out):
     def launch():
         with np.errstate(over="ignore"):  # exp(-gate) = inf gives the right answer, 0
@@ -100,7 +100,7 @@ def swiglu(gate, up, out):
     return launch
 
 
-@kernels.implements("advance", dtypes={}, batch_invariant=True)
+@kernels.implements("advance", dtypes={}, family=ROWS)
 def advance(token, block_table, ids, positions, slots, seq_lens, *, block_size):
     rows, width = np.arange(len(token)), block_table.shape[1]
 
@@ -116,7 +116,7 @@ def advance(token, block_table, ids, positions, slots, seq_lens, *, block_size):
     return launch
 
 
-@kernels.implements("pick_ids", dtypes={}, batch_invariant=True)
+@kernels.implements("pick_ids", dtypes={}, family=ROWS)
 def pick_ids(given, last, ids):
     def launch():
         place = -1 - given  # negative where the id is given
@@ -126,7 +126,7 @@ def pick_ids(given, last, ids):
     return launch
 
 
-@kernels.implements("put_tokens", dtypes={}, batch_invariant=True)
+@kernels.implements("put_tokens", dtypes={}, family=ROWS)
 def put_tokens(token, places, last):
     def launch():
         inside = (places >= 0) & (places < len(last))

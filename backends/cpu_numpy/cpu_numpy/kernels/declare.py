@@ -3,3 +3,5 @@
 from core import KernelSet
 
 kernels = KernelSet("cpu_numpy")
+#: the family of kernels that compute each row by itself: BLAS sums in another order for more rows
+ROWS = "rows"

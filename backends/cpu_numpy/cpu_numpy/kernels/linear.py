@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from core import Call, TensorSpec, f32
-from cpu_numpy.kernels.declare import kernels
+from cpu_numpy.kernels.declare import ROWS, kernels
 
 _TRANSPOSED = 1 << 18  # float32 elements at most: 1 MiB, which stays in the L2 cache
 
@@ -71,6 +71,22 @@ def linear_widened(x, weight, bias, out, *, workspace):
     return linear(x, weight, bias, out, workspace=workspace)
 
 
+def linear_rows(x, weight, bias, out):
+    """Multiply one token after another: slower, with the same bits in a batch as alone."""
+    rows = [_product(x[t:t + 1], weight, bias, out[t:t + 1]) for t in range(len(x))]
+
+    def launch():
+        for row in rows:
+            row()
+    return launch
+
+
+kernels.implements("linear", dtypes={"A": "f32", "W": "f32", "O": "f32"}, priority=-1,
+                   family=ROWS)(linear_rows)
+kernels.implements("linear", dtypes={"A": "f32", "W": "f16 bf16", "O": "f32"}, prepare=_widen,
+                   packs=_wide, name="linear_rows_widened", priority=-1, family=ROWS)(linear_rows)
+
+
 _TILE = 1 << 18  # float32 elements expanded at a time: 1 MiB, which stays in the L2 cache
 
 
@@ -83,10 +99,24 @@ def _tile(call: Call) -> TensorSpec:
     return TensorSpec((_tile_rows(call), columns), f32)
 
 
-@kernels.implements("quantized_linear", workspace=_tile,
-                    dtypes={"A": "f32", "Q": "i8 i4x2", "B": "f32 f16 bf16", "O": "f32"})
+_QUANTIZED = {"A": "f32", "Q": "i8 i4x2", "B": "f32 f16 bf16", "O": "f32"}
+
+
+@kernels.implements("quantized_linear", workspace=_tile, dtypes=_QUANTIZED)
 def quantized_linear(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
-    """Expand some rows of the matrix into cache, multiply, go on: the matrix stays as codes."""
+    return _by_tiles(x, codes, scales, zeros, bias, out, bits, group_size, workspace, len(x))
+
+
+@kernels.implements("quantized_linear", workspace=_tile, dtypes=_QUANTIZED, priority=-1,
+                    family=ROWS)
+def quantized_rows(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
+    """Multiply one token after another: slower, with the same bits in a batch as alone."""
+    return _by_tiles(x, codes, scales, zeros, bias, out, bits, group_size, workspace, 1)
+
+
+def _by_tiles(x, codes, scales, zeros, bias, out, bits, group_size, workspace, together):
+    """Expand some rows of the matrix into cache, multiply them by `together` tokens at a time, go
+    on: the matrix stays as codes."""
     rows, columns = workspace.shape
     n, k = codes.shape[0], x.shape[1]
     groups = columns // group_size
@@ -110,7 +140,9 @@ def quantized_linear(x, codes, scales, zeros, bias, out, *, bits, group_size, wo
             if offset is not None:
                 np.subtract(grouped, offset[part, :, None], out=grouped)
             np.multiply(grouped, scales[part, :, None], out=grouped)
-            np.matmul(x, tile[:, :k].T, out=out[:, part])
+            for t in range(0, len(x), max(1, together)):
+                mine = slice(t, t + together)
+                np.matmul(x[mine], tile[:, :k].T, out=out[mine, part])
         if bias is not None:
             np.add(out, bias, out=out)
     return launch

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from cpu_numpy.kernels.declare import kernels
+from cpu_numpy.kernels.declare import ROWS, kernels
 
 
-@kernels.implements("adjust_logits", dtypes={"A": "f32 f16 bf16"}, batch_invariant=True)
+@kernels.implements("adjust_logits", dtypes={"A": "f32 f16 bf16"}, family=ROWS)
 def adjust_logits(logits, starts, ids, penalties, add, mask, out):
     rows, width = logits.shape
 
@@ -25,7 +25,7 @@ def adjust_logits(logits, starts, ids, penalties, add, mask, out):
     return launch
 
 
-@kernels.implements("log_probs", dtypes={"A": "f32 f16 bf16"}, batch_invariant=True)
+@kernels.implements("log_probs", dtypes={"A": "f32 f16 bf16"}, family=ROWS)
 def log_probs(logits, token, chosen, rank, top_ids, top, *, n):
     width = logits.shape[1]
 

@@ -3,10 +3,10 @@ is cheap, and the sampled token is then the reference's."""
 
 import numpy as np
 
-from cpu_numpy.kernels.declare import kernels
+from cpu_numpy.kernels.declare import ROWS, kernels
 
 
-@kernels.implements("argmax", dtypes={"A": "f32 f16 bf16"}, batch_invariant=True)
+@kernels.implements("argmax", dtypes={"A": "f32 f16 bf16"}, family=ROWS)
 def argmax(logits, out):
     if logits.dtype == np.float32:
         def launch():
@@ -18,7 +18,7 @@ def argmax(logits, out):
     return widened
 
 
-@kernels.implements("sample", dtypes={"A": "f32 f16 bf16"}, batch_invariant=True)
+@kernels.implements("sample", dtypes={"A": "f32 f16 bf16"}, family=ROWS)
 def sample(logits, temperature, top_k, top_p, min_p, penalty, seeds, positions, seen, out):
     def launch():
         for s in range(len(out)):
