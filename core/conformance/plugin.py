@@ -27,6 +27,7 @@ WHOLE = ("large", "report", "gpu-report", "include", "expect", "write-lock")
 #: modules of the suite, with the kinds of their tests' parameters
 SUITES = {"core.conformance.test_ops": ("case", "kernel", "op"),
           "core.conformance.test_properties": ("property_case",),
+          "core.conformance.test_families": ("family_case",),
           "core.conformance.test_plugin": ("plugin",)}
 
 
@@ -120,7 +121,7 @@ def _tests(kind: str, config: pytest.Config) -> Iterable[Any]:
                                    gpu=config.getoption(flag("gpu-report")) is not None):
         known = known_failures(registry, backend)
         if known and kind == "case":
-            check_used(known, [id for k in ("case", "kernel", "property_case")
+            check_used(known, [id for k in ("case", "kernel", "property_case", "family_case")
                                for large in (False, True)
                                for _, id in _all(k, registry, backend, Subset(), large)], backend)
         for test, id in _asked(kind, registry, backend, subset, config):
@@ -180,7 +181,11 @@ def _all(kind: str, registry: Registry, backend: str, subset: Subset, large: boo
     if kind == "case":
         yield from ((c, c.id) for c in matrix(registry, backend, large=large, subset=subset))
     elif not large:
+        from core.conformance.families import family_cases
         from core.conformance.trials import property_cases
+        if kind == "family_case":
+            yield from ((f, f.id) for f in family_cases(registry, backend, subset))
+            return
         kernels = [k for k in registry.kernels(backend) if subset == EVERYTHING
                    or any(subset.has(c.op, c.dtypes) for c in cases_of(k))]
         if kind == "kernel":

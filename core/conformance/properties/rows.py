@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -40,7 +41,23 @@ def take_rows(op: Op, arrays: Arrays, rows: Array) -> Arrays:
     return taken
 
 
-def _split_results(op: Op, results: Arrays) -> tuple[Arrays, Arrays]:
+def join_rows(op: Op, many: Sequence[Arrays], count: int) -> Arrays:
+    """Return inputs with `count` rows: those of `many` after each other, and again. What does not
+    belong to rows is the first one's."""
+    dims, joined = {p.name: p.dims for p in op.sig.params}, dict(many[0])
+    for name, array in joined.items():
+        if array is not None and dims[name][:1] in ((axis(op),), ("E",)):
+            joined[name] = np.concatenate([a for arrays in many if (a := arrays[name]) is not None])
+    if (starts := joined.get("starts")) is not None:
+        entries = np.concatenate([np.diff(a) for arrays in many
+                                  if (a := arrays["starts"]) is not None])
+        joined["starts"] = starts = np.cumsum([0, *entries], dtype=np.int32)
+    rows = len(starts) - 1 if starts is not None else next(
+        len(a) for k, a in joined.items() if a is not None and dims[k][:1] == (axis(op),))
+    return take_rows(op, joined, np.arange(count) % rows)
+
+
+def split_results(op: Op, results: Arrays) -> tuple[Arrays, Arrays]:
     """Split results into those with a row for each row of the inputs and those, such as caches,
     that have none."""
     shapes = {p.name: p for p in (*op.sig.params, *op.sig.outputs)}
@@ -50,7 +67,7 @@ def _split_results(op: Op, results: Arrays) -> tuple[Arrays, Arrays]:
 
 
 @cache
-def _small(op: Op, cell: str, pairs: tuple[tuple[str, DType], ...]) -> tuple[Example, ...]:
+def small_examples(op: Op, cell: str, pairs: tuple[tuple[str, DType], ...]) -> tuple[Example, ...]:
     """Choose examples with at least two rows that run in about a millisecond."""
     found = []
     for sample in examples_of(op, dict(pairs)):
@@ -67,7 +84,7 @@ def _row_example(subject: Subject, draws: Draws) -> tuple[Arrays, dict[str, Any]
     """Make (inputs, attributes, number of rows, a generator to choose rows by) from one of the op's
     examples, with new values."""
     op = subject.op
-    samples = _small(op, dtype_id(subject.dtypes), tuple(subject.dtypes.items()))
+    samples = small_examples(op, dtype_id(subject.dtypes), tuple(subject.dtypes.items()))
     if not samples:
         raise Refused(f"{op.name} has no sample with several rows")
     sample = draws.choice(samples)
@@ -85,7 +102,7 @@ def permuting_rows(subject: Subject, draws: Draws) -> None:
     order = rng.permutation(rows)
     whole = subject.run(subject.case(arrays, attrs))
     moved = subject.case(take_rows(subject.op, arrays, order), attrs)
-    by_row, rest = _split_results(subject.op, whole)
+    by_row, rest = split_results(subject.op, whole)
     wanted = {k: None if a is None else a[order] for k, a in by_row.items()}
     subject.agree(moved, subject.run(moved), {**wanted, **rest},
                   bits=subject.kernel.batch_invariant)
@@ -94,7 +111,7 @@ def permuting_rows(subject: Subject, draws: Draws) -> None:
 def rows_alone(subject: Subject, draws: Draws) -> None:
     arrays, attrs, rows, rng = _row_example(subject, draws)
     taken = np.sort(rng.permutation(rows)[:draws.choice((1, 1, 2, max(1, rows // 2)))])
-    by_row, _ = _split_results(subject.op, subject.run(subject.case(arrays, attrs)))
+    by_row, _ = split_results(subject.op, subject.run(subject.case(arrays, attrs)))
     alone = subject.case(take_rows(subject.op, arrays, taken), attrs)
     wanted = {k: None if a is None else a[taken] for k, a in by_row.items()}
     subject.agree(alone, subject.run(alone), wanted, bits=subject.kernel.batch_invariant)
@@ -107,10 +124,10 @@ def splitting_rows(subject: Subject, draws: Draws) -> None:
     case = subject.case(arrays, attrs)
     whole = subject.run(case)
     first = subject.run(subject.case(take_rows(subject.op, arrays, np.arange(cut)), attrs))
-    rows_first, state = _split_results(subject.op, first)
+    rows_first, state = split_results(subject.op, first)
     second = subject.run(subject.case(
         {**take_rows(subject.op, arrays, np.arange(cut, rows)), **state}, attrs))
-    rows_second, state = _split_results(subject.op, second)
+    rows_second, state = split_results(subject.op, second)
     joined = {k: None if a is None or (b := rows_second[k]) is None else np.concatenate([a, b])
               for k, a in rows_first.items()}
     subject.agree(case, {**joined, **state}, whole, bits=subject.kernel.batch_invariant)
