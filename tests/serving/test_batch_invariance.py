@@ -1,0 +1,63 @@
+"""Batch invariance of whole engines: a request's tokens and log-probability bits do not depend on
+the schedule, and the property that says so finds faults of kernels, cache and scheduler."""
+
+from dataclasses import replace
+
+import pytest
+from batch_invariance import alone, check_property, open_engine
+from test_prefix_cache import MUTANTS
+
+from core.errors import LifetimeError
+from core.plugins.registry import Registry
+
+EXAMPLES = 25
+
+
+@pytest.fixture(scope="module")
+def engine():
+    with open_engine("cpu_numpy") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def expected(engine):
+    return alone(engine)
+
+
+def test_a_request_is_the_same_in_any_schedule(engine, expected):
+    check_property(engine, expected, EXAMPLES)
+    assert engine.stats.preemptions > 5
+
+
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_faulty_cache_is_noticed(engine, expected, mutant, monkeypatch):
+    monkeypatch.setattr(*MUTANTS[mutant])
+    with pytest.raises((AssertionError, LifetimeError)):
+        check_property(engine, expected, EXAMPLES)
+
+
+def with_mutant(op: str, name: str) -> Registry:
+    """Return a registry in which a kernel of cpu_numpy claims a family that it is not of."""
+    registry = Registry()
+    kernels = registry.kernels("cpu_numpy", op)
+    real = next(k for k in kernels if k.name == name)
+    liar = replace(real, name="liar", family="rows")
+    kernels.insert(0, liar)
+    registry.sources[liar] = "test"
+    return registry
+
+
+@pytest.mark.parametrize(("op", "name"), [("linear", "linear_widened"), ("attention", "attention")])
+def test_a_kernel_that_depends_on_the_chunk_is_noticed(op, name):
+    with open_engine("cpu_numpy", registry=with_mutant(op, name)) as engine:
+        expected = alone(engine)
+        assert any(e.kernel == "cpu_numpy:liar" for e in engine.ledger.entries)
+        with pytest.raises(AssertionError):
+            check_property(engine, expected, EXAMPLES)
+
+
+def test_without_the_mode_bits_differ():
+    with open_engine("cpu_numpy", batch_invariant=False) as engine:
+        expected = alone(engine)
+        with pytest.raises(AssertionError):
+            check_property(engine, expected, EXAMPLES)
