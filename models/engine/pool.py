@@ -45,7 +45,8 @@ def open_engine(config: EngineConfig, weights: WeightStore, options: EngineOptio
     blocks = options.kv_blocks or _blocks(config, options, block, slots * width)
     executor.set_blocks(blocks)
     return Engine(executor, checkpoint.tokenizer, vocab_size=config.config.vocab_size,
-                  eos_ids=frozenset(checkpoint.eos_ids), blocks=blocks,
+                  eos_ids=frozenset(checkpoint.eos_ids), blocks=blocks, name=checkpoint.name,
+                  mode="batch-invariant" if config.options.batch_invariant else "default",
                   caching=options.enable_prefix_caching,
                   scheduler_options={
                       "max_num_seqs": slots, "max_num_batched_tokens": tokens,

@@ -35,11 +35,14 @@ class Engine:
 
     executor  runs the steps; it has `blocks` blocks of KV cache
     scheduler_options  keywords of `Scheduler`
+    name, mode  of the model and of its choice of kernels, for `fingerprint`
     """
 
     def __init__(self, executor: Executor, tokenizer: Tokenizer, *, vocab_size: int,
                  eos_ids: frozenset[int], blocks: int, caching: bool = True,
-                 scheduler_options: Mapping[str, int]) -> None:
+                 scheduler_options: Mapping[str, int], name: str = "model",
+                 mode: str = "default") -> None:
+        self.name, self.mode = name, mode
         self.executor, self.tokenizer, self.vocab_size = executor, tokenizer, vocab_size
         self.eos_ids, self._blocks, self._caching = eos_ids, blocks, caching
         self._options = dict(scheduler_options)
@@ -154,6 +157,12 @@ class Engine:
         return generate(self, prompts, params, progress)
 
     # looking
+
+    @property
+    def fingerprint(self) -> str:
+        """Name what results depend on: the model, the kernels of the plans made so far, the mode.
+        """
+        return f"{self.name}-{self.ledger.hash}-{self.mode}"
 
     @property
     def ledger(self) -> Ledger:

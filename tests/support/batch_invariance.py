@@ -94,7 +94,7 @@ def run_schedule(engine, rng: random.Random, expected: list[tuple]) -> None:
                  rng.choice((None, None, None, 1, 4, 15))) for _ in range(rng.randrange(3, 14))]
     running, aborts, step = {}, {}, 0
     try:
-        while arrivals or engine.has_unfinished_requests:
+        while arrivals or engine.has_unfinished_requests or engine._flight:
             while arrivals and arrivals[0][1] <= 0:
                 which, _, ends = arrivals.pop(0)
                 name = f"{len(arrivals)}-{which}"
