@@ -19,11 +19,11 @@ from core.conformance.properties.rows import (
 )
 from core.conformance.properties.subject import Arrays, Refused, Subject
 from core.errors import NoKernelError
+from core.installed.registry import Registry
 from core.ir.examples import ExampleInputs
 from core.ir.fusion import FusedOp
 from core.ir.op import OPS, Op, find_op
 from core.plugins.kernel import Kernel
-from core.plugins.registry import Registry
 from core.runtime.run_op import run_kernel
 from core.tensor.dtype import DType
 from core.tensor.tensor import Array

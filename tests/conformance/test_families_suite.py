@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from core.conformance.families import Differs, FamilyCase, family_cases
-from core.plugins.registry import Registry
+from core.installed.registry import Registry
 from core.tensor.dtype import f32
 
 

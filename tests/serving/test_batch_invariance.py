@@ -8,7 +8,7 @@ from batch_invariance import alone, check_property, open_engine
 from test_prefix_cache import MUTANTS
 
 from core.errors import LifetimeError, NoKernelError
-from core.plugins.registry import Registry
+from core.installed.registry import Registry
 
 EXAMPLES = 15
 
