@@ -17,6 +17,7 @@ _SMALL_FILES = (
     *FOLDER_CONFIGS, "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer.bin",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "merges.txt", "chat_template.jinja", "chat_template.json")
+LONGEST = 1000  # characters of a name that a message shows
 _LARGEST = 64 * MIB  # the largest published tokenizer.json has 33 MB
 
 
@@ -41,7 +42,7 @@ def locate(name: str, shipped: Sequence[str]) -> Place:
         return _in_hub(name, shipped)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         said = error.strerror if isinstance(error, OSError) else error
-        raise CheckpointError(f"cannot read {str(path)!r}: {said}") from None
+        raise CheckpointError(f"cannot read {str(path)[:LONGEST]!r}: {said}") from None
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise CheckpointError(f"{path} is no regular file and no folder; name the file or the "
                               "folder that holds the model")

@@ -17,6 +17,7 @@ from core.ir.match import find_matches
 from core.ir.op import find_op
 from core.plan.policy import KernelPolicy, Override, Rule
 from core.plan.weights import Progress, no_progress
+from core.reading import shown
 from core.runtime.session import Session
 from core.runtime.step import DECODE, PROMPT, GraphKind
 from models.checkpoints.base import Checkpoint, read_checkpoint
@@ -26,6 +27,7 @@ from models.engine.model import Model
 from models.engine.options import EngineOptions, LoadOptions
 from models.engine.pool import open_engine
 from models.serving.engine import Engine
+from models.serving.sampling_options import check_call
 
 
 def load(path_or_name: str | Path, options: LoadOptions | None = None, *,
@@ -39,8 +41,7 @@ def load(path_or_name: str | Path, options: LoadOptions | None = None, *,
 
     Raises an InputError, BackendError, LockError or NoKernelError that says what to do.
     """
-    settled = LoadOptions.of(options, overrides)
-    registry = registry if registry is not None else settled.registry()
+    settled, registry = _settled(options, overrides, registry, progress)
     return open_checkpoint(read_checkpoint(path_or_name, registry), settled, registry, progress)
 
 
@@ -69,11 +70,22 @@ def load_engine(path_or_name: str | Path, options: LoadOptions | None = None,
     if "max_model_len" in overrides:
         overrides["max_context"] = overrides.pop("max_model_len")
     own = {f.name: overrides.pop(f.name) for f in fields(EngineOptions) if f.name in overrides}
-    settled = LoadOptions.of(options, overrides)
-    registry = registry if registry is not None else settled.registry()
+    if not isinstance(engine_options, EngineOptions | None):
+        raise OptionError(f"engine_options is {shown(engine_options)}, expected EngineOptions")
+    settled, registry = _settled(options, overrides, registry, progress)
     config = settle_checkpoint(read_checkpoint(path_or_name, registry), settled, registry)
     weights = config.weights(progress)
     return open_engine(config, weights, replace(engine_options or EngineOptions(), **own))
+
+
+def _settled(options: LoadOptions | None, overrides: dict[str, Any], registry: Registry | None,
+             progress: Progress) -> tuple[LoadOptions, Registry]:
+    check_call(progress=progress)
+    if not isinstance(registry, Registry | None):
+        raise OptionError(f"registry is {shown(registry)}, expected a Registry, such as "
+                          "core.installed.registry.default_registry() returns")
+    settled = LoadOptions.of(options, overrides)
+    return settled, registry if registry is not None else settled.registry()
 
 
 def settle_checkpoint(checkpoint: Checkpoint, options: LoadOptions, registry: Registry,

@@ -23,7 +23,7 @@ def settle_sampling(sampling: object, given: Mapping[str, object], files: Genera
             "model", else it is off
     Raises OptionError where the files ask for more than is supported.
     """
-    if sampling not in (OPTIONS, MODEL):
+    if not isinstance(sampling, str) or sampling not in (OPTIONS, MODEL):
         raise OptionError(f"sampling is {shown(sampling)}, expected {OPTIONS!r} or {MODEL!r}")
     stated: Mapping[str, float] = {}
     if sampling == MODEL:

@@ -18,6 +18,7 @@ from core.reading import shown
 from models.checkpoints.quantization import SCHEMES
 
 DTYPES = ("f32", "f16", "bf16")
+SEQUENCES = 65_535  # more would take a table of gigabytes in host memory
 KV_DTYPES = (*DTYPES, "i8")
 
 
@@ -118,8 +119,8 @@ class LoadOptions:
         Raises OptionError for a name that is no option.
         """
         if options is not None and not isinstance(options, LoadOptions):
-            raise OptionError(f"options is {options!r}, expected LoadOptions; a backend is named "
-                              "with backend=")
+            raise OptionError(f"options is {shown(options)}, expected LoadOptions; a backend is "
+                              "named with backend=")
         base = options if options is not None else cls()
         known = {f.name: getattr(base, f.name) for f in fields(base)}
         unknown = sorted(set(overrides) - set(known))
@@ -183,6 +184,9 @@ class EngineOptions:
                     not isinstance(value, (int, np.integer)) or isinstance(value, bool)
                     or value < 1):
                 raise OptionError(f"{name} is {shown(value)}, expected a whole number, at least 1")
+        if self.max_num_seqs > SEQUENCES:
+            raise OptionError(f"max_num_seqs is {shown(self.max_num_seqs)}, expected at most "
+                              f"{SEQUENCES}")
         share = self.gpu_memory_utilization
         if share is not None and (isinstance(share, bool) or not isinstance(share, (int, float))
                                   or not 0 < share <= 1):

@@ -23,6 +23,7 @@ from models.serving.offline import generate
 from models.serving.params import SamplingParams
 from models.serving.prompt import Prompt, encode_prompt
 from models.serving.request import Request, RequestOutput
+from models.serving.sampling_options import check_call, check_flags, check_text
 from models.serving.scheduler import Scheduler
 from models.serving.stats import EngineStats
 from models.serving.step import Step
@@ -64,12 +65,14 @@ class Engine:
         Raises PromptError, OptionError or TokenizerError for one that cannot be served,
         QueueFullError where too many wait already.
         """
+        check_flags(streams=streams)
         self.queue(request_id, prompt, params, salt=salt, streams=streams, news=self._news)
 
     def queue(self, request_id: str, prompt: Prompt, params: SamplingParams | None = None, *,
               salt: str = "", streams: bool, news: dict[str, RequestOutput]) -> None:
         """Queue a request, as `add_request` does, whose output goes to `news` when it changes."""
-        params = params if params is not None else SamplingParams()
+        check_text(request_id=request_id, salt=salt)
+        params = SamplingParams.of(params)
         ids = encode_prompt(prompt, self.tokenizer, self.vocab_size)
         params.check_vocabulary(self.vocab_size)
         seed = secrets.randbits(63)
@@ -154,6 +157,7 @@ class Engine:
         Raises as `add_request` before anything is computed, CheckError for logits that are not
         finite, LifetimeError where a step failed in another thread.
         """
+        check_call(progress=progress)
         return generate(self, prompts, params, progress)
 
     # looking

@@ -6,11 +6,9 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from core.errors import CheckError, LifetimeError, OptionError
+from core.errors import CheckError, LifetimeError
 from models.serving.params import SamplingParams
-from models.serving.prompt import Prompt
+from models.serving.prompt import Prompt, list_prompts
 from models.serving.request import RequestOutput
 
 if TYPE_CHECKING:
@@ -21,12 +19,8 @@ def generate(engine: Engine, prompts: Prompt | Sequence[Prompt],
              params: SamplingParams | Sequence[SamplingParams] | None,
              progress: Callable[[int, int], object]) -> list[RequestOutput]:
     """Do what `Engine.generate` says."""
-    batch = _prompts(prompts)
-    each = [params] * len(batch) if params is None or isinstance(
-        params, SamplingParams) else list(params)
-    if len(each) != len(batch):
-        raise OptionError(f"found {len(each)} SamplingParams for {len(batch)} prompts; give one "
-                          "for all, or one for each")
+    batch = list_prompts(prompts)
+    each = SamplingParams.of_each(params, len(batch))
     prefix = secrets.token_hex(8)
     names = {f"{prefix}-{i}": i for i in range(len(batch))}
     news, done = dict[str, RequestOutput](), dict[str, RequestOutput]()
@@ -55,12 +49,3 @@ def _check(output: RequestOutput, number: int) -> None:
             raise LifetimeError(f"prompt {number} was ended, as a step failed in another thread; "
                                 "generate again")
 
-
-def _prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    """Return a list of prompts: a text or a list of integers is one."""
-    if isinstance(prompts, str):
-        return [prompts]
-    listed: list[Prompt] = list(prompts)  # type: ignore[arg-type] # encode_prompt checks each
-    if listed and all(isinstance(i, (int, np.integer)) for i in listed):
-        return [listed]  # type: ignore[list-item] # they are ids
-    return listed

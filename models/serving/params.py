@@ -20,6 +20,7 @@ from models.serving.sampling_options import (
     check_stop,
 )
 
+TEXTS = 4096  # of one prompt: as many as wait in a queue by default
 LOGPROBS = 20  # tokens beside the sampled one whose log probabilities may be asked for
 
 _LIKELIEST: Rule = (numbers.Integral, lambda v: 0 <= v <= LOGPROBS, f"0 to {LOGPROBS}, or None")
@@ -27,7 +28,8 @@ _PENALTY: Rule = (numbers.Real, lambda v: -2 <= v <= 2, "-2 to 2; 0 is off")
 _ID: Rule = (numbers.Integral, lambda v: 0 <= v < 2**31, "a token id")
 _BIAS: Rule = (numbers.Real, lambda v: -100 <= v <= 100, "-100 to 100")
 _RULES: Mapping[str, Rule] = {
-    **RULES, "n": AT_LEAST_1, "max_tokens": AT_LEAST_1,
+    **RULES, "n": (numbers.Integral, lambda v: 1 <= v <= TEXTS, f"at least 1, at most {TEXTS}"),
+    "max_tokens": AT_LEAST_1,
     "min_tokens": (numbers.Integral, lambda v: v >= 0, "0 (off) or more"),
     "logprobs": _LIKELIEST, "prompt_logprobs": _LIKELIEST,
     "presence_penalty": _PENALTY, "frequency_penalty": _PENALTY,
@@ -39,7 +41,7 @@ _MAY_BE_NONE = ("seed", "max_tokens", "logprobs", "prompt_logprobs")
 class SamplingParams:
     """Say how one request is sampled. Raises OptionError for a value that cannot be used.
 
-    n                    texts to generate of one prompt
+    n                    texts to generate of one prompt, at most 4096
     temperature          0 is greedy
     top_k, top_p, min_p  0 (or -1), 1 and 0 are off
     seed                 fixes what is sampled, on any backend and in any batch; None: random
@@ -78,7 +80,7 @@ class SamplingParams:
     priority: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.top_k, bool) and self.top_k == -1:
+        if isinstance(self.top_k, numbers.Integral) and self.top_k == -1:
             self._set("top_k", 0)
         for name, rule in _RULES.items():
             if (value := getattr(self, name)) is None and name in _MAY_BE_NONE:
@@ -94,6 +96,25 @@ class SamplingParams:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise OptionError(f"min_tokens is {self.min_tokens}, expected at most max_tokens, "
                               f"{self.max_tokens}; raise max_tokens")
+
+    @classmethod
+    def of(cls, params: object) -> SamplingParams:
+        """Return the parameters, or the defaults for None. Raises OptionError for what is neither.
+        """
+        if params is not None and not isinstance(params, cls):
+            raise OptionError(f"params is {shown(params)}, expected SamplingParams, one for all "
+                              "prompts or a list with one for each")
+        return params or cls()
+
+    @classmethod
+    def of_each(cls, params: object, count: int) -> list[SamplingParams]:
+        """Return the parameters of `count` prompts, from one for all or a list with one for each.
+        Raises OptionError for another number or kind."""
+        each = list(params) if isinstance(params, (list, tuple)) else [params] * count
+        if len(each) != count:
+            raise OptionError(f"found {len(each)} SamplingParams for {count} prompts; give one for "
+                              "all, or one for each")
+        return [cls.of(p) for p in each]
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
@@ -120,7 +141,8 @@ class SamplingParams:
 def _checked_ids(ids: object) -> tuple[int, ...]:
     if ids is None:
         return ()
-    if not isinstance(ids, (list, tuple, set, frozenset, range, np.ndarray)):
+    if not isinstance(ids, (list, tuple, set, frozenset, range, np.ndarray)) or (
+            isinstance(ids, np.ndarray) and ids.ndim != 1):
         raise OptionError(f"stop_token_ids is {shown(ids)}, expected a list of token ids")
     for i in ids:
         check_number("an id of stop_token_ids", i, _ID)

@@ -1,10 +1,12 @@
-"""Turn a user's prompt into ids, checked against the vocabulary."""
+"""Turn a user's prompts into ids, checked against the vocabulary."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
+
+import numpy as np
 
 from core.errors import PromptError
 from core.reading import shown
@@ -13,7 +15,7 @@ from models.tokenizers.base import Tokenizer
 Prompt: TypeAlias = str | Sequence[int]
 
 
-def encode_prompt(prompt: str | Sequence[int], tokenizer: Tokenizer, vocab_size: int) -> list[int]:
+def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, vocab_size: int) -> list[int]:
     """Return the ids of a text or of given ids. Raises PromptError for an empty prompt, for ids
     outside the vocabulary, and for what is neither."""
     if isinstance(prompt, str):
@@ -29,6 +31,21 @@ def encode_prompt(prompt: str | Sequence[int], tokenizer: Tokenizer, vocab_size:
         raise PromptError(f"token ids [{', '.join(named)}] are outside the vocabulary: "
                           f"expected 0 to {vocab_size - 1}")
     return ids
+
+
+def list_prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """Return a list of prompts: a text or a list of integers is one. Raises PromptError for what
+    is no list; `encode_prompt` checks each prompt."""
+    if isinstance(prompts, str):
+        return [prompts]
+    if not isinstance(prompts, (list, tuple, range, np.ndarray)) or (
+            isinstance(prompts, np.ndarray) and not prompts.ndim):
+        raise PromptError("prompts are a text, a list of integers, or a list of those, found "
+                          f"{shown(prompts)}")
+    listed: list[Prompt] = list(prompts)  # type: ignore[arg-type] # encode_prompt checks each
+    if listed and all(isinstance(i, (int, np.integer)) for i in listed):
+        return [listed]  # type: ignore[list-item] # they are ids
+    return listed
 
 
 def checked_text(text: str) -> str:

@@ -57,6 +57,24 @@ def check_sampling(max_new_tokens: object, temperature: object, top_k: object, t
     return check_stop(stop)
 
 
+def check_text(**texts: object) -> None:
+    """Raises OptionError for what is no text, or one that UTF-8 cannot hold."""
+    for name, value in texts.items():
+        try:
+            fits = isinstance(value, str) and value.encode() is not None
+        except UnicodeEncodeError:
+            fits = False
+        if not fits:
+            raise OptionError(f"{name} is {shown(value)}, expected a text in UTF-8")
+
+
+def check_call(**functions: object) -> None:
+    """Raises OptionError for what cannot be called."""
+    for name, value in functions.items():
+        if not callable(value):
+            raise OptionError(f"{name} is {shown(value)}, expected a function")
+
+
 def check_flags(**flags: object) -> None:
     """Raises OptionError for a flag that is neither True nor False."""
     for name, value in flags.items():

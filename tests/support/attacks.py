@@ -15,6 +15,7 @@ _PATHS, _CLI, _TALK = ("tests/checkpoints/test_odd_paths.py", "tests/cli/test_ma
                        "tests/serving/test_conversation.py")
 _PLACE, _NUMBA = "tests/checkpoints/test_placing.py", "tests/backends/test_numba_cache.py"
 _TEMPLATES, _ODD = "tests/tokenizers/test_chat_templates.py", "tests/engine/test_odd_arguments.py"
+_REQUESTS = "tests/serving/test_odd_requests.py"
 _FACE, _PYTEST = "tests/house/test_public_face.py", "tests/conformance/test_pytest_plugin.py"
 
 ATTACKS = {  # kind: (attack, what happens, file, test)
@@ -96,6 +97,16 @@ ATTACKS = {  # kind: (attack, what happens, file, test)
         ("`stop=None`, odd stop texts", "our error", _ODD, "test_a_stop_text"),
         ("odd prompts", "our error", _ODD, "test_a_prompt"),
         ("load options of other types", "our error", _ODD, "test_a_load_option_of_another_type"),
+        ("fields of `SamplingParams`, and what they hold, of other types and sizes", "our error",
+         _REQUESTS, "test_a_field_of_the_parameters"),
+        ("odd requests to an engine", "our error, the engine goes on", _REQUESTS,
+         "test_a_request"),
+        ("odd lists of prompts", "our error, the engine goes on", _REQUESTS,
+         "test_a_list_of_prompts"),
+        ("2⁶³ sequences or texts of one prompt", "refused, without memory", _REQUESTS,
+         "test_sequences_are_bounded"),
+        ("a registry, options or `progress` of other types", "our error", _REQUESTS,
+         "test_an_object_of_another_type"),
         ("a panic of the tokenizers library", "our error", "tests/tokenizers/test_library.py",
          "test_a_panic_is_an_error")],
     "Terminals": [

@@ -106,7 +106,7 @@ def main(name, seed, first, last, folder):
     with open("/proc/self/statm") as statm:  # private memory is limited, mapped files are not
         used = int(statm.read().split()[5]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_DATA, (used + (MEGABYTES << 20),) * 2)
-    ended = {"read": 0, "refused": 0}
+    ended, slowest = {"read": 0, "refused": 0}, 0.0
     for case in range(first, last):
         print(f"case {case}", flush=True)
         rng = random.Random(f"{name} {seed} {case}")
@@ -128,11 +128,12 @@ def main(name, seed, first, last, folder):
                 traceback.print_exc()
         finally:
             took, used = time.monotonic() - start, time.process_time() - used
+            slowest = max(slowest, used)
             if took > WAITS * SECONDS or used > SECONDS:
                 print(f"fault {case}: took {took:.1f} s, {used:.1f} s computing", flush=True)
             if last - first > 1:
                 file.write_bytes(good[file])
-    print(f"peak {_peak_kib() >> 10} MB, {ended}")
+    print(f"peak {_peak_kib() >> 10} MB, slowest {slowest:.2f} s, {ended}")
 
 
 def _limited(read, path):
