@@ -9,6 +9,7 @@ The names below `Model` are for plugins that bring a family or a file format.
 
 # ruff: noqa: E402 - a shadowed `core` is named before anything is imported from it
 import sys
+from typing import TYPE_CHECKING, Any
 
 try:
     from kernelyard._own import check_own
@@ -40,8 +41,19 @@ from models.serving.engine import Engine
 from models.serving.params import SamplingParams
 from models.tokenizers.pretokenizers import PreTokenizer
 
+if TYPE_CHECKING:
+    from models.serving.async_engine import AsyncEngine
+
 __all__ = [
-    "Architecture", "Builder", "Checkpoint", "CheckpointFormat", "ConfigReader",
+    "Architecture", "AsyncEngine", "Builder", "Checkpoint", "CheckpointFormat", "ConfigReader",
     "Engine", "Llama", "LoadOptions", "Model", "ModelConfig", "PreTokenizer", "RopeConfig",
     "RopeType", "Rows", "SamplingParams", "Stack", "WeightSpec", "load", "load_engine",
 ]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a class
+    """Return AsyncEngine, which brings asyncio and multiprocessing: most programs need neither."""
+    if name == "AsyncEngine":
+        from models.serving.async_engine import AsyncEngine
+        return AsyncEngine
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

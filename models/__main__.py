@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from models import batch, bench, conform, doctor, export, models, plan, run, verify
+from models import batch, bench, conform, doctor, export, models, plan, run, serve, verify
 from models.cli.command import command
 
 COMMANDS = {"run": (run.main, "generate text with a model"),
+            "serve": (serve.main, "serve a model to clients of OpenAI's API"),
             "plan": (plan.main, "say what a model will need in memory, before loading it"),
             "models": (models.main, "list the models that --model takes by name"),
             "doctor": (doctor.main, "say what is installed, what works, and how to fix the rest"),

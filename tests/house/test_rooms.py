@@ -11,8 +11,8 @@ ORDER = {
              "ops", "failures", "plugins", "installed", "devices", "plan", "runtime", "verify",
              "conformance"],
     "models": ["json_reader", "architectures", "tokenizers", "checkpoints", "serving", "engine",
-               "plugin", "cli", "analysis", "run", "plan", "models", "doctor", "bench", "batch",
-               "conform", "verify", "export", "__main__"]}
+               "plugin", "cli", "analysis", "run", "serve", "plan", "models", "doctor", "bench",
+               "batch", "conform", "verify", "export", "__main__"]}
 TOGETHER = ("tensor", "ir", "plugins", "plan", "runtime")
 
 

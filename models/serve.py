@@ -1,0 +1,209 @@
+"""python -m models.serve: serve a model to clients of OpenAI's API."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import ipaddress
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import OptionError, missing_packages
+from core.reading import read_file
+from models.checkpoints.base import DEFAULT_MODEL, Checkpoint, read_checkpoint, shipped_models
+from models.cli import report
+from models.cli.arguments import add_load_options, load_options
+from models.cli.command import command
+from models.cli.console import tell
+from models.engine.load import load_engine
+from models.engine.model_sampling import MODEL, OPTIONS, settle_sampling
+from models.engine.options import EngineOptions, LoadOptions
+from models.serving.conversation import ConversationEncoder
+from models.serving.engine import Engine
+from models.serving.link.messages import EngineFacts
+from models.tokenizers.base import choose_template
+
+if TYPE_CHECKING:
+    from models.serving.async_engine import AsyncEngine
+
+_EXTRA = ("fastapi", "uvicorn", "prometheus_client")
+_MOST_BYTES = 1 << 20  # of a file with keys
+_MIB = 1 << 20
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the options."""
+    p = argparse.ArgumentParser("python -m models.serve", description="Serve a model over HTTP.")
+    p.add_argument("model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL",
+                   help="a model folder or file, an id of the Hugging Face hub, or one that ships "
+                        f"with the package: {', '.join(shipped_models())} "
+                        f"(default: {DEFAULT_MODEL})")
+    p.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
+                   help="where to listen (default: 127.0.0.1, this machine alone)")
+    p.add_argument("--port", type=int, default=8000, metavar="N",
+                   help="0 takes a free one (default: 8000)")
+    p.add_argument("--api-key-file", type=Path, metavar="FILE",
+                   help="serve only clients that send one of these keys, one a line")
+    p.add_argument("--no-auth", action="store_true",
+                   help="serve everyone who reaches --host, also beyond this machine")
+    p.add_argument("--served-model-name", metavar="NAME",
+                   help="what clients call the model (default: the model's own name)")
+    p.add_argument("--chat-template", metavar="NAME|FILE",
+                   help="the chat template: one of the model's by name, or a file")
+    p.add_argument("--escape-special", action=argparse.BooleanOptionalAction, default=True,
+                   help="control tokens that messages contain are ordinary text (default), or "
+                        "control tokens")
+    p.add_argument("--sampling", choices=(OPTIONS, MODEL), default=MODEL,
+                   help="where a request says nothing, sample as the model's files say (model, the "
+                        "default), or as OpenAI's API does")
+    p.add_argument("--body-limit", type=int, default=16, metavar="MIB",
+                   help="the largest request (default: 16)")
+    p.add_argument("--drain", type=int, default=30, metavar="SECONDS",
+                   help="how long requests may go on after SIGTERM (default: 30)")
+    add_load_options(p, without=["chunk"])  # --max-num-batched-tokens bounds a step
+    for field in fields(EngineOptions):
+        argument = dict(field.metadata)
+        p.add_argument(argument.pop("flag") or f"--{field.name.replace('_', '-')}",
+                       dest=field.name, default=field.default, **argument)
+    return p
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 ended by SIGTERM, 2 the input cannot be used, 130 interrupted."""
+    args = parser().parse_args(argv)
+    _check_installed()
+    from models.serving.async_engine import AsyncEngine  # other commands need no asyncio
+    options, engine_options = load_options(args), EngineOptions(
+        **{f.name: getattr(args, f.name) for f in fields(EngineOptions)})
+    if args.body_limit < 1 or args.drain < 0 or not 0 <= args.port < 65536:
+        raise OptionError("--body-limit must be at least 1, --drain at least 0, --port 0 to 65535")
+    keys = _keys(args.api_key_file)
+    if not keys and not args.no_auth and not _is_loopback(args.host):
+        raise OptionError(f"--host {args.host} can be reached from other machines: give "
+                          "--api-key-file FILE, or --no-auth to serve everyone")
+    registry = options.registry()
+    report.left_out(registry)
+    with _bind(args.host, args.port) as listener:
+        engine_process = partial(open_engine, args.model, options, engine_options)
+        checkpoint = read_checkpoint(args.model, registry)
+        template = choose_template(checkpoint.tokenizer, args.chat_template)
+        conversations = None if template is None else ConversationEncoder(
+            checkpoint.tokenizer, template, escape=args.escape_special)
+        defaults = _defaults(args.sampling, checkpoint)
+        engine = AsyncEngine(engine_process, checkpoint.tokenizer)
+        try:
+            name = args.served_model_name or checkpoint.name
+            return _serve(args, engine, listener, keys, name=name, mode=_mode(options),
+                          notes=checkpoint.notes, conversations=conversations, defaults=defaults)
+        finally:
+            engine.close()
+
+
+def open_engine(model: str, options: LoadOptions, engine_options: EngineOptions) -> Engine:
+    """Open the engine, with a progress bar, in the process that runs it."""
+    with report.Loading() as loading:
+        return load_engine(model, options, engine_options, progress=loading.progress)
+
+
+def _serve(args: argparse.Namespace, engine: AsyncEngine, listener: socket.socket,
+           keys: Sequence[str], **served: Any) -> int:  # noqa: ANN401 - fields of Service
+    import uvicorn  # while the other process loads the model
+
+    from models.serving.http.app import create_app
+    from models.serving.http.service import Service
+    facts, service = engine.facts, Service(engine, **served)
+    app = create_app(service, keys=keys, body_limit=args.body_limit * _MIB)
+    for note in service.notes:
+        tell(f"note: {note}")
+    host, port = listener.getsockname()[:2]
+    listener.listen(2048)
+    print(f"{service.name} at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    tell(_fits(facts))
+    tell(f"kernels: {', '.join(f'{n} nodes {b}' for b, n in facts.kernels.items())}; "
+         f"ledger {facts.ledger_hash} (/v1/ledger)")
+    signal.signal(signal.SIGTERM, lambda number, frame: None)  # the server drains, and returns here
+    uvicorn.Server(uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=args.drain,
+        server_header=False)).run(sockets=[listener])
+    return 0
+
+
+def _fits(facts: EngineFacts) -> str:
+    tokens = facts.blocks * facts.block_size
+    return (f"KV cache: {tokens:,} tokens, {min(facts.max_num_seqs, tokens // facts.max_model_len)}"
+            f" sequences of {facts.max_model_len:,} at once, at most {facts.max_num_seqs}; "
+            f"{facts.max_num_batched_tokens:,} tokens a step")
+
+
+def _mode(options: LoadOptions) -> str:
+    """Name what changes the bits of an answer and is no kernel."""
+    named = [options.dtype, options.quantize, options.kv_dtype and f"kv_{options.kv_dtype}",
+             options.deterministic and "deterministic"]
+    return "-".join(part for part in named if part) or "default"
+
+
+def _check_installed() -> None:
+    missing = [name for name in _EXTRA if importlib.util.find_spec(name) is None]
+    if missing:
+        fix = "pip install 'kernelyard[serve]'"
+        raise missing_packages("a server needs more packages", dict.fromkeys(missing, fix),
+                               OptionError)
+
+
+def _keys(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        lines = read_file(path, _MOST_BYTES).decode().split("\n")
+    except (OSError, ValueError) as error:
+        raise OptionError(f"--api-key-file {path} cannot be read: {error}") from None
+    if keys := [line.strip() for line in lines if line.strip()]:
+        return keys
+    raise OptionError(f"--api-key-file {path} has no key; write one a line")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Return a socket that has its port, before anything is loaded. Raises OptionError."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)[0]
+        # asyncio sets TCP_NODELAY only where the protocol is stated; else small chunks wait 40 ms
+        found = socket.socket(family, kind, protocol)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+        return found
+    except OSError as error:
+        raise OptionError(f"cannot listen at --host {host} --port {port}: {error}; take another "
+                          "port, or 0 for a free one") from None
+
+
+def _defaults(asked: str, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the sampling where a request says nothing, and tell it. Raises OptionError for what
+    the model's files ask for and is not supported."""
+    values, origins = settle_sampling(asked, {}, checkpoint.generation)
+    found: dict[str, Any] = {name: values[name] for name in origins}
+    if asked == MODEL and checkpoint.generation.stop:
+        found["stop"] = checkpoint.generation.stop
+    if found:
+        tell(f"sampling where a request says nothing: "
+             f"{', '.join(f'{name} {value}' for name, value in found.items())} "
+             f"({checkpoint.generation.where})")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,249 @@
+"""AsyncEngine: serves requests to coroutines, by an engine in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from array import array
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+from core.errors import LifetimeError
+from models.serving.engine import Engine, Prompt
+from models.serving.link.messages import Delta, EngineFacts, EngineState, Message
+from models.serving.link.process import EngineError, EngineProcess
+from models.serving.link.running import Running
+from models.serving.link.stream import Stream
+from models.serving.link.token_text import TokenTexts
+from models.serving.params import SamplingParams
+from models.serving.prompt import encode_prompt
+from models.serving.request import RequestOutput
+from models.tokenizers.base import Tokenizer
+
+SILENCE = 10.0  # seconds without a sign of life after which the engine counts as lost
+_LOOKS = 10  # how often it is looked for one in that time
+_SHORT = 2000  # characters, or ids, that are encoded at once instead of in a thread
+
+R = TypeVar("R")
+
+
+class AsyncEngine:
+    """Serve requests from one event loop. Text is encoded and decoded here, steps run there.
+
+        engine = AsyncEngine(partial(models.load_engine, "stories-llama2"), tokenizer)
+        async with engine:
+            async for output in engine.generate("Once upon", SamplingParams(max_tokens=9)):
+                ...
+
+    opener     opens the engine in its process; it is pickled
+    tokenizer  the model's own
+    facts      what is known of the engine once it is open
+    state      what it was doing at its last sign of life
+    on_tokens  is called with a stream, one of its texts, and how many tokens it has got
+    """
+
+    def __init__(self, opener: Callable[[], Engine], tokenizer: Tokenizer) -> None:
+        self.tokenizer, self.texts = tokenizer, TokenTexts(tokenizer)
+        self.state = EngineState()
+        self.on_tokens: Callable[[Stream, int, int], None] = lambda stream, index, tokens: None
+        self._process = EngineProcess(opener)
+        self._facts: EngineFacts | None = None
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="text")
+        self._running = Running()
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._trouble: str | None = "the engine has not been started"
+        self._ended, self._silent = False, 0
+
+    @property
+    def facts(self) -> EngineFacts:
+        """Wait until the engine is open, and return what is known of it. Raises what kept it from
+        that, or EngineError."""
+        if self._facts is None:
+            self._facts = self._process.ready()
+        return self._facts
+
+    async def __aenter__(self) -> AsyncEngine:
+        try:
+            await asyncio.to_thread(lambda: self.facts)
+        except BaseException:
+            self._process.close()
+            raise
+        loop = self._loop = asyncio.get_running_loop()
+
+        def hand(call: Callable[..., None], *arguments: object) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(call, *arguments)
+        self._trouble = None
+        self._process.listen(lambda messages: hand(self._take, messages),
+                             lambda reason: hand(self._lost, reason))
+        self._watcher = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._watcher.cancel()
+        self._fail(LifetimeError("the engine is closed"))
+        await asyncio.to_thread(self.close)
+
+    def close(self) -> None:
+        """End the engine's process; open streams fail."""
+        self._process.close()
+        self._pool.shutdown(cancel_futures=True)
+
+    # requests
+
+    async def generate(self, prompt: Prompt, params: SamplingParams | None = None, *,
+                       request_id: str | None = None, salt: str = "",
+                       ) -> AsyncIterator[RequestOutput]:
+        """Yield the request's output as it grows; closing or cancelling ends the request. Raises
+        as `submit`, and the error that ends the request later."""
+        stream = await self.submit(prompt, params, request_id=request_id, salt=salt)
+        try:
+            async for output in stream:
+                yield output
+        finally:
+            stream.close()
+
+    async def submit(self, prompt: Prompt, params: SamplingParams | None = None, *,
+                     request_id: str | None = None, salt: str = "", text: str | None = None,
+                     changed: asyncio.Event | None = None) -> Stream:
+        """Return the stream of a request that the engine has accepted. `text`: the prompt's, where
+        ids are given.
+
+        Raises as Engine.add_request, EngineError where no engine runs.
+        """
+        self._alive()
+        params = params if params is not None else SamplingParams()
+        name = request_id if request_id is not None else secrets.token_hex(12)
+        self._running.check(name)
+        size, tokenizer = self.facts.vocab_size, self.tokenizer
+        params.check_vocabulary(size)
+        encode = partial(encode_prompt, prompt, tokenizer, size)
+        ids = encode() if len(prompt) <= _SHORT else await self.in_thread(encode)
+        self._alive()
+        seed = secrets.randbits(63)
+        texts = [params.choice(i, seed) for i in range(params.n)]
+        stream = Stream(name, prompt if isinstance(prompt, str) else text, ids, texts, tokenizer,
+                        self.texts, self._end, changed)
+        key = self._running.add(stream)
+        self._process.send("add", key, array("i", ids).tobytes(),
+                           [_without_text(one) for one in texts], salt)
+        try:
+            await stream.accepted
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    async def in_thread(self, work: Callable[[], R]) -> R:
+        """Run work on text that may take long, such as encoding, beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+
+    # looking
+
+    @property
+    def trouble(self) -> str | None:
+        """Say why requests cannot be served now, None where they can."""
+        return self._trouble
+
+    @property
+    def pid(self) -> int | None:
+        """Return the id of the engine's process."""
+        return self._process.pid
+
+    @property
+    def open_streams(self) -> int:
+        return len(self._running)
+
+    async def ask(self, question: str) -> Any:  # noqa: ANN401 - by the question
+        """Return the engine's answer to one of QUESTIONS. Raises the engine's error."""
+        self._alive()
+        number = max(self._asked, default=0) + 1
+        self._asked[number] = asyncio.get_running_loop().create_future()
+        self._process.send("ask", number, question)
+        try:
+            return await self._asked[number]
+        finally:
+            self._asked.pop(number, None)
+
+    # inside
+
+    def _alive(self) -> None:
+        if self._trouble is not None:
+            raise EngineError(self._trouble)
+
+    def _end(self, stream: Stream) -> None:
+        """Forget a stream, and abort what runs of it."""
+        if names := self._running.forget(stream):
+            self._process.send("abort", names)
+
+    def _take(self, messages: list[Message]) -> None:
+        """Hand on what has come from the engine's process."""
+        self._silent = 0
+        if not self._ended:
+            self._trouble = None
+        for kind, *rest in messages:
+            if kind == "tokens":
+                self._tokens(rest[0])
+            elif kind == "beat":
+                self.state = rest[0]
+            elif kind == "answer":
+                self._answer(*rest)
+            elif kind == "error":
+                self._fail(rest[0])
+            elif (stream := self._running.stream(rest[0])) is not None:
+                if kind == "added":
+                    stream.accept()
+                else:
+                    self._running.forget(stream)
+                    stream.fail(rest[1])
+
+    def _tokens(self, delta: Delta) -> None:
+        found = self._running.sequence(delta.sequence_id)
+        if found is None:
+            return  # its client has left meanwhile
+        stream, index = found
+        if stream.take(index, delta):
+            self._process.send("abort", [delta.sequence_id])
+        if stream.output.outputs[index].finished or delta.finish_reason is not None:
+            self._running.end(delta.sequence_id)
+        if stream.output.finished:
+            self._running.forget(stream)
+        self.on_tokens(stream, index, len(delta.token_ids))
+
+    def _answer(self, number: int, value: object) -> None:
+        future = self._asked.get(number)
+        if future is None or future.done():
+            return
+        if isinstance(value, Exception):
+            future.set_exception(value)
+        else:
+            future.set_result(value)
+
+    def _fail(self, error: Exception) -> None:
+        """End every stream, and every question, with an error."""
+        for stream in self._running:
+            self._end(stream)
+            stream.fail(error)
+        for number in list(self._asked):
+            self._answer(number, error)
+
+    def _lost(self, reason: str) -> None:
+        self._ended, self._trouble = True, f"{reason}; start the server again"
+        self._fail(EngineError(self._trouble))
+
+    async def _watch(self) -> None:
+        while not self._ended:
+            await asyncio.sleep(SILENCE / _LOOKS)
+            self._silent += 1  # no clock: this process may have been stopped too
+            if self._silent > _LOOKS and self._trouble is None:
+                self._trouble = (f"the engine's process (pid {self.pid}) has said nothing for "
+                                 f"{SILENCE:.0f} seconds")
+                self._fail(EngineError(self._trouble))
+
+
+def _without_text(params: SamplingParams) -> SamplingParams:
+    """Return the parameters for the engine's process, which makes no text to stop in."""
+    return replace(params, stop=None)

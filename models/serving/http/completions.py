@@ -1,0 +1,164 @@
+"""Answers /v1/completions."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from core.errors import OptionError
+from models.serving.http.errors import ApiError, JsonResponse
+from models.serving.http.logprobs import completion_logprobs, prompt_entries
+from models.serving.http.respond import (
+    EventStream,
+    News,
+    collect,
+    usage,
+    while_connected,
+)
+from models.serving.http.schema import COMPLETION_UNBUILT, CompletionRequest
+from models.serving.http.service import Service
+from models.serving.link.stream import Stream, changes
+
+MOST_PROMPTS = 2048  # of one request
+
+
+async def complete(service: Service, body: CompletionRequest, request: Request) -> Response:
+    """Answer a request, whole or as a stream."""
+    job = _Job(service, body)
+    streams = await while_connected(request, job.start())
+    if body.stream:
+        return EventStream(job.chunks(streams), streams)
+    await while_connected(request, collect(streams))
+    return JsonResponse(job.answer(streams))
+
+
+class _Job:
+    """Makes the answer to one request."""
+
+    def __init__(self, service: Service, body: CompletionRequest) -> None:
+        self._service, self._body = service, body
+        service.check_model(body.model)
+        body.check(COMPLETION_UNBUILT)
+        self._n = body.n or 1
+        tokens = 16 if body.max_tokens is None else body.max_tokens
+        #: OpenAI's way to ask for a prompt's log-probabilities alone; one token is made and dropped
+        self._echo_only = bool(body.echo) and tokens == 0
+        prompt_logprobs = body.prompt_logprobs
+        if body.echo and body.logprobs is not None:
+            if body.stream:
+                raise ApiError(400, "echo with logprobs cannot be streamed; leave one of echo, "
+                               "logprobs and stream out", param="echo")
+            prompt_logprobs = max(body.logprobs, prompt_logprobs or 0)
+        self._params = body.model_copy(update={"prompt_logprobs": prompt_logprobs}).params(
+            service.defaults, 1 if self._echo_only else tokens, body.logprobs)
+        self._id = f"cmpl-{secrets.token_hex(12)}"
+
+    async def start(self) -> list[Stream]:
+        """Encode the prompts and submit them."""
+        body, service = self._body, self._service
+        prompts = _prompts(body.prompt)
+        if not 1 <= len(prompts) <= MOST_PROMPTS:
+            raise ApiError(400, f"prompt has {len(prompts)} prompts, expected 1 to {MOST_PROMPTS}",
+                           param="prompt")
+        special = body.add_special_tokens is False
+        encoded: list[tuple[list[int], str | None]] = []
+        for prompt in prompts:
+            if isinstance(prompt, str):
+                encoded.append((await service.encode(prompt, special=special), prompt))
+            else:
+                encoded.append((prompt, None))
+            service.max_tokens(None if self._echo_only else self._params.max_tokens,
+                               len(encoded[-1][0]))
+        return await service.submit(encoded, self._params, self._id, body.cache_salt)
+
+    def _head(self) -> dict[str, Any]:
+        return {"id": self._id, "object": "text_completion", "created": int(time.time()),
+                "model": self._service.name, "system_fingerprint": self._service.fingerprint}
+
+    def _echoed(self, stream: Stream) -> str:
+        output = stream.output
+        if not self._body.echo:
+            return ""
+        return output.prompt if output.prompt is not None else self._service.tokenizer.decode(
+            output.prompt_token_ids)
+
+    def answer(self, streams: list[Stream]) -> dict[str, Any]:
+        """Return the whole answer."""
+        choices = []
+        for i, stream in enumerate(streams):
+            output, echoed = stream.output, self._echoed(stream)
+            for one in output.outputs:
+                kept = 0 if self._echo_only else len(one.token_ids)
+                entries = list(one.logprobs or ())[:kept]
+                ids = one.token_ids[:kept]
+                logprobs = None
+                if self._body.logprobs is not None:
+                    if self._body.echo:
+                        entries = [*(output.prompt_logprobs or ()), *entries]
+                        ids = [*output.prompt_token_ids, *ids]
+                    logprobs = completion_logprobs(ids, entries, self._body.logprobs,
+                                                   self._service.engine.texts)
+                choice = {"index": i * self._n + one.index,
+                          "text": echoed + ("" if self._echo_only else one.text),
+                          "logprobs": logprobs, "finish_reason": one.finish_reason,
+                          "stop_reason": one.stop_reason}
+                if self._body.return_token_ids:
+                    choice |= {"token_ids": one.token_ids[:kept],
+                               "prompt_token_ids": output.prompt_token_ids}
+                if self._body.prompt_logprobs is not None:
+                    choice["prompt_logprobs"] = prompt_entries(output.prompt_logprobs)
+                choices.append(choice)
+        counted = usage(streams)
+        if self._echo_only:
+            counted |= {"completion_tokens": 0, "total_tokens": counted["prompt_tokens"]}
+        return {**self._head(), "choices": choices, "usage": counted}
+
+    async def chunks(self, streams: list[Stream]) -> AsyncIterator[dict[str, Any]]:
+        """Yield the parts of a streamed answer."""
+        head, body = self._head(), self._body
+        news = {(s, one.index): News() for s in streams for one in s.output.outputs}
+        offsets: dict[tuple[Stream, int], int] = {}
+        begun = set[tuple[Stream, int]]()
+        async for stream in changes(streams):
+            for one in stream.output.outputs:
+                key = stream, one.index
+                text, tokens, ended = news[key].take(one)
+                if not (text or tokens.start < tokens.stop or ended):
+                    continue
+                ids = one.token_ids[tokens]
+                logprobs = None if one.logprobs is None else completion_logprobs(
+                    ids, one.logprobs[tokens], body.logprobs or 0, self._service.engine.texts,
+                    offsets.get(key, 0))
+                if logprobs is not None:
+                    offsets[key] = offsets.get(key, 0) + sum(map(len, logprobs["tokens"]))
+                if key not in begun:
+                    text = self._echoed(stream) + text
+                choice = {"index": streams.index(stream) * self._n + one.index, "text": text,
+                          "logprobs": logprobs, "finish_reason": one.finish_reason,
+                          "stop_reason": one.stop_reason}
+                if body.return_token_ids:
+                    choice |= {"token_ids": ids, **({} if key in begun else {
+                        "prompt_token_ids": stream.output.prompt_token_ids})}
+                begun.add(key)
+                chunk = {**head, "choices": [choice]}
+                if body.include_usage:
+                    chunk["usage"] = usage(streams) if body.continuous_usage else None
+                yield chunk
+        if body.include_usage:
+            yield {**head, "choices": [], "usage": usage(streams)}
+
+
+def _prompts(prompt: object) -> list[str | list[int]]:
+    """Return a list of prompts; a text, or a list of integers, is one."""
+    if isinstance(prompt, str):
+        return [prompt]
+    if isinstance(prompt, list):
+        if prompt and all(isinstance(i, int) for i in prompt):
+            return [prompt]
+        return prompt
+    raise OptionError(f"prompt is {prompt!r}, expected texts or lists of token ids")

@@ -1,0 +1,181 @@
+"""Defines what a client may send. A field that would change the answer and is not built is refused
+by name; other fields that are not known are accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from core.errors import OptionError
+from core.reading import shown
+from models.serving.http.errors import ApiError
+from models.serving.params import SamplingParams
+
+#: fields that are not built, with values beside null that ask for nothing
+UNBUILT: Mapping[str, tuple[object, ...]] = {
+    "response_format": ({"type": "text"},), "structured_outputs": ({},),
+    **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar",
+                     "guided_decoding_backend", "grammar", "json_schema"), ()),
+    "use_beam_search": (False,), "length_penalty": (1, 1.0), "allowed_token_ids": (),
+    "bad_words": ([],), "logits_processors": ([],), "logits_bias": (), "prompt_embeds": ([],),
+    "truncate_prompt_tokens": (), "skip_special_tokens": (True,), "detokenize": (True,),
+    "spaces_between_special_tokens": (True,), "typical_p": (1, 1.0), "mirostat": (0,),
+    "dry_multiplier": (0, 0.0), "xtc_probability": (0, 0.0), "top_a": (0, 0.0), "tfs": (1, 1.0),
+    "lora_request": (), "adapter": (), "vllm_xargs": ({},), "kv_transfer_params": ({},),
+    "return_tokens_as_token_ids": (False,)}
+COMPLETION_UNBUILT = {**UNBUILT, "suffix": ("",), "best_of": (1,)}
+CHAT_UNBUILT = {
+    **UNBUILT, "functions": ([],), "function_call": ("none", "auto"), "modalities": (["text"],),
+    "audio": (), "web_search_options": (), "reasoning_effort": (), "verbosity": ("medium",),
+    "chat_template": (), "echo": (False,), "best_of": (1,),
+    "mm_processor_kwargs": (), "media_io_kwargs": ()}
+
+_SAMPLING = ("n", "temperature", "top_p", "top_k", "min_p", "seed", "stop_token_ids",
+             "ignore_eos", "min_tokens", "presence_penalty", "frequency_penalty",
+             "repetition_penalty", "include_stop_str_in_output", "priority", "prompt_logprobs")
+MOST_TEXTS, MOST_STOPS = 128, 64  # of one request
+
+
+class StreamOptions(BaseModel):
+    """Says what a stream tells beside text."""
+
+    include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class Sampled(BaseModel):
+    """Holds the fields that completions and chats share. None is a field's default."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    model: str | None = None
+    max_tokens: int | None = None
+    n: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+    ignore_eos: bool | None = None
+    min_tokens: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    include_stop_str_in_output: bool | None = None
+    prompt_logprobs: int | None = None
+    priority: int | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    return_token_ids: bool | None = None
+    add_special_tokens: bool | None = None
+    cache_salt: str | None = None
+
+    def check(self, unbuilt: Mapping[str, tuple[object, ...]]) -> None:
+        """Raise ApiError for a field that is not built, or that contradicts another."""
+        for name, value in (self.model_extra or {}).items():
+            if name in unbuilt and value is not None and value not in unbuilt[name]:
+                raise ApiError(400, f"{name} is {shown(value)}, and this server does not have it; "
+                               "leave it out", param=name, code="unsupported_parameter")
+        if self.stream_options is not None and not self.stream:
+            raise ApiError(400, "stream_options goes with stream: true", param="stream_options")
+        if (self.n or 1) > MOST_TEXTS:
+            raise ApiError(400, f"n is {self.n}, expected at most {MOST_TEXTS}", param="n")
+        if isinstance(self.stop, list) and len(self.stop) > MOST_STOPS:
+            raise ApiError(400, f"stop has {len(self.stop)} texts, expected at most {MOST_STOPS}",
+                           param="stop")
+        if not (self.cache_salt or "").isprintable():
+            raise ApiError(400, f"cache_salt is {shown(self.cache_salt)}, expected printable "
+                           "characters", param="cache_salt")
+
+    @property
+    def include_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def continuous_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.continuous_usage_stats)
+
+    def params(self, defaults: Mapping[str, Any], max_tokens: int | None, logprobs: int | None,
+               ) -> SamplingParams:
+        """Return how the request is sampled: `defaults` hold where it says nothing, and their stop
+        texts always. Raises OptionError for a value that cannot be used."""
+        given = {name: value for name in _SAMPLING if (value := getattr(self, name)) is not None}
+        own = [self.stop] if isinstance(self.stop, str) else self.stop or ()
+        return SamplingParams(**{**defaults, **given, "stop": [*own, *defaults.get("stop", ())]},
+                              max_tokens=max_tokens, logprobs=logprobs,
+                              logit_bias=_bias(self.logit_bias))
+
+
+class CompletionRequest(Sampled):
+    """Holds a request to /v1/completions."""
+
+    prompt: str | list[int] | list[str] | list[list[int]]
+    echo: bool | None = None
+    logprobs: int | None = None
+
+
+class Message(BaseModel):
+    """Holds a message of a conversation; other keys go to the template as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    role: str
+    content: str | list[dict[str, Any]] | None = None
+
+
+class Conversation(BaseModel):
+    """Holds what a chat template takes."""
+
+    messages: list[Message] = Field(min_length=1)
+    tools: list[dict[str, Any]] | None = None
+    documents: list[dict[str, Any]] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool = False
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+class ChatRequest(Sampled, Conversation):
+    """Holds a request to /v1/chat/completions."""
+
+    max_completion_tokens: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    tool_choice: str | dict[str, Any] | None = None
+
+
+class TokenizeRequest(BaseModel):
+    """Holds a request to /tokenize: a prompt, or a conversation."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[Message] | None = Field(None, min_length=1)
+    tools: list[dict[str, Any]] | None = None
+    add_special_tokens: bool = True
+    add_generation_prompt: bool = True
+    return_token_strs: bool | None = None
+
+
+class DetokenizeRequest(BaseModel):
+    """Holds a request to /detokenize."""
+
+    model_config = ConfigDict(extra="allow", protected_namespaces=())
+
+    model: str | None = None
+    tokens: list[int]
+
+
+def _bias(bias: Mapping[str, float] | None) -> dict[int, float] | None:
+    if bias is None:
+        return None
+    try:
+        return {int(key): value for key, value in bias.items()}
+    except ValueError:
+        raise OptionError(f"logit_bias has the keys {shown(list(bias))}, expected token ids"
+                          ) from None

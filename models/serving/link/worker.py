@@ -1,0 +1,193 @@
+"""Runs an engine in a process of its own: commands come through a pipe, tokens go back."""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import threading
+import traceback
+from array import array
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from multiprocessing.connection import Connection
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from core.errors import KernelyardError
+from models.serving.engine import Engine
+from models.serving.link.messages import Delta, EngineFacts, EngineState, Message, sequence_id
+from models.serving.params import SamplingParams
+from models.serving.request import RequestOutput
+from models.serving.stats import EngineStats
+from models.tokenizers.base import NoTokenizer
+
+BEAT = 0.5  # seconds between signs of life
+#: what may be asked of an engine
+QUESTIONS: dict[str, Callable[[Engine], Any]] = {
+    "ledger": lambda engine: {**engine.ledger.to_json(), "summary": engine.ledger.summary()},
+    "check": Engine.check}
+
+
+def run_worker(pipe: Connection, opener: Callable[[], Engine]) -> None:
+    """Open an engine and serve until the other end closes: the process's main function.
+
+    Signals that reach the whole group of processes are left to the other side, which may want to
+    finish its requests first.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        engine = opener()
+        facts = _warm(engine)
+    except BaseException as error:
+        with suppress(OSError):  # the other side has gone
+            pipe.send_bytes(pickle.dumps([("failed", portable(error))]))
+        return
+    with engine:
+        _Worker(pipe, engine).run(facts)
+
+
+def portable(error: BaseException) -> KernelyardError:
+    """Return an error that can be sent; one that is not ours is shown here and named there."""
+    if isinstance(error, KernelyardError):
+        try:
+            pickle.loads(pickle.dumps(error))
+            return error
+        except Exception:  # it takes other arguments than its text
+            return KernelyardError(str(error))
+    traceback.print_exception(error)
+    return KernelyardError(f"the engine failed with {type(error).__name__}: {error}")
+
+
+def _warm(engine: Engine) -> EngineFacts:
+    """Plan a prompt and a decode step, whose kernels then are known. Text is made elsewhere."""
+    engine.tokenizer = NoTokenizer("the engine's process makes no text")
+    engine.generate([[0]], SamplingParams(temperature=0, max_tokens=2, ignore_eos=True))
+    engine.stats = EngineStats()
+    kernels = Counter(e.kernel.split(":")[0] for e in engine.ledger.entries)
+    scheduler, pool = engine.scheduler, engine.pool
+    return EngineFacts(
+        engine.vocab_size, scheduler.max_model_len, scheduler.max_num_seqs,
+        scheduler.max_num_batched_tokens, pool.blocks, pool.block_size,
+        tuple(engine.executor.policy.backends), dict(kernels), engine.ledger.hash)
+
+
+class _Worker:
+    """Carries out commands between steps; two threads read them and send signs of life."""
+
+    def __init__(self, pipe: Connection, engine: Engine) -> None:
+        self._pipe, self._engine, self._sending = pipe, engine, threading.Lock()
+        self._commands = SimpleQueue[Message]()
+        self._sent: dict[str, tuple[int, int]] = {}  # tokens, positions of prompt log-probabilities
+        self._out: list[Message] = []
+        self._state = EngineState()
+
+    def run(self, facts: EngineFacts) -> None:
+        """Serve until "close", or until the pipe is closed."""
+        try:
+            self._send([("ready", facts)])
+            threading.Thread(target=self._read, daemon=True).start()
+            threading.Thread(target=self._beat, daemon=True).start()
+            while self._obey():
+                self._step()
+                self._flush()
+        except OSError:  # the other side has gone
+            pass
+
+    def _read(self) -> None:
+        try:
+            while True:
+                for command in pickle.loads(self._pipe.recv_bytes()):
+                    self._commands.put(command)
+        except (EOFError, OSError):
+            self._commands.put(("close",))
+
+    def _beat(self) -> None:
+        pause = threading.Event()
+        try:
+            while not pause.wait(BEAT):
+                self._send([("beat", self._state)])
+        except OSError:
+            self._commands.put(("close",))
+
+    def _obey(self) -> bool:
+        """Carry out the commands that have come; without work, wait for one. False at the end."""
+        wait = not self._engine.has_unfinished_requests
+        while True:
+            try:
+                kind, *rest = self._commands.get(block=wait)
+            except Empty:
+                return True
+            if kind == "close":
+                return False
+            wait = False
+            if kind == "add":
+                self._add(*rest)
+            elif kind == "abort":
+                self._abort(*rest)
+            else:
+                self._ask(*rest)
+
+    def _add(self, request_id: str, ids: bytes, params: Sequence[SamplingParams], salt: str,
+             ) -> None:
+        prompt, added = array("i", ids).tolist(), list[str]()
+        try:
+            for index, one in enumerate(params):
+                name = sequence_id(request_id, index)
+                self._engine.add_request(name, prompt, one, salt=salt, streams=False)
+                added.append(name)
+        except Exception as error:  # all of the texts, or none
+            self._abort(added)
+            self._post("refused", request_id, portable(error))
+            return
+        self._sent.update(dict.fromkeys(added, (0, 0)))
+        self._post("added", request_id)
+
+    def _abort(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._engine.abort_request(name)
+            self._sent.pop(name, None)
+
+    def _ask(self, number: int, question: str) -> None:
+        try:
+            self._post("answer", number, QUESTIONS[question](self._engine))
+        except KernelyardError as error:
+            self._post("answer", number, error)
+
+    def _step(self) -> None:
+        try:
+            for output in self._engine.step():
+                self._post("tokens", self._delta(output))
+        except Exception as error:  # the engine has ended every request, and can be used on
+            self._sent.clear()
+            self._post("error", portable(error))
+        engine, pool = self._engine, self._engine.pool
+        self._state = EngineState(
+            len(engine.scheduler.running), len(engine.scheduler.waiting), pool.blocks - pool.free,
+            pool.queries, pool.hits, asdict(engine.stats))
+
+    def _delta(self, output: RequestOutput) -> Delta:
+        one, name = output.outputs[0], output.request_id
+        tokens, positions = self._sent.pop(name)
+        prompt = output.prompt_logprobs
+        if not one.finished:
+            self._sent[name] = len(one.token_ids), len(prompt or ())
+        return Delta(name, one.token_ids[tokens:],
+                     None if one.logprobs is None else one.logprobs[tokens:],
+                     None if prompt is None else prompt[positions:],
+                     one.finish_reason, one.stop_reason, output.cached_tokens)
+
+    def _post(self, *message: Any) -> None:  # noqa: ANN401 - one of this module's messages
+        self._out.append(message)
+
+    def _flush(self) -> None:
+        if self._out:
+            self._send(self._out)
+            self._out = []
+
+    def _send(self, messages: list[Message]) -> None:
+        data = pickle.dumps(messages, protocol=pickle.HIGHEST_PROTOCOL)
+        with self._sending:
+            self._pipe.send_bytes(data)
