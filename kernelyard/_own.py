@@ -1,4 +1,4 @@
-"""Tells whether `core` and `models` are ours: both are names that other projects use too."""
+"""Tells whether `core`, `models` and `kernelyard` are ours: other projects use such names too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 #: a file that only our package of that name has
-_MARKS = {"core": "plugins/hookspecs.py", "models": "engine/load.py"}
+_MARKS = {"core": "plugins/hookspecs.py", "models": "engine/load.py", "kernelyard": "_own.py"}
 
 
 def shadows(name: str) -> str | None:
@@ -27,7 +27,7 @@ def check_own(*names: str) -> None:
 
     A command (`python -m ...`, or the console script) ends with one line and exit code 2 instead.
     """
-    for name in names:
+    for name in ("kernelyard", *names):
         place = shadows(name)
         if place is None:
             continue

@@ -61,7 +61,7 @@ class Recorder:
             if path.suffix == ".json":
                 report.write_json(path, registry)
         if option("write-lock"):
-            from core.conformance.lock import write_lock
+            from core.conformance.rules.lock import write_lock
             if self.deselected or large or option("op") or option("dtype"):
                 return self._fail(session, "no lock was written: it needs the verdicts of the "
                                   "whole suite, and parts of it were left out")

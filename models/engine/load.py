@@ -6,9 +6,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from core.conformance.determinism import DeterminismRule
-from core.conformance.invariance import InvariantPolicy
-from core.conformance.lock import Lock
+from core.conformance.rules.determinism import DeterminismRule
+from core.conformance.rules.invariance import InvariantPolicy
+from core.conformance.rules.lock import Lock
 from core.errors import OptionError
 from core.installed.registry import Registry
 from core.ir.fusion import FusedOp

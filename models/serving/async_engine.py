@@ -12,14 +12,14 @@ from functools import partial
 from typing import Any, TypeVar
 
 from core.errors import LifetimeError
-from models.serving.engine import Engine, Prompt
+from models.serving.engine import Engine
 from models.serving.link.messages import Delta, EngineFacts, EngineState, Message
 from models.serving.link.process import EngineError, EngineProcess
 from models.serving.link.running import Running
 from models.serving.link.stream import Stream
 from models.serving.link.token_text import TokenTexts
 from models.serving.params import SamplingParams
-from models.serving.prompt import encode_prompt
+from models.serving.prompt import Prompt, encode_prompt
 from models.serving.request import RequestOutput
 from models.tokenizers.base import Tokenizer
 

@@ -13,8 +13,8 @@ import toy_backend
 from example_backend import install
 
 import models
-from core.conformance.lock import Lock, write_lock
 from core.conformance.report import Counts, Report
+from core.conformance.rules.lock import Lock, write_lock
 from core.errors import LockError, NoKernelError
 from core.installed.discovery import GROUP
 from core.installed.loader import Plugins
@@ -146,7 +146,7 @@ def test_the_suite_writes_it(tmp_path):
         "budget_used": stored["kernels"]["add"]["example:add"]["budget_used"]}}}
     assert set(stored["packages"]["example"]["sources"]) == {"__init__.py", "backend.py",
                                                              "plugin.py"}
-    code = ("from pathlib import Path; from core.conformance.lock import Lock; "
+    code = ("from pathlib import Path; from core.conformance.rules.lock import Lock; "
             "from core.installed.registry import Registry; "
             "Lock.read(Path('kernelyard.lock')).check(Registry(), ['example'])")
     check = [sys.executable, "-c", code]

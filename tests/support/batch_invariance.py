@@ -61,8 +61,8 @@ def alone(engine) -> list[tuple]:
 
 
 class Watch:
-    """Notices a step that writes a block which a step in flight names for another request: a device
-    may still read or write it."""
+    """Raise for a step that writes a block which a step in flight names for another request: a
+    device may still read or write it."""
 
     def __init__(self, engine) -> None:
         self.engine, self.named = engine, {}

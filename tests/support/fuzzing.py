@@ -58,7 +58,7 @@ def read_capsule(path):
 def read_lock(path):
     from format_models import REGISTRY
 
-    from core.conformance.lock import Lock
+    from core.conformance.rules.lock import Lock
     Lock.read(path).check(REGISTRY, ["cpu_numpy"])
 
 

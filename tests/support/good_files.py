@@ -153,7 +153,7 @@ def capsule(tmp):
 def lock(tmp):
     from format_models import REGISTRY
 
-    from core.conformance.lock import PASSED, _packages
+    from core.conformance.rules.lock import PASSED, _packages
     found = REGISTRY.kernels("cpu_numpy")
     kernels = {}
     for kernel in found:

@@ -12,11 +12,10 @@ from typing import Any
 from core.errors import PromptError, TokenizerError
 from models.serving.async_engine import AsyncEngine
 from models.serving.conversation import ConversationEncoder
-from models.serving.engine import Prompt
 from models.serving.http.errors import ApiError
 from models.serving.link.stream import Stream
 from models.serving.params import SamplingParams
-from models.serving.prompt import checked_text
+from models.serving.prompt import Prompt, checked_text
 from models.tokenizers.base import Tokenizer
 
 

@@ -54,7 +54,7 @@ def _stretches(q, cache, cache_scales, block_table, query_starts, seq_lens, out,
 @kernels.implements("attention", dtypes=_DTYPES, workspace=_parts, priority=-1, family=DOT)
 def attention_stretches_many(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *,
                              scale, workspace):
-    """Attend with a few tokens after another: slower than tiles, with the bits of a few."""
+    """Compute attention of a few tokens after another: slower than tiles, bits as of a few."""
     firsts = range(0, len(q), FEW)
     starts = np.empty((len(firsts), len(query_starts)), np.int32)
     launches = [_stretches(q[i:i + FEW], cache, cache_scales, block_table, mine, seq_lens,

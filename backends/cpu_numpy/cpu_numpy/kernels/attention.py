@@ -52,7 +52,7 @@ def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, 
 @kernels.implements("attention", dtypes={"A": "f32", "C": "f32 f16 bf16 i8"}, priority=-1,
                     family=ROWS)
 def attention_rows(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale):
-    """Attend with one query after another: slower, with the same bits in a batch as alone."""
+    """Compute attention of one query after another: slower, the same bits in a batch as alone."""
     return _attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, scale)
 
 
