@@ -1,8 +1,7 @@
 """The engine on cpu_numba gives the tokens of `Model.generate` on it."""
 
 import pytest
-
-from tests.support.engine_requests import CONFIGURATIONS, check_same_tokens
+from engine_requests import CONFIGURATIONS, check_same_tokens
 
 pytest.importorskip("cpu_numba")
 

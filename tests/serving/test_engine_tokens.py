@@ -1,8 +1,7 @@
 """The engine gives the tokens of `Model.generate`, whatever a request is computed beside."""
 
 import pytest
-
-from tests.support.engine_requests import CONFIGURATIONS, check_same_tokens
+from engine_requests import CONFIGURATIONS, check_same_tokens
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
