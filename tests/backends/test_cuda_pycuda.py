@@ -20,7 +20,8 @@ pytestmark = pytest.mark.skipif("cuda_pycuda" not in default_registry().specs,
                                 reason="needs ./backends/cuda_pycuda")
 #: Samples that take long on the CPU; each has a smaller one of the same kernel beside it.
 SLOW = ("5632", "N2048", "T512", "prefill_512", "128256", "decode_long", "D2048", "V40000",
-        "V32000", "S256", "R17_V64_n20")
+        "V32000", "S256", "R17_V64_n20", "4864", "8192", "11008", "32000", "32768", "4096", "2500",
+        "2049", "2048", "131072", "151936", "group")
 
 
 @pytest.fixture(scope="module")

@@ -92,21 +92,26 @@ class BlockLinear(Product):
         return out if bias is None else out + bias
 
     def examples(self) -> list[Example]:
-        def product(t: int, n: int, k: int, kind: str, bias: bool = False) -> Example:
+        def product(t: int, n: int, k: int, kind: str, bias: bool = False, *,
+                    large: bool = True) -> Example:
             bits, group, block, *_ = FORMS[kind]
 
             def make(r: ExampleInputs) -> dict[str, Array | None]:
                 return {"x": r.normal(t, k), "bias": r.normal(n) if bias else None,
                         **random_blocks(r, n, k, kind)}
             return Example(f"T{t}_N{n}_K{k}_{kind}" + ("_bias" if bias else ""), make,
-                           {"bits": bits, "group_size": group, "block_size": block})
-        return [product(0, 4, 256, "q4_k"), product(1, 2048, 2048, "q4_k"),
+                           {"bits": bits, "group_size": group, "block_size": block}, large=large)
+        # a compiled backend makes a kernel for each form, dtype and kind of step: the usual run has
+        # Q4_K in all of them, and --large the other forms
+        return [product(0, 4, 256, "q4_k", large=False),
+                product(1, 2048, 2048, "q4_k", large=False),
+                product(8, 97, 512, "q4_k", large=False),
+                product(64, 130, 256, "q4_k", True, large=False),
                 product(1, 2048, 2048, "q6_k"), product(1, 333, 896, "q5_0", True),
                 product(1, 37, 512, "q5_k", True), product(1, 35, 512, "q3_k"),
                 product(1, 64, 256, "q2_k", True), product(1, 33, 96, "q4_1"),
-                product(3, 130, 768, "q6_k", True), product(8, 97, 512, "q4_k"),
-                product(17, 352, 256, "q5_k", True), product(64, 33, 768, "q6_k"),
-                product(64, 130, 256, "q4_k", True), product(33, 70, 160, "q5_1"),
+                product(3, 130, 768, "q6_k", True), product(17, 352, 256, "q5_k", True),
+                product(64, 33, 768, "q6_k"), product(33, 70, 160, "q5_1"),
                 product(65, 4100, 256, "q6_k", True)]
 
     def error_examples(self) -> list[ErrorExample]:
