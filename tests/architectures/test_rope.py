@@ -134,7 +134,7 @@ def test_dynamic_ends_at_the_window():
         open_checkpoint(model, LoadOptions(max_context=129), REGISTRY)
 
 
-@pytest.mark.parametrize("name", ["dynamic", "yarn", "longrope"])
+@pytest.mark.parametrize("name", ["dynamic", "longrope"])
 def test_gguf_does_not_hold_it(name, tmp_path):
     pytest.importorskip("gguf", reason="needs the extra: pip install '.[gguf]'")
     from core.plan.weights import no_progress
