@@ -27,7 +27,8 @@ def chat(model: Model, sampling: dict[str, Any], started: Callable[[], None],
          name: str | None = None, *, escape: bool = True) -> None:
     """Read messages from standard input until it ends; `started` is called once the model is known
     to chat. `name`: a chat template of the model, or a file. Without `escape`, messages may write
-    control tokens. Raises OptionError without a template.
+    control tokens. Raises OptionError without a template, PromptError at the end where every
+    message failed.
     """
     if isinstance(model.tokenizer, NoTokenizer):
         raise OptionError(f"--chat needs text: {model.tokenizer.reason}")
@@ -46,6 +47,7 @@ def chat(model: Model, sampling: dict[str, Any], started: Callable[[], None],
         tell(f"note: {model.generation.where} has keys that are not known and have no effect: "
              f"{', '.join(model.generation.ignored)}")
     messages: list[Message] = []
+    failed = False
     print(HELP, file=sys.stderr)
     while True:
         try:
@@ -55,8 +57,10 @@ def chat(model: Model, sampling: dict[str, Any], started: Callable[[], None],
             continue
         except (EOFError, KeyboardInterrupt):
             print(file=sys.stderr)
-            return
+            text = "/exit"
         if text == "/exit":
+            if failed and not messages:
+                raise PromptError("no message of this chat was answered")
             return
         if text == "/reset":
             messages.clear()
@@ -66,6 +70,7 @@ def chat(model: Model, sampling: dict[str, Any], started: Callable[[], None],
                 generation = _reply(model, encoder, asked, sampling)
             except (PromptError, TokenizerError) as error:  # of this message: the next may do
                 tell(f"error: {error}")
+                failed = True
                 continue
             messages[:] = asked
             interrupted(generation, lambda piece: print(piece, end="", flush=True))
