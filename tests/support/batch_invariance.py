@@ -42,6 +42,7 @@ def restart(engine, *, seqs: int, tokens: int, blocks: int, caching: bool, seed:
     engine._blocks, engine._caching = blocks, caching
     engine._options.update(max_num_seqs=seqs, max_num_batched_tokens=max(seqs, tokens))
     engine._reset()
+    engine._news.clear()  # of a schedule that failed
     rng = random.Random(seed)
     engine.pool._idle = OrderedDict.fromkeys(rng.sample(range(blocks), blocks))
     rng.shuffle(engine.scheduler.held.slots)
