@@ -14,7 +14,7 @@ from core.ir.op import OPS
 
 default_registry()  # brings the plugins' ops into OPS
 
-SMALL = 1 << 14  # elements of a case's inputs
+SMALL = 1 << 15  # elements of a case's inputs
 
 
 def cases(op):
