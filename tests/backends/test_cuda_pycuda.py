@@ -34,7 +34,7 @@ def on_cpu(tmp_path_factory):
             [str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])])}
         how = ["-c", script] if script else ["-m", "cuda_on_cpu", *args]
         done = subprocess.run([sys.executable, *how], capture_output=True, text=True, cwd=folder,
-                              env=env, timeout=280)
+                              env=env, timeout=560)
         assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
         return done
     return run
