@@ -142,7 +142,7 @@ def test_the_suite_writes_it(tmp_path):
     assert run.returncode == 0, run.stdout
     stored = json.loads((tmp_path / "kernelyard.lock").read_text())
     assert stored["kernels"] == {"add": {"example:add": {
-        "verdict": "passed", "samples": 6,
+        "verdict": "passed", "samples": 8,
         "budget_used": stored["kernels"]["add"]["example:add"]["budget_used"]}}}
     assert set(stored["packages"]["example"]["sources"]) == {"__init__.py", "backend.py",
                                                              "plugin.py"}
