@@ -13,10 +13,11 @@ from starlette.responses import Response
 from models.serving.http.errors import ApiError, JsonResponse
 from models.serving.http.logprobs import chat_logprobs, prompt_entries
 from models.serving.http.respond import EventStream, News, collect, usage, while_connected
-from models.serving.http.schema import CHAT_UNBUILT, ChatRequest
+from models.serving.http.schema import ChatRequest
 from models.serving.http.service import Service
 from models.serving.http.tools import ToolText, tool_names
 from models.serving.link.stream import Stream, changes
+from models.serving.openai.body import CHAT_UNBUILT
 from models.serving.params import LOGPROBS
 from models.serving.request import CompletionOutput
 

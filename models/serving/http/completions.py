@@ -20,9 +20,10 @@ from models.serving.http.respond import (
     usage,
     while_connected,
 )
-from models.serving.http.schema import COMPLETION_UNBUILT, CompletionRequest
+from models.serving.http.schema import CompletionRequest
 from models.serving.http.service import Service
 from models.serving.link.stream import Stream, changes
+from models.serving.openai.body import COMPLETION_UNBUILT
 
 MOST_PROMPTS = 2048  # of one request
 

@@ -11,31 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.errors import OptionError
 from core.reading import shown
 from models.serving.http.errors import ApiError
+from models.serving.openai.body import MOST_TEXTS, SAMPLING
 from models.serving.params import SamplingParams
 
-#: fields that are not built, with values beside null that ask for nothing
-UNBUILT: Mapping[str, tuple[object, ...]] = {
-    "response_format": ({"type": "text"},), "structured_outputs": ({},),
-    **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar",
-                     "guided_decoding_backend", "grammar", "json_schema"), ()),
-    "use_beam_search": (False,), "length_penalty": (1, 1.0), "allowed_token_ids": (),
-    "bad_words": ([],), "logits_processors": ([],), "logits_bias": (), "prompt_embeds": ([],),
-    "truncate_prompt_tokens": (), "skip_special_tokens": (True,), "detokenize": (True,),
-    "spaces_between_special_tokens": (True,), "typical_p": (1, 1.0), "mirostat": (0,),
-    "dry_multiplier": (0, 0.0), "xtc_probability": (0, 0.0), "top_a": (0, 0.0), "tfs": (1, 1.0),
-    "lora_request": (), "adapter": (), "vllm_xargs": ({},), "kv_transfer_params": ({},),
-    "return_tokens_as_token_ids": (False,)}
-COMPLETION_UNBUILT = {**UNBUILT, "suffix": ("",), "best_of": (1,)}
-CHAT_UNBUILT = {
-    **UNBUILT, "functions": ([],), "function_call": ("none", "auto"), "modalities": (["text"],),
-    "audio": (), "web_search_options": (), "reasoning_effort": (), "verbosity": ("medium",),
-    "chat_template": (), "echo": (False,), "best_of": (1,),
-    "mm_processor_kwargs": (), "media_io_kwargs": ()}
-
-_SAMPLING = ("n", "temperature", "top_p", "top_k", "min_p", "seed", "stop_token_ids",
-             "ignore_eos", "min_tokens", "presence_penalty", "frequency_penalty",
-             "repetition_penalty", "include_stop_str_in_output", "priority", "prompt_logprobs")
-MOST_TEXTS, MOST_STOPS = 128, 64  # of one request
+MOST_STOPS = 64  # stop texts of one request
 
 
 class StreamOptions(BaseModel):
@@ -104,7 +83,7 @@ class Sampled(BaseModel):
                ) -> SamplingParams:
         """Return how the request is sampled: `defaults` hold where it says nothing, and their stop
         texts always. Raises OptionError for a value that cannot be used."""
-        given = {name: value for name in _SAMPLING if (value := getattr(self, name)) is not None}
+        given = {name: value for name in SAMPLING if (value := getattr(self, name)) is not None}
         own = [self.stop] if isinstance(self.stop, str) else self.stop or ()
         return SamplingParams(**{**defaults, **given, "stop": [*own, *defaults.get("stop", ())]},
                               max_tokens=max_tokens, logprobs=logprobs,
