@@ -1,4 +1,4 @@
-"""What a model's files say of sampling: used where asked for, shown, and refused by name."""
+"""Read what a model's files say of sampling: used where asked for, shown, and refused by name."""
 
 import json
 import shutil

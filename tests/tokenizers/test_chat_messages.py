@@ -1,4 +1,4 @@
-"""What messages become before a template sees them, and which template a conversation gets."""
+"""Prepare messages for a template, and choose the template of a conversation."""
 
 import pytest
 

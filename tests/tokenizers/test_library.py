@@ -1,4 +1,4 @@
-"""What the tokenizers libraries raise becomes an error of ours, panics too."""
+"""Turn what the tokenizers libraries raise into errors of ours, panics too."""
 
 import pytest
 
