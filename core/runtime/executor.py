@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,13 +62,12 @@ class Executor:
         self._backend = policy.primary
         self.steps = StepPlans(build, weights, policy, batch_dims(slots, width), keep=PLANS,
                                arenas=SharedArenas())
-        self._observer: Observer | None = None
         self._open = True
 
     @property
     def run_ahead(self) -> int:
         """Return how many steps to have queued at once, so that the device never waits."""
-        return min(2, self._backend.run_ahead) if self._observer is None else 1
+        return min(2, self._backend.run_ahead) if self.steps.observer is None else 1
 
     def reserve(self, kind: GraphKind, tokens: int) -> int:
         """Place the weights, and take the activations' memory of a step of so many tokens in which
@@ -90,23 +89,14 @@ class Executor:
         step = self.steps.get(kind, batch.dims(kind))
         batch.pack(self.table, step.fields)
         step.upload()
-        self._backend.check_alive()
-        if self._observer is None:
-            step.plan.run()
-        else:
-            self._observer.run(step.plan)
+        self.steps.run(step.plan)
         reads = {name: self._backend.read_later(step.plan.output(name))
                  for name in RESULTS if name in step.plan.graph.outputs}
         return Pending(batch.places, reads, host_logits(step.plan) if reads else None)
 
-    @contextmanager
-    def observed(self, observer: Observer | None) -> Iterator[None]:
+    def observed(self, observer: Observer | None) -> AbstractContextManager[None]:
         """Let an observer run every plan in the block; the former one is back after it."""
-        former, self._observer = self._observer, observer
-        try:
-            yield
-        finally:
-            self._observer = former
+        return self.steps.observed(observer)
 
     @property
     def ledger(self) -> Ledger:

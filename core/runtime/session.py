@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import update_wrapper
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -63,13 +63,10 @@ class Session:
         self._queued: deque[Callable[[], Array]] = deque()
         self._chunk, self._vocab_size = chunk, vocab_size
         self._backend: Backend = policy.primary
-        self._observer: Observer | None = None
         self._sampling, self._open = Sampling(), True
         blocks = -(-max_context // BLOCK_SIZE)
         self._table = SequenceTable(1, blocks)
         self._steps = StepPlans(build, weights, policy, step_dims(blocks), keep=PLANS)
-        self._backends = [policy.registry.backend(name) for name in dict.fromkeys(
-            [*policy.backends, *(o.backend for o in policy.overrides)])]
         self.sample_with(self._sampling)
 
     # running
@@ -93,7 +90,7 @@ class Session:
             step = self._steps.get(kind, {"T": len(part), "S": 1})
             self._pack(part, step)
             plan = step.plan
-            self._run(plan)
+            self._steps.run(plan)
             self.ids += [int(i) for i in part]  # only now: an interrupted run leaves nothing behind
             if head == "all":
                 rows.append(np.array(plan.output("logits").numpy(), np.float32))
@@ -117,9 +114,9 @@ class Session:
             raise PromptError(f"the context of {self.max_context} tokens is full; start with a "
                               "larger --max-context")
         self._looping = False  # until this step is whole
-        ahead = self._backend.run_ahead if self._observer is None else 1
+        ahead = self._backend.run_ahead if self._steps.observer is None else 1
         while len(self._queued) < min(ahead, self.max_context - self.length):
-            self._run(self.decoder)
+            self._steps.run(self.decoder)
             self._queued.append(self._backend.read_later(self.decoder.output("token")))
         new = int(self._queued.popleft()()[0])
         self.logit = sampled_logit(new, None if self._queued else self._row, self._vocab_size)
@@ -153,14 +150,9 @@ class Session:
 
     # looking
 
-    @contextmanager
-    def observed(self, observer: Observer | None) -> Iterator[None]:
+    def observed(self, observer: Observer | None) -> AbstractContextManager[None]:
         """Let an observer run every plan in the block; the former one is back after it."""
-        former, self._observer = self._observer, observer
-        try:
-            yield
-        finally:
-            self._observer = former
+        return self._steps.observed(observer)
 
     @property
     def length(self) -> int:
@@ -213,14 +205,6 @@ class Session:
         Batch(one, one + self.length, one + len(ids), np.asarray(ids, np.int32),
               one + len(ids) - 1, one).pack(self._table, step.fields)
         step.upload()
-
-    def _run(self, plan: Plan) -> None:
-        for backend in self._backends:
-            backend.check_alive()
-        if self._observer is None:
-            plan.run()
-        else:
-            self._observer.run(plan)
 
     def _check(self, new: int) -> None:
         self.alive()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from core.plan.arena import GUARD, SharedArenas
 from core.plan.plan import Plan
 from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore
-from core.runtime.step import GraphKind, is_cache, packed_inputs
+from core.runtime.step import GraphKind, Observer, is_cache, packed_inputs
 from core.tensor.dtype import DType, i32
 from core.tensor.host import HostAllocator
 from core.tensor.tensor import Array, Tensor
@@ -59,6 +60,28 @@ class StepPlans:
         self._build, self._keep, self._arenas = build, keep, arenas
         self._steps: OrderedDict[tuple[object, ...], BoundStep] = OrderedDict()
         self.states: dict[str, Tensor] = {}
+        self.observer: Observer | None = None
+        self._backends = [policy.registry.backend(name) for name in dict.fromkeys(
+            [*policy.backends, *(o.backend for o in policy.overrides)])]
+
+    def run(self, plan: Plan) -> None:
+        """Run a plan, by the observer if there is one. Raises BackendError where a backend can be
+        used no longer."""
+        for backend in self._backends:
+            backend.check_alive()
+        if self.observer is None:
+            plan.run()
+        else:
+            self.observer.run(plan)
+
+    @contextmanager
+    def observed(self, observer: Observer | None) -> Iterator[None]:
+        """Let an observer run every plan in the block; the former one is back after it."""
+        former, self.observer = self.observer, observer
+        try:
+            yield
+        finally:
+            self.observer = former
 
     def get(self, kind: GraphKind, dims: Mapping[str, int]) -> BoundStep:
         """Return the plan of a step of that kind and size. Raises NoKernelError."""
