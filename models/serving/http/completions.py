@@ -12,18 +12,13 @@ from starlette.responses import Response
 
 from core.errors import OptionError
 from models.serving.http.errors import ApiError, JsonResponse
-from models.serving.http.logprobs import completion_logprobs, prompt_entries
-from models.serving.http.respond import (
-    EventStream,
-    News,
-    collect,
-    usage,
-    while_connected,
-)
+from models.serving.http.logprobs import completion_logprobs
+from models.serving.http.respond import EventStream, News, collect, while_connected
 from models.serving.http.schema import CompletionRequest
 from models.serving.http.service import Service
 from models.serving.link.stream import Stream, changes
-from models.serving.openai.body import COMPLETION_UNBUILT
+from models.serving.openai.answers import completion_answer, usage
+from models.serving.openai.body import COMPLETION_UNBUILT, completion_params, echoes_only
 
 MOST_PROMPTS = 2048  # of one request
 
@@ -46,17 +41,11 @@ class _Job:
         service.check_model(body.model)
         body.check(COMPLETION_UNBUILT)
         self._n = body.n or 1
-        tokens = 16 if body.max_tokens is None else body.max_tokens
-        #: OpenAI's way to ask for a prompt's log-probabilities alone; one token is made and dropped
-        self._echo_only = bool(body.echo) and tokens == 0
-        prompt_logprobs = body.prompt_logprobs
-        if body.echo and body.logprobs is not None:
-            if body.stream:
-                raise ApiError(400, "echo with logprobs cannot be streamed; leave one of echo, "
-                               "logprobs and stream out", param="echo")
-            prompt_logprobs = max(body.logprobs, prompt_logprobs or 0)
-        self._params = body.model_copy(update={"prompt_logprobs": prompt_logprobs}).params(
-            service.defaults, 1 if self._echo_only else tokens, body.logprobs)
+        if body.echo and body.logprobs is not None and body.stream:
+            raise ApiError(400, "echo with logprobs cannot be streamed; leave one of echo, "
+                           "logprobs and stream out", param="echo")
+        self._echo_only = echoes_only(body.given)
+        self._params = completion_params(body.given, service.defaults)
         self._id = f"cmpl-{secrets.token_hex(12)}"
 
     async def start(self) -> list[Stream]:
@@ -90,34 +79,8 @@ class _Job:
 
     def answer(self, streams: list[Stream]) -> dict[str, Any]:
         """Return the whole answer."""
-        choices = []
-        for i, stream in enumerate(streams):
-            output, echoed = stream.output, self._echoed(stream)
-            for one in output.outputs:
-                kept = 0 if self._echo_only else len(one.token_ids)
-                entries = list(one.logprobs or ())[:kept]
-                ids = one.token_ids[:kept]
-                logprobs = None
-                if self._body.logprobs is not None:
-                    if self._body.echo:
-                        entries = [*(output.prompt_logprobs or ()), *entries]
-                        ids = [*output.prompt_token_ids, *ids]
-                    logprobs = completion_logprobs(ids, entries, self._body.logprobs,
-                                                   self._service.engine.texts)
-                choice = {"index": i * self._n + one.index,
-                          "text": echoed + ("" if self._echo_only else one.text),
-                          "logprobs": logprobs, "finish_reason": one.finish_reason,
-                          "stop_reason": one.stop_reason}
-                if self._body.return_token_ids:
-                    choice |= {"token_ids": one.token_ids[:kept],
-                               "prompt_token_ids": output.prompt_token_ids}
-                if self._body.prompt_logprobs is not None:
-                    choice["prompt_logprobs"] = prompt_entries(output.prompt_logprobs)
-                choices.append(choice)
-        counted = usage(streams)
-        if self._echo_only:
-            counted |= {"completion_tokens": 0, "total_tokens": counted["prompt_tokens"]}
-        return {**self._head(), "choices": choices, "usage": counted}
+        return completion_answer(self._body.given, [s.output for s in streams], self._head(),
+                                 self._service.engine.texts, self._service.tokenizer.decode)
 
     async def chunks(self, streams: list[Stream]) -> AsyncIterator[dict[str, Any]]:
         """Yield the parts of a streamed answer."""
@@ -148,10 +111,11 @@ class _Job:
                 begun.add(key)
                 chunk = {**head, "choices": [choice]}
                 if body.include_usage:
-                    chunk["usage"] = usage(streams) if body.continuous_usage else None
+                    chunk["usage"] = (usage([s.output for s in streams])
+                                      if body.continuous_usage else None)
                 yield chunk
         if body.include_usage:
-            yield {**head, "choices": [], "usage": usage(streams)}
+            yield {**head, "choices": [], "usage": usage([s.output for s in streams])}
 
 
 def _prompts(prompt: object) -> list[str | list[int]]:

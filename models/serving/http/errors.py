@@ -15,6 +15,7 @@ from starlette.responses import Response
 
 from core.errors import InputError, KernelyardError, LifetimeError, QueueFullError
 from models.serving.link.process import EngineError
+from models.serving.openai.body import BodyError
 from models.serving.params import SamplingParams
 
 #: the words with which an error of SamplingParams begins
@@ -66,6 +67,8 @@ def as_api_error(error: Exception) -> ApiError:
         case QueueFullError():
             return ApiError(429, str(error), code="queue_full",
                             headers={"Retry-After": RETRY_AFTER})
+        case BodyError():
+            return ApiError(400, str(error), param=error.param, code=error.code)
         case InputError():
             first = str(error).split(" ", 1)[0]
             return ApiError(400, str(error), param=first if first in _FIELDS else None)

@@ -99,12 +99,3 @@ class EventStream(StreamingResponse):
 def left() -> Response:
     """Return the response that nobody reads."""
     return Response(status_code=499)
-
-
-def usage(streams: Sequence[Stream]) -> dict[str, Any]:
-    """Count the tokens of a request, as OpenAI does."""
-    outputs = [stream.output for stream in streams]
-    prompt = sum(len(output.prompt_token_ids) for output in outputs)
-    new = sum(len(one.token_ids) for output in outputs for one in output.outputs)
-    return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new,
-            "prompt_tokens_details": {"cached_tokens": sum(o.cached_tokens for o in outputs)}}

@@ -4,15 +4,14 @@ by name; other fields that are not known are accepted."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from core.errors import OptionError
 from core.reading import shown
 from models.serving.http.errors import ApiError
-from models.serving.openai.body import MOST_TEXTS, SAMPLING
-from models.serving.params import SamplingParams
+from models.serving.openai.body import MOST_TEXTS
 
 MOST_STOPS = 64  # stop texts of one request
 
@@ -71,6 +70,11 @@ class Sampled(BaseModel):
             raise ApiError(400, f"cache_salt is {shown(self.cache_salt)}, expected printable "
                            "characters", param="cache_salt")
 
+    @cached_property
+    def given(self) -> dict[str, Any]:
+        """Hold the fields that have a value, as `models.serving.openai` reads them."""
+        return {k: v for k, v in self.model_dump().items() if v is not None}
+
     @property
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
@@ -78,16 +82,6 @@ class Sampled(BaseModel):
     @property
     def continuous_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.continuous_usage_stats)
-
-    def params(self, defaults: Mapping[str, Any], max_tokens: int | None, logprobs: int | None,
-               ) -> SamplingParams:
-        """Return how the request is sampled: `defaults` hold where it says nothing, and their stop
-        texts always. Raises OptionError for a value that cannot be used."""
-        given = {name: value for name in SAMPLING if (value := getattr(self, name)) is not None}
-        own = [self.stop] if isinstance(self.stop, str) else self.stop or ()
-        return SamplingParams(**{**defaults, **given, "stop": [*own, *defaults.get("stop", ())]},
-                              max_tokens=max_tokens, logprobs=logprobs,
-                              logit_bias=_bias(self.logit_bias))
 
 
 class CompletionRequest(Sampled):
@@ -149,12 +143,3 @@ class DetokenizeRequest(BaseModel):
     model: str | None = None
     tokens: list[int]
 
-
-def _bias(bias: Mapping[str, float] | None) -> dict[int, float] | None:
-    if bias is None:
-        return None
-    try:
-        return {int(key): value for key, value in bias.items()}
-    except ValueError:
-        raise OptionError(f"logit_bias has the keys {shown(list(bias))}, expected token ids"
-                          ) from None

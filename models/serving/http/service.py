@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from models.serving.async_engine import AsyncEngine
 from models.serving.conversation import ConversationEncoder
 from models.serving.http.errors import ApiError
 from models.serving.link.stream import Stream
+from models.serving.openai.prompts import flat_messages
 from models.serving.params import SamplingParams
 from models.serving.prompt import Prompt, checked_text
 from models.tokenizers.base import Tokenizer
@@ -87,7 +87,7 @@ class Service:
         if wrong := sorted(known & set(more or {})):
             raise ApiError(400, f"chat_template_kwargs has {', '.join(wrong)}, which are fields of "
                            "the request", param="chat_template_kwargs")
-        flat, extra = flat_messages(messages), {**(more or {}), **how}
+        flat, extra = flat_messages(list(messages)), {**(more or {}), **how}
         try:
             return await self.engine.in_thread(lambda: encoder.encode(
                 flat, tools=tools, documents=documents, **extra))
@@ -126,30 +126,3 @@ class Service:
                     found.close()
             raise
 
-
-def flat_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return messages whose contents are texts. Raises ApiError for a picture or a sound."""
-    flat = []
-    for message in messages:
-        content = message.get("content")
-        if isinstance(content, list):
-            for part in content:
-                if part.get("type") not in ("text", "input_text", "refusal") or not isinstance(
-                        part.get("text", part.get("refusal")), str):
-                    raise ApiError(400, f"a part of a message's content has the type "
-                                   f"{part.get('type')!r}, and this model takes text only",
-                                   param="messages", code="unsupported_content")
-            content = "\n".join(part.get("text", part.get("refusal")) for part in content)
-        flat.append({**message, "content": content})
-        if calls := message.get("tool_calls"):
-            flat[-1]["tool_calls"] = [_opened(call) for call in calls]
-    return flat
-
-
-def _opened(call: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return a call whose arguments are an object, as templates take them; clients send a text."""
-    try:
-        function = dict(call["function"])
-        return {**call, "function": {**function, "arguments": json.loads(function["arguments"])}}
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return call
