@@ -17,7 +17,7 @@ from core.errors import OptionError
 from core.installed.registry import Registry, split_backends
 from core.verify.crosscheck import CrossCheck
 from core.verify.policies import REFERENCE
-from models.analysis.batch_bench import NANO, bench_engine
+from models.analysis.batch_bench import NANO, bench_engine, read_matrices
 from models.analysis.bench_report import batches, benchmark, tuning
 from models.analysis.calls import available
 from models.analysis.profile import host_seconds, profile_parts
@@ -147,7 +147,8 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
         if any(tokens != runs[0][2] for _, _, tokens in runs):
             verdict, ok = "runs with the same input gave different tokens", False
         prefill, step = [r[0] for r in runs], [r[1] for r in runs]
-        weights, bandwidth = _matrix_bytes(model), backend.read_bandwidth()
+        weights = read_matrices(model.session.decoder.graph, model.session.weights.arrays)
+        bandwidth = backend.read_bandwidth()
         second = statistics.median(step)
         return {
             "shape": name, "layers": model.config.layers, "backend": args.backend,
@@ -200,16 +201,6 @@ def _check(name: str, args: argparse.Namespace, options: LoadOptions, registry: 
 def _kernels(model: Model) -> set[tuple[str, str]]:
     """Return the kernels that a decode step runs."""
     return {(e.op, e.kernel) for e in model.session.decoder.ledger.entries}
-
-
-def _matrix_bytes(model: Model) -> int:
-    """Count the bytes of the weight matrices that a decode step reads, codes and scales where
-    quantised."""
-    weights = model.session.weights
-    read = {v.root.name for n in model.session.decoder.graph.nodes
-            if n.op.name in ("linear", "quantized_linear") for v in n.inputs.values()
-            if v is not None and v.kind == "weight"}
-    return sum(weights.arrays[name].nbytes for name in read if weights.arrays[name].ndim == 2)
 
 
 if __name__ == "__main__":

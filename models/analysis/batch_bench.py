@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from core.installed.registry import Registry
 from core.ir.graph import Graph
+from core.ops.linear import Product
+from core.tensor.tensor import Array
 from core.verify.crosscheck import CrossCheck
 from core.verify.policies import REFERENCE
 from models.engine.config import EngineConfig
@@ -139,12 +141,12 @@ def _open(config: EngineConfig, most: int) -> Engine:
     return open_engine(config, config.weights(), EngineOptions(max_num_seqs=most))
 
 
-def read_matrices(graph: Graph, arrays: Any) -> int:  # noqa: ANN401 - a mapping of arrays
+def read_matrices(graph: Graph, arrays: Mapping[str, Array]) -> int:
     """Count the bytes of the weight matrices that a step reads, codes and scales where
     quantised."""
-    read = {v.root.name for n in graph.nodes if n.op.name in ("linear", "quantized_linear")
+    read = {v.root.name for n in graph.nodes if isinstance(n.op, Product)
             for v in n.inputs.values() if v is not None and v.kind == "weight"}
-    return sum(arrays[name].nbytes for name in read if arrays[name].ndim == 2)
+    return sum(arrays[name].nbytes for name in read if arrays[name].ndim > 1)
 
 
 def _ids(rng: random.Random, count: int, vocab_size: int) -> Sequence[int]:

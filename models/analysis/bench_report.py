@@ -61,11 +61,7 @@ def batches(rows: list[dict[str, Any]]) -> None:
             f"{r.get('prompt', r.get('prompt_tokens')):,}", f"{r['tokens']:,}", f"{rate:,.0f}",
             *step, "" if share is None else f"{share:.0%}", r["ledger"], "yes" if r["ok"] else "NO",
             style=None if r["ok"] else "red")
-    console = open_console()
-    console.print(table)
-    for r in rows:
-        console.print(f"{r['shape']} on {r['backend']} ({r['device']}): {r['verdict']}",
-                      highlight=False, markup=False)
+    _show(table, rows)
 
 
 def benchmark(rows: list[dict[str, Any]]) -> None:
@@ -82,10 +78,15 @@ def benchmark(rows: list[dict[str, Any]]) -> None:
             f"{r['read_bytes_per_s'] / 1e9:.1f}",
             "unknown" if share is None else f"{share:.0%}", r["ledger"], "yes" if r["ok"] else "NO",
             style=None if r["ok"] else "red")
+    _show(table, rows)
+
+
+def _show(table: Table, rows: list[dict[str, Any]]) -> None:
+    """Print a table of rows, then what was checked of each, and its profile if it has one."""
     console = open_console()
     console.print(table)
     for r in rows:
         console.print(f"{r['shape']} on {r['backend']} ({r['device']}): {r['verdict']}",
                       highlight=False, markup=False)
-        for part in r["profile"]:
+        for part in r.get("profile", ()):
             console.print(profile_table(part))
