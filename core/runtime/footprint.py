@@ -37,7 +37,7 @@ class Footprint:
     """Hold bytes by device.
 
     cache     the KV cache
-    inputs    what steps read beside weights: ids, positions, the block table
+    inputs    what steps read beside weights: ids, positions, the block table; guards of the cache
     decode    the arena of the decode step
     prompt    the arenas of the prompt's chunks
     packed    what kernels make of weights, by (kernel, dtype) too
@@ -94,7 +94,9 @@ def find_footprint(build: Callable[[GraphKind], Graph], weights: WeightStore,
         graph = build(kind).bind({**step_dims(blocks), "T": tokens})
         inputs[first] += packed_inputs(graph)[1]
         if not found.cache:
-            found.cache[first] = sum(v.spec.nbytes + 2 * GUARD for v in graph.roots("state"))
+            states = graph.roots("state")
+            found.cache[first] = sum(v.spec.nbytes for v in states)
+            found.inputs[first] += 2 * GUARD * len(states)
         return _arena(graph, policy, reads, unopened)
 
     found.decode += arena(DECODE, 1, found.inputs)
