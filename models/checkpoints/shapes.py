@@ -6,15 +6,20 @@ from collections.abc import Mapping
 
 from core.errors import CheckpointError
 from core.ops.quantized.layouts import Layout
+from core.tensor.tensor import Array
 from models.architectures.tensors import EMBEDDING, HEAD, WeightSpec
 from models.checkpoints.arrange import arrange
 from models.checkpoints.base import Checkpoint
 from models.checkpoints.lazy import abstract_arrays
 
 
-def check_shapes(checkpoint: Checkpoint, tensors: Mapping[str, WeightSpec], *, tied: bool) -> None:
-    """Raise CheckpointError for a tensor that is missing, misshapen, or has no place in the
-    configured model. Nothing is read."""
+def arrange_whole(checkpoint: Checkpoint, tensors: Mapping[str, WeightSpec], *, tied: bool,
+                  ) -> tuple[Mapping[str, Array], Mapping[str, Layout]]:
+    """Return the file's tensors as `arrange` does, when they are the configured model, whole.
+
+    Raises CheckpointError for a tensor that is missing, misshapen, or has no place in the model.
+    Nothing is read.
+    """
     arrays, quantized = arrange(checkpoint.arrays, checkpoint.quantized, tensors)
     specs, expected = abstract_arrays(arrays), dict[str, tuple[int, ...]]()
     for name, spec in tensors.items():
@@ -22,10 +27,12 @@ def check_shapes(checkpoint: Checkpoint, tensors: Mapping[str, WeightSpec], *, t
     head = quantized.get(HEAD)
     if tied and head is not None:  # quantised beside an embedding in full precision
         expected |= _parts(HEAD, tensors[EMBEDDING].shape, head)
+    missing = sorted(n for n in expected if n not in specs)
+    if missing:
+        others = f" with {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise CheckpointError(f"{checkpoint.path}: tensor {missing[0]!r} is missing{others}; the "
+                              f"checkpoint holds {len(specs)} tensors")
     for name, shape in expected.items():
-        if name not in specs:
-            raise CheckpointError(f"{checkpoint.path}: tensor {name} is missing; the checkpoint "
-                                  f"holds {len(specs)} tensors")
         if specs[name].shape != shape:
             raise CheckpointError(f"{checkpoint.path}: tensor {name} has shape "
                                   f"{list(specs[name].shape)}, the configuration asks for "
@@ -36,6 +43,7 @@ def check_shapes(checkpoint: Checkpoint, tensors: Mapping[str, WeightSpec], *, t
         raise CheckpointError(
             f"{checkpoint.path}: {len(unused)} tensors have no place in the configured model, such "
             f"as {', '.join(unused[:4])}; config.json does not describe these weights")
+    return arrays, quantized
 
 
 def _parts(name: str, shape: tuple[int, ...], layout: Layout | None,

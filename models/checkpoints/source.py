@@ -17,7 +17,7 @@ from models.architectures.tensors import EMBEDDING, HEAD
 from models.checkpoints.base import Checkpoint
 from models.checkpoints.llama2c.layout import Dimensions
 from models.checkpoints.rows import to_halves, to_pairs
-from models.checkpoints.shapes import check_shapes
+from models.checkpoints.shapes import arrange_whole
 
 
 class Source:
@@ -41,7 +41,7 @@ class Source:
 
     def check(self) -> None:
         """Raise CheckpointError unless the file holds the configured model, whole."""
-        check_shapes(self.checkpoint, self.tensors, tied=HEAD not in self.tensors)
+        arrange_whole(self.checkpoint, self.tensors, tied=HEAD not in self.tensors)
 
     def array(self, name: str, *, pairs: bool) -> Array:
         """Return the tensor in its stored float dtype; float32 if it was quantised. q and k rows in

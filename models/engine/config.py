@@ -9,7 +9,7 @@ from functools import cached_property
 from core.errors import CheckpointError, DtypeError, OptionError, TokenizerError
 from core.installed.registry import Registry, split_backends
 from core.ir.graph import Graph
-from core.ops.quantized.layouts import Layout, stored_parts
+from core.ops.quantized.layouts import Layout
 from core.plan.policy import KernelPolicy, Override
 from core.plan.weights import (
     Progress,
@@ -24,11 +24,11 @@ from models.architectures.config import ModelConfig
 from models.architectures.layers import INV_FREQ
 from models.architectures.rope import inverse_frequencies
 from models.architectures.tensors import EMBEDDING, HEAD
-from models.checkpoints.arrange import arrange
 from models.checkpoints.base import Checkpoint
 from models.checkpoints.lazy import abstract_arrays, abstract_cast, abstract_quantize
 from models.checkpoints.quantization import Quantization
 from models.checkpoints.quantize import Cast, Quantize, cast, convert, quantize_weights
+from models.checkpoints.shapes import arrange_whole
 from models.engine.options import DTYPES, KV_DTYPES, LoadOptions
 
 DEFAULT_CONTEXT = 4096  # tokens, where the model allows more and the user names no number
@@ -122,8 +122,7 @@ def settle(checkpoint: Checkpoint, options: LoadOptions, registry: Registry,
     if options.chunk < 1:
         raise OptionError(f"chunk is {options.chunk}, expected at least 1 token")
     tensors = architecture.tensors(config)
-    arrays, quantized = arrange(checkpoint.arrays, checkpoint.quantized, tensors)
-    _check_complete(arrays, quantized, set(tensors), checkpoint, tied=config.tied_embeddings)
+    arrays, quantized = arrange_whole(checkpoint, tensors, tied=config.tied_embeddings)
     stored = as_dtype(abstract_arrays(arrays)[EMBEDDING].dtype)
     activations = _dtype("--dtype", options.dtype, DTYPES) or default_dtype(stored)
     cache = _dtype("--kv-dtype", options.kv_dtype, KV_DTYPES) or activations
@@ -142,26 +141,6 @@ def _architecture_name(checkpoint: Checkpoint) -> str:
         raise CheckpointError(f"{checkpoint.config.where}: architectures is {names!r}, expected "
                               "one name")
     return names[0]
-
-
-def _check_complete(arrays: Mapping[str, Array], quantized: Mapping[str, Layout],
-                    wanted: set[str], checkpoint: Checkpoint, *, tied: bool) -> None:
-    """Compare the file's tensors with the family's. One that has no place means that the family is
-    not the model in the file. Raises CheckpointError."""
-    parts = stored_parts(quantized)
-    held = {*(n for n in arrays if n not in parts), *quantized}
-    missing = sorted(wanted - held)
-    if missing:
-        raise CheckpointError(
-            f"{checkpoint.path}: tensor {missing[0]!r} is missing"
-            + (f" with {len(missing) - 1} others" if len(missing) > 1 else "")
-            + f"; the checkpoint holds {len(held)} tensors")
-    unused = [n for n in held - wanted if not n.endswith("rotary_emb.inv_freq")
-              and not (tied and n == HEAD)]
-    if unused:
-        raise CheckpointError(
-            f"{checkpoint.path}: {len(unused)} tensors have no place in the configured model, such "
-            f"as {', '.join(sorted(unused)[:4])}; config.json does not describe these weights")
 
 
 def _dtype(flag: str, text: str | None, known: tuple[str, ...]) -> DType | None:
