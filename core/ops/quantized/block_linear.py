@@ -9,6 +9,7 @@ from core.ir.examples import ErrorExample, Example, ExampleInputs, spec
 from core.ir.op import Attr, Attrs, Env, need, out_dtype
 from core.ir.tolerance import Tolerance
 from core.ops.linear import Product
+from core.ops.published import LONGEST_T
 from core.ops.quantized_linear import unpack_codes
 from core.tensor.tensor import Array
 
@@ -112,7 +113,7 @@ class BlockLinear(Product):
                 product(1, 64, 256, "q2_k", True), product(1, 33, 96, "q4_1"),
                 product(3, 130, 768, "q6_k", True), product(17, 352, 256, "q5_k", True),
                 product(64, 33, 768, "q6_k"), product(33, 70, 160, "q5_1"),
-                product(65, 4100, 256, "q6_k", True)]
+                product(65, 4100, 256, "q6_k", True), product(LONGEST_T, 33, 512, "q4_k")]
 
     def error_examples(self) -> list[ErrorExample]:
         good = {"x": spec("f32[2,256]"), "codes": spec("i4x2[3,128]"), "steps": spec("f16[3,1]"),
