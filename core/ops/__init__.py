@@ -14,6 +14,7 @@ from core.ops.linear import Linear
 from core.ops.logits import AdjustLogits, LogProbs
 from core.ops.norm import RmsNorm
 from core.ops.quantized.block_linear import BlockLinear
+from core.ops.quantized.embedding import BlockEmbedding, QuantizedEmbedding
 from core.ops.quantized_linear import QuantizedLinear
 from core.ops.rope import Rope
 from core.ops.sampling import Argmax, Sample
@@ -22,5 +23,5 @@ for _op in (Embedding(), RmsNorm(), Linear(), QuantizedLinear(), BlockLinear(), 
             KvCacheWrite(), Attention(), Softmax(), Add(), SwiGLU(), Argmax(), Sample(), Advance(),
             AddRmsNorm(), GateUpSwiGLU(), AddNormGateUp(), QkvLinear(), QkvQuantized(),
             AddNormQuantizedGateUp(), RopeKvWrite(), PickIds(), PutTokens(), AdjustLogits(),
-            LogProbs()):
+            LogProbs(), QuantizedEmbedding(), BlockEmbedding()):
     register_op(_op)

@@ -18,7 +18,7 @@ def unpack_codes(codes: Array, bits: int, columns: int) -> Array:
     if bits == 8:
         return codes.astype(np.int16)
     both = np.stack([codes & 15, codes >> 4], axis=-1).astype(np.int16)
-    return both.reshape(codes.shape[0], -1)[:, :columns]
+    return both.reshape(len(codes), 2 * codes.shape[1])[:, :columns]
 
 
 def expand_weight(codes: Array, scales: Array, zeros: Array | None, bits: int, group_size: int,
@@ -28,6 +28,23 @@ def expand_weight(codes: Array, scales: Array, zeros: Array | None, bits: int, g
     code = unpack_codes(codes, bits, columns).astype(scales.dtype)
     zero = (0 if bits == 8 else 8) if zeros is None else zeros[:, group]
     return scales[:, group] * (code - zero)
+
+
+def check_groups(op: str, env: Env, attrs: Attrs, k: int | str) -> None:
+    """Raise OpError unless codes and scales are those of rows of `k` columns."""
+    bits, group = attrs["bits"], attrs["group_size"]
+    need(bits in (4, 8), f"{op}: bits is {bits}, expected 4 or 8")
+    need(group > 0, f"{op}: group_size is {group}, expected > 0")
+    expected = "i8" if bits == 8 else "i4x2"
+    need(env.dtypes["Q"].short == expected,
+         f"{op}: codes are {env.dtypes['Q']}, expected {expected} for {bits} bits")
+    packed, groups = env.dims["P"], env.dims["G"]
+    if isinstance(k, int):
+        width, count = (k if bits == 8 else -(-k // 2)), -(-k // group)
+        need(packed == width, f"{op}: codes have {packed} bytes a row, expected {width} for {k} "
+             f"columns at {bits} bits", ShapeError)
+        need(groups == count, f"{op}: scales have {groups} groups a row, expected {count} for {k} "
+             f"columns in groups of {group}", ShapeError)
 
 
 class QuantizedLinear(Product):
@@ -49,19 +66,7 @@ class QuantizedLinear(Product):
                           "changes one rounding a group")
 
     def check(self, env: Env, attrs: Attrs) -> None:
-        bits, group = attrs["bits"], attrs["group_size"]
-        need(bits in (4, 8), f"quantized_linear: bits is {bits}, expected 4 or 8")
-        need(group > 0, f"quantized_linear: group_size is {group}, expected > 0")
-        expected = "i8" if bits == 8 else "i4x2"
-        need(env.dtypes["Q"].short == expected,
-             f"quantized_linear: codes are {env.dtypes['Q']}, expected {expected} for {bits} bits")
-        k, packed, groups = (env.dims[n] for n in ("K", "P", "G"))
-        if isinstance(k, int):
-            width, count = (k if bits == 8 else -(-k // 2)), -(-k // group)
-            need(packed == width, f"quantized_linear: codes have {packed} bytes a row, expected "
-                 f"{width} for K = {k} at {bits} bits", ShapeError)
-            need(groups == count, f"quantized_linear: scales have {groups} groups a row, expected "
-                 f"{count} for K = {k} in groups of {group}", ShapeError)
+        check_groups(self.name, env, attrs, env.dims["K"])
         env.dtypes.setdefault("B", env.dtypes["A"])
         out_dtype(env, attrs)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from core.errors import CheckpointError, PluginError
 from core.ir.graph import Graph, Value
+from core.ops.quantized.layouts import Layout
 from core.plan.weights import WeightStore
 from core.runtime.step import BLOCK_SIZE, KEPT_TOKENS, SEEN, GraphKind
 from core.tensor.dtype import DType, f32, i8, i32
@@ -76,8 +77,12 @@ class Builder:
 
     def embed(self) -> Value:
         """Embed ids [T] → [T, hidden] in the activations' dtype."""
-        return self.one("embedding", self.inputs["ids"], self.weight(EMBEDDING), name="embed",
-                        out_dtype=self.activations.short)
+        ids, dtype = self.inputs["ids"], self.activations.short
+        layout = self.weights.quantized.get(EMBEDDING)
+        if layout is None:
+            return self.one("embedding", ids, self.weight(EMBEDDING), name="embed", out_dtype=dtype)
+        return self.one(layout.lookup, ids, *self._parts(EMBEDDING, layout), name="embed",
+                        out_dtype=dtype, **layout.attrs, columns=self.shape(EMBEDDING)[1])
 
     def norm(self, x: Value, name: str) -> Value:
         """Add the rms_norm whose weight is `name.weight` at the current path."""
@@ -97,11 +102,14 @@ class Builder:
         layout = self.weights.quantized.get(weight)
         if layout is None:
             return self.one("linear", x, self.weight(weight), bias, name=name, out_dtype=out_dtype)
-        rows, columns = self.shape(weight)
-        parts = {name: self.weight(f"{weight}.{name}", *spec.sizes)
-                 for name, spec in layout.parts(rows, columns).items()}
-        return self.one(layout.op, x, *(parts.get(name) for name in layout.names), bias, name=name,
+        return self.one(layout.op, x, *self._parts(weight, layout), bias, name=name,
                         out_dtype=out_dtype, **layout.attrs)
+
+    def _parts(self, matrix: str, layout: Layout) -> list[Value | None]:
+        """Add the parts of a quantised matrix, absent ones as None."""
+        parts = {name: self.weight(f"{matrix}.{name}", *spec.sizes)
+                 for name, spec in layout.parts(*self.shape(matrix)).items()}
+        return [parts.get(name) for name in layout.names]
 
     def needed(self, **values: Value) -> list[Value]:
         """Select the rows of values [T, ...] that the logits come from, in the last layer: what

@@ -48,7 +48,7 @@ def quantize_weights(arrays: Mapping[str, Array], quantized: Mapping[str, Layout
     if quantization is None:
         return WeightStore(arrays, quantized, progress)
     result, layouts = dict(arrays), dict(quantized)
-    head = [HEAD] if tied and HEAD not in layouts else []
+    head = [HEAD] if tied and not {HEAD, EMBEDDING} & layouts.keys() else []
     chosen = quantization.choose(
         [n for n in result if n.endswith("_proj.weight") or n == HEAD] + head)
     if head and HEAD in chosen:

@@ -9,15 +9,16 @@ from functools import cached_property
 from core.errors import CheckpointError, DtypeError, OptionError, TokenizerError
 from core.installed.registry import Registry, split_backends
 from core.ir.graph import Graph
-from core.ops.quantized.layouts import Layout
+from core.ops.quantized.layouts import Layout, expand, part_names
 from core.plan.policy import KernelPolicy, Override
 from core.plan.weights import (
     Progress,
     WeightStore,
     no_progress,
 )
+from core.reading import MIB
 from core.runtime.step import GraphKind
-from core.tensor.dtype import DType, as_dtype
+from core.tensor.dtype import DType, as_dtype, f32
 from core.tensor.tensor import Array
 from models.architectures.base import Architecture, find_architecture
 from models.architectures.config import ModelConfig
@@ -30,6 +31,7 @@ from models.checkpoints.quantization import Quantization
 from models.checkpoints.quantize import Cast, Quantize, cast, convert, quantize_weights
 from models.checkpoints.shapes import arrange_whole
 from models.engine.options import DTYPES, KV_DTYPES, LoadOptions
+from models.engine.table import Expand, abstract_expand, expand_table, why_expanded
 
 DEFAULT_CONTEXT = 4096  # tokens, where the model allows more and the user names no number
 
@@ -68,8 +70,16 @@ class EngineConfig:
         return self._graphs[key]
 
     def weights(self, progress: Progress = no_progress) -> WeightStore:
-        """Return the weights, converted and quantised as asked for."""
-        store = self._store(self.arrays, progress, cast, Quantization.apply)
+        """Return the weights, converted and quantised as asked for; note a table expanded for
+        look-ups."""
+        if self.table_expanded is not None:
+            held, names = abstract_arrays(self.arrays), part_names(
+                EMBEDDING, self.quantized[EMBEDDING])
+            stored = sum(held[n].nbytes for n in names if n in held)
+            _note(self.checkpoint, f"the embedding was expanded, {self.table_expanded}: "
+                  f"{self.abstract.arrays[EMBEDDING].nbytes / MIB:,.1f} MiB for look-ups in place "
+                  f"of {stored / MIB:,.1f}")
+        store = self._store(self.arrays, progress, cast, Quantization.apply, expand)
         store.moves = not self.options.mmap
         return store
 
@@ -77,11 +87,22 @@ class EngineConfig:
     def abstract(self) -> WeightStore:
         """Hold the same shapes and dtypes; nothing is read, converted or quantised."""
         return self._store(abstract_arrays(self.arrays), no_progress, abstract_cast,
-                           abstract_quantize)
+                           abstract_quantize, abstract_expand)
+
+    @cached_property
+    def table_expanded(self) -> str | None:
+        """Return why an embedding in codes is expanded; None where it stays, or has no codes."""
+        layout = self.quantized.get(EMBEDDING)
+        return None if layout is None else why_expanded(
+            self.policy, layout, (self.config.vocab_size, self.config.hidden_size),
+            self.activations, self.options.chunk)
 
     def _store(self, stored: Mapping[str, Array], progress: Progress, cast: Cast,
-               quantize: Quantize) -> WeightStore:
+               quantize: Quantize, expand: Expand) -> WeightStore:
         tied, layouts = self.config.tied_embeddings, self.quantized
+        if self.table_expanded is not None:
+            stored, layouts = expand_table(stored, layouts, self.config.hidden_size, tied=tied,
+                                           expand=expand)
         arrays = convert(stored, layouts, self.activations, progress, cast)
         if tied:
             arrays.pop(HEAD, None)
@@ -123,7 +144,7 @@ def settle(checkpoint: Checkpoint, options: LoadOptions, registry: Registry,
         raise OptionError(f"chunk is {options.chunk}, expected at least 1 token")
     tensors = architecture.tensors(config)
     arrays, quantized = arrange_whole(checkpoint, tensors, tied=config.tied_embeddings)
-    stored = as_dtype(abstract_arrays(arrays)[EMBEDDING].dtype)
+    stored = f32 if EMBEDDING in quantized else as_dtype(abstract_arrays(arrays)[EMBEDDING].dtype)
     activations = _dtype("--dtype", options.dtype, DTYPES) or default_dtype(stored)
     cache = _dtype("--kv-dtype", options.kv_dtype, KV_DTYPES) or activations
     quantization = Quantization.parse(options.quantize, options.group_size, options.keep,

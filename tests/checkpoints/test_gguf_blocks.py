@@ -89,8 +89,9 @@ def test_model(kind, tied, tmp_path):
     meant, path = write_foreign(tmp_path / "m.gguf", model_of(tied=tied), kind)
     checkpoint = read_checkpoint(path, REGISTRY)
     assert {*checkpoint.quantized.values()} == ({KEPT[kind]} if kind in KEPT else set())
-    if kind in KEPT:  # 7 projections and the head, whether it is tied or not
-        assert len(checkpoint.quantized) == 8 and f"8 {kind}" in checkpoint.notes[0]
+    if kind in KEPT:  # 7 projections, the embedding, and the head unless it is tied
+        count = 9 - tied
+        assert len(checkpoint.quantized) == count and f"{count} {kind}" in checkpoint.notes[0]
     assert difference(logits(checkpoint), logits(expanded(checkpoint))) < 2e-6
     source = Source(checkpoint, REGISTRY)
     for name, array in meant.items():
@@ -141,7 +142,7 @@ def test_norms_and_biases_in_blocks(tmp_path):
                                 tokenizer=False)
     checkpoint = read_checkpoint(path, REGISTRY)
     assert not checkpoint.quantized
-    assert checkpoint.notes[0].startswith("expanded to f32: 3 Q6_K, 3 Q5_0 (look-ups, norms and")
+    assert checkpoint.notes[0].startswith("expanded to f32: 3 Q6_K, 3 Q5_0 (norms and biases")
     for name, array in meant.items():
         assert np.array_equal(checkpoint.arrays[name], array), name
 

@@ -1,1 +1,2 @@
-"""Holds the layouts of quantised matrices, and the product with codes in blocks."""
+"""Holds the layouts of quantised matrices, the product with codes in blocks, and look-ups in
+codes."""

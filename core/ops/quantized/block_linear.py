@@ -38,6 +38,24 @@ def expand_matrix(codes: Array, high: Array | None, steps: Array, scales: Array 
     return code
 
 
+def check_blocks(op: str, env: Env, attrs: Attrs, k: int | str) -> None:
+    """Raise OpError unless the parts are those of rows of `k` columns in whole blocks."""
+    bits, group, block = (attrs[n] for n in ("bits", "group_size", "block_size"))
+    need(bits in (4, 5, 6), f"{op}: bits is {bits}, expected 4, 5 or 6")
+    need(group > 0 and group % 8 == 0 and block % group == 0,
+         f"{op}: blocks of {block} in groups of {group}, expected whole groups, which are "
+         "multiples of 8")
+    if isinstance(k, int):
+        need(k % block == 0, f"{op}: {k} columns, expected whole blocks of {block}", ShapeError)
+        for name, what, count in (("P", "codes", k // 2), ("S", "steps", k // block),
+                                  ("G", "scales and minimums", k // group),
+                                  ("H", "high", k * (bits - 4) // 8)):
+            need(env.dims.get(name, count) == count,
+                 f"{op}: {what} have {env.dims.get(name)} columns, expected {count} for {k} codes "
+                 "a row", ShapeError)
+    need(("H" in env.dims) == (bits > 4), f"{op}: `high` goes with 5 or 6 bits, and bits is {bits}")
+
+
 class BlockLinear(Product):
     """Computes out = x @ w.T + bias with w[n,k] = steps[n,k//B] * scales[n,k//G] * code[n,k]
     - min_steps[n,k//B] * minimums[n,k//G].
@@ -64,23 +82,7 @@ class BlockLinear(Product):
         return frozenset(p.name for p in self.sig.params) - {"x"}
 
     def check(self, env: Env, attrs: Attrs) -> None:
-        bits, group, block = (attrs[n] for n in ("bits", "group_size", "block_size"))
-        need(bits in (4, 5, 6), f"block_linear: bits is {bits}, expected 4, 5 or 6")
-        need(group > 0 and group % 8 == 0 and block % group == 0,
-             f"block_linear: blocks of {block} in groups of {group}, expected whole groups, which "
-             "are multiples of 8")
-        k = env.dims["K"]
-        if isinstance(k, int):
-            need(k % block == 0, f"block_linear: K is {k}, expected whole blocks of {block}",
-                 ShapeError)
-            for name, what, count in (("P", "codes", k // 2), ("S", "steps", k // block),
-                                      ("G", "scales and minimums", k // group),
-                                      ("H", "high", k * (bits - 4) // 8)):
-                need(env.dims.get(name, count) == count,
-                     f"block_linear: {what} have {env.dims.get(name)} columns, expected {count} "
-                     f"for K = {k}", ShapeError)
-        need(("H" in env.dims) == (bits > 4), f"block_linear: `high` goes with 5 or 6 bits, and "
-             f"bits is {bits}")
+        check_blocks(self.name, env, attrs, env.dims["K"])
         env.dtypes.setdefault("B", env.dtypes["A"])
         out_dtype(env, attrs)
 

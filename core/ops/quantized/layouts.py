@@ -1,4 +1,5 @@
-"""Layouts: say how a quantised matrix is stored, as which parts, and which op multiplies by it."""
+"""Layouts: say how a quantised matrix is stored, as which parts, and which ops multiply by it and
+look up its rows."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ class QuantizedLayout:
     group_size: int
     has_zeros: bool
     op: ClassVar = "quantized_linear"
+    lookup: ClassVar = "quantized_embedding"
     names: ClassVar[tuple[str, ...]] = ("codes", "scales", "zeros")
 
     @property
@@ -52,6 +54,7 @@ class BlockLayout:
     two_levels: bool
     has_minimums: bool
     op: ClassVar = "block_linear"
+    lookup: ClassVar = "block_embedding"
     names: ClassVar[tuple[str, ...]] = ("codes", "high", "steps", "scales", "min_steps", "minimums")
 
     @property

@@ -16,6 +16,7 @@ from models.architectures.rope import RopeConfig, inverse_frequencies
 from models.checkpoints.gguf.header import GgufHeader
 from models.checkpoints.gguf.keys import Sizes, check_keys
 from models.checkpoints.gguf.names import ROPE_FACTORS
+from models.checkpoints.gguf.other_keys import check_others
 from models.checkpoints.gguf.yarn import YARN, read_yarn
 from models.json_reader import REQUIRED, ConfigReader
 
@@ -64,6 +65,7 @@ def read_gguf_config(header: GgufHeader, family: Architecture) -> ConfigReader:
 
 
 def _check_general(header: GgufHeader, meta: ConfigReader) -> None:
+    check_others(header.metadata, meta.where)
     kind = meta.get("general.type", str, "model")
     if kind != "model":
         raise ConfigError(f"{meta.where}: general.type is {shown(kind)}, expected 'model': the "

@@ -49,7 +49,7 @@ class GgufFile:
         header = read_parts(path)
         family = gguf_family(header, families)
         config = read_gguf_config(header, family)
-        weights = _read_weights(header, family, tied=config.data["tie_word_embeddings"])
+        weights = _read_weights(header, family)
         tokenizer = read_gguf_tokenizer(header)
         stops = stop_ids(header, tokenizer)
         return Checkpoint(path, config, weights.arrays, tokenizer, tuple(stops), weights.quantized,
@@ -57,7 +57,7 @@ class GgufFile:
                           generation=read_sampling(header.metadata, str(path)))
 
 
-def _read_weights(header: GgufHeader, family: Architecture, tied: bool) -> Weights:
+def _read_weights(header: GgufHeader, family: Architecture) -> Weights:
     weights = Weights()
     kept: Counter[str] = Counter()
     expanded: list[TensorInfo] = []
@@ -69,12 +69,10 @@ def _read_weights(header: GgufHeader, family: Architecture, tied: bool) -> Weigh
             weights.arrays[name] = _floats(tensor)
             continue
         layout = block_layout(tensor.type.name)
-        product = HEAD if name == EMBEDDING and tied else name  # a tied head keeps its codes
-        codes = layout is not None and (product == HEAD or name.endswith("_proj.weight"))
-        if layout is not None and codes:
-            _add_codes(weights, product, tensor, layout)
+        if layout is not None and (name in (EMBEDDING, HEAD) or name.endswith("_proj.weight")):
+            _add_codes(weights, name, tensor, layout)
             kept[tensor.type.name] += 1
-        if not codes or name == EMBEDDING:
+        else:
             need_package(tensor.type.name)
             weights.arrays.defer({name: abstract(tensor.shape, np.dtype(np.float32))},
                                  partial(_expanded, tensor))
@@ -94,7 +92,7 @@ def _counted(kinds: Counter[str]) -> str:
 def _expansion(tensors: list[TensorInfo]) -> str:
     """Describe what was expanded and why, and what that costs in memory."""
     said = []
-    for kept, why in ((True, "look-ups, norms and biases take floats"),
+    for kept, why in ((True, "norms and biases are floats"),
                       (False, "no kernel takes these codes")):
         kinds = Counter(t.type.name for t in tensors
                         if (block_layout(t.type.name) is not None) == kept)

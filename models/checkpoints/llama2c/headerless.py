@@ -88,9 +88,9 @@ class HeaderlessFile:
                                   "llama2.c v0 or KuiperLLama file")
         layout = _layout(path, d, group)
         if layout == "int8":
-            weights = read_layout(path, EIGHT.size, kuiper_int8_layout(d), d, group)
+            weights = read_layout(path, EIGHT.size, kuiper_int8_layout(d), group)
         else:
-            weights = read_layout(path, SEVEN.size, v0_layout(d, layout == "biases"), d)
+            weights = read_layout(path, SEVEN.size, v0_layout(d, layout == "biases"))
         family = self.family or _family(path, layout)
         if (family is QWEN2) != (layout == "biases"):
             raise CheckpointError(f"{path} holds {'' if layout == 'biases' else 'no '}biases of "

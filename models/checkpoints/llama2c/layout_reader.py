@@ -11,19 +11,16 @@ import numpy as np
 from core.errors import CheckpointError
 from core.reading import open_regular
 from core.tensor.tensor import Array
-from models.architectures.tensors import EMBEDDING, HEAD
 from models.checkpoints.base import Weights
 from models.checkpoints.llama2c.layout import (
     FREQUENCIES,
-    Dimensions,
     Slot,
     check_group,
     total_bytes,
 )
 
 
-def read_layout(path: Path, start: int, layout: Sequence[Slot], d: Dimensions, group: int = 1,
-               ) -> Weights:
+def read_layout(path: Path, start: int, layout: Sequence[Slot], group: int = 1) -> Weights:
     """Map the tensors that begin at byte `start`. Raises CheckpointError unless the file ends where
     they end: a file of another size has another layout or is damaged."""
     check_group(layout, group, str(path))
@@ -45,24 +42,17 @@ def read_layout(path: Path, start: int, layout: Sequence[Slot], d: Dimensions, g
         if slot.name == FREQUENCIES:
             continue
         if slot.quantized:
-            _add_quantized(weights, slot, raw, d, group)
+            _add_quantized(weights, slot, raw, group)
         else:
             weights.arrays[slot.name] = _float32(raw).reshape(slot.shape)
     return weights
 
 
-def _add_quantized(weights: Weights, slot: Slot, raw: Array, d: Dimensions, group: int) -> None:
+def _add_quantized(weights: Weights, slot: Slot, raw: Array, group: int) -> None:
     rows, columns = slot.shape
     codes = raw[:rows * columns].view(np.int8).reshape(slot.shape)
     scales = _float32(raw[rows * columns:])
-    whole = columns % group == 0  # else groups run over the ends of rows
-    if slot.name == EMBEDDING:
-        weights.defer_expanded(slot.name, codes, scales, group)
-        weights.notes.append(f"{slot.name} is int8 in the file and was expanded to f32: look-ups "
-                             "have no quantised kernel")
-        if d.tied and whole:
-            weights.add_quantized(HEAD, codes, scales.reshape(rows, -1), group)
-    elif whole:
+    if columns % group == 0:
         weights.add_quantized(slot.name, codes, scales.reshape(rows, -1), group)
     else:
         weights.defer_expanded(slot.name, codes, scales, group)

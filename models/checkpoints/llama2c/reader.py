@@ -50,10 +50,10 @@ class Llama2cFile:
             raise CheckpointError(f"{path}: {problem or f'the tied flag is {tied}'}; the header is "
                                   "damaged: fetch it again")
         if version == 1:
-            weights = read_layout(path, HEADER_BYTES, v1_layout(d), d)
+            weights = read_layout(path, HEADER_BYTES, v1_layout(d))
         else:
             group, = GROUP.unpack_from(start, HEADER.size)
-            weights = read_layout(path, HEADER_BYTES, v2_layout(d), d, group)
+            weights = read_layout(path, HEADER_BYTES, v2_layout(d), group)
         tokenizer = load_beside(path, ("tokenizer.model", "tokenizer.bin", "tokenizer.json"))
         stops = stop_origins(("EOS of the tokenizer", [tokenizer.eos_id]),
                              ("BOS, as run.c ends there", [tokenizer.bos_id]))

@@ -8,6 +8,7 @@ from cpu_numba.kernels import (  # noqa: F401 - they declare
     fused,
     linear,
     logits,
+    lookup,
     prefill,
     quantized,
 )
