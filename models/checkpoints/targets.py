@@ -58,8 +58,8 @@ class Target:
             write_gguf(source, folder / name, self.precision, progress, self.quantization)
             return None
         if self.name == "llama2c":
-            write_tokenizer_bin(source.checkpoint, folder)
             write_tokenizer_files(source.checkpoint, folder)
+            write_tokenizer_bin(source.checkpoint, folder)
             write_llama2c(source, folder / name, self.version, progress)
             return "kuiper-llama2" if self.version == 0 else "llama2c"
         write_tokenizer_files(source.checkpoint, folder)

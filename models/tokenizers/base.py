@@ -16,7 +16,7 @@ from models.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
 from models.tokenizers.settings import read_settings
 from models.tokenizers.tiktoken_ranks import is_tiktoken
 
-_LLAMA = ("LlamaTokenizer", "LlamaTokenizerFast")
+LLAMA = ("LlamaTokenizer", "LlamaTokenizerFast")
 _FILES = ("tokenizer.json", "tokenizer.model")
 _OTHERS = ("vocab.json", "merges.txt", "tekken.json", "tiktoken.model", "vocab.txt", "spiece.model")
 
@@ -80,7 +80,7 @@ def load_tokenizer(folder: Path, only: str | None = None) -> Tokenizer:
     a NoTokenizer. Raises TokenizerError for files that cannot be used."""
     settings, notes = read_settings(folder)
     template = load_template(folder, settings)
-    llama = settings.data.get("tokenizer_class") in _LLAMA
+    llama = settings.data.get("tokenizer_class") in LLAMA
     file = next((folder / name for name in _FILES
                  if only in (None, name) and (folder / name).exists()), None)
     tokenizer: JsonTokenizer | SentencePieceTokenizer

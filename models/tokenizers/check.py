@@ -53,7 +53,7 @@ def check_table(tokenizer: Tokenizer, v: Vocabulary, where: str) -> None:
 
 def check_same(made: Tokenizer, origin: Tokenizer, v: Vocabulary, where: str, target: str) -> None:
     """Compare what `target` will hold with the tokenizer that it was made from, on texts of its own
-    tokens. Raises TokenizerError."""
+    tokens, and the texts that ids give. Raises TokenizerError."""
     for text in (*_TEXTS, *_mixtures(origin, v)):
         for special in (False, True):
             ids, expected = (t.encode(text, special=special) for t in (made, origin))
@@ -62,6 +62,11 @@ def check_same(made: Tokenizer, origin: Tokenizer, v: Vocabulary, where: str, ta
                     f"{where}: {target} cannot hold this tokenizer: {text[:60]!r} is "
                     f"{_around(expected, ids)}, and would become {_around(ids, expected)}; "
                     "export to hf instead")
+        found, meant = (t.decode(ids) for t in (made, origin))
+        if found != meant:
+            raise TokenizerError(f"{where}: {target} cannot hold this tokenizer: its ids give the "
+                                 f"text {meant[:60]!r}, and would give {found[:60]!r}; export to "
+                                 "hf instead")
 
 
 def _ordinary(v: Vocabulary) -> list[int]:

@@ -15,7 +15,7 @@ from core.errors import TokenizerError
 from models.tokenizers.vocabulary import TokenType, Vocabulary
 
 _ENTRY = struct.Struct("<fI")
-_SPECIAL = {1: "<s>", 2: "</s>"}
+SPECIAL = {1: "<s>", 2: "</s>"}
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 SPACE = "\u2581"
 
@@ -46,8 +46,8 @@ def read_tokenizer_bin(path: Path) -> Vocabulary:
         at += length
     if len(tokens) < 3:
         raise TokenizerError(f"{path} has {len(tokens)} tokens, expected <unk>, <s>, </s> and more")
-    tokens = [_SPECIAL.get(i, token) for i, token in enumerate(tokens)]
-    types = [int(TokenType.UNKNOWN if i == 0 else TokenType.CONTROL if i in _SPECIAL
+    tokens = [SPECIAL.get(i, token) for i, token in enumerate(tokens)]
+    types = [int(TokenType.UNKNOWN if i == 0 else TokenType.CONTROL if i in SPECIAL
                  else TokenType.BYTE if _BYTE.fullmatch(token) else TokenType.NORMAL)
              for i, token in enumerate(tokens)]
     return Vocabulary(False, tokens, types, scores, bos_id=1, eos_id=2, unk_id=0, add_bos=True)

@@ -13,8 +13,7 @@ from models.checkpoints.huggingface.tokenizer_files import (
 )
 from models.json_reader import ConfigReader
 from models.tokenizers.base import load_tokenizer
-from models.tokenizers.build import build_tokenizer
-from models.tokenizers.llama2c_bin import read_tokenizer_bin
+from models.tokenizers.beside import load_tokenizer_bin
 
 WORDS = ("once", " upon", " a", "\n", "  ", "x", "12345", "é", "e\u0301", "你好", "🦙", "'s", "<|",
          "|>", "_")
@@ -88,6 +87,7 @@ def through_folder(tokenizer, folder):
 
 
 def through_bin(tokenizer, folder):
-    """Write it as llama2.c's tokenizer.bin, and read it."""
+    """Write it as an export to llama2.c does, and read tokenizer.bin."""
+    write_tokenizer_files(checkpoint_of(tokenizer), folder)
     write_tokenizer_bin(checkpoint_of(tokenizer), folder)
-    return build_tokenizer(read_tokenizer_bin(folder / "tokenizer.bin"), "bin")
+    return load_tokenizer_bin(folder / "tokenizer.bin")

@@ -19,6 +19,7 @@ from core.errors import TokenizerError
 from models.json_reader import ConfigReader
 from models.tokenizers.base import JsonTokenizer, SentencePieceTokenizer
 from models.tokenizers.build import build_tokenizer, vocabulary_of
+from models.tokenizers.check import check_same
 from models.tokenizers.sentencepiece_model import piece_types
 from models.tokenizers.vocabulary import TokenType
 
@@ -69,12 +70,34 @@ def test_sentencepiece(flags, legacy, route, tmp_path):
     check_equal(made, origin)
 
 
-def test_llama2c_bin(tmp_path):
+@pytest.mark.parametrize("keys", [
+    {"legacy": True}, {"legacy": False}, {"tokenizer_class": "LlamaTokenizer"},
+    {"legacy": False, "add_bos_token": False, "add_eos_token": True}], ids=str)
+def test_llama2c_bin(keys, tmp_path):
+    """The file has no kinds: special tokens are the first three. tokenizer_config.json beside it
+    says the rest."""
+    origin = SentencePieceTokenizer(PROTO, ConfigReader(keys, "x"), None)
+    check_equal(through_bin(origin, tmp_path), origin)
+
+
+def test_llama2c_bin_fixes_three_tokens(tmp_path):
+    v = vocabulary_of(random_model("llama2").tokenizer, "made")
+    v.tokens[1] = "<begin>"
+    made = build_tokenizer(v, "made")
+    with pytest.raises(TokenizerError, match=r"0, 1 and 2, the model has '<unk>', '<begin>', '</s"):
+        through_bin(made, tmp_path)
+
+
+def test_an_export_that_decodes_otherwise_is_refused():
+    """Gemma 3: tokens of several spaces are added ones, and give other text where they are not."""
     origin = random_model("llama2").tokenizer
-    made = through_bin(origin, tmp_path)
-    for text in mixtures(origin):  # the file has no kinds: special tokens are the first three
-        assert made.encode(text) == SentencePieceTokenizer(
-            PROTO, ConfigReader({"legacy": True}, "x"), None).encode(text)
+
+    class Other(type(origin)):
+        def decode(self, ids):
+            return super().decode(ids).replace("  ", "\u2581\u2581")
+    made = Other(PROTO, origin.settings, None)
+    with pytest.raises(TokenizerError, match=r"GGUF cannot hold .* give the text ' a  b   c"):
+        check_same(made, origin, vocabulary_of(origin, "made"), "m", "GGUF")
 
 
 def test_as_todays_converter_writes_qwen2():

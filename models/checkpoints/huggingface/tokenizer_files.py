@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from core.errors import TokenizerError
 from models.checkpoints.base import Checkpoint
 from models.tokenizers.base import NoTokenizer, Tokenizer, load_tokenizer
-from models.tokenizers.build import vocabulary_for, vocabulary_of
+from models.tokenizers.build import build_tokenizer, vocabulary_for, vocabulary_of
 from models.tokenizers.chat_template import DEFAULT
 from models.tokenizers.check import check_same
 from models.tokenizers.json_tokenizer import JsonTokenizer
-from models.tokenizers.llama2c_bin import tokenizer_bin
+from models.tokenizers.llama2c_bin import SPECIAL, read_tokenizer_bin, tokenizer_bin
 from models.tokenizers.sentencepiece_model import to_sentencepiece
 from models.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
 from models.tokenizers.vocabulary import TokenType, Vocabulary
@@ -76,19 +77,33 @@ def _settings(tokenizer: Tokenizer, v: Vocabulary) -> dict[str, object]:
 
 
 def write_tokenizer_bin(checkpoint: Checkpoint, folder: Path) -> None:
-    """Write llama2.c's tokenizer.bin. Raises TokenizerError for byte-level BPE, which it cannot
-    hold."""
+    """Write llama2.c's tokenizer.bin. It has no place for `legacy`, and for whether BOS and EOS are
+    added: tokenizer_config.json beside it says so.
+
+    Raises TokenizerError for a tokenizer that it cannot hold, and where what was written does not
+    give equal ids."""
     if isinstance(checkpoint.tokenizer, NoTokenizer):
         return
-    v = vocabulary_for(checkpoint.tokenizer, str(checkpoint.path), "SentencePiece")
+    where = str(checkpoint.path)
+    v = vocabulary_for(checkpoint.tokenizer, where, "SentencePiece")
     if v.bpe:
-        raise TokenizerError(f"{checkpoint.path}: llama2.c runs SentencePiece vocabularies only; "
-                             "export to kuiper, gguf or hf instead")
-    lost = [t.text for i, t in v.added_tokens().items() if i not in (v.bos_id, v.eos_id, v.unk_id)]
+        raise TokenizerError(f"{where}: llama2.c runs SentencePiece vocabularies only; export to "
+                             "kuiper, gguf or hf instead")
+    fixed = {0: "<unk>", **SPECIAL}
+    if (v.unk_id, v.bos_id, v.eos_id) != tuple(fixed) or v.tokens[:3] != [*fixed.values()]:
+        raise TokenizerError(f"{where}: llama2.c's tokenizer.bin has <unk>, <s> and </s> as tokens "
+                             f"0, 1 and 2, the model has {', '.join(map(repr, v.tokens[:3]))} "
+                             "there; export to gguf or hf instead")
+    lost = [t.text for i, t in v.added_tokens().items() if i not in fixed]
     if lost:
-        raise TokenizerError(f"{checkpoint.path}: llama2.c's tokenizer.bin cannot say that "
+        raise TokenizerError(f"{where}: llama2.c's tokenizer.bin cannot say that "
                              f"{', '.join(map(repr, lost[:3]))} and so on are special or added "
                              f"tokens ({len(lost)}); export to gguf or hf instead")
     rows = checkpoint.config.data.get("vocab_size", len(v.tokens))  # as many as run.c reads
-    v.tokens, v.scores = v.tokens[:rows], v.scores[:rows]
-    (folder / "tokenizer.bin").write_bytes(tokenizer_bin(v))
+    v.tokens, v.scores, v.types = v.tokens[:rows], v.scores[:rows], v.types[:rows]
+    file = folder / "tokenizer.bin"
+    file.write_bytes(tokenizer_bin(v))
+    written = replace(read_tokenizer_bin(file), legacy=v.legacy, add_bos=v.add_bos,
+                      add_eos=v.add_eos)
+    check_same(build_tokenizer(written, where), checkpoint.tokenizer, v, where,
+               "llama2.c's tokenizer.bin")
