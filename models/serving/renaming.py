@@ -26,7 +26,8 @@ def renamed(tokenizer: JsonTokenizer | SentencePieceTokenizer, names: Mapping[st
     added = {str(i): replace(t, text=names.get(t.text, t.text)).as_json()
              for i, t in tokenizer.added.items()}
     return SentencePieceTokenizer(proto, ConfigReader(
-        {"legacy": tokenizer.legacy, "added_tokens_decoder": added}, where), None)
+        {"legacy": tokenizer.legacy, "add_prefix_space": tokenizer.prefix,
+         "added_tokens_decoder": added}, where), None)
 
 
 def _with_names(text: str, names: Mapping[str, str]) -> str:

@@ -92,7 +92,8 @@ def load_tokenizer(folder: Path, only: str | None = None) -> Tokenizer:
                "FOLDER).save_pretrained(FOLDER)` of transformers makes tokenizer.json)"
                if there else "") + "; copy the one that the model was published with")
     if file.name == "tokenizer.json":
-        once = llama and not settings.get("legacy", bool, False) and _is_llama(folder)
+        plain = settings.get("legacy", bool, False) and settings.get("add_prefix_space", bool, True)
+        once = llama and not plain and _is_llama(folder)
         tokenizer = JsonTokenizer(file, settings, template, prefix_once=once)
     else:
         if is_tiktoken(file):

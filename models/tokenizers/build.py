@@ -78,6 +78,6 @@ def _of_sentencepiece(tokenizer: SentencePieceTokenizer, templates: dict[str, st
     return Vocabulary(
         False, tokens, types, scores, bos_id=tokenizer.bos_id, eos_id=tokenizer.eos_id,
         unk_id=p.unk_id() if p.unk_id() >= 0 else None, add_bos=tokenizer.add_bos,
-        add_eos=tokenizer.add_eos, add_space_prefix=p.encode("a") != tokenizer.encode_bare("a"),
-        legacy=tokenizer.legacy, templates=templates,
+        add_eos=tokenizer.add_eos, legacy=tokenizer.legacy, templates=templates,
+        add_space_prefix=tokenizer.prefix and p.encode("a") != tokenizer.encode_bare("a"),
         added={i: t for i, t in tokenizer.added.items() if not t.plain})

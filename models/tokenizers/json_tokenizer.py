@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from models.json_reader import ConfigReader
 from models.tokenizers.added import AddedToken, added_tokens, special_texts, token_text
 from models.tokenizers.byte_fallback import is_sentencepiece
 from models.tokenizers.chat_template import ChatTemplate
+from models.tokenizers.class_rules import PREFIX, apply_class
 from models.tokenizers.library import library_errors
 from models.tokenizers.post_processor import frame_of
 from models.tokenizers.vocabulary import SPACE
@@ -32,7 +34,10 @@ class JsonTokenizer:
             text = source if isinstance(source, str) else source.read_text(encoding="utf-8")
             data = parse_json(text)
             self._tokenizer = HfTokenizer.from_str(text)
-        self.settings, self.template, self.notes = settings, template, list[str]()
+            changed, notes = apply_class(data, settings)
+            if changed:
+                self._tokenizer = HfTokenizer.from_str(json.dumps(data))
+        self.settings, self.template, self.notes = settings, template, notes
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         if data["model"].get("dropout"):
@@ -41,9 +46,10 @@ class JsonTokenizer:
         self._add(added_tokens(settings), where)
         self.splits_special = settings.get("split_special_tokens", bool, False)
         self._tokenizer.encode_special_tokens = self.splits_special
-        self.prefix_once = prefix_once and is_sentencepiece(data)
-        if self.prefix_once:
-            self._prefix_once()
+        prefix, once = settings.get(PREFIX, bool, True), prefix_once and is_sentencepiece(data)
+        self.prefix_once = once and prefix
+        if once:
+            self._prefix_once(prefix)
         self._note_frame(data.get("post_processor"))
         self._count(data["model"].get("vocab", {}))
 
@@ -83,13 +89,18 @@ class JsonTokenizer:
                                      f"{self.settings.where} states {i}; the files do not belong "
                                      "together: fetch them again")
 
-    def _prefix_once(self) -> None:
-        from tokenizers import normalizers, pre_tokenizers
+    def _prefix_once(self, prefix: bool) -> None:
+        from tokenizers import decoders, normalizers, pre_tokenizers
         self._tokenizer.normalizer = normalizers.Sequence([])
         self._tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
-            replacement=SPACE, prepend_scheme="first", split=False)
-        self.notes.append("legacy is false: text behind a special token gets no space in front, as "
-                          "in transformers 5 (in transformers 4 tokenizer.json alone counts)")
+            replacement=SPACE, prepend_scheme="first" if prefix else "never", split=False)
+        if not prefix:  # no space to take away again
+            self._tokenizer.decoder = decoders.Sequence([
+                decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()])
+        said = ("legacy is false: text behind a special token gets" if prefix else
+                "add_prefix_space is false: text gets")
+        self.notes.append(f"{said} no space in front, as in transformers 5 (in transformers 4 "
+                          "tokenizer.json alone counts)")
 
     def _note_frame(self, block: Any) -> None:  # noqa: ANN401 - JSON
         """Say where tokenizer_config.json asks for a BOS or EOS that tokenizer.json does not add.

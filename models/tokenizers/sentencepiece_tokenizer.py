@@ -22,9 +22,10 @@ class SentencePieceTokenizer:
 
     legacy  SentencePiece's space is put in front of every part between added tokens; otherwise
             only in front of a text that begins with ordinary characters
+    prefix  `add_prefix_space` of the settings: false puts it nowhere, as in transformers 5
     """
 
-    prefix_once = property(lambda self: not self.legacy)
+    prefix_once = property(lambda self: self.prefix and not self.legacy)
 
     def __init__(self, source: Path | bytes, settings: ConfigReader,
                  template: ChatTemplate | None) -> None:
@@ -43,6 +44,7 @@ class SentencePieceTokenizer:
         self.add_bos = settings.get("add_bos_token", bool, True) and self.bos_id is not None
         self.add_eos = settings.get("add_eos_token", bool, False) and self.eos_id is not None
         self.legacy = settings.get("legacy", bool, True)
+        self.prefix = settings.get("add_prefix_space", bool, True)
         self._ids = {t.text: i for i, t in self.added.items()}
         self.splits_special = split = settings.get("split_special_tokens", bool, False)
         self._find = _pattern([t for t in self.added.values() if not (split and t.special)])
@@ -91,8 +93,8 @@ class SentencePieceTokenizer:
         for part, token in self._parts(text):
             if token is None:
                 with library_errors("the tokenizer cannot encode this text"):
-                    ids += self.processor.encode(part) if start or self.legacy \
-                        else self.encode_bare(part)
+                    ids += self.processor.encode(part) if self.prefix and (
+                        start or self.legacy) else self.encode_bare(part)
             else:
                 ids.append(token)
             start = False
@@ -126,7 +128,8 @@ class SentencePieceTokenizer:
                 text += "".join(self.added[i].text for i in run)
             else:
                 with library_errors("the tokenizer cannot decode its own ids"):
-                    text += str((self._bare if text else self.processor).decode(list(run)))
+                    whole = self.prefix and not text
+                    text += str((self.processor if whole else self._bare).decode(list(run)))
         return text
 
     def token(self, i: int) -> str | None:

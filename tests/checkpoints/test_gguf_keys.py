@@ -67,7 +67,7 @@ def config(header, **metadata):
 
 def rows():
     """Return the table of the page: key, what is done, why."""
-    text = PAGE.read_text().partition("### Hyperparameters")[2].partition("\n## ")[0]
+    text = PAGE.read_text().partition("### Hyperparameters")[2].partition("\n##")[0]
     return [tuple(cell.strip() for cell in line.strip("|").split(" | "))
             for line in text.splitlines() if line.startswith("| `")]
 

@@ -31,8 +31,10 @@ def test_the_page_shows_the_table():
         *((f"`{key}`", "refused", why) for key, why in other_keys.REFUSED.items())]
 
 
-@pytest.mark.parametrize(("key", "done", "why"), [r for r in rows() if r[1] != "used"],
-                         ids=lambda value: value if "`" in value else "")
+REST = [row for row in rows() if row[1] != "used"]
+
+
+@pytest.mark.parametrize(("key", "done", "why"), REST, ids=[row[0] for row in REST])
 def test_row(key, done, why):
     key = key.strip("`").replace("*", "some")
     if done == "changes nothing":

@@ -1,0 +1,46 @@
+"""Applies what `tokenizer_class` changes of a tokenizer.json: transformers 5 makes some tokenizers
+anew, and looks at few of its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from models.json_reader import ConfigReader
+from models.tokenizers.pretokenizers import find_pretokenizer
+
+_QWEN2 = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
+PREFIX = "add_prefix_space"
+
+
+def apply_class(data: dict[str, Any], settings: ConfigReader) -> tuple[bool, list[str]]:
+    """Change `data`, a tokenizer.json, where its class reads `add_prefix_space`. Return whether it
+    was changed, and notes on what the class would do otherwise."""
+    asked = settings.get(PREFIX, bool, None)
+    levels = [b for b in _blocks(data.get("pre_tokenizer")) if b.get("type") == "ByteLevel"]
+    differ = asked is not None and any(b.get(PREFIX, False) != asked for b in levels)
+    if settings.data.get("tokenizer_class") not in _QWEN2:
+        return False, [
+            f"{settings.where}: {PREFIX} is {str(asked).lower()}, and tokenizer.json says "
+            "otherwise; tokenizer.json counts, as in transformers 5 (transformers 4 follows the "
+            "key)"] if differ else []
+    for block in levels if differ else ():
+        block[PREFIX] = asked
+    known = find_pretokenizer("qwen2", settings.where)
+    same = data.get("normalizer") == known.normalizer and \
+        _patterns(data.get("pre_tokenizer")) == _patterns(known.block)
+    return differ, [] if same else [
+        f"{settings.where}: tokenizer_class is Qwen2's, and tokenizer.json prepares texts "
+        "otherwise; tokenizer.json counts, as in transformers 4 (transformers 5 makes Qwen2's)"]
+
+
+def _blocks(block: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
+    """Yield a pre-tokenizer, or those that it is a sequence of."""
+    if isinstance(block, dict):
+        yield block
+        for part in block.get("pretokenizers") or ():
+            yield from _blocks(part)
+
+
+def _patterns(block: Any) -> list[object]:  # noqa: ANN401 - JSON
+    return [b.get("pattern") for b in _blocks(block) if b.get("type") == "Split"]
