@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
+from types import FrameType
 from typing import Any, NoReturn, Protocol
 
 from core import isolation
@@ -172,6 +173,16 @@ def _line(error: BaseException, kernel: Kernel) -> str:
             place = f"{file}:{trace.tb_lineno}"
         trace = trace.tb_next
     return place or _definition(kernel)
+
+
+def place_in(frame: FrameType | None, kernel: Kernel) -> str:
+    """Return FILE:LINE of the plugin's innermost line on a stack of frames, else of the kernel."""
+    home = _home(kernel)
+    while frame is not None and home:
+        if frame.f_code.co_filename.startswith(home):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return _definition(kernel)
 
 
 def _definition(kernel: Kernel) -> str:

@@ -14,7 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import OptionError, missing_packages
+from core.errors import KernelError, OptionError, missing_packages
+from core.installed.registry import split_backends
+from core.isolation import TIMEOUT_S, check_limit
 from core.reading import read_file
 from models.checkpoints.base import DEFAULT_MODEL, Checkpoint, read_checkpoint, shipped_models
 from models.cli import report
@@ -27,6 +29,7 @@ from models.engine.options import EngineOptions, LoadOptions
 from models.serving.conversation import ConversationEncoder
 from models.serving.engine import Engine
 from models.serving.link.messages import EngineFacts
+from models.serving.live_check import RATE, LiveCheck, check_rate
 from models.tokenizers.base import choose_template
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 _EXTRA = ("fastapi", "uvicorn", "prometheus_client")
 _MOST_BYTES = 1 << 20  # of a file with keys
 _MIB = 1 << 20
+_LINGER = 3.0  # seconds in which a server whose engine hangs still says why
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,6 +70,14 @@ def parser() -> argparse.ArgumentParser:
                    help="the largest request (default: 16)")
     p.add_argument("--drain", type=int, default=30, metavar="SECONDS",
                    help="how long requests may go on after SIGTERM (default: 30)")
+    p.add_argument("--check", metavar="BACKEND[,BACKEND]",
+                   help="verify a share of the steps there while serving; `reference` is the "
+                        "float64 definition")
+    p.add_argument("--check-rate", type=float, metavar="X",
+                   help=f"with --check: the share of steps (default: {RATE:g})")
+    p.add_argument("--step-timeout", type=float, default=TIMEOUT_S, metavar="S",
+                   help="the seconds that one kernel may take; then it is named, and the server "
+                        f"ends with code 3 (default: {TIMEOUT_S:g})")
     add_load_options(p, without=["chunk"])  # --max-num-batched-tokens bounds a step
     for field in fields(EngineOptions):
         argument = dict(field.metadata)
@@ -76,7 +88,8 @@ def parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 ended by SIGTERM, 2 the input cannot be used, 130 interrupted."""
+    """Exit codes: 0 ended by SIGTERM, 2 the input cannot be used, 3 a kernel did not return, 130
+    interrupted."""
     args = parser().parse_args(argv)
     _check_installed()
     from models.serving.async_engine import AsyncEngine  # other commands need no asyncio
@@ -84,20 +97,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         **{f.name: getattr(args, f.name) for f in fields(EngineOptions)})
     if args.body_limit < 1 or args.drain < 0 or not 0 <= args.port < 65536:
         raise OptionError("--body-limit must be at least 1, --drain at least 0, --port 0 to 65535")
+    if args.check_rate is not None and args.check is None:
+        raise OptionError("--check-rate goes with --check: name what to check against")
+    limit = check_limit(args.step_timeout, True)
+    rate = check_rate(RATE if args.check_rate is None else args.check_rate)
+    against = [] if args.check is None else split_backends(args.check)
     keys = _keys(args.api_key_file)
     if not keys and not args.no_auth and not _is_loopback(args.host):
         raise OptionError(f"--host {args.host} can be reached from other machines: give "
                           "--api-key-file FILE, or --no-auth to serve everyone")
-    registry = options.registry()
+    registry = options.registry(args.check)
     report.left_out(registry)
     with _bind(args.host, args.port) as listener:
-        engine_process = partial(open_engine, args.model, options, engine_options)
+        engine_process = partial(open_engine, args.model, options, engine_options, against, rate)
         checkpoint = read_checkpoint(args.model, registry)
         template = choose_template(checkpoint.tokenizer, args.chat_template)
         conversations = None if template is None else ConversationEncoder(
             checkpoint.tokenizer, template, escape=args.escape_special)
         defaults = _defaults(args.sampling, checkpoint)
-        engine = AsyncEngine(engine_process, checkpoint.tokenizer)
+        engine = AsyncEngine(engine_process, checkpoint.tokenizer, step_timeout=limit)
         try:
             name = args.served_model_name or checkpoint.name
             return _serve(args, engine, listener, keys, name=name, mode=_mode(options),
@@ -106,14 +124,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             engine.close()
 
 
-def open_engine(model: str, options: LoadOptions, engine_options: EngineOptions) -> Engine:
-    """Open the engine, with a progress bar, in the process that runs it."""
+def open_engine(model: str, options: LoadOptions, engine_options: EngineOptions,
+                against: Sequence[str] = (), rate: float = RATE) -> Engine:
+    """Open the engine, with a progress bar, in the process that runs it.
+
+    against, rate  what a share of its steps is compared with; nothing: none is
+    """
+    registry = options.registry(*against)
     with report.Loading() as loading:
-        return load_engine(model, options, engine_options, progress=loading.progress)
+        engine = load_engine(model, options, engine_options, registry=registry,
+                             progress=loading.progress)
+    if against:
+        engine.submitter = LiveCheck(engine.executor, registry, against, rate, tell)
+    return engine
 
 
 def _serve(args: argparse.Namespace, engine: AsyncEngine, listener: socket.socket,
            keys: Sequence[str], **served: Any) -> int:  # noqa: ANN401 - fields of Service
+    import asyncio
+
     import uvicorn  # while the other process loads the model
 
     from models.serving.http.app import create_app
@@ -129,9 +158,14 @@ def _serve(args: argparse.Namespace, engine: AsyncEngine, listener: socket.socke
     tell(f"kernels: {', '.join(f'{n} nodes {b}' for b, n in facts.kernels.items())}; "
          f"ledger {facts.ledger_hash} (/v1/ledger)")
     signal.signal(signal.SIGTERM, lambda number, frame: None)  # the server drains, and returns here
-    uvicorn.Server(uvicorn.Config(
+    server = uvicorn.Server(uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=args.drain,
-        server_header=False)).run(sockets=[listener])
+        server_header=False))
+    engine.on_hung = lambda: asyncio.get_running_loop().call_later(
+        _LINGER, setattr, server, "should_exit", True)
+    server.run(sockets=[listener])
+    if engine.hung is not None:
+        raise KernelError(engine.hung)
     return 0
 
 

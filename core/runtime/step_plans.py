@@ -57,7 +57,7 @@ class StepPlans:
                  policy: KernelPolicy, dims: Mapping[str, int], *, keep: int,
                  arenas: SharedArenas | None = None) -> None:
         self.policy, self.weights, self.dims = policy, weights, dict(dims)
-        self._build, self._keep, self._arenas = build, keep, arenas
+        self.build, self._keep, self._arenas = build, keep, arenas
         self._steps: OrderedDict[tuple[object, ...], BoundStep] = OrderedDict()
         self.states: dict[str, Tensor] = {}
         self.observer: Observer | None = None
@@ -87,7 +87,7 @@ class StepPlans:
         """Return the plan of a step of that kind and size. Raises NoKernelError."""
         key = (kind, *dims.values())
         if key not in self._steps:
-            graph = self._build(kind).bind({**self.dims, **dims})
+            graph = self.build(kind).bind({**self.dims, **dims})
             for value in graph.roots("state"):
                 if value.name not in self.states:
                     self.states[value.name] = Tensor.zeros(

@@ -49,11 +49,14 @@ class CrossCheck:
               at every call
     stop      raise CheckError at the first kernel that is wrong, instead of counting on
     recorder  leaves replay capsules of what was wrong
+    moving    states change between the plans that are run here too, so that the other sides' copies
+              are made equal to them before each
     """
 
     def __init__(self, registry: Registry, against: Sequence[str], *, stop: bool = False,
-                 recorder: Recorder | None = None) -> None:
+                 recorder: Recorder | None = None, moving: bool = False) -> None:
         self.registry, self.stop, self.recorder = registry, stop, recorder
+        self._moving = moving
         self.tally = Tally(against)
         self._always = REFERENCE in against  # ask the reference at every call
         policies = {name: parse_policy(name, registry) for name in against}
@@ -66,6 +69,8 @@ class CrossCheck:
     def run(self, plan: Plan) -> None:
         """Run the plan. Raises CheckError where `stop` is set and a kernel is wrong."""
         guarded = self._twins.of(plan)
+        for shadows in self._shadows.values() if self._moving else ():
+            shadows.follow(guarded.plan)
         for number, (binding, launch) in enumerate(guarded.walk()):
             self._node(guarded.plan, binding, launch, number)
         self._twins.hand_over(plan)

@@ -114,3 +114,10 @@ class Shadows:
             if isinstance(found, str) or found.plan.activation_bytes[0] < _KEPT_BYTES:
                 kept[nodes[-1]] = found
         return found
+
+    def follow(self, plan: Plan) -> None:
+        """Make the states of a plan's shadows equal to the plan's, where others have changed these
+        since the last run."""
+        for found in self._kept.get(plan, {}).values():
+            if isinstance(found, Shadow):
+                found.follow()

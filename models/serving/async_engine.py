@@ -12,9 +12,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from core.errors import LifetimeError
+from core.isolation import TIMEOUT_S
 from models.serving.engine import Engine
 from models.serving.link.messages import Delta, EngineFacts, EngineState, Message
 from models.serving.link.process import EngineError, EngineProcess
+from models.serving.link.questions import Questions
 from models.serving.link.running import Running
 from models.serving.link.stream import Stream
 from models.serving.link.token_text import TokenTexts
@@ -42,19 +44,25 @@ class AsyncEngine:
     tokenizer  the model's own
     facts      what is known of the engine once it is open
     state      what it was doing at its last sign of life
+    trouble    why requests cannot be served now, None where they can
     on_tokens  is called with a stream, one of its texts, and how many tokens it has got
+    hung       the kernel that did not end within `step_timeout` seconds, None while all do; the
+               engine's process has been ended then, and `on_hung` is called
     """
 
-    def __init__(self, opener: Callable[[], Engine], tokenizer: Tokenizer) -> None:
+    def __init__(self, opener: Callable[[], Engine], tokenizer: Tokenizer, *,
+                 step_timeout: float = TIMEOUT_S) -> None:
         self.tokenizer, self.texts = tokenizer, TokenTexts(tokenizer)
         self.state = EngineState()
         self.on_tokens: Callable[[Stream, int, int], None] = lambda stream, index, tokens: None
-        self._process = EngineProcess(opener)
+        self.hung: str | None = None
+        self.on_hung: Callable[[], object] = lambda: None
+        self._limit, self._process = step_timeout, EngineProcess(opener, step_timeout)
         self._facts: EngineFacts | None = None
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="text")
         self._running = Running()
-        self._asked: dict[int, asyncio.Future[Any]] = {}
-        self._trouble: str | None = "the engine has not been started"
+        self._asked = Questions()
+        self.trouble: str | None = "the engine has not been started"
         self._ended, self._silent = False, 0
 
     @property
@@ -76,7 +84,7 @@ class AsyncEngine:
         def hand(call: Callable[..., None], *arguments: object) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(call, *arguments)
-        self._trouble = None
+        self.trouble = None
         self._process.listen(lambda messages: hand(self._take, messages),
                              lambda reason: hand(self._lost, reason))
         self._watcher = asyncio.create_task(self._watch())
@@ -144,11 +152,6 @@ class AsyncEngine:
     # looking
 
     @property
-    def trouble(self) -> str | None:
-        """Say why requests cannot be served now, None where they can."""
-        return self._trouble
-
-    @property
     def pid(self) -> int | None:
         """Return the id of the engine's process."""
         return self._process.pid
@@ -160,19 +163,15 @@ class AsyncEngine:
     async def ask(self, question: str) -> Any:  # noqa: ANN401 - by the question
         """Return the engine's answer to one of QUESTIONS. Raises the engine's error."""
         self._alive()
-        number = max(self._asked, default=0) + 1
-        self._asked[number] = asyncio.get_running_loop().create_future()
+        number, answer = self._asked.add()
         self._process.send("ask", number, question)
-        try:
-            return await self._asked[number]
-        finally:
-            self._asked.pop(number, None)
+        return await answer
 
     # inside
 
     def _alive(self) -> None:
-        if self._trouble is not None:
-            raise EngineError(self._trouble)
+        if self.trouble is not None:
+            raise EngineError(self.trouble)
 
     def _end(self, stream: Stream) -> None:
         """Forget a stream, and abort what runs of it."""
@@ -183,16 +182,18 @@ class AsyncEngine:
         """Hand on what has come from the engine's process."""
         self._silent = 0
         if not self._ended:
-            self._trouble = None
+            self.trouble = None
         for kind, *rest in messages:
             if kind == "tokens":
                 self._tokens(rest[0])
             elif kind == "beat":
                 self.state = rest[0]
             elif kind == "answer":
-                self._answer(*rest)
+                self._asked.answer(*rest)
             elif kind == "error":
                 self._fail(rest[0])
+            elif kind == "hung":
+                self._lost(rest[0], hung=True)
             elif (stream := self._running.stream(rest[0])) is not None:
                 if kind == "added":
                     stream.accept()
@@ -213,35 +214,32 @@ class AsyncEngine:
             self._running.forget(stream)
         self.on_tokens(stream, index, len(delta.token_ids))
 
-    def _answer(self, number: int, value: object) -> None:
-        future = self._asked.get(number)
-        if future is None or future.done():
-            return
-        if isinstance(value, Exception):
-            future.set_exception(value)
-        else:
-            future.set_result(value)
-
     def _fail(self, error: Exception) -> None:
         """End every stream, and every question, with an error."""
         for stream in self._running:
             self._end(stream)
             stream.fail(error)
-        for number in list(self._asked):
-            self._answer(number, error)
+        self._asked.fail(error)
 
-    def _lost(self, reason: str) -> None:
-        self._ended, self._trouble = True, f"{reason}; start the server again"
-        self._fail(EngineError(self._trouble))
+    def _lost(self, reason: str, *, hung: bool = False) -> None:
+        if self._ended:
+            return
+        self._ended, self.trouble = True, f"{reason}; start the server again"
+        self._fail(EngineError(self.trouble))
+        if hung:
+            self.hung = reason
+            self.on_hung()
 
     async def _watch(self) -> None:
         while not self._ended:
             await asyncio.sleep(SILENCE / _LOOKS)
             self._silent += 1  # no clock: this process may have been stopped too
-            if self._silent > _LOOKS and self._trouble is None:
-                self._trouble = (f"the engine's process (pid {self.pid}) has said nothing for "
+            if self._silent > _LOOKS and self.trouble is None:
+                self.trouble = (f"the engine's process (pid {self.pid}) has said nothing for "
                                  f"{SILENCE:.0f} seconds")
-                self._fail(EngineError(self._trouble))
+                self._fail(EngineError(self.trouble))
+            if self._silent > _LOOKS * max(1, self._limit / SILENCE):
+                self._lost(self._process.stop(), hung=True)
 
 
 def _without_text(params: SamplingParams) -> SamplingParams:

@@ -1,5 +1,4 @@
-"""Engine: serves many requests at once. The scheduler chooses the work of each step, the executor
-computes it."""
+"""Engine: serves many requests at once. A scheduler chooses each step, an executor computes it."""
 
 from __future__ import annotations
 
@@ -19,6 +18,7 @@ from core.runtime.kv_cache import BlockPool
 from core.runtime.step import BLOCK_SIZE
 from models.serving.batching import Batching
 from models.serving.group import Group, nonfinite
+from models.serving.live_check import LiveCheck
 from models.serving.offline import generate
 from models.serving.params import SamplingParams
 from models.serving.prompt import Prompt, encode_prompt
@@ -49,6 +49,7 @@ class Engine:
         self._options = dict(scheduler_options)
         self._lock = threading.RLock()
         self._open, self.stats = True, EngineStats()
+        self.submitter: Executor | LiveCheck = executor  # a LiveCheck looks at some steps too
         self._groups: dict[str, Group] = {}
         self._news: dict[str, RequestOutput] = {}  # what `step` is to return
         self._reset()
@@ -138,7 +139,7 @@ class Engine:
                     step = self.scheduler.schedule()
                     if not step.work:
                         break
-                    pending = self.executor.submit(self._batching.batch(step))
+                    pending = self.submitter.submit(self._batching.batch(step))
                     self.scheduler.queued(step)
                     self._flight.append((step, pending))
                 if self._flight:
@@ -164,8 +165,7 @@ class Engine:
 
     @property
     def fingerprint(self) -> str:
-        """Name what results depend on: the model, the kernels of the plans made so far, the mode.
-        """
+        """Name what results depend on: the model, the kernels of all plans so far, the mode."""
         return f"{self.name}-{self.ledger.hash}-{self.mode}"
 
     @property

@@ -51,15 +51,16 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, *options: str, model: str = "stories-llama2"):
-    """Run a server on a free port, from its first line to SIGTERM."""
+def serving(folder: Path, *options: str, model: str = "stories-llama2",
+            env: dict[str, str] | None = None):
+    """Run a server on a free port, from its first line to SIGTERM. `env`: its whole environment."""
     template, errors = folder / "template.jinja", folder / "stderr.txt"
     template.write_text(TEMPLATE)
     with errors.open("w") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "models.serve", model, "--port", "0",
              "--chat-template", str(template), *options],
-            stdout=subprocess.PIPE, stderr=file, text=True)
+            stdout=subprocess.PIPE, stderr=file, text=True, env=env)
     try:
         lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         threading.Thread(target=lambda: lines.put(process.stdout.readline()), daemon=True).start()

@@ -110,7 +110,8 @@ def create_app(service: Service, *, keys: Sequence[str] = (), body_limit: int = 
     async def health() -> Response:
         if engine.trouble is not None:
             return JsonResponse({"status": "unavailable", "reason": engine.trouble}, 503)
-        return JsonResponse({"status": "ok"})
+        check = engine.state.check
+        return JsonResponse({"status": "ok", **({"check": check.to_json()} if check else {})})
 
     @app.get("/metrics")
     async def prometheus() -> Response:

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from models.serving.async_engine import AsyncEngine
 from models.serving.link.stream import Stream
+from models.serving.live_check import CheckCounts
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -87,4 +88,25 @@ class _EngineCollector(Collector):
                 ("prefix_cache_hits", "Blocks found in the prefix cache", state.cache_hits)):
             counter = CounterMetricFamily(f"kernelyard:{name}", text, labels=["model_name"])
             counter.add_metric([self._model], value)
+            yield counter
+        if state.check is not None:
+            yield from self._checked(state.check)
+
+    def _checked(self, check: CheckCounts) -> Iterable[Metric]:
+        for name, text, value in (
+                ("check_steps", "Steps that were checked", check.steps),
+                ("check_steps_skipped", "Steps drawn for the check that were too large for it",
+                 check.skipped),
+                ("check_steps_failed", "Steps in which the check itself failed", check.failed)):
+            counter = CounterMetricFamily(f"kernelyard:{name}", text, labels=["model_name"])
+            counter.add_metric([self._model], value)
+            yield counter
+        for name, text, found in (
+                ("check_calls", "Calls of kernels that were compared", check.calls),
+                ("check_wrong", "Calls in which the kernel was wrong by the op's definition",
+                 {**dict.fromkeys(check.calls, 0), **check.wrong})):
+            counter = CounterMetricFamily(f"kernelyard:{name}", text,
+                                          labels=["model_name", "op", "kernel"])
+            for (op, kernel), calls in found.items():
+                counter.add_metric([self._model, op, kernel], calls)
             yield counter

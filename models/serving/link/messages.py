@@ -7,6 +7,7 @@ Each sends lists of messages, tuples that begin with their kind:
     from the worker  ("ready", EngineFacts) or ("failed", error), once
                      ("added", id)  ("refused", id, error)  ("tokens", Delta)
                      ("error", error): a step failed, and every request with it
+                     ("hung", text): what does not end; the process ends itself after this
                      ("answer", number, value)  ("beat", EngineState), every BEAT seconds
 
 Text stays outside: prompts are ids, and what comes back are tokens. The n texts of a request are n
@@ -18,6 +19,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
+from models.serving.live_check import CheckCounts
 from models.serving.request import Logprobs
 from models.serving.stats import EngineStats
 
@@ -58,7 +60,8 @@ class EngineFacts:
 
 @dataclass(frozen=True)
 class EngineState:
-    """Holds what an engine is doing, and what it has done since it was opened."""
+    """Holds what an engine is doing, what it has done since it was opened, and what its check has
+    counted, None without one."""
 
     running: int = 0
     waiting: int = 0
@@ -66,6 +69,7 @@ class EngineState:
     cache_queries: int = 0
     cache_hits: int = 0
     stats: dict[str, float] = field(default_factory=lambda: asdict(EngineStats()))
+    check: CheckCounts | None = None
 
 
 def sequence_id(request_id: str, index: int) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
+import os
 import pickle
 import signal
 import threading
+import time
 import traceback
 from array import array
 from collections import Counter
@@ -15,38 +18,75 @@ from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from core.errors import KernelyardError
+from core.errors import KernelError, KernelyardError
 from models.serving.engine import Engine
 from models.serving.link.messages import Delta, EngineFacts, EngineState, Message, sequence_id
+from models.serving.link.watch import StepWatch
+from models.serving.live_check import LiveCheck
 from models.serving.params import SamplingParams
 from models.serving.request import RequestOutput
 from models.serving.stats import EngineStats
 from models.tokenizers.base import NoTokenizer
 
 BEAT = 0.5  # seconds between signs of life
+HUNG = 3  # exit code of a process whose kernel did not return
 #: what may be asked of an engine
 QUESTIONS: dict[str, Callable[[Engine], Any]] = {
-    "ledger": lambda engine: {**engine.ledger.to_json(), "summary": engine.ledger.summary()},
+    "ledger": lambda engine: {
+        **engine.ledger.to_json(), "summary": engine.ledger.summary(),
+        "check": check.to_json() if (check := _check_of(engine)) is not None else None},
     "check": Engine.check}
 
 
-def run_worker(pipe: Connection, opener: Callable[[], Engine]) -> None:
+def _check_of(engine: Engine) -> LiveCheck | None:
+    return engine.submitter if isinstance(engine.submitter, LiveCheck) else None
+
+
+def run_worker(pipe: Connection, opener: Callable[[], Engine], limit_s: float, lines: str) -> None:
     """Open an engine and serve until the other end closes: the process's main function.
 
     Signals that reach the whole group of processes are left to the other side, which may want to
     finish its requests first.
+
+    limit_s  seconds that one kernel may take; after that the process names it, and ends
+    lines    the path of a file for the lines in which the process stands when a signal ends it
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    faulthandler.enable(open(lines, "w"), all_threads=False)  # noqa: SIM115 - until the end
+    sender, watch = _Sender(pipe), StepWatch(limit_s)
+    threading.Thread(target=_end_late, args=(watch, sender), daemon=True).start()
     try:
         engine = opener()
         facts = _warm(engine)
     except BaseException as error:
         with suppress(OSError):  # the other side has gone
-            pipe.send_bytes(pickle.dumps([("failed", portable(error))]))
+            sender.send([("failed", portable(error))])
         return
     with engine:
-        _Worker(pipe, engine).run(facts)
+        _Worker(pipe, engine, sender, watch).run(facts)
+
+
+class _Sender:
+    """Sends messages from any thread."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe, self._lock = pipe, threading.Lock()
+        self.ready = False  # whether the other side knows that the engine is open
+
+    def send(self, messages: list[Message]) -> None:
+        data = pickle.dumps(messages, protocol=pickle.HIGHEST_PROTOCOL)
+        with self._lock:
+            self._pipe.send_bytes(data)
+
+
+def _end_late(watch: StepWatch, sender: _Sender) -> None:
+    """End the process once a kernel has taken too long: its thread cannot be ended alone."""
+    while (said := watch.late()) is None:
+        time.sleep(BEAT / 2)
+    with suppress(OSError):
+        sender.send([("hung", said) if sender.ready else ("failed", KernelError(said))])
+    os._exit(HUNG)
 
 
 def portable(error: BaseException) -> KernelyardError:
@@ -77,8 +117,8 @@ def _warm(engine: Engine) -> EngineFacts:
 class _Worker:
     """Carries out commands between steps; two threads read them and send signs of life."""
 
-    def __init__(self, pipe: Connection, engine: Engine) -> None:
-        self._pipe, self._engine, self._sending = pipe, engine, threading.Lock()
+    def __init__(self, pipe: Connection, engine: Engine, sender: _Sender, watch: StepWatch) -> None:
+        self._pipe, self._engine, self._sender, self._watch = pipe, engine, sender, watch
         self._commands = SimpleQueue[Message]()
         self._sent: dict[str, tuple[int, int]] = {}  # tokens, positions of prompt log-probabilities
         self._out: list[Message] = []
@@ -87,7 +127,8 @@ class _Worker:
     def run(self, facts: EngineFacts) -> None:
         """Serve until "close", or until the pipe is closed."""
         try:
-            self._send([("ready", facts)])
+            self._sender.send([("ready", facts)])
+            self._sender.ready = True
             threading.Thread(target=self._read, daemon=True).start()
             threading.Thread(target=self._beat, daemon=True).start()
             while self._obey():
@@ -108,7 +149,7 @@ class _Worker:
         pause = threading.Event()
         try:
             while not pause.wait(BEAT):
-                self._send([("beat", self._state)])
+                self._sender.send([("beat", self._state)])
         except OSError:
             self._commands.put(("close",))
 
@@ -158,7 +199,9 @@ class _Worker:
 
     def _step(self) -> None:
         try:
-            for output in self._engine.step():
+            with self._watch.step():
+                outputs = self._engine.step()
+            for output in outputs:
                 self._post("tokens", self._delta(output))
         except Exception as error:  # the engine has ended every request, and can be used on
             self._sent.clear()
@@ -166,7 +209,8 @@ class _Worker:
         engine, pool = self._engine, self._engine.pool
         self._state = EngineState(
             len(engine.scheduler.running), len(engine.scheduler.waiting), pool.blocks - pool.free,
-            pool.queries, pool.hits, asdict(engine.stats))
+            pool.queries, pool.hits, asdict(engine.stats),
+            check.counts if (check := _check_of(engine)) is not None else None)
 
     def _delta(self, output: RequestOutput) -> Delta:
         one, name = output.outputs[0], output.request_id
@@ -184,10 +228,5 @@ class _Worker:
 
     def _flush(self) -> None:
         if self._out:
-            self._send(self._out)
+            self._sender.send(self._out)
             self._out = []
-
-    def _send(self, messages: list[Message]) -> None:
-        data = pickle.dumps(messages, protocol=pickle.HIGHEST_PROTOCOL)
-        with self._sending:
-            self._pipe.send_bytes(data)

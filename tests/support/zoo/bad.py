@@ -81,12 +81,24 @@ def first_row(cache, blocks):
     cache[:, blocks[0], 0] += np.float32(0.01)
 
 
+def second_sequence(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale):
+    right = attention()(q, cache, cache_scales, block_table, query_starts, seq_lens, out,
+                        scale=scale)
+
+    def launch():
+        right()
+        if np.count_nonzero(seq_lens) > 1:
+            out[query_starts[1]] *= np.float32(1.01)
+    return launch
+
+
 BROKEN = RuntimeError("cannot compile")
 WHERE = r", at .*zoo.(bad|kernels)\.py:\d+"
 NO_LINEAR = {"op": "linear"}
 ONE_ULP = "one ulp is within the op's budget"
 NO_GUARDS = "its first runs have no guards, and end in a later call"
 ONE_CALL = "one call from fresh inputs is right"
+ONE_SEQUENCE = "one sequence does not show it; `serve --check` does"
 EVERY = ("conformance", "--check", "verify --blame", "replay")
 
 BAD = {
@@ -144,6 +156,9 @@ BAD = {
                  fatal=True),
     "endless": Bad("endless loop", norm(before=kernels.spin), f"took over {CRASH_S} s{WHERE}",
                    fatal=True),
+    "endless_rows": Bad("endless loop beyond 4 rows", norm(
+        lambda x, weight, out: len(out) > 4 and kernels.spin()), f"took over {CRASH_S} s{WHERE}",
+        fatal=True),
     # memory that is not its own
     "overflow_4": Bad("writes 4 bytes beyond its output", norm(overflow(4)),
                       r"[Ww]rote \d+ bytes", fatal=True),
@@ -194,4 +209,7 @@ BAD = {
         out, out.astype(np.float16))), "is wrong|WRONG"),
     "last_row": Bad("forgets the last of many rows",
                     norm(lambda x, weight, out: len(out) > 4 and out[-1].fill(0)),
-                    "is wrong|WRONG", tokens=7)}
+                    "is wrong|WRONG", tokens=7),
+    "second_sequence": Bad("wrong for the second of several sequences", second_sequence,
+                           "is wrong|WRONG", op="attention",
+                           why=dict.fromkeys(EVERY[1:], ONE_SEQUENCE))}
