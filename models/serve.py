@@ -29,7 +29,7 @@ from models.engine.options import EngineOptions, LoadOptions
 from models.serving.conversation import ConversationEncoder
 from models.serving.engine import Engine
 from models.serving.link.messages import EngineFacts
-from models.serving.live_check import RATE, LiveCheck, check_rate
+from models.serving.live.check import RATE, LiveCheck, check_rate
 from models.tokenizers.base import choose_template
 
 if TYPE_CHECKING:

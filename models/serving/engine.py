@@ -18,7 +18,7 @@ from core.runtime.kv_cache import BlockPool
 from core.runtime.step import BLOCK_SIZE
 from models.serving.batching import Batching
 from models.serving.group import Group, nonfinite
-from models.serving.live_check import LiveCheck
+from models.serving.live.check import LiveCheck
 from models.serving.offline import generate
 from models.serving.params import SamplingParams
 from models.serving.prompt import Prompt, encode_prompt

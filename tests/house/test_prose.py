@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = ("core", "models", "backends", "kernelyard", "tools", "tests/support")
+FOLDERS = ("core", "models", "backends", "plugins", "kernelyard", "tools", "tests/support")
 
 BANNED = re.compile(r"(Of|What|Whether|As|The same|With|Such as)\b")
 LABEL = 5  # words before a colon that may lack a verb

@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PROJECTS = [ROOT / "pyproject.toml", *sorted((ROOT / "backends").glob("*/pyproject.toml"))]
+PROJECTS = [ROOT / "pyproject.toml", *sorted((ROOT / "backends").glob("*/pyproject.toml")),
+            *sorted((ROOT / "plugins").glob("*/pyproject.toml"))]
 _FLOOR = re.compile(r'"([A-Za-z][\w.-]*)(?:\[[^\]]*\])?(?:>=|==)([\w.]+)"')  # no tomllib in 3.10
 
 

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from models.serving.async_engine import AsyncEngine
 from models.serving.link.stream import Stream
-from models.serving.live_check import CheckCounts
+from models.serving.live.check import CheckCounts
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 

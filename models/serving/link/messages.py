@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-from models.serving.live_check import CheckCounts
+from models.serving.live.check import CheckCounts
 from models.serving.request import Logprobs
 from models.serving.stats import EngineStats
 

@@ -21,8 +21,8 @@ from typing import Any
 from core.errors import KernelError, KernelyardError
 from models.serving.engine import Engine
 from models.serving.link.messages import Delta, EngineFacts, EngineState, Message, sequence_id
-from models.serving.link.watch import StepWatch
-from models.serving.live_check import LiveCheck
+from models.serving.live.check import LiveCheck
+from models.serving.live.watch import StepWatch
 from models.serving.params import SamplingParams
 from models.serving.request import RequestOutput
 from models.serving.stats import EngineStats

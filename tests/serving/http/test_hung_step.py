@@ -18,7 +18,7 @@ from zoo.table import SUPPORT, install
 from models.serving import async_engine
 from models.serving.async_engine import AsyncEngine
 from models.serving.link.process import EngineError
-from models.serving.link.watch import StepWatch
+from models.serving.live.watch import StepWatch
 from models.serving.params import SamplingParams
 
 ZOO = ("--backend", "zoo,cpu_numpy", "--only-plugins", "zoo,cpu_numpy", "--no-fusion",
@@ -64,7 +64,7 @@ def test_a_kernel_that_hangs_before_the_server_is_ready(tmp_path):
 
 
 def test_a_kernel_that_lets_no_thread_run(story, monkeypatch):
-    """Nothing comes from the process any more, so it is ended from outside, and its line is told."""
+    """Nothing comes from the process, so it is ended from outside, and its line is told."""
     monkeypatch.setattr(async_engine, "SILENCE", 1.0)
     hung = []
 

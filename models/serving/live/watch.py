@@ -1,4 +1,4 @@
-"""Watches an engine's steps from beside, so that a kernel that never returns has a name."""
+"""Looks at an engine's steps from beside, so that a kernel that never returns has a name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from core.verify.stuck import CallInProgress, call_of
+from core.verify.live.stuck import CallInProgress, call_of
 
 
 class StepWatch:

@@ -12,8 +12,8 @@ from core.installed.registry import Registry
 from core.reading import shown
 from core.runtime.batch import Batch
 from core.runtime.executor import Executor, Pending
-from core.verify.copied_steps import CopiedSteps
 from core.verify.crosscheck import CrossCheck
+from core.verify.live.copied_steps import CopiedSteps
 from core.verify.verdict import Fault, Tally
 
 RATE = 0.01  #: the share of steps that are checked unless the user says otherwise

@@ -1,0 +1,1 @@
+"""Looks at plans while an engine runs them."""
