@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from models.run import parser as run_parser
-from models.serve import _bind, parser
+from models.serve import _bind, main, parser
 
 
 def serve(*arguments: str, code: str = "") -> subprocess.CompletedProcess:
@@ -36,6 +36,15 @@ def test_one_line_and_exit_code_2(arguments, message):
     assert done.returncode == 2 and message in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and done.stdout == ""
     assert done.stderr.count("error: ") == 1
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--check-rate", "0.5"], "--check-rate goes with --check"),
+    (["--check", "reference", "--check-rate", "2"], "expected a share above 0, at most 1"),
+    (["--step-timeout", "0"], "--step-timeout 0: expected seconds, above 0")],
+    ids=["alone", "share", "limit"])
+def test_checks_and_limits(arguments, message, capsys):
+    assert main(arguments) == 2 and message in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken():
