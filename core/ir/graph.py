@@ -139,25 +139,25 @@ class Graph:
         return [v for v in self.values.values() if v.kind == kind and v.alias_of is None]
 
     def bind(self, dims: Mapping[str, int]) -> Graph:
-        """Return the same graph with the named dimensions replaced by numbers."""
+        """Return the same graph with the named dimensions replaced by numbers. Lowering checks them.
+        """
         bound = Graph(self.name)
-        new: dict[Value, Value] = {}
+        new: dict[Value | None, Value | None] = {None: None}
+        specs: dict[TensorSpec, TensorSpec] = {}  # few differ, as layers repeat
+        nodes = {n: Node(n.name, n.op, {}, n.attrs) for n in self.nodes}
         for value in self.values.values():
-            shape = tuple(resolve(d, dims) for d in value.spec.shape)
-            if value in new:
-                continue
-            if value.is_view:
-                assert value.alias_of is not None  # that is what a view is
-                new[value] = bound.view(new[value.alias_of], *shape)
-            elif value.producer is None:
-                new[value] = bound._declare(value.name, TensorSpec(shape, value.spec.dtype),
-                                            value.kind)
-            else:
-                node = value.producer
-                inputs = [None if v is None else new[v] for v in node.inputs.values()]
-                bound.add(node.op.name, *inputs, name=node.name, **node.attrs)
-                new.update({old: bound.nodes[-1].outputs[k] for k, old in node.outputs.items()})
-        bound.outputs = {k: new[v] for k, v in self.outputs.items()}
+            if (spec := specs.get(value.spec)) is None:
+                shape = tuple(resolve(d, dims) for d in value.spec.shape)
+                spec = specs[value.spec] = TensorSpec(shape, value.spec.dtype)
+            new[value] = bound._add_value(Value(
+                value.name, spec, value.kind,
+                None if value.producer is None else nodes[value.producer], new[value.alias_of]))
+        for old, node in nodes.items():
+            node.inputs = {k: new[v] for k, v in old.inputs.items()}
+            node.outputs = {k: bound.values[v.name] for k, v in old.outputs.items()}
+            bound._names.add(node.name)
+        bound.nodes = list(nodes.values())
+        bound.outputs = {k: bound.values[v.name] for k, v in self.outputs.items()}
         return bound
 
     def consumers(self) -> dict[Value, list[Node]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import combinations
 from typing import Any
 
@@ -36,15 +37,15 @@ class _State:
         return _State(dict(self.nodes), dict(self.args), dict(self.attrs), list(self.views))
 
 
-def find_matches(op: FusedOp, graph: Graph) -> Iterator[Match]:
-    """Find every place where `op`'s composition occurs and may be replaced by one kernel."""
-    optional = [p.name for p in op.sig.params if p.optional]
-    variants = [frozenset(c) for n in range(len(optional) + 1) for c in combinations(optional, n)]
-    index = _Index(graph)
-    for absent in variants:
-        pattern = op.pattern(absent)
+def find_matches(op: FusedOp, graph: Graph, index: Index | None = None) -> Iterator[Match]:
+    """Find every place where `op`'s composition occurs and may be replaced by one kernel. Who looks
+    for several ops in one graph gives its `index`."""
+    index = index or Index(graph)
+    for pattern in _patterns(op):
+        if not all(_form(p) in index.forms for p in pattern.nodes):
+            continue
         anchor = pattern.nodes[-1]
-        for node in graph.nodes:
+        for node in index.forms[_form(anchor)]:
             for state in _extend(pattern, anchor, node, _State({}, {}, {}, []), index.readers):
                 match = _finish(op, pattern, state)
                 if _replaceable(match, index) and _takes(op, match, state):
@@ -52,11 +53,28 @@ def find_matches(op: FusedOp, graph: Graph) -> Iterator[Match]:
                     break
 
 
-class _Index:
+@cache
+def _patterns(op: FusedOp) -> list[Pattern]:
+    """Return the op's patterns: one for each choice of optional inputs that are left out."""
+    optional = [p.name for p in op.sig.params if p.optional]
+    return [op.pattern(frozenset(absent)) for n in range(len(optional) + 1)
+            for absent in combinations(optional, n)]
+
+
+def _form(node: Node | PatternNode) -> tuple[object, ...]:
+    """Return the op and which inputs are absent: equal for a node and what it may be assigned to.
+    """
+    return node.op, *(value is None for value in node.inputs.values())
+
+
+class Index:
     """Keeps the graph's answers that the search needs again and again."""
 
     def __init__(self, graph: Graph) -> None:
         self.nodes = graph.nodes
+        self.forms: dict[tuple[object, ...], list[Node]] = {}
+        for node in graph.nodes:
+            self.forms.setdefault(_form(node), []).append(node)
         self.consumers = graph.consumers()
         self.order = {node: i for i, node in enumerate(graph.nodes)}
         self.returned = {v.root for v in graph.outputs.values()}
@@ -85,7 +103,7 @@ def _extend(pattern: Pattern, wanted: PatternNode, node: Node, state: _State,
     made = [v for n in state.nodes.values() for v in n.outputs.values()]
     for value in [*state.args.values(), *made]:
         for candidate in readers[value]:
-            if candidate not in state.nodes.values():
+            if candidate.op is rest[0].op and candidate not in state.nodes.values():
                 yield from _extend(pattern, rest[0], candidate, state, readers)
 
 
@@ -127,7 +145,7 @@ def _finish(op: FusedOp, pattern: Pattern, state: _State) -> Match:
                  {k: state.attrs[k] for k in op.attributes}, outputs)
 
 
-def _replaceable(match: Match, index: _Index) -> bool:
+def _replaceable(match: Match, index: Index) -> bool:
     """Return whether one kernel may run at the last node: no other node reads its results sooner,
     or values inside it."""
     order, group, exposed = index.order, set(match.nodes), set(match.outputs.values())

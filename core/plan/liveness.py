@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from collections import defaultdict
 from dataclasses import dataclass
 
 from core.tensor.allocator import ALIGNMENT
@@ -34,16 +34,16 @@ def lay_out(lifetimes: list[Lifetime], guard: int = 0) -> Layout:
     """
     sizes = [_align(life.nbytes + 2 * guard) for life in lifetimes]
     offsets = [0] * len(lifetimes)
-    placed: list[tuple[int, int, int, int]] = []  # by offset: where it begins, ends; first, last
+    taken = defaultdict[int, list[tuple[int, int]]](list)  # by step: where buffers begin and end
     for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        life, size, offset = lifetimes[i], sizes[i], 0
-        for begin, end, first, last in placed:
-            together = life.first <= last and first <= life.last
-            if together and offset < end and begin < offset + size:
+        steps, offset = range(lifetimes[i].first, lifetimes[i].last + 1), 0
+        for begin, end in sorted({place for step in steps for place in taken[step]}):
+            if offset < end and begin < offset + sizes[i]:
                 offset = end
         offsets[i] = offset
-        insort(placed, (offset, offset + size, life.first, life.last))
-    peak = max((end for _, end, _, _ in placed), default=0)
+        for step in steps:
+            taken[step].append((offset, offset + sizes[i]))
+    peak = max((o + size for o, size in zip(offsets, sizes, strict=True)), default=0)
     return Layout(tuple(o + guard for o in offsets), peak, sum(sizes))
 
 

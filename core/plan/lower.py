@@ -11,7 +11,7 @@ from core.errors import OpError, OptionError
 from core.installed.registry import REFERENCE
 from core.ir.fusion import FusedOp
 from core.ir.graph import Graph, Node, Value
-from core.ir.match import Match, find_matches
+from core.ir.match import Index, Match, find_matches
 from core.ir.op import OPS, Op
 from core.ir.tolerance import Tolerance
 from core.plan.policy import KernelPolicy, Override, Refusals
@@ -75,6 +75,7 @@ class _Lowering:
         self.home = {v: first for kind in ("input", "state") for v in graph.roots(kind)}
         self._order = {node: i for i, node in enumerate(graph.nodes)}
         self._passed: dict[Node, Refusals] = {}  # fused kernels, by the last node of each
+        self._asked: dict[tuple[object, ...], tuple[Call, Kernel | None, Refusals]] = {}
 
     def bindings(self) -> list[Binding]:
         fused = self._fuse() if self.policy.fusion else {}
@@ -90,16 +91,25 @@ class _Lowering:
         return found
 
     def _choose(self, node: Node) -> Binding:
-        call = make_call(node.op, node.inputs, node.attrs, node.name)
-        kernel, refused = self._ask(self.policy, call, node.name, node.inputs)
+        call, kernel, refused = self._ask(node.op, node.inputs, node.attrs, node.name)
         if kernel is None:
             raise self.policy.no_kernel(call, node.name, self._passed.get(node, []) + refused)
         return Binding(node, node.op, call, kernel, self._device(kernel), refused, node.inputs,
-                    node.outputs, (node,))
+                       node.outputs, (node,))
 
-    def _ask(self, policy: KernelPolicy, call: Call, node: str,
-             inputs: Mapping[str, Value | None]) -> tuple[Kernel | None, Refusals]:
-        return policy.choose(call, node, partial(self._misplaced, inputs=inputs))
+    def _ask(self, op: Op, inputs: Mapping[str, Value | None], attrs: Mapping[str, Any], node: str,
+             backends: tuple[str, ...] | None = None) -> tuple[Call, Kernel | None, Refusals]:
+        """Return a node's call and the kernel for it, if any of these backends has one. Asks once
+        for all nodes that are alike: layers repeat."""
+        key = (op, backends, node if self.policy.overrides else "", *attrs.values(), *(
+            v and (v.spec, v.kind, v.is_view, self.home.get(v.root)) for v in inputs.values()))
+        if key not in self._asked:
+            policy = self.policy if backends is None else replace(self.policy, backends=backends)
+            call = make_call(op, inputs, attrs, node)
+            self._asked[key] = call, *policy.choose(call, node,
+                                                    partial(self._misplaced, inputs=inputs))
+        call, kernel, refused = self._asked[key]
+        return replace(call, node=node), kernel, list(refused)
 
     def _fuse(self) -> dict[Node, Binding]:
         """Return, for each node that a fused kernel covers, its binding.
@@ -125,13 +135,13 @@ class _Lowering:
         return claimed
 
     def _offers(self) -> Iterator[_Offer]:
-        backends = self.policy.backends
+        backends, index = self.policy.backends, Index(self.graph)
         for op in [op for op in OPS.values() if isinstance(op, FusedOp)]:
             able = [b for b in backends if b != REFERENCE  # which is for single nodes
                     and self.policy.registry.kernels(b, op.name)]
             if not able and all(o.op != op.name for o in self.policy.overrides):
                 continue
-            for match in find_matches(op, self.graph):
+            for match in find_matches(op, self.graph, index):
                 covers = tuple(sorted(match.nodes, key=self._order.__getitem__))
                 override = self.policy.override(op.name, covers[-1].name)
                 for backend in able if override is None else (override.backend,):
@@ -156,8 +166,7 @@ class _Lowering:
                                          < self._given(override)):
                 return f"not asked: {override.text} came first"
         for node in offer.covers if before else ():
-            kernel, _ = self._ask(replace(self.policy, backends=before), make_call(
-                node.op, node.inputs, node.attrs, node.name), node.name, node.inputs)
+            _, kernel, _ = self._ask(node.op, node.inputs, node.attrs, node.name, before)
             if kernel is not None:
                 return f"not asked: {kernel.id} came first"
         return ""
@@ -169,9 +178,8 @@ class _Lowering:
 
     def _claim(self, offer: _Offer) -> Binding | None:
         op, match, last = offer.op, offer.match, offer.covers[-1]
-        call = make_call(op, match.inputs, match.attrs, last.name)
-        one = replace(self.policy, backends=(offer.backend,))
-        kernel, refused = self._ask(one, call, last.name, match.inputs)
+        call, kernel, refused = self._ask(op, match.inputs, match.attrs, last.name,
+                                          (offer.backend,))
         if kernel is None and offer.override is not None:
             raise self.policy.no_kernel(call, last.name, refused)
         if kernel is None:
@@ -201,7 +209,10 @@ def make_call(op: Op, inputs: Mapping[str, Value | None], attrs: Mapping[str, An
               node: str = "") -> Call:
     """Make what a kernel's `supports` sees. Raises OpError while a dimension is still a name."""
     specs = {k: v.spec if v is not None else None for k, v in inputs.items()}
-    env = op.bind(specs, attrs)
+    try:
+        env = op.bind(specs, attrs)
+    except OpError as error:
+        raise type(error)(f"node {node}: {error}" if node else str(error)) from None
     dims = {k: d for k, d in env.dims.items() if isinstance(d, int)}
     if len(dims) < len(env.dims):
         raise OpError(f"{op.name}: dimensions {sorted(set(env.dims) - set(dims))} are still names; "

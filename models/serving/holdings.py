@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from core.runtime.kv_cache import BlockPool
 from models.serving.request import Request
 
@@ -32,6 +34,17 @@ class Holdings:
                    else pool.match(request.keys, request.total))
         need = self.blocks(request.total) - len(matched) + pool.idle(matched)
         return matched if need + spare <= pool.free else None
+
+    def next_key(self, request: Request, matched: list[int]) -> bytes | None:
+        """Return the key of the first block that a request could share and that is not cached."""
+        if request.params.prompt_logprobs is not None:
+            return None
+        last = (request.total - 1) // self.pool.block_size
+        return next(iter(request.keys[len(matched):last]), None)
+
+    def coming(self, prompts: Iterable[Request]) -> set[bytes]:
+        """Return the keys of the blocks that these prompts compute next."""
+        return {r.keys[r.entered] for r in prompts if r.entered < len(r.keys)}
 
     def give(self, request: Request, matched: list[int]) -> None:
         """Give a request a slot and blocks for its tokens; `matched` ones are computed already."""

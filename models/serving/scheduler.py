@@ -33,7 +33,8 @@ class Scheduler:
        half of what is left, and what the others leave over;
     3. waiting requests, from their longest cached prefix on. One is admitted when the blocks for
        all of its tokens and one for each running sequence are free, and nothing was preempted in
-       this step. One without blocks may be passed by at most PASSES smaller ones.
+       this step. One without blocks may be passed by at most PASSES smaller ones. One whose next
+       block is being computed for another waits for that, and shares it.
     A request of equal priority to all others is preempted at most PREEMPTIONS times.
 
     max_model_len  positions of a sequence; the token sampled after the last one needs none
@@ -198,10 +199,14 @@ class Scheduler:
         partial = sum(share < request.total - request.computed
                       for request, share in zip(prompts, shares, strict=True))
         lacking = list[Request]()  # those without blocks, in order
-        i = 0
-        while budget.left and self.held.slots and i < min(len(self.waiting), PASSES + 1):
+        coming = self.held.coming(prompts)
+        i = sharing = 0
+        while budget.left and self.held.slots and i < min(len(self.waiting), PASSES + 1 + sharing):
             request = self.waiting[i]
             matched = self._match(request, first=not i)
+            if matched is not None and self.held.next_key(request, matched) in coming:
+                i, sharing = i + 1, min(sharing + 1, self.max_num_seqs)
+                continue
             remaining = request.total - len(matched or ()) * self.pool.block_size
             share = budget.offer(remaining, len(self.waiting) > 1 or bool(prompts))
             if matched is None:
@@ -215,6 +220,7 @@ class Scheduler:
                 earlier.passed += 1
             del self.waiting[i]
             self.held.give(request, matched)
+            coming |= self.held.coming([request])
             request.status, request.passed = Status.RUNNING, 0
             insort(self.running, request, key=_order)
             prompts.append(request)

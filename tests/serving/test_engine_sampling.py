@@ -115,7 +115,9 @@ def test_n_texts(alone, engine):
     """Give each text the tokens that its seed gives alone; the prompt is computed once."""
     ids = alone.encode(TEXT + ", there was a little cat who had no name and no home")
     params = SamplingParams(n=5, temperature=1.1, seed=40, max_tokens=10)
+    before, shared = engine.stats.prompt_tokens, (len(ids) - 1) // 16 * 16
     (output,) = engine.generate([ids], params)
+    assert engine.stats.prompt_tokens - before == 5 * len(ids) - 4 * shared < 5 * len(ids)
     assert [o.index for o in output.outputs] == list(range(5))
     expected = [alone.generate(ids, temperature=1.1, seed=40 + i, max_new_tokens=10).run()
                 for i in range(5)]

@@ -7,6 +7,7 @@ from simulated_engine import VOCABULARY, SimulatedEngine, expected, make_request
 
 from core.runtime.kv_cache import BlockPool
 from models.serving.holdings import Holdings
+from models.serving.request import Status
 
 
 def run(engine: SimulatedEngine, *requests) -> int:
@@ -56,6 +57,47 @@ def test_prompts_that_run_at_the_same_time_share_blocks():
     assert scheduler.pool.free == 400 - 8
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_equal_prompts_that_arrive_together_are_computed_once(depth):
+    engine = big()
+    engine.depth = depth
+    requests = [make_request(str(i), range(100), 20, ignore_eos=True) for i in range(8)]
+    assert run(engine, *requests) == 100 + 7 * 4 + 8 * 19
+    assert [r.cached_tokens for r in requests] == [0] + [96] * 7
+
+
+def test_each_chunk_of_a_long_prompt_is_shared():
+    scheduler = make_scheduler(400, 16, max_num_batched_tokens=64, max_num_seqs=16,
+                               max_model_len=2048)
+    engine = SimulatedEngine(scheduler)
+    requests = [make_request(str(i), [*range(500), i], 1) for i in range(12)]
+    for request in requests:
+        scheduler.add(request)
+    engine.step()
+    short = make_request("short", range(1000, 1010), 1)
+    scheduler.add(short)
+    engine.step()
+    engine.step()
+    assert short.output_ids, "those that wait for a prefix hold nobody up"
+    engine.run()
+    assert engine.computed == 501 + 11 * 5 + 10
+    for r in requests:
+        assert r.output_ids == expected(r)
+
+
+def test_a_prompt_that_waits_for_a_prefix_goes_on_without_it():
+    engine = big()
+    first, second = make_request("a", range(600), 5), make_request("b", range(590), 5)
+    for request in (first, second):
+        engine.scheduler.add(request)
+    engine.step()
+    assert second.status is Status.WAITING
+    engine.scheduler.finish(first, "abort")
+    engine.run()
+    assert second.output_ids == expected(second) and second.cached_tokens == 256
+    engine.scheduler.check()
+
+
 def test_what_a_request_generated_is_shared_too():
     engine = big()
     first = make_request("a", range(40), 30, ignore_eos=True)
@@ -95,7 +137,7 @@ def shared_load(depth: int) -> None:
     scheduler = make_scheduler(14, max_model_len=40, max_num_seqs=4, max_num_batched_tokens=5)
     rng, engine = random.Random(4), SimulatedEngine(scheduler, depth)
     requests = []
-    for i in range(250):
+    for i in range(500):
         prompt = [j % VOCABULARY for _ in range(rng.randrange(1, 5))
                   for j in rng.choice([b"aaab", b"abcd"])] + [rng.randrange(3)] * (i % 3)
         requests.append(make_request(str(i), prompt, rng.randrange(1, 12)))

@@ -5,11 +5,12 @@ import random
 import models
 from models import SamplingParams
 
-REQUESTS = 40  # of each configuration: 200 in total
+REQUESTS = 34  # of each configuration: 204 in total
 CONFIGURATIONS = {
     "llama2": ("stories-llama2", {}), "llama3": ("stories-llama3", {}),
     "qwen2": ("stories-qwen2", {}), "int8": ("stories-llama2", {"quantize": "int8"}),
-    "f16_cache": ("stories-llama3", {"kv_dtype": "f16"})}
+    "f16_cache": ("stories-llama3", {"kv_dtype": "f16"}),
+    "int8_cache": ("stories-qwen2", {"kv_dtype": "i8"})}
 #: one after another; few at a time in small chunks; a cache of 1.2 longest requests, so that many
 #: are preempted; all at once
 SCHEDULES = ({"max_num_seqs": 1}, {"max_num_seqs": 6, "max_num_batched_tokens": 17},
