@@ -18,8 +18,9 @@ from core.installed.registry import Registry, split_backends
 from core.verify.crosscheck import CrossCheck
 from core.verify.policies import REFERENCE
 from models.analysis.batch_bench import NANO, bench_engine, read_matrices
-from models.analysis.bench_report import batches, benchmark, tuning
+from models.analysis.bench_report import batches, benchmark, peers, tuning
 from models.analysis.calls import available
+from models.analysis.peers import Peer, Workload, measure_peers
 from models.analysis.profile import host_seconds, profile_parts
 from models.analysis.tuning import tune
 from models.checkpoints.base import Checkpoint, read_checkpoint
@@ -51,6 +52,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--batch", metavar="N,N", help="time an engine that decodes so many sequences "
                    "at once, such as 1,8,32")
     p.add_argument("--workload", choices=("nano",), help="time an engine with nano-vllm's requests")
+    p.add_argument("--peers", metavar="NAME[=PYTHON],...", help="with --batch or --workload: also "
+                   "time transformers, llama.cpp, or both, at the same requests; PYTHON is the "
+                   "interpreter that has it (default: this one)")
     p.add_argument("--tokens", type=int, default=128, metavar="N", help="tokens to decode")
     p.add_argument("--repeat", type=int, default=5, metavar="N")
     add_load_options(p, without=["max_context"])
@@ -72,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise OptionError("--prompt, --repeat and --layers must be at least 1, --tokens 2")
     if args.model is not None and args.layers is not None:
         raise OptionError("--layers goes with --shape: a model file has its own layers")
+    if args.peers is not None and not (args.batch or args.workload):
+        raise OptionError("--peers goes with --batch or --workload")
     if args.op:
         return _tune(args)
     args.backend = args.backend or LoadOptions.backend
@@ -83,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for row in _measure_engine(name, args) if many else [measure(name, args)]:
                 rows.append(row)
                 if not args.json:
-                    (batches if many else benchmark)(rows[-1:])
+                    (peers if "peer" in row else batches if many else benchmark)(rows[-1:])
     finally:  # what was measured is shown, whatever ends the rest
         if args.json:
             print(json.dumps(rows, indent=1))
@@ -119,6 +125,7 @@ def _measure_engine(name: str, args: argparse.Namespace) -> Iterator[dict[str, A
     counts = [int(n) if n.strip().isdecimal() else 0 for n in (args.batch or "").split(",") if n]
     if 0 in counts:
         raise OptionError(f"--batch {args.batch!r}: expected counts of sequences, such as 1,8,32")
+    named, done = Peer.parse(args.peers or ""), list[Workload]()
     longest = 2 * NANO[2] if args.workload else args.prompt + args.tokens
     options = load_options(args, max_context=longest)
     registry = options.registry()
@@ -126,9 +133,13 @@ def _measure_engine(name: str, args: argparse.Namespace) -> Iterator[dict[str, A
     def config(layers: int | None) -> EngineConfig:
         fewer = None if args.model is not None else layers or args.layers
         return settle_checkpoint(_checkpoint(name, args, registry, fewer), options, registry)
-    for row in bench_engine(config, counts, args.prompt, args.tokens, nano=bool(args.workload)):
-        yield {"shape": name, "backend": args.backend, "quantize": args.quantize,
-               "stored": args.stored, **row}
+    facts = {"shape": name, "backend": args.backend, "quantize": args.quantize,
+             "stored": args.stored}
+    for row in bench_engine(config, counts, args.prompt, args.tokens, nano=bool(args.workload),
+                            done=done):
+        yield {**facts, **row}
+    for row in measure_peers(named, config(None), done):
+        yield {**facts, **row}
 
 
 def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:

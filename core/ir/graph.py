@@ -139,8 +139,7 @@ class Graph:
         return [v for v in self.values.values() if v.kind == kind and v.alias_of is None]
 
     def bind(self, dims: Mapping[str, int]) -> Graph:
-        """Return the same graph with the named dimensions replaced by numbers. Lowering checks them.
-        """
+        """Return the same graph with numbers for the named dimensions; lowering checks them."""
         bound = Graph(self.name)
         new: dict[Value | None, Value | None] = {None: None}
         specs: dict[TensorSpec, TensorSpec] = {}  # few differ, as layers repeat

@@ -41,8 +41,8 @@ def find_matches(op: FusedOp, graph: Graph, index: Index | None = None) -> Itera
     """Find every place where `op`'s composition occurs and may be replaced by one kernel. Who looks
     for several ops in one graph gives its `index`."""
     index = index or Index(graph)
-    for pattern in _patterns(op):
-        if not all(_form(p) in index.forms for p in pattern.nodes):
+    for pattern, forms in _patterns(op):
+        if not forms <= index.forms.keys():
             continue
         anchor = pattern.nodes[-1]
         for node in index.forms[_form(anchor)]:
@@ -54,11 +54,13 @@ def find_matches(op: FusedOp, graph: Graph, index: Index | None = None) -> Itera
 
 
 @cache
-def _patterns(op: FusedOp) -> list[Pattern]:
-    """Return the op's patterns: one for each choice of optional inputs that are left out."""
+def _patterns(op: FusedOp) -> list[tuple[Pattern, set[tuple[object, ...]]]]:
+    """Return the op's patterns, one for each choice of optional inputs that are left out, with the
+    forms of their nodes."""
     optional = [p.name for p in op.sig.params if p.optional]
-    return [op.pattern(frozenset(absent)) for n in range(len(optional) + 1)
-            for absent in combinations(optional, n)]
+    patterns = [op.pattern(frozenset(absent)) for n in range(len(optional) + 1)
+                for absent in combinations(optional, n)]
+    return [(pattern, set(map(_form, pattern.nodes))) for pattern in patterns]
 
 
 def _form(node: Node | PatternNode) -> tuple[object, ...]:

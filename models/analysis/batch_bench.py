@@ -17,6 +17,7 @@ from core.ops.linear import Product
 from core.tensor.tensor import Array
 from core.verify.crosscheck import CrossCheck
 from core.verify.policies import REFERENCE
+from models.analysis.peers import Workload
 from models.engine.config import EngineConfig
 from models.engine.options import EngineOptions
 from models.engine.pool import open_engine
@@ -29,41 +30,47 @@ CHECKED = 24  # sequences of a checked step, where more are timed: float64 is sl
 
 
 def measure_decode(engine: Engine, count: int, prompt: int, tokens: int, *, weights: int,
-                   bandwidth: float | None) -> dict[str, Any]:
+                   bandwidth: float | None) -> tuple[dict[str, Any], Workload]:
     """Return one row: `count` sequences of `prompt` random tokens, each with `tokens` new ones.
+    Also returns what was asked and generated.
 
     weights    bytes of the matrices that a step reads
     bandwidth  bytes a second that the device reads, None if unknown: for the share of the roofline,
                at which a step reads the matrices and every sequence's keys and values once
     """
     rng = random.Random(count)
-    names = [f"bench-{count}-{i}" for i in range(count)]
+    prompts = {f"bench-{count}-{i}": _ids(rng, prompt, engine.vocab_size) for i in range(count)}
     params = SamplingParams(max_tokens=tokens, ignore_eos=True, temperature=0.0)
-    for name in names:
-        engine.add_request(name, _ids(rng, prompt, engine.vocab_size), params, salt=name,
-                           streams=False)
-    start = time.perf_counter()
+    for name, ids in prompts.items():
+        engine.add_request(name, ids, params, salt=name, streams=False)
+    start, found = time.perf_counter(), dict[str, list[int]]()
+
+    def step() -> None:
+        found.update((o.request_id, o.outputs[0].token_ids) for o in engine.step() if o.finished)
     while any(not r.output_ids for r in [*engine.scheduler.waiting, *engine.scheduler.running]):
-        engine.step()  # until every sequence has a token
+        step()  # until every sequence has a token
     filled, before = time.perf_counter(), engine.stats.new_tokens
     waited, steps = engine.stats.wait_s, engine.stats.steps
     while engine.has_unfinished_requests:
-        engine.step()
+        step()
     seconds = time.perf_counter() - filled
     made, steps = engine.stats.new_tokens - before, engine.stats.steps - steps
     block = engine.executor.steps.kv_bytes // engine.pool.blocks
     read = weights + count * (prompt + tokens / 2) / engine.pool.block_size * block
     second = seconds / steps
+    work = Workload(list(prompts.values()), [tokens] * count, 0.0, [found[n] for n in prompts],
+                    filled - start + seconds)
     return {"sequences": count, "prompt": prompt, "tokens": tokens,
             "prefill_tokens_per_s": count * prompt / (filled - start),
             "decode_tokens_per_s": made / seconds, "step_s": second,
             "host_step_s": (seconds - (engine.stats.wait_s - waited)) / steps,
             "roofline_share": read / second / bandwidth if bandwidth else None,
-            "ledger": engine.ledger.hash}
+            "ledger": engine.ledger.hash}, work
 
 
-def measure_nano(engine: Engine) -> dict[str, Any]:
-    """Return one row for nano-vllm's workload: requests of random lengths, all there at once."""
+def measure_nano(engine: Engine) -> tuple[dict[str, Any], Workload]:
+    """Return one row for nano-vllm's workload: requests of random lengths, all there at once. Also
+    returns what was asked and generated."""
     count, least, most, temperature = NANO
     rng = random.Random(0)
     prompts = [[rng.randint(0, min(10000, engine.vocab_size - 1))
@@ -73,10 +80,12 @@ def measure_nano(engine: Engine) -> dict[str, Any]:
     start = time.perf_counter()
     outputs = engine.generate(prompts, params)
     seconds = time.perf_counter() - start
-    made = sum(len(o.outputs[0].token_ids) for o in outputs)
+    tokens = [o.outputs[0].token_ids for o in outputs]
+    made = sum(map(len, tokens))
+    work = Workload(prompts, [p.max_tokens or 0 for p in params], temperature, tokens, seconds)
     return {"sequences": count, "prompt_tokens": sum(map(len, prompts)), "tokens": made,
             "seconds": seconds, "tokens_per_s": made / seconds,
-            "preemptions": engine.stats.preemptions, "ledger": engine.ledger.hash}
+            "preemptions": engine.stats.preemptions, "ledger": engine.ledger.hash}, work
 
 
 Kernels = set[tuple[str, str]]
@@ -101,10 +110,11 @@ def kernels_of(engine: Engine) -> Kernels:
 
 
 def bench_engine(config: Callable[[int | None], EngineConfig], counts: Sequence[int], prompt: int,
-                 tokens: int, *, nano: bool) -> Iterator[dict[str, Any]]:
+                 tokens: int, *, nano: bool, done: list[Workload]) -> Iterator[dict[str, Any]]:
     """Yield a row for each count of sequences, and one for nano-vllm's workload if asked for.
 
     config  settles the model, with all of its layers or fewer
+    done    gets what was asked and generated
     """
     checked: list[tuple[str, bool, Kernels]] = []
     with _open(config(2), max([*counts, NANO[0] if nano else 1])) as small:
@@ -117,11 +127,14 @@ def bench_engine(config: Callable[[int | None], EngineConfig], counts: Sequence[
         for count in counts:
             measure_decode(engine, count, prompt, 4, weights=0, bandwidth=None)  # to warm up
             plan, used = engine.executor.steps.made[-1], kernels_of(engine)
-            row = measure_decode(engine, count, prompt, tokens, bandwidth=bandwidth,
-                                 weights=read_matrices(plan.graph, engine.executor.weights.arrays))
+            weights = read_matrices(plan.graph, engine.executor.weights.arrays)
+            row, work = measure_decode(engine, count, prompt, tokens, weights=weights,
+                                       bandwidth=bandwidth)
+            done.append(work)
             yield {**row, **_verdict(checked, used), "device": backend.describe()}
         if nano:
-            row = measure_nano(engine)
+            row, work = measure_nano(engine)
+            done.append(work)
             yield {**row, **_verdict(checked, kernels_of(engine)), "device": backend.describe()}
 
 
@@ -149,5 +162,5 @@ def read_matrices(graph: Graph, arrays: Mapping[str, Array]) -> int:
     return sum(arrays[name].nbytes for name in read if arrays[name].ndim > 1)
 
 
-def _ids(rng: random.Random, count: int, vocab_size: int) -> Sequence[int]:
+def _ids(rng: random.Random, count: int, vocab_size: int) -> list[int]:
     return [rng.randrange(vocab_size) for _ in range(count)]

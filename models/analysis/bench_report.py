@@ -64,6 +64,19 @@ def batches(rows: list[dict[str, Any]]) -> None:
     _show(table, rows)
 
 
+def peers(rows: list[dict[str, Any]]) -> None:
+    """Print, for models.bench --peers, one line a peer and workload."""
+    console = open_console()
+    for r in rows:
+        what = f"{r['shape']}, {r['sequences']} sequences, {r['tokens']:,} new tokens"
+        said = (f"skipped: {r['skipped']}" if "skipped" in r else
+                f"{r['version']}: {r['tokens_per_s']:,.0f} tokens/s, prompts included; ours "
+                f"{r['our_tokens_per_s']:,.0f}; " + (
+                    "tokens are sampled, so not compared" if r["equal_tokens"] is None else
+                    f"{r['equal_tokens']:,} tokens are equal before the first that differs"))
+        console.print(f"{what} by {r['peer']}: {said}", highlight=False, markup=False)
+
+
 def benchmark(rows: list[dict[str, Any]]) -> None:
     """Print, for models.bench, one line a shape, and under it what was checked."""
     numbers = ("prefill tokens/s", "first token ms", "decode tokens/s", "spread",
