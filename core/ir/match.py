@@ -12,7 +12,7 @@ from core.errors import DtypeError, ShapeError
 from core.ir.fusion import FusedOp, Pattern, PatternNode, PatternValue
 from core.ir.graph import Graph, Node, Value
 from core.ir.op import AttrVar
-from core.ir.signature import resolve
+from core.ir.signature import Env, resolve
 
 
 @dataclass
@@ -48,7 +48,7 @@ def find_matches(op: FusedOp, graph: Graph, index: Index | None = None) -> Itera
         for node in index.forms[_form(anchor)]:
             for state in _extend(pattern, anchor, node, _State({}, {}, {}, []), index.readers):
                 match = _finish(op, pattern, state)
-                if _replaceable(match, index) and _takes(op, match, state):
+                if _replaceable(match, index) and _takes(op, match, state, index):
                     yield match
                     break
 
@@ -74,6 +74,7 @@ class Index:
 
     def __init__(self, graph: Graph) -> None:
         self.nodes = graph.nodes
+        self.envs: dict[tuple[object, ...], Env | None] = {}  # of calls, None where refused
         self.forms: dict[tuple[object, ...], list[Node]] = {}
         for node in graph.nodes:
             self.forms.setdefault(_form(node), []).append(node)
@@ -170,13 +171,16 @@ def _replaceable(match: Match, index: Index) -> bool:
     return True
 
 
-def _takes(op: FusedOp, match: Match, state: _State) -> bool:
+def _takes(op: FusedOp, match: Match, state: _State, index: Index) -> bool:
     """Say whether the op takes these dtypes, which its nodes may mix, and its views these
     shapes."""
-    try:
-        env = op.bind({k: None if v is None else v.spec for k, v in match.inputs.items()},
-                      match.attrs)
-    except (DtypeError, ShapeError):
-        return False
-    return all(tuple(resolve(d, env.dims) for d in wanted.shape) == value.spec.shape
-               for wanted, value in state.views)
+    specs = {k: None if v is None else v.spec for k, v in match.inputs.items()}
+    key = op, *specs.values(), *match.attrs.values()
+    if key not in index.envs:
+        try:
+            index.envs[key] = op.bind(specs, match.attrs)
+        except (DtypeError, ShapeError):
+            index.envs[key] = None
+    env = index.envs[key]
+    return env is not None and all(tuple(resolve(d, env.dims) for d in wanted.shape)
+                                   == value.spec.shape for wanted, value in state.views)

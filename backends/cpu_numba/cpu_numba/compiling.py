@@ -23,12 +23,27 @@ def bound(function: Any, *args: Any) -> Launch:  # noqa: ANN401 - a Numba dispat
     It calls the entry point for these types itself: Numba's dispatcher would look up the types of
     all arguments at each call, and compile anew for a read-only (memory-mapped) weight.
     """
-    signature = tuple(_type(a) for a in args)
-    if signature not in function.overloads:
-        function._cache = KeptFunction(function)
-        with held_interrupts(), _progress(function.__name__):
-            function.compile(signature)
-    return partial(function.overloads[signature].entry_point, *args)
+    key = function, *map(_kind, args)
+    if key not in _entries:
+        signature = tuple(_type(a) for a in args)
+        if signature not in function.overloads:
+            function._cache = KeptFunction(function)
+            with held_interrupts(), _progress(function.__name__):
+                function.compile(signature)
+        _entries[key] = function.overloads[signature].entry_point
+    return partial(_entries[key], *args)
+
+
+#: entry points by function and kinds of arguments: Numba's own types take longer to make than all
+#: else that a plan does
+_entries: dict[tuple[Any, ...], Any] = {}
+
+
+def _kind(value: Any) -> Any:  # noqa: ANN401
+    """Return what decides a value's type: equal for values of equal `_type`."""
+    if isinstance(value, np.ndarray):
+        return value.dtype, value.ndim, value.flags.c_contiguous
+    return (type(value), *map(_kind, value)) if isinstance(value, tuple) else type(value)
 
 
 def _type(value: Any) -> types.Type:  # noqa: ANN401

@@ -1,5 +1,7 @@
 """Makes arrays as compiled code takes them: one axis, and never None."""
 
+from itertools import accumulate
+
 import numpy as np
 
 from cpu_numba.compiling import bound
@@ -18,3 +20,9 @@ def wide(vector):
     result = np.empty(vector.size, np.float32)
     bound(rows.convert, vector.reshape(-1), result, vector.size)()
     return result
+
+
+def cut(array, sizes):
+    """Return consecutive parts of an array with so many elements each; the last has the rest."""
+    ends = list(accumulate(sizes[:-1]))
+    return [array[i:j] for i, j in zip([0, *ends], [*ends, len(array)], strict=True)]

@@ -8,7 +8,7 @@ from cpu_numba.compiling import bound
 from cpu_numba.kernels import linear
 from cpu_numba.kernels.compiled import blocks, integers, pairs, rounding
 from cpu_numba.kernels.declare import kernels
-from cpu_numba.kernels.flat import flat, wide
+from cpu_numba.kernels.flat import cut, flat, wide
 from cpu_numba.kernels.quantized import DTYPES, whole_bytes
 
 INTEGERS = np.dtype(np.int32)
@@ -47,8 +47,7 @@ def _product(x, weights, scales, zeros, bias, out, workspace, each, group, middl
     kind = unit_of(x, weights, out, group)
     unit = 1 if kind == pairs.FLOAT else 2
     sizes = pieces_of(tokens, columns, -(-columns // group), zeros is not None)
-    transposed, panels, totals, factors, sums, x_scales, shorts = np.split(
-        workspace, np.cumsum(sizes)[:-1])
+    transposed, panels, totals, factors, sums, x_scales, shorts = cut(workspace, sizes)
     transposed = transposed[:transposed.size // unit]
     rounded = rounding.Rounded(shorts.view(np.int16), None,
                                x_scales if kind == INTEGERS else x_scales[:0], sums)

@@ -6,7 +6,7 @@ from core import Call, TensorSpec, bf16, f32, i4x2
 from cpu_numba.compiling import bound
 from cpu_numba.kernels.compiled import groups, int4, int8, rounding
 from cpu_numba.kernels.declare import DOT, FLOATS, WIDENED, kernels
-from cpu_numba.kernels.flat import flat, wide
+from cpu_numba.kernels.flat import cut, flat, wide
 from cpu_numba.kernels.linear import few
 from cpu_numba.kernels.threads import sharing
 
@@ -112,7 +112,7 @@ def scratch(workspace, x, out, group, codes):
     """Return the module whose products multiply such codes, and what they take for x."""
     terms, nibbles = terms_in(x.itemsize, out.dtype == np.uint16), codes.dtype == np.uint8
     sizes = _sizes(*x.shape, group, terms, nibbles)
-    sums, scales, *rest = np.split(workspace, np.cumsum(sizes))[:len(sizes)]
+    sums, scales, *rest = cut(workspace, [*sizes, 0])[:len(sizes)]
     whole = [r.view(np.int16) for r in rest[:terms]] + [None] * (2 - terms)
     rounded = rounding.Rounded(*whole, scales, sums)
     if not nibbles:
