@@ -31,8 +31,9 @@ class Pending:
     places   the slot of each row, -1 for one that samples nothing
     token    i32 [R], sampled
     chosen, rank, top_ids, top  see `core.ops.log_probs`, where the batch asks for them
-    logit    of the token, where logits lie in the host's memory. It tells of the whole row:
-             `argmax` and `sample` take the largest one where that is not finite
+    logit    of the token, where logits lie in the host's memory and no step is queued behind this
+             one, which would write there. It tells of the whole row: `argmax` and `sample` take the
+             largest one where that is not finite
     """
 
     places: Array
@@ -92,7 +93,8 @@ class Executor:
         self.steps.run(step.plan)
         reads = {name: self._backend.read_later(step.plan.output(name))
                  for name in RESULTS if name in step.plan.graph.outputs}
-        return Pending(batch.places, reads, host_logits(step.plan) if reads else None)
+        logits = host_logits(step.plan) if reads and self.run_ahead == 1 else None
+        return Pending(batch.places, reads, logits)
 
     def observed(self, observer: Observer | None) -> AbstractContextManager[None]:
         """Let an observer run every plan in the block; the former one is back after it."""
