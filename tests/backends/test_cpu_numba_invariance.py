@@ -6,15 +6,17 @@ from batch_invariance import alone, check_property, open_engine
 
 pytest.importorskip("cpu_numba")
 
-OPTIONS = {"f32": {"dtype": "f32"}, "bf16": {"dtype": "bf16"},
-           "int8": {"dtype": "f32", "quantize": "int8", "kv_dtype": "i8"}}
+#: options, and how many schedules: those of f32 preempt some requests, the others show the kernels
+CASES = {"f32": ({"dtype": "f32"}, 10), "bf16": ({"dtype": "bf16"}, 3),
+         "int8": ({"dtype": "bf16", "quantize": "int8", "kv_dtype": "i8"}, 3)}
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", CASES)
 def test_a_request_is_the_same_in_any_schedule(name):
-    with open_engine("cpu_numba,cpu_numpy", **OPTIONS[name]) as engine:
-        check_property(engine, alone(engine), 10)
-        assert engine.stats.preemptions
+    options, schedules = CASES[name]
+    with open_engine("cpu_numba,cpu_numpy", **options) as engine:
+        check_property(engine, alone(engine), schedules)
+        assert engine.stats.preemptions or name != "f32"
         kernels = {e.kernel for e in engine.ledger.entries}
         assert ("cpu_numba:integer_dot_many" if name == "int8" else
                 "cpu_numba:linear_dot_many") in kernels

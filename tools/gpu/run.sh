@@ -2,10 +2,13 @@
 # On a GPU host, from the repository root: build, test and time the CUDA backends. Logs go to
 # $OUT/logs.tgz, the report of the test run to $OUT/gpu_report.json, after every stage.
 #   [BACKENDS="cuda_cupy cuda_pycuda"] tools/gpu/run.sh [matrix] [sanitizer] [models] [memory] [speeds]
-#       [large] [batch] [profile] [bench ARGUMENTS... | tune ARGUMENTS...]
+#       [large] [batch] [one] [profile] [bench ARGUMENTS... | tune ARGUMENTS...]
 # The first five together are what `pytest --kernelyard-gpu-report tests/gpu_report.json` does, in parallel
 # where that disturbs nothing. The matrix goes first: it says which sources the report is of, and what
 # the report had of others is dropped. LIMIT is the most seconds of a stage; what it has done by then is kept.
+# `batch one` is what many sequences need: the engine beside PEERS (as models.bench --peers takes them; one
+# that is not installed is skipped with its reason), and one sequence by engine and Session, beside the
+# checkout BASE if that is set.
 # ONLY is pytest's -k for the tests of a stage.
 # On a host without a network it installs what is missing from the wheels in .gpu/.
 set -uo pipefail
@@ -57,10 +60,15 @@ while [ $# -gt 0 ]; do
     batch)  # many sequences; BATCH: lines of arguments of models.bench
         while read -r line; do
             # shellcheck disable=SC2086  # the words of $line are separate arguments
-            COLUMNS=150 timeout "$limit" python3 -m models.bench $line 2>&1 \
-                | tee -a "$out/batch.log" | grep -E "^│ [a-z]|checked against|not checked|[Ee]rror"
+            COLUMNS=150 timeout "$limit" python3 -m models.bench $line \
+                --peers "${PEERS:-transformers,llama.cpp}" 2>&1 | tee -a "$out/batch.log" \
+                | grep -E "^│ [a-z]|checked against|not checked|[Ee]rror|new tokens by"
         done <<<"${BATCH:---backend cuda_cupy --shape llama3.2-1b --stored bf16 --prompt 128 \
 --batch 1,8,32,64,128}" ;;
+    one)  # one sequence: engine and Session, beside the checkout BASE
+        timeout "$limit" python3 ../tools/serving/e6.py --backend "${backends[0]}" --rounds 3 \
+            --model random:llama3.2-1b:bf16 --prompt 128 ${BASE:+--old "$BASE"} 2>&1 \
+            | tee "$out/one.log" ;;
     profile)  # what each kind of kernel costs
         for backend in "${backends[@]}"; do for what in "tinyllama-1.1b" "tinyllama-1.1b --quantize int8" \
             "llama3.2-1b --stored bf16" "qwen2.5-0.5b --stored bf16"; do
