@@ -10,20 +10,21 @@ CONFIGURATIONS = {
     "llama2": ("stories-llama2", {}), "llama3": ("stories-llama3", {}),
     "qwen2": ("stories-qwen2", {}), "int8": ("stories-llama2", {"quantize": "int8"}),
     "f16_cache": ("stories-llama3", {"kv_dtype": "f16"}),
-    "int8_cache": ("stories-qwen2", {"kv_dtype": "i8"})}
-#: one after another; few at a time in small chunks; a cache of 1.2 longest requests, so that many
+    # an int8 code turns on the last bit of what it rounds, so only equal bits give equal tokens
+    "int8_cache": ("stories-qwen2", {"kv_dtype": "i8", "batch_invariant": True})}
+#: one after another; few at a time in small chunks; a cache of the longest request, so that some
 #: are preempted; all at once
 SCHEDULES = ({"max_num_seqs": 1}, {"max_num_seqs": 6, "max_num_batched_tokens": 17},
-             {"max_num_seqs": 12, "max_num_batched_tokens": 32, "kv_blocks": 8},
+             {"max_num_seqs": 12, "max_num_batched_tokens": 32, "kv_blocks": 7},
              {"max_num_seqs": 64})
 
 
-def random_requests(seed: int, vocab_size: int):
+def random_requests(seed: int, vocab_size: int, count: int):
     """Draw prompts, some with a common beginning, and what is asked of each."""
     rng = random.Random(seed)
     shared = [rng.randrange(3, vocab_size) for _ in range(40)]
     prompts, asked = [], []
-    for i in range(REQUESTS):
+    for i in range(count):
         own = [rng.randrange(3, vocab_size) for _ in range(rng.randrange(1, 40))]
         prompts.append((shared if rng.random() < 0.3 else []) + own)
         hot = rng.random() < 0.5
@@ -39,12 +40,12 @@ def params_of(asked) -> SamplingParams:
     return SamplingParams(max_tokens=given.pop("max_new_tokens"), **given)
 
 
-def check_same_tokens(name: str, backend: str) -> None:
+def check_same_tokens(name: str, backend: str, count: int = REQUESTS) -> None:
     """Fail unless every request has the same tokens, text and end alone and under each schedule."""
     model, options = CONFIGURATIONS[name]
     options = {"backend": backend, "dtype": "f32", "max_context": 128, **options}
     with models.load(model, **options) as alone:
-        prompts, asked = random_requests(len(name), alone.config.vocab_size)
+        prompts, asked = random_requests(len(name), alone.config.vocab_size, count)
         expected = [alone.generate(p, **a).run() for p, a in zip(prompts, asked, strict=True)]
     params = [params_of(a) for a in asked]
     for schedule in SCHEDULES:
@@ -52,7 +53,8 @@ def check_same_tokens(name: str, backend: str) -> None:
             outputs = engine.generate(prompts, params)
             engine.check()
             assert engine.pool.free == engine.pool.blocks
-            assert (engine.stats.preemptions > 0) == ("kv_blocks" in schedule)
+            if count == REQUESTS or "kv_blocks" not in schedule:
+                assert (engine.stats.preemptions > 0) == ("kv_blocks" in schedule)
         for output, wanted in zip(outputs, expected, strict=True):
             one = output.outputs[0]
             assert one.token_ids == wanted.tokens, (schedule, output.request_id)
