@@ -8,6 +8,9 @@
 A name is looked up when it is first used, so that `import kernelyard` always works.
 """
 
+from kernelyard import _start  # noqa: F401 - first of all: it hears of Ctrl-C
+
+# isort: split
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import ParamSpec
 
 from core.errors import CheckError, KernelError, KernelyardError
+from kernelyard._start import Interruptible
 from models.cli.console import tell
 from models.engine.generate import Generation
 
@@ -26,28 +27,36 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
         if sys.stdout is None:
             return _say("error: standard output is closed; send it to a file or to /dev/null", 2)
         try:
-            try:
-                code = main(*args, **kwargs)
-            except SystemExit as stop:
-                if isinstance(stop.__context__, BrokenPipeError):  # rich's way to end then, with 1
-                    return 0
-                sys.stdout.flush()  # argparse has said something
-                raise
-            sys.stdout.flush()  # while it can still be said that it cannot be written
-            return code
-        except BrokenPipeError:
-            code = 0
-        except KeyboardInterrupt:
-            code = _say("interrupted", 130)
-        except CheckError as error:
-            code = _say(f"error: {error}", 1)
-        except KernelError as error:
-            code = _say(f"error: {error}", 3)
-        except (KernelyardError, OSError) as error:
-            code = _say(f"error: {error}", 2)
-        _let_go()
-        return code
+            with Interruptible():
+                return _ended(lambda: main(*args, **kwargs))
+        except KeyboardInterrupt:  # where the block begins or ends
+            return _say("interrupted", 130)
     return ending
+
+
+def _ended(main: Callable[[], int]) -> int:
+    try:
+        try:
+            code = main()
+        except SystemExit as stop:
+            if isinstance(stop.__context__, BrokenPipeError):  # rich's way to end then, with 1
+                return 0
+            sys.stdout.flush()  # argparse has said something
+            raise
+        sys.stdout.flush()  # while it can still be said that it cannot be written
+        return code
+    except BrokenPipeError:
+        code = 0
+    except KeyboardInterrupt:
+        code = _say("interrupted", 130)
+    except CheckError as error:
+        code = _say(f"error: {error}", 1)
+    except KernelError as error:
+        code = _say(f"error: {error}", 3)
+    except (KernelyardError, OSError) as error:
+        code = _say(f"error: {error}", 2)
+    _let_go()
+    return code
 
 
 def interrupted(generation: Generation, show: Callable[[str], object]) -> bool:

@@ -19,6 +19,7 @@ from core.isolation import Notes, Watch, check_limit, ending, stop
 #: sets the path before anything is imported from a folder
 _CHILD = ("import sys; notes, module, cut, *rest = sys.argv[1:]; "
           "sys.path[:], sys.argv[1:] = rest[:int(cut)], rest[int(cut):]; "
+          "from kernelyard._start import begin; begin(); "
           "from models.cli.isolated import child; sys.exit(child(notes, module))")
 _ASK_S = 0.05  # seconds between two looks at the notes
 _INTERRUPT_S = 1.0  # seconds that the process has to end by the Ctrl-C that it got too

@@ -1,7 +1,6 @@
 """A few commands are killed and interrupted, as tools/kills.py does to many."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,26 +39,3 @@ sys.meta_path.insert(0, Finder())
                            "renames of hf --force"], capture_output=True, text=True, timeout=600,
                           env={**os.environ, "PYTHONPATH": path})
     assert done.returncode == 1 and "renames of hf --force, SIGINT: " in done.stderr
-
-
-def test_an_interrupt_in_an_import_that_hides_it(tmp_path):
-    """NumPy's C code makes an ImportError of a KeyboardInterrupt: a module here does the same."""
-    (tmp_path / "sitecustomize.py").write_text("""
-import signal, sys
-
-class Finder:
-    def find_spec(self, name, path=None, target=None):
-        if name == "numpy":
-            try:
-                signal.raise_signal(signal.SIGINT)
-                sum(range(9))
-            except KeyboardInterrupt:
-                raise ImportError("could not import module") from None
-sys.meta_path.insert(0, Finder())
-""")
-    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-    done = subprocess.run([sys.executable, "-m", "kernelyard", "run"], capture_output=True,
-                          text=True, env={**os.environ, "PYTHONPATH": path}, timeout=60,
-                          preexec_fn=lambda: signal.signal(signal.SIGINT,
-                                                           signal.default_int_handler))
-    assert (done.returncode, done.stderr) == (130, "interrupted\n")
