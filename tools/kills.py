@@ -1,69 +1,30 @@
 """Kills commands and interrupts them, at random moments and at each rename of an export.
 
-    python tools/kills.py [--count 50] [--seed 1] [--jobs 2] [--case NAME]
+    python tools/kills.py [--count 50] [--seed 1] [--jobs 2] [--case NAME] [--page docs/security.md]
 
 Each run is a fresh process in an empty folder. It gets SIGKILL or SIGINT at a random moment after
 its first line of Python, or at a random one of its renames. After that: SIGINT ends with exit code
 130, within SLOWEST seconds and without a traceback; a target is the old one, the new one, or not
 there, and it is said which; the next run works and leaves nothing beside the target. It prints a
-table for docs/security.md, and a line for each run that broke a promise, for which the exit code
-is 1.
+table, and puts it into the page; a line for each run that broke a promise goes to standard error,
+and then the exit code is 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import shutil
 import signal
-import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 
-SLOWEST = 30.0  # seconds from SIGINT to the end: LLVM hears of it when a function is compiled
-SIGNALS = (signal.SIGKILL, signal.SIGINT)
-CHILD = """
-import json, os, sys
-ready, events, at, sign, *arguments = sys.argv[1:]
-if int(events):
-    import models.checkpoints.placing as placing
-    seen = 0
+from killed import SIGNALS, Case, Cases, Row
 
-    def signalling(rename):
-        def renamed(*args):
-            global seen
-            for now in (0, 1):
-                result = rename(*args) if now else None
-                if seen == int(at):
-                    os.kill(os.getpid(), int(sign))
-                seen += 1
-            return result
-        return renamed
-    for owner, name in ((placing.Path, "rename"), (placing.Path, "replace"),
-                        (placing, "_exchange")):
-        setattr(owner, name, signalling(getattr(owner, name)))
-sys.argv[1:] = arguments
-os.write(int(ready), b"r")
-os.close(int(ready))
-from kernelyard.__main__ import main
-sys.exit(main())
-"""
-
-
-@dataclass(frozen=True)
-class Case:
-    """Holds a command that is killed."""
-
-    arguments: tuple[str, ...]  # of `kernelyard`; an export writes to `m`
-    renames: int = 0  # how many moments before and after a rename there are; 0: any moment
-    old: bool = False  # whether a target is there before
-    most: float = 60.0  # seconds of the run in which it is killed
-    cached: bool = False  # whether some compiled kernels of cpu_numba are kept, others are not
+BEGIN, END = "<!-- table of kills: python tools/kills.py --page -->\n", "<!-- end -->\n"
+HEAD = ("| command | signal | runs | ended by it | finished before | slowest end | next runs | "
+        "broken |\n|---|---|---|---|---|---|---|---|\n")
 
 
 def _export(to: str, force: bool) -> tuple[str, ...]:
@@ -73,12 +34,14 @@ def _export(to: str, force: bool) -> tuple[str, ...]:
 
 GENERATE = ("run", "--prompt", "Once", "--max-new-tokens", "200")
 CASES = {
+    "start": Case(("models", "--json"), most=1.0, every=10),
     "load": Case(("run", "--model", "random:qwen2.5-0.5b:bf16:2", "--prompt-ids", "1",
-                  "--max-new-tokens", "1", "--no-mmap")),
+                  "--max-new-tokens", "1", "--no-mmap"), every=10),
     "generate": Case(GENERATE),
-    "compile": Case((*GENERATE, "--backend", "cpu_numba,cpu_numpy"), most=5.0, cached=True),
+    "compile": Case((*GENERATE, "--backend", "cpu_numba,cpu_numpy"), most=5.0, every=10,
+                    cached=True),
     "bench": Case(("bench", "--model", "stories-llama2", "--prompt", "16", "--tokens", "16",
-                   "--repeat", "1")),
+                   "--repeat", "1"), every=10),
     "export hf --force": Case(_export("hf", True), old=True),
     "export kuiper --force": Case(_export("kuiper", True), old=True),
     "renames of hf": Case(_export("hf", False), renames=2),
@@ -87,138 +50,14 @@ CASES = {
     "renames of kuiper --force": Case(_export("kuiper", True), renames=8, old=True)}
 
 
-@dataclass
-class Row:
-    """Counts how the runs of one case and one signal ended."""
-
-    finished: int = 0
-    faults: list[str] = field(default_factory=list)
-    slowest: float = 0.0
-
-
-def lay_old(folder: Path, case: Case) -> None:
-    """Put something else in the place of the target."""
-    names = ("m/config.json",) if "hf" in case.arguments else ("m", "tokenizer.model")
-    for name in names:
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text("old")
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Read every file, by its path; what is hidden is an export's own."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*"))
-            if p.is_file() and not p.relative_to(folder).parts[0].startswith(".")}
-
-
-def start(case: Case, folder: Path, cache: Path, at: int, sign: int) -> subprocess.Popen[str]:
-    """Start the command and wait until Python runs in it."""
-    ready, writing = os.pipe()
-    with (folder / ".err").open("w") as err:
-        process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(writing), str(int(at >= 0)), str(at), str(sign),
-             *case.arguments], cwd=folder, pass_fds=[writing], text=True, stderr=err,
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            env={**os.environ, "XDG_CACHE_HOME": str(cache)})
-    os.close(writing)
-    os.read(ready, 1)
-    os.close(ready)
-    return process
-
-
-def whole(case: Case, folder: Path, cache: Path) -> float:
-    """Run a command to its end; returns its seconds. Raises RuntimeError where it fails."""
-    process = start(case, folder, cache, -1, 0)
-    begin = time.monotonic()
-    if process.wait():
-        raise RuntimeError((folder / ".err").read_text()[-600:])
-    (folder / ".err").unlink()
-    return time.monotonic() - begin
-
-
-class Cases:
-    """Runs one case: `new` is what it leaves when nobody kills it, `seconds` what it takes."""
-
-    def __init__(self, case: Case, home: Path) -> None:
-        self.case, self.cache = case, home / "cache"
-        with tempfile.TemporaryDirectory() as made:
-            self.seconds = min(whole(case, Path(made), self.cache), case.most)
-            self.new = contents(Path(made))
-
-    def once(self, row: Row, sign: signal.Signals, rng: random.Random, check: bool) -> None:
-        """End one run by the signal, and look at what it leaves."""
-        with tempfile.TemporaryDirectory() as made:
-            folder, cache = Path(made) / "work", Path(made) / "cache"
-            folder.mkdir()
-            if self.case.old:
-                lay_old(folder, self.case)
-            if self.case.cached:
-                shutil.copytree(self.cache, cache)
-                for entry in cache.rglob("*.pickle"):
-                    if rng.random() < 0.5:
-                        entry.unlink()
-            before = contents(folder)
-            code = self._killed(folder, cache, sign, rng, row)
-            row.finished += code == 0
-            row.faults += self._faults(folder, before, sign, code)
-            if check or any(p.name != ".err" for p in folder.glob(".*")):
-                self._next(folder, cache, row)
-
-    def _killed(self, folder: Path, cache: Path, sign: signal.Signals, rng: random.Random,
-                row: Row) -> int:
-        at = rng.randrange(self.case.renames) if self.case.renames else -1
-        process = start(self.case, folder, cache, at, sign)
-        if at < 0:
-            time.sleep(rng.uniform(0, self.seconds))
-            process.send_signal(sign)
-        begin = time.monotonic()
-        code = process.wait()
-        if sign == signal.SIGINT and at < 0:
-            row.slowest = max(row.slowest, took := time.monotonic() - begin)
-            row.faults += [f"{took:.1f} s to end"] * (took > SLOWEST)
-        return code
-
-    def _faults(self, folder: Path, before: dict[str, bytes], sign: signal.Signals, code: int,
-                ) -> list[str]:
-        said, after, faults = (folder / ".err").read_text(), contents(folder), []
-        # -2: Python was at its end, where SIGINT ends it without a word; a shell calls that 130
-        if code not in (0, -sign, *([130] if sign == signal.SIGINT else [])):
-            faults.append(f"exit code {code}: {said[-300:]!r}")
-        if "Traceback" in said or "Exception ignored" in said:
-            faults.append(f"a traceback: {said[-600:]!r}")
-        if code == 0 and after != self.new:
-            faults.append("finished, and the target is not whole")
-        said_of = [before] if "nothing was written" in said else [self.new] \
-            if "; m was written" in said else [before, self.new]  # before or after the export
-        if code == 130 and after not in said_of:
-            faults.append(f"{said!r}, and {sorted(after)} are there")
-        if code == 130 and any(p.name != ".err" for p in folder.glob(".*")):
-            faults.append("interrupted, and a temporary folder is left")
-        if any(after[n] not in (before.get(n), self.new.get(n)) for n in after):
-            faults.append(f"half-written: {sorted(after)}")
-        if len({after[n] == self.new.get(n) for n in after}) > 1:
-            faults.append(f"old and new are mixed: {sorted(after)}")
-        return faults
-
-    def _next(self, folder: Path, cache: Path, row: Row) -> None:
-        """Run the command again, which must work whatever was left."""
-        force = ["--force"] * (self.case.arguments[0] == "export")
-        try:
-            whole(Case((*self.case.arguments, *force)), folder, cache)
-        except RuntimeError as error:
-            row.faults.append(f"the next run failed: {error}")
-        left = [p.name for p in folder.iterdir() if p.name.startswith(".")]
-        if contents(folder) != self.new or left:
-            row.faults.append(f"the next run left {sorted(contents(folder))}, {left}")
-
-
 def run(name: str, count: int, seed: int, home: Path) -> dict[str, Row]:
-    """Run a case `count` times a signal. A next run follows what left something, and each tenth."""
+    """Run a case `count` times a signal."""
     cases = Cases(CASES[name], home)
     rows = {sign.name: Row() for sign in SIGNALS}
     for i in range(count):
         for sign in SIGNALS:
             rng = random.Random(f"{name} {seed} {int(sign)} {i}")
-            cases.once(rows[sign.name], sign, rng, i % 10 == 0)
+            cases.once(rows[sign.name], sign, rng, i % cases.case.every == 0)
     return rows
 
 
@@ -228,20 +67,26 @@ def main() -> int:
     for name, default in (("--count", 50), ("--seed", 1), ("--jobs", 2)):
         p.add_argument(name, type=int, default=default)
     p.add_argument("--case", action="append", choices=CASES, help="only this one; may repeat")
+    p.add_argument("--page", type=Path, help="put the table between its marks in this page")
     args = p.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
     names = args.case or list(CASES)
-    print("| command | signal | runs | ended by it | finished before | slowest end | broken |\n"
-          "|---|---|---|---|---|---|---|")
+    print(HEAD, end="")
     faults: list[str] = []
+    table = HEAD
     with tempfile.TemporaryDirectory() as home, ThreadPoolExecutor(args.jobs) as pool:
         for name, rows in zip(names, pool.map(
                 lambda n: run(n, args.count, args.seed, Path(home) / n), names), strict=True):
             for sign, row in rows.items():
                 slow = f"{row.slowest:.1f} s" if row.slowest else "-"
-                print(f"| {name} | {sign} | {args.count} | {args.count - row.finished} | "
-                      f"{row.finished} | {slow} | {len(row.faults)} |", flush=True)
+                line = (f"| {name} | {sign} | {args.count} | {args.count - row.finished} | "
+                        f"{row.finished} | {slow} | {row.nexts} | {len(row.faults)} |\n")
+                print(line, end="", flush=True)
+                table += line
                 faults += [f"{name}, {sign}: {fault}" for fault in row.faults]
+    if args.page:
+        before, rest = args.page.read_text().split(BEGIN)
+        args.page.write_text(before + BEGIN + table + END + rest.split(END, 1)[1])
     print(*faults, sep="\n", end="\n" * bool(faults), file=sys.stderr)
     return 1 if faults else 0
 

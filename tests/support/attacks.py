@@ -158,7 +158,7 @@ def table():
 def page_with(text, new):
     """Return a page with the table replaced."""
     before, rest = text.split(BEGIN)
-    return before + BEGIN + new + END + rest.split(END)[1]
+    return before + BEGIN + new + END + rest.split(END, 1)[1]
 
 
 if __name__ == "__main__":
