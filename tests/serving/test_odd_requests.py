@@ -14,7 +14,7 @@ ODD = {"None": None, "text": "5", "no text": "", "bytes": b"5", "no list": [], "
        "inf": float("inf"), "-1": -1, "2**200": 2**200, "True": True, "half": 1.5, "type": int,
        "array": np.array([1, 2]), "array of texts": np.array(["a"]), "0-d": np.array(1),
        "0-d text": np.array("x"), "masked": np.ma.masked, "date": np.datetime64("2020-01-01"),
-       "NaT": np.datetime64("NaT"), "surrogate": "\udcff", "NUL": "\0", "long": "x" * 10_000}
+       "NaT": np.datetime64("NaT", "s"), "surrogate": "\udcff", "NUL": "\0", "long": "x" * 10_000}
 ONE = SamplingParams(max_tokens=1)
 odd = pytest.mark.parametrize("value", ODD.values(), ids=ODD)
 

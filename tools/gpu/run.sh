@@ -2,7 +2,7 @@
 # On a GPU host, from the repository root: build, test and time the CUDA backends. Logs go to
 # $OUT/logs.tgz, the report of the test run to $OUT/gpu_report.json, after every stage.
 #   [BACKENDS="cuda_cupy cuda_pycuda"] tools/gpu/run.sh [matrix] [sanitizer] [models] [memory] [speeds]
-#       [large] [batch] [one] [profile] [bench ARGUMENTS... | tune ARGUMENTS...]
+#       [large] [batch] [one] [threads] [profile] [bench ARGUMENTS... | tune ARGUMENTS...]
 # The first five together are what `pytest --kernelyard-gpu-report tests/gpu_report.json` does, in parallel
 # where that disturbs nothing. The matrix goes first: it says which sources the report is of, and what
 # the report had of others is dropped. LIMIT is the most seconds of a stage; what it has done by then is kept.
@@ -69,6 +69,8 @@ while [ $# -gt 0 ]; do
         timeout "$limit" python3 ../tools/serving/e6.py --backend "${backends[0]}" --rounds 3 \
             --model random:llama3.2-1b:bf16 --prompt 128 ${BASE:+--old "$BASE"} 2>&1 \
             | tee "$out/one.log" ;;
+    threads)  # threads that share a model, and forks after it ran
+        timeout "$limit" python3 ../tools/gpu/threads.py "${backends[@]}" 2>&1 | tee "$out/threads.log" ;;
     profile)  # what each kind of kernel costs
         for backend in "${backends[@]}"; do for what in "tinyllama-1.1b" "tinyllama-1.1b --quantize int8" \
             "llama3.2-1b --stored bf16" "qwen2.5-0.5b --stored bf16"; do

@@ -1,0 +1,121 @@
+"""Lets threads share one model, and forks after it has run: what docs/security.md promises.
+
+    python tools/gpu/threads.py cuda_cupy cuda_pycuda cpu_numba,cpu_numpy [--page docs/security.md]
+
+Each row is CALLS calls for the logits of a prompt and CALLS seeded texts, by all threads together.
+A call is wrong where one bit of its logits, or a character of its text, is not that of the same
+call alone. A forked child then asks for a text: it gets the same one, or our error that names
+`spawn`. The table goes to standard output and into the page; the exit code is 1 where a call was
+wrong, or a child did anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+import models
+from core.errors import BackendError
+
+CALLS, THREADS, PATIENCE_S = 200, (2, 3, 8), 60
+PROMPTS = ["Once upon a time", "One day a fox", "The cat and the dog", "There was a little"]
+CHILDREN = ("the same text", "an error that names spawn")
+BEGIN, END = "<!-- table of threads: python tools/gpu/threads.py --page -->\n", "<!-- end -->\n"
+HEAD = ("| backends | threads | wrong logits | wrong texts | a forked child |\n"
+        "|---|---|---|---|---|\n")
+
+
+def text_of(model: models.Model, ids: list[int], seed: int) -> str:
+    return model.generate(ids, max_new_tokens=12, temperature=0.9, seed=seed).run().text
+
+
+def wrong_calls(model: models.Model, threads: int) -> Counter[str]:
+    """Count what differs from the same call alone; what a call raises is counted by its text."""
+    prompts = [model.encode(p) for p in PROMPTS]
+    logits = [model.logits(ids) for ids in prompts]
+    texts = [text_of(model, ids, n) for n, ids in enumerate(prompts)]
+    start, wrong = threading.Barrier(threads), Counter[str]()
+
+    def work(first: int) -> None:
+        start.wait()
+        for call in range(first, CALLS, threads):
+            n = call % len(prompts)
+            try:
+                wrong["logits"] += not np.array_equal(model.logits(prompts[n]), logits[n])
+                wrong["texts"] += text_of(model, prompts[n], n) != texts[n]
+            except Exception as error:
+                wrong[f"{type(error).__name__}: {error}"] += 1
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return +wrong
+
+
+def forked(model: models.Model) -> str:
+    """Return how a child that uses its parent's model ends."""
+    ids = model.encode(PROMPTS[0])
+    expected = text_of(model, ids, 0)
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python warns of a fork with threads
+        child = os.fork()
+    if not child:
+        try:
+            said = "the same text" if text_of(model, ids, 0) == expected else "another text"
+        except BackendError as error:
+            said = "an error that names spawn" if "spawn" in str(error) else str(error)
+        except BaseException as error:
+            said = f"{type(error).__name__}: {error}"
+        os.write(writing, said.encode()[:2000])
+        os._exit(0)
+    os.close(writing)
+    deadline = time.monotonic() + PATIENCE_S
+    while not os.waitpid(child, os.WNOHANG)[0]:
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return f"no answer in {PATIENCE_S} s"
+        time.sleep(0.01)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read() or "ended without a word"
+    return said if text_of(model, ids, 0) == expected else f"{said}; its parent is broken"
+
+
+def main() -> int:
+    """Print the table."""
+    p = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    p.add_argument("backends", nargs="+", metavar="BACKEND[,BACKEND]")
+    p.add_argument("--model", default="stories-llama2")
+    p.add_argument("--page", type=Path, help="put the table between its marks in this page")
+    args = p.parse_args()
+    table, failed = HEAD, False
+    print(HEAD, end="")
+    for backends in args.backends:
+        with models.load(args.model, backend=backends) as model:
+            for threads in THREADS:
+                wrong, child = wrong_calls(model, threads), forked(model)
+                line = (f"| {backends} | {threads} | {wrong['logits']} of {CALLS} | "
+                        f"{wrong['texts']} of {CALLS} | {child} |\n")
+                print(line, end="", flush=True)
+                table += line
+                print(*wrong.elements(), sep="\n", end="\n" * bool(wrong), file=sys.stderr)
+                failed |= bool(wrong) or child not in CHILDREN
+    if args.page:
+        before, rest = args.page.read_text().split(BEGIN)
+        args.page.write_text(before + BEGIN + table + END + rest.split(END, 1)[1])
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
