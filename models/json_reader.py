@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,7 +47,8 @@ class ConfigReader:
                 raise ConfigError(f"{self.where}: key {key!r} is missing, expected {kind.__name__}")
             return default  # type: ignore[no-any-return]
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
+            with suppress(OverflowError):  # then it is refused below
+                value = float(value)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise ConfigError(f"{self.where}: {key} is {shown(value)}, expected {kind.__name__}")
         if isinstance(value, float) and not math.isfinite(value):
@@ -57,7 +59,8 @@ class ConfigReader:
         """Return a positive integer."""
         value = self.get(key, int, default)
         if not 0 < value < 2**31:
-            raise ConfigError(f"{self.where}: {key} is {value}, expected a positive 32-bit integer")
+            raise ConfigError(f"{self.where}: {key} is {shown(value)}, expected a positive "
+                              "32-bit integer")
         return value
 
     def ids(self, key: str) -> tuple[int, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -27,6 +26,7 @@ from core.output import named_output
 from core.plugins.backend import Backend, BackendOptions, BackendSpec
 from core.plugins.checks import check_backend, check_entry, check_op
 from core.plugins.kernel import Kernel, check_kernel
+from core.reading import shown
 
 #: hooks of the shape register(name, thing) or register(thing with a `key`)
 TABLES = ("register_models", "register_checkpoints", "register_rope_types",
@@ -242,9 +242,9 @@ def _registry(options: BackendOptions, choice: PluginChoice) -> Registry:
 def split_backends(backends: str | Sequence[str]) -> tuple[str, ...]:
     """Split `"a,b"` or a list into names. Raises BackendError if it is empty or repeats."""
     names = tuple(n.strip() for n in backends.split(",")) if isinstance(backends, str) \
-        else tuple(backends)
-    if not names or not all(names) or len(set(names)) != len(names):
-        raise BackendError(f"backend list {backends!r}: expected distinct names such as "
+        else tuple(backends) if isinstance(backends, (list, tuple)) else ()
+    if not names or len({n for n in names if isinstance(n, str) and n}) != len(names):
+        raise BackendError(f"backend list {shown(backends)}: expected distinct names such as "
                            "cpu_numpy or cuda_cupy,cpu_numpy")
     return names
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ from core.errors import ClashError, DtypeError, OpError
 from core.ir.examples import ErrorExample, Example
 from core.ir.signature import Dim, Env, Signature
 from core.ir.tolerance import Tolerance
+from core.reading import shown
 from core.tensor.dtype import as_dtype, bf16
 from core.tensor.tensor import Array, TensorSpec
 
@@ -126,9 +128,10 @@ class Op(ABC):
                 full[key] = value
                 continue
             if attr.type is float and isinstance(value, (int, np.number)):
-                value = float(value)
-            if value is not None and not isinstance(value, attr.type):
-                raise OpError(f"{self.name}: attribute `{key}` is {value!r}, expected "
+                with suppress(OverflowError):  # then it is refused below
+                    value = float(value)
+            if not isinstance(value, attr.type) and (value is not None or attr.default is not None):
+                raise OpError(f"{self.name}: attribute `{key}` is {shown(value)}, expected "
                               f"{attr.type.__name__}")
             full[key] = value
         return full
@@ -203,10 +206,8 @@ OPS: dict[str, Op] = {}
 
 
 def register_op(op: Op) -> None:
-    """Add an op to the vocabulary. Raises ClashError if its name is taken by another definition.
-
-    The same one again (a second Registry in a process) changes nothing.
-    """
+    """Add an op to the vocabulary; the same one again, by a second Registry, changes nothing.
+    Raises ClashError if its name is taken by another definition."""
     if op.name in OPS and type(OPS[op.name]) is not type(op):
         raise ClashError(f"op {op.name!r} is already defined by {type(OPS[op.name]).__module__}; "
                          "this one is left out: give it the namespace of its plugin, as in "
@@ -216,8 +217,8 @@ def register_op(op: Op) -> None:
 
 def find_op(name: str) -> Op:
     """Return the op of that name. Raises OpError listing the known ones."""
-    if name not in OPS:
-        raise OpError(f"unknown op {name!r}; known: {', '.join(sorted(OPS))}")
+    if not isinstance(name, str) or name not in OPS:
+        raise OpError(f"unknown op {shown(name)}; known: {', '.join(sorted(OPS))}")
     return OPS[name]
 
 
@@ -230,7 +231,7 @@ def out_dtype(env: Env, attrs: Attrs, var: str = "O", default: str = "A") -> Non
     chosen = attrs.get("out_dtype")
     env.dtypes[var] = as_dtype(chosen) if chosen is not None else env.dtypes[default]
     if not env.dtypes[var].is_float:
-        raise DtypeError(f"out_dtype is {chosen}, expected f32, f16 or bf16")
+        raise DtypeError(f"out_dtype is {shown(chosen)}, expected f32, f16 or bf16")
 
 
 def need(condition: bool, message: str, error: type[OpError] = OpError) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import BackendError, OptionError
+from core.reading import shown
 from core.tensor.allocator import DeviceAllocator
 from core.tensor.dtype import DType, f32
 from core.tensor.tensor import Array, Tensor
@@ -41,7 +42,7 @@ class BackendOptions:
         for name, least in (("device", 0), ("threads", 1)):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < least):
-                raise OptionError(f"--{name} {value!r}: expected a whole number, at least "
+                raise OptionError(f"--{name} {shown(value)}: expected a whole number, at least "
                                   f"{least}")
 
     def given(self) -> dict[str, int | bool]:

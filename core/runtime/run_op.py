@@ -18,6 +18,7 @@ from core.plan.arena import GUARD
 from core.plan.plan import Plan
 from core.plan.policy import KernelPolicy, Override
 from core.plan.weights import WeightStore
+from core.reading import shown
 from core.runtime.step import BLOCK_SIZE
 from core.tensor.dtype import DType, as_dtype, i4x2
 from core.tensor.tensor import Array, Tensor, TensorSpec
@@ -37,6 +38,9 @@ def run_op(name: str, *inputs: Array | None, backend: str = "cpu_numpy", kernel:
     """
     default_registry()  # plugins add ops
     op = find_op(name)
+    if kernel is not None and not isinstance(kernel, str):
+        raise OpError(f"kernel is {shown(kernel)}, expected the name of a kernel")
+    backend = ",".join(split_backends(backend))
     if past is not None:
         inputs = _plain_attention(op, inputs, past)
     arrays = _typed(op, op.named(inputs), attrs)
@@ -143,7 +147,7 @@ def _typed(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any],
     for p in op.sig.params:
         array = arrays[p.name]
         if array is not None:
-            array = np.asarray(array)
+            array = _array(op, p.name, array)
             if p.dtype == "i32" and array.dtype.kind in "iu" and array.dtype != np.int32:
                 if array.size and not -2**31 <= int(array.min()) <= int(array.max()) < 2**31:
                     raise DtypeError(f"{op.name}: `{p.name}` holds values outside int32")
@@ -158,6 +162,14 @@ def _typed(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any],
     return typed
 
 
+def _array(op: Op, name: str, value: object) -> Array:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise OpError(f"{op.name}: `{name}` is {shown(value)}, expected an array: "
+                      f"{error}") from None
+
+
 def _dtype_of(param: str, array: Array) -> DType:
     if array.dtype == np.uint8 and param == "codes":
         return i4x2
@@ -166,10 +178,11 @@ def _dtype_of(param: str, array: Array) -> DType:
 
 def _plain_attention(op: Op, inputs: tuple[Array | None, ...], past: int,
                      ) -> tuple[Array | None, ...]:
-    if op.name != "attention" or len(inputs) != 3 or any(a is None for a in inputs) or past < 0:
-        raise OpError(f"past={past} goes with run_op('attention', q, k, v, past=P, scale=...), "
-                      "P >= 0")
-    q, k, v = (np.asarray(a) for a in inputs)
+    if op.name != "attention" or len(inputs) != 3 or any(a is None for a in inputs) \
+            or not isinstance(past, (int, np.integer)) or past < 0:
+        raise OpError(f"past={shown(past)} goes with run_op('attention', q, k, v, past=P, "
+                      "scale=...), P >= 0")
+    q, k, v = (_array(op, name, a) for name, a in zip("qkv", inputs, strict=True))
     if q.ndim != 3 or k.shape != v.shape or k.ndim != 3 or k.shape[0] != past + q.shape[0]:
         raise OpError(f"attention with past={past}: q is {list(q.shape)}, k {list(k.shape)}, "
                       f"v {list(v.shape)}; expected q [T,H,d] and k, v [past+T,Hkv,d]")

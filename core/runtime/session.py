@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import update_wrapper
+from operator import index
 from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
@@ -21,6 +22,7 @@ from core.plan.plan import Plan
 from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore
 from core.plugins.backend import Backend
+from core.reading import shown
 from core.runtime.batch import Batch, SequenceTable
 from core.runtime.step import BLOCK_SIZE, SEEN, GraphKind, Observer, Sampling, step_dims
 from core.runtime.step_plans import BoundStep, StepPlans, host_logits, sampled_logit
@@ -79,7 +81,14 @@ class Session:
               [len(ids), V]; "none": only the KV cache is filled
         Raises PromptError if they do not fit into the context.
         """
+        try:
+            ids = [index(i) for i in ids]
+        except Exception:  # whatever a sequence raises that is none
+            raise PromptError(f"ids are {shown(ids)}, expected token ids") from None
         self._check(len(ids))
+        if not 0 <= min(ids) <= max(ids) < self._vocab_size:
+            raise PromptError(f"ids are {shown(ids)}, expected ids of the vocabulary, 0 to "
+                              f"{self._vocab_size - 1}")
         self._stop_loop()
         rows = []
         for start in range(0, len(ids), self._chunk):
@@ -91,7 +100,7 @@ class Session:
             self._pack(part, step)
             plan = step.plan
             self._steps.run(plan)
-            self.ids += [int(i) for i in part]  # only now: an interrupted run leaves nothing behind
+            self.ids += part  # only now: an interrupted run leaves nothing behind
             if head == "all":
                 rows.append(np.array(plan.output("logits").numpy(), np.float32))
         if head == "last":
@@ -145,6 +154,8 @@ class Session:
     @locked
     def truncate(self, length: int = 0) -> None:
         """Forget all tokens after the first `length`; their cache entries are reused."""
+        if not isinstance(length, int) or length < 0:
+            raise PromptError(f"length is {shown(length)}, expected a number of tokens")
         del self.ids[length:]
         self._stop_loop()
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import AllocationError, BoundsError, LifetimeError
+from core.reading import shown
 
 ALIGNMENT = 256  # bytes; what CUDA's allocator gives, and several AVX-512 lines
 Bytes = np.ndarray[tuple[int], np.dtype[np.uint8]]
@@ -93,8 +94,9 @@ class DeviceAllocator(ABC):
     def allocate(self, nbytes: int) -> Buffer:
         """Return a new buffer; contents undefined. Raises AllocationError with what was asked
         for."""
-        if nbytes < 0:
-            raise AllocationError(f"cannot allocate {nbytes} bytes on {self.device}: expected >= 0")
+        if not isinstance(nbytes, (int, np.integer)) or not 0 <= nbytes < 2**63:
+            raise AllocationError(f"cannot allocate {shown(nbytes)} bytes on {self.device}: "
+                                  "expected a whole number of 63 bits")
         handle, pointer = self._allocate(nbytes)
         stats = self.stats
         stats.allocated += nbytes

@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from core.errors import DtypeError
+from core.reading import shown
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,12 @@ def as_dtype(what: DType | str | np.dtype[np.generic]) -> DType:
     DtypeError."""
     if isinstance(what, DType):
         return what
-    found = _BY_NAME.get(what) if isinstance(what, str) else _BY_NUMPY.get(np.dtype(what))
+    try:
+        found = _BY_NAME.get(what) if isinstance(what, str) else _BY_NUMPY.get(np.dtype(what))
+    except (TypeError, ValueError, RecursionError):  # no description of a dtype
+        found = None
     if found is None:
         known = ", ".join(d.name for d in ALL)
-        raise DtypeError(f"dtype {what!s} is not supported: expected one of {known}")
+        said = what if isinstance(what, np.dtype) else shown(what)
+        raise DtypeError(f"dtype {said} is not supported: expected one of {known}")
     return found

@@ -6,11 +6,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import numpy as np
 
 from core.errors import BoundsError, ShapeError
+from core.reading import shown
 from core.tensor.allocator import Buffer, DeviceAllocator
 from core.tensor.dtype import DType, as_dtype
 
@@ -47,16 +49,25 @@ class Tensor:
 
     def __init__(self, buffer: Buffer, shape: Sequence[int], dtype: DType, offset: int = 0,
                  strides: Sequence[int] | None = None) -> None:
-        self.buffer = buffer
-        self.shape = tuple(int(d) for d in shape)
-        self.dtype = dtype
-        self.offset = offset
-        self.strides = tuple(strides) if strides is not None else _row_major(self.shape)
+        self.buffer, self.dtype, self.offset = buffer, dtype, offset
+        try:
+            self.shape = tuple(map(index, shape))
+            self.strides = tuple(map(index, strides)) if strides is not None \
+                else _row_major(self.shape)
+            if not isinstance(buffer, Buffer) or not isinstance(dtype, DType):
+                raise TypeError
+            index(offset)
+        except Exception:  # whatever a shape raises that is none
+            raise ShapeError(f"shape {shown(shape)} with strides {shown(strides)} at byte "
+                             f"{shown(offset)}, {shown(dtype)}: expected whole numbers, a DType "
+                             "and a Buffer") from None
         if len(self.strides) != len(self.shape) or any(d < 0 for d in self.shape):
-            raise ShapeError(f"shape {self.shape} with strides {self.strides} is not a tensor")
+            raise ShapeError(f"shape {shown(self.shape)} with strides {shown(self.strides)} is "
+                             "not a tensor")
         if offset < 0 or any(s < 0 for s in self.strides) or offset + self.extent > buffer.nbytes:
-            raise BoundsError(f"tensor {self.spec} at byte {offset} needs {offset + self.extent} "
-                              f"bytes, its buffer on {self.device} has {buffer.nbytes}")
+            raise BoundsError(f"tensor {self.spec} at byte {shown(offset)} needs "
+                              f"{shown(offset + self.extent)} bytes, its buffer on {self.device} "
+                              f"has {buffer.nbytes}")
 
     @classmethod
     def empty(cls, shape: Sequence[int], dtype: DType, allocator: DeviceAllocator) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 from core.errors import CheckpointError, TokenizerError
 from core.installed.registry import Registry
 from core.ops.quantized.layouts import Layout, QuantizedLayout, part_names
-from core.reading import open_regular
+from core.reading import open_regular, shown
 from core.tensor.tensor import Array
 from models.architectures.base import Architecture, families
 from models.checkpoints.generation import GenerationDefaults
@@ -87,6 +87,8 @@ def read_checkpoint(path_or_name: str | Path, registry: Registry) -> Checkpoint:
     Raises CheckpointError saying what was looked for, PluginError where a plugin comes from the
     model's own folder.
     """
+    if not isinstance(path_or_name, (str, Path)):
+        raise CheckpointError(f"the model is {shown(path_or_name)}, expected a path or a name")
     formats: Mapping[str, CheckpointFormat] = registry.table("register_checkpoints")
     known = families(registry)
     use_pretokenizers(registry.table("register_pretokenizers"))

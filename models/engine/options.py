@@ -31,7 +31,7 @@ def option(default: Any, help_text: str, flag: str = "", **argument: Any) -> Any
     return field(default=default, metadata={"help": help_text, "flag": flag, **argument})
 
 
-_EXPECTED = {str: "a text", int: "an integer", bool: "True or False", Path: "a path",
+_EXPECTED = {str: "a text", int: "an integer of 64 bits", bool: "True or False", Path: "a path",
              list: "a text or a list of texts"}
 _KINDS: dict[str, type] = {
     **dict.fromkeys(("dtype", "quantize", "kv_dtype"), str), "lock": Path,
@@ -46,7 +46,7 @@ def _fits(value: object, kind: type) -> bool:
         return isinstance(value, str) or (isinstance(value, (list, tuple))
                                           and all(isinstance(v, str) for v in value))
     if kind in (int, bool):  # a bool is an int too
-        return type(value) is kind
+        return type(value) is kind and -2**63 <= value < 2**63
     return isinstance(value, (str, kind))
 
 
@@ -106,7 +106,7 @@ class LoadOptions:
         """Raises OptionError for a value of another type; an integer may be NumPy's."""
         for name, kind in _KINDS.items():
             value = getattr(self, name)
-            if isinstance(value, np.integer):
+            if isinstance(value, np.integer) and kind is int:
                 object.__setattr__(self, name, int(value))
             elif not (_fits(value, kind)
                       or (value is None and getattr(type(self), name) is None)):
@@ -184,9 +184,9 @@ class EngineOptions:
                     not isinstance(value, (int, np.integer)) or isinstance(value, bool)
                     or value < 1):
                 raise OptionError(f"{name} is {shown(value)}, expected a whole number, at least 1")
-        if self.max_num_seqs > SEQUENCES:
-            raise OptionError(f"max_num_seqs is {shown(self.max_num_seqs)}, expected at most "
-                              f"{SEQUENCES}")
+            most = SEQUENCES if name == "max_num_seqs" else 2**63 - 1
+            if value is not None and value > most:
+                raise OptionError(f"{name} is {shown(value)}, expected at most {most}")
         share = self.gpu_memory_utilization
         if share is not None and (isinstance(share, bool) or not isinstance(share, (int, float))
                                   or not 0 < share <= 1):

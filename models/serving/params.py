@@ -94,8 +94,8 @@ class SamplingParams:
         self._set("stop_token_ids", _checked_ids(self.stop_token_ids))
         self._set("logit_bias", _checked_bias(self.logit_bias))
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
-            raise OptionError(f"min_tokens is {self.min_tokens}, expected at most max_tokens, "
-                              f"{self.max_tokens}; raise max_tokens")
+            raise OptionError(f"min_tokens is {shown(self.min_tokens)}, expected at most "
+                              f"max_tokens, {shown(self.max_tokens)}; raise max_tokens")
 
     @classmethod
     def of(cls, params: object) -> SamplingParams:

@@ -26,7 +26,7 @@ def encode_prompt(prompt: Prompt, tokenizer: Tokenizer, vocab_size: int) -> list
         raise PromptError("the prompt is empty: give some text, or --prompt-ids")
     wrong = [i for i in ids if not 0 <= i < vocab_size]
     if wrong:
-        named = [f"{i} ({text!r})" if i > 0 and (text := tokenizer.token(i)) else str(i)
+        named = [f"{i} ({text!r})" if i > 0 and (text := tokenizer.token(i)) else shown(i)
                  for i in wrong[:5]]
         raise PromptError(f"token ids [{', '.join(named)}] are outside the vocabulary: "
                           f"expected 0 to {vocab_size - 1}")

@@ -11,7 +11,8 @@ from models.serving.params import TEXTS, SamplingParams
 
 ODD = {"None": None, "text": "5", "no text": "", "bytes": b"5", "no list": [], "list": [5],
        "dict": {"a": 1}, "object": object(), "complex": 1j, "nan": float("nan"),
-       "inf": float("inf"), "-1": -1, "2**200": 2**200, "True": True, "half": 1.5, "type": int,
+       "inf": float("inf"), "-1": -1, "2**200": 2**200, "10**5000": 10**5000, "True": True,
+       "half": 1.5, "type": int,
        "array": np.array([1, 2]), "array of texts": np.array(["a"]), "0-d": np.array(1),
        "0-d text": np.array("x"), "masked": np.ma.masked, "date": np.datetime64("2020-01-01"),
        "NaT": np.datetime64("NaT", "s"), "surrogate": "\udcff", "NUL": "\0", "long": "x" * 10_000}
