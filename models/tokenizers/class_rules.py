@@ -14,8 +14,8 @@ PREFIX = "add_prefix_space"
 
 
 def apply_class(data: dict[str, Any], settings: ConfigReader) -> tuple[bool, list[str]]:
-    """Change `data`, a tokenizer.json, where its class reads `add_prefix_space`. Return whether it
-    was changed, and notes on what the class would do otherwise."""
+    """Apply `add_prefix_space` to `data`, a tokenizer.json, where its class reads that key. Return
+    whether it was changed, and notes on what the class would do otherwise."""
     asked = settings.get(PREFIX, bool, None)
     levels = [b for b in _blocks(data.get("pre_tokenizer")) if b.get("type") == "ByteLevel"]
     differ = asked is not None and any(b.get(PREFIX, False) != asked for b in levels)
