@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import ipaddress
 import signal
@@ -163,6 +164,7 @@ def _serve(args: argparse.Namespace, engine: AsyncEngine, listener: socket.socke
         server_header=False))
     engine.on_hung = lambda: asyncio.get_running_loop().call_later(
         _LINGER, setattr, server, "should_exit", True)
+    gc.freeze()  # what is imported stays: collections need not look at it while streams wait
     server.run(sockets=[listener])
     if engine.hung is not None:
         raise KernelError(engine.hung)

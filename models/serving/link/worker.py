@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import pickle
 import signal
@@ -106,6 +107,8 @@ def _warm(engine: Engine) -> EngineFacts:
     engine.tokenizer = NoTokenizer("the engine's process makes no text")
     engine.generate([[0]], SamplingParams(temperature=0, max_tokens=2, ignore_eos=True))
     engine.stats = EngineStats()
+    gc.collect()
+    gc.freeze()  # what was loaded stays: a full collection would hold up every stream for 25 ms
     kernels = Counter(e.kernel.split(":")[0] for e in engine.ledger.entries)
     scheduler, pool = engine.scheduler, engine.pool
     return EngineFacts(
