@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _EXTRA = ("fastapi", "uvicorn", "prometheus_client")
 _MOST_BYTES = 1 << 20  # of a file with keys
 _MIB = 1 << 20
-_LINGER = 3.0  # seconds in which a server whose engine hangs still says why
+_LINGER = 2.0  # seconds in which a server whose engine hangs still says why
 
 
 def parser() -> argparse.ArgumentParser:
@@ -219,8 +219,12 @@ def _bind(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)[0]
         # asyncio sets TCP_NODELAY only where the protocol is stated; else small chunks wait 40 ms
         found = socket.socket(family, kind, protocol)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
+        try:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(address)
+        except OSError:
+            found.close()
+            raise
         return found
     except OSError as error:
         raise OptionError(f"cannot listen at --host {host} --port {port}: {error}; take another "

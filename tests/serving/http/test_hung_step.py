@@ -22,9 +22,9 @@ from models.serving.live.watch import StepWatch
 from models.serving.params import SamplingParams
 
 ZOO = ("--backend", "zoo,cpu_numpy", "--only-plugins", "zoo,cpu_numpy", "--no-fusion",
-       "--step-timeout", "1")
+       "--step-timeout", "4")
 NAMED = (r"layers\.0\.input_layernorm \(rms_norm\), zoo:rms_norm \(kernelyard-zoo 1\.0\), .*: took "
-         r"over 1 s, at .*kernels\.py:\d+")
+         r"over 4 s, at .*kernels\.py:\d+")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the fault handler's signals")
 
 
@@ -65,20 +65,20 @@ def test_a_kernel_that_hangs_before_the_server_is_ready(tmp_path):
 
 def test_a_kernel_that_lets_no_thread_run(story, monkeypatch):
     """Nothing comes from the process, so it is ended from outside, and its line is told."""
-    monkeypatch.setattr(async_engine, "SILENCE", 1.0)
+    monkeypatch.setattr(async_engine, "SILENCE", 2.0)
     hung = []
 
     async def run():
-        async with AsyncEngine(breaking_engine.hold, story.tokenizer, step_timeout=1.5) as engine:
+        async with AsyncEngine(breaking_engine.hold, story.tokenizer, step_timeout=3) as engine:
             engine.on_hung = lambda: hung.append(engine.hung)
-            with pytest.raises(EngineError, match=r"said nothing for 1 seconds"):
+            with pytest.raises(EngineError, match="said nothing for 2 seconds"):
                 async for _ in engine.generate("Once", SamplingParams(max_tokens=9)):
                     pass
             while engine.hung is None:
                 await asyncio.sleep(0.05)
             assert "start the server again" in engine.trouble
     asyncio.run(run())
-    assert re.search(r"said nothing for 1\.5 seconds, at .*breaking_engine\.py:\d+$", hung[0])
+    assert re.search(r"said nothing for 3 seconds, at .*breaking_engine\.py:\d+$", hung[0])
 
 
 def test_a_thread_that_waits_is_not_late_and_a_step_without_a_kernel_is():
