@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -18,12 +19,15 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     the rename: a reader sees the old file or the new one, also after a crash. What exists and is no
     regular file, such as /dev/stdout, is written directly. Raises OSError.
     """
-    target = Path(os.path.realpath(path))  # a link stays one
+    try:
+        target = Path(os.path.realpath(path))  # a link stays one
+        part = target.with_name(f".{secrets.token_hex(8)}.part")
+    except ValueError:  # a NUL in it, or the root
+        raise OSError(errno.EINVAL, "no file can have this name", str(path)) from None
     if target.exists() and not target.is_file() and not target.is_dir():
-        with target.open("wb") as file:
+        with open(target, "wb", opener=_open_now) as file:
             yield file
         return
-    part = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with part.open("xb") as file:
             yield file
@@ -34,6 +38,13 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise
+
+
+def _open_now(path: str, flags: int) -> int:
+    """Open without waiting for somebody who reads a FIFO: without one it is an OSError."""
+    made = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    os.set_blocking(made, True)
+    return made
 
 
 def write_whole(path: Path, contents: bytes | str) -> None:

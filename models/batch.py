@@ -20,6 +20,7 @@ from rich.progress import (
 )
 
 from core.errors import OptionError
+from core.reading import open_regular
 from models.checkpoints.base import read_checkpoint
 from models.cli import report
 from models.cli.arguments import add_load_options, add_model_option, load_options
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with report.Loading() as loading:
             config = settle_checkpoint(checkpoint, options, registry)
             engine = open_engine(config, config.weights(loading.progress), engine_options)
-        with engine, args.file.open("rb") as file, _bar() as bar:
+        with engine, open_regular(args.file) as file, _bar() as bar:
             for note in checkpoint.notes:
                 tell(f"note: {note}")
             if defaults:
@@ -127,9 +128,9 @@ def _count(path: Path, output: Path | None) -> int:
     try:
         if output is not None and output.exists() and path.samefile(output):
             raise OptionError(f"--output is {output}, the file of the requests; name another")
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return sum(1 for _ in _lines(file))
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
         raise OptionError(f"{path} cannot be read: {error}") from None
 
 

@@ -14,6 +14,7 @@ from core.installed.choice import PluginChoice
 from core.installed.registry import Registry, default_registry
 from core.interrupts import held_interrupts
 from core.plan.weights import Progress, no_progress
+from core.reading import read_file
 from models.analysis import loss_report
 from models.analysis.losses import measure_losses, simulated
 from models.analysis.written import verify_written
@@ -29,7 +30,9 @@ from models.cli.arguments import (
     quantization,
 )
 from models.cli.command import command
-from models.cli.console import tell
+from models.cli.console import escaped, tell
+
+_LONGEST = 64 << 20  # bytes of a text for the report
 
 
 def parser() -> argparse.ArgumentParser:
@@ -88,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     for note in checkpoint.notes:
         tell(f"note: {note}")
-    print(f"dry run ({target.name}, {target.precision}); {said}" if args.dry_run else
-          f"wrote {args.out} ({target.name}, {target.precision}); {said}")
+    print(escaped(f"dry run ({target.name}, {target.precision}); {said}" if args.dry_run else
+                  f"wrote {args.out} ({target.name}, {target.precision}); {said}"))
     if args.report:
         _report(args, checkpoint, after if args.dry_run else
                 read_checkpoint(target.named(args.out, source), registry), registry)
@@ -122,8 +125,8 @@ def _check_report(args: argparse.Namespace) -> None:
 
 def _report(args: argparse.Namespace, before: Checkpoint, after: Checkpoint,
             registry: Registry) -> None:
-    text = None if args.report_text is None else args.report_text.read_text(
-        encoding="utf-8", errors="surrogateescape")
+    text = None if args.report_text is None else read_file(args.report_text, _LONGEST).decode(
+        "utf-8", "surrogateescape")
     with report.Loading() as loading:
         losses = measure_losses(before, after, registry, text=text,
                                 leave_out=not args.no_leave_out, progress=loading.progress)
@@ -142,6 +145,8 @@ def export(source: Source, target: Target, out: Path, registry: Registry, *, for
     Raises OptionError if `out` exists, is being written by another export, or the disk is too
     small, CheckError if the logits differ.
     """
+    if "\0" in str(out):
+        raise OptionError(f"--out {out}: a name has no NUL; choose another one")
     parent = out.absolute().parent
     if not parent.is_dir():
         raise OptionError(f"--out {out}: folder {parent} does not exist; make it first")

@@ -23,7 +23,7 @@ from models.checkpoints.base import DEFAULT_MODEL, Checkpoint, read_checkpoint, 
 from models.cli import report
 from models.cli.arguments import add_load_options, load_options
 from models.cli.command import command
-from models.cli.console import tell
+from models.cli.console import escaped, tell
 from models.engine.load import load_engine
 from models.engine.model_sampling import MODEL, OPTIONS, settle_sampling
 from models.engine.options import EngineOptions, LoadOptions
@@ -154,7 +154,8 @@ def _serve(args: argparse.Namespace, engine: AsyncEngine, listener: socket.socke
         tell(f"note: {note}")
     host, port = listener.getsockname()[:2]
     listener.listen(2048)
-    print(f"{service.name} at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    shown = f"[{host}]" if ":" in host else host
+    print(escaped(f"{service.name} at http://{shown}:{port}"), flush=True)
     tell(_fits(facts))
     tell(f"kernels: {', '.join(f'{n} nodes {b}' for b, n in facts.kernels.items())}; "
          f"ledger {facts.ledger_hash} (/v1/ledger)")

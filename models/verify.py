@@ -132,8 +132,7 @@ def _against(args: argparse.Namespace) -> int:
         mine = ours(model, model.encode(ids), args.max_new_tokens, name)
         if args.save is not None:
             (theirs or mine).write(args.save, force=args.force)
-            print(f"wrote {args.save}: {(theirs or mine).who}, {len(ids)} prompt tokens",
-                  file=sys.stderr)
+            tell(f"wrote {args.save}: {(theirs or mine).who}, {len(ids)} prompt tokens")
         if theirs is None:
             return 0
         activations = model.activations

@@ -63,3 +63,15 @@ def test_what_cannot_be_written_is_an_oserror(where, tmp_path):
     with pytest.raises(OSError):
         write_whole(tmp_path / where, b"1")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fifo_that_nobody_reads_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(OSError, match="No such device or address"):
+        write_whole(tmp_path / "fifo", b"x")
+
+
+@pytest.mark.parametrize("path", ["/", "a\0b"])
+def test_names_that_no_file_has(path):
+    with pytest.raises(OSError, match="no file can have this name"):
+        write_whole(path, b"x")

@@ -62,6 +62,9 @@ class Results:
                 self._path.unlink()  # of a run that has not begun
 
     def _open(self, path: Path) -> BufferedIOBase:
+        if path.exists() and not path.is_file():
+            raise OptionError(f"--output {path} cannot be used: it is no regular file; without "
+                              "--output results go to standard output")
         try:
             file = path.open("a+b")
             try:
@@ -71,7 +74,7 @@ class Results:
                 file.close()
                 raise
             return file
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a NUL in its name
             raise OptionError(f"--output {path} cannot be used: {error}") from None
 
     def _read(self, path: Path, file: BufferedIOBase) -> int:

@@ -49,13 +49,15 @@ def test_only_regular_files_of_a_model(name, make, folder, monkeypatch):
 
 @pytest.mark.parametrize("make", [make_fifo, make_socket, make_device])
 def test_only_regular_files_by_name(make, tmp_path, monkeypatch):
-    """Refuse it as a model, with and without a format, a lock, and a capsule: in a process, for
-    it could wait for ever."""
+    """Refuse it as a model, with and without a format, a lock, a capsule, requests and results: in
+    a process, for it could wait for ever."""
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "x")
+    (tmp_path / "requests").write_text("{}\n")
     for arguments in (["run", "--model", "x"], ["run", "--model", "gguf:x"],
                       ["run", "--model", "meta:x"], ["run", "--lock", "x"],
-                      ["verify", "--replay", "x"]):
+                      ["verify", "--replay", "x"], ["batch", "x"],
+                      ["batch", "requests", "--output", "x"]):
         done = subprocess.run([sys.executable, "-m", f"models.{arguments[0]}", *arguments[1:]],
                               stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30)
         assert done.returncode == 2 and done.stderr.startswith("error: "), done.stderr

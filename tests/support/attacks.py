@@ -58,8 +58,11 @@ ATTACKS = {  # kind: (attack, what happens, file, test)
     "Files that are none": [
         ("FIFOs and devices in a model folder", "refused, without waiting", _PATHS,
          "test_only_regular_files_of_a_model"),
-        ("the same as `--model`, `--lock`, `--replay`", "refused, without waiting", _PATHS,
+        ("the same as `--model`, `--lock`, `--replay`, requests and results of a batch", "refused, "
+         "without waiting", _PATHS,
          "test_only_regular_files_by_name"),
+        ("a FIFO that nobody reads as a file to write", "refused, without waiting",
+         "tests/test_files.py", "test_a_fifo_that_nobody_reads_is_not_waited_for"),
         ("an index that never ends", "refused after 16 MiB", _PATHS,
          "test_an_index_that_never_ends"),
         ("a silent pipe on standard input", "named after a second", _CLI,
@@ -107,6 +110,9 @@ ATTACKS = {  # kind: (attack, what happens, file, test)
          "test_sequences_are_bounded"),
         ("a registry, options or `progress` of other types", "our error", _REQUESTS,
          "test_an_object_of_another_type"),
+        ("arguments of `run_op`, sessions, tensors, allocators: other types, integers of 5,000 "
+         "digits, lists that hold themselves, objects whose repr fails", "our error",
+         "tests/runtime/test_odd_calls.py", "test_run_op"),
         ("a panic of the tokenizers library", "our error", "tests/tokenizers/test_library.py",
          "test_a_panic_is_an_error")],
     "Terminals": [
@@ -128,6 +134,10 @@ ATTACKS = {  # kind: (attack, what happens, file, test)
     "Signals": [
         ("SIGKILL and SIGINT at any moment of load, generate, compile, bench and export, and at "
          "each rename", "nothing half-written; 130", "tests/cli/test_kills.py", "test_kills"),
+        ("Ctrl-C while modules are imported, or after the last line", "one line; 130",
+         "tests/cli/test_start.py", "test_a_command"),
+        ("the same in a program that imports kernelyard", "its own handler",
+         "tests/cli/test_start.py", "test_a_library_leaves_the_signal_alone"),
         ("an export killed while it writes", "the next removes what is left", _PLACE,
          "test_what_a_killed_export_left_goes"),
         ("two exports to one target", "the second is refused", _PLACE,
