@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,7 +16,6 @@ from core.plugins.backend import Backend
 from core.runtime.step import BLOCK_SIZE
 from core.tensor.dtype import DType, as_dtype, f32
 from models.checkpoints.base import DEFAULT_MODEL, Checkpoint, read_checkpoint
-from models.checkpoints.lazy import abstract_arrays
 from models.checkpoints.random import SHAPES, abstract_checkpoint
 from models.cli import report
 from models.cli.arguments import add_load_options, add_model_option, load_options
@@ -99,7 +99,7 @@ def make_plan(checkpoint: Checkpoint, options: LoadOptions, registry: Registry,
     return {
         "model": str(checkpoint.path), "backend": options.backend, "device": device,
         "unavailable": reason, "activations_dtype": config.activations.short,
-        "kv_dtype": config.cache.short, "parameters": _parameters(checkpoint),
+        "kv_dtype": config.cache.short, "parameters": _parameters(config),
         "weights": _forms(config, made), "prepacked": [
             {"kernel": kernel, "dtype": dtype, "device": place, "bytes": count}
             for (place, kernel, dtype), count in sorted(found.packed.items())],
@@ -142,9 +142,9 @@ def _devices(registry: Registry, config: EngineConfig, opened: Backend | None) -
         if opened else set()
 
 
-def _parameters(checkpoint: Checkpoint) -> int:
-    return sum(a.size for n, a in abstract_arrays(checkpoint.arrays).items()
-               if not n.endswith((".scales", ".zeros")))
+def _parameters(config: EngineConfig) -> int:
+    """Count the numbers of the family's tensors: codes in blocks do not tell."""
+    return sum(math.prod(t.shape) for t in config.architecture.tensors(config.config).values())
 
 
 def _forms(config: EngineConfig, made: set[str]) -> list[dict[str, Any]]:

@@ -82,6 +82,9 @@ def test_a_plan_counts_the_codes(file, tied, backend):
     plan = make_plan(read_checkpoint(path, REGISTRY), LoadOptions(backend, dtype="f32"), REGISTRY)
     assert sum(w["bytes"] for w in plan["weights"]) == sum(held.values())
     assert sum(held.values()) < 1.05 * path.stat().st_size
+    # projections of queries and outputs, of keys and values, of the MLP; embedding and head; norms
+    matrices = 2 * 256 * 256 + 2 * 128 * 256 + 3 * 256 * 256 + (2 - tied) * 640 * 256
+    assert plan["parameters"] == matrices + 3 * 256
 
 
 def test_another_device_expands(file):
