@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -21,6 +22,7 @@ class TokenType(IntEnum):
     BYTE = 6
 
 
+_KINDS = {int(kind) for kind in TokenType}
 SPACE = "\u2581"  #: what stands for a space in SentencePiece
 
 
@@ -51,7 +53,8 @@ class Vocabulary:
     templates: dict[str, str] = field(default_factory=dict)
 
     def check(self, where: str) -> None:
-        """Raises TokenizerError for lengths or ids that do not belong together."""
+        """Raises TokenizerError for lengths or ids that do not belong together, and for values that
+        are none of a vocabulary."""
         count = len(self.tokens)
         if not count:
             raise TokenizerError(f"{where}: the vocabulary is empty")
@@ -62,6 +65,18 @@ class Vocabulary:
             if value is not None and not 0 <= value < count:
                 raise TokenizerError(f"{where}: the {what} id is {value}, the vocabulary has "
                                      f"{count} tokens")
+        odd = next((i for i, kind in enumerate(self.types) if kind not in _KINDS), None)
+        if odd is not None:
+            raise TokenizerError(f"{where}: token {odd} has type {self.types[odd]}, expected "
+                                 f"{min(_KINDS)} to {max(_KINDS)}")
+        if not all(map(math.isfinite, self.scores)):
+            raise TokenizerError(f"{where}: a score is not a finite number; the file is damaged: "
+                                 "fetch it again")
+        for name, adds, i in (("BOS", self.add_bos, self.bos_id),
+                              ("EOS", self.add_eos, self.eos_id)):
+            if adds and i is None:
+                raise TokenizerError(f"{where}: {name} is added to texts, and no {name} id is "
+                                     "stated; convert the model again")
         if self.bpe:
             find_pretokenizer(self.pre, where)
 

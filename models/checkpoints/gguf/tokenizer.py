@@ -6,6 +6,7 @@ what they leave out: `kernelyard.tokenizer.legacy` and `kernelyard.tokenizer.add
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +47,9 @@ def read_gguf_tokenizer(header: GgufHeader) -> Tokenizer:
     # what llama.cpp assumes where the key is missing
     default_bos = find_pretokenizer(pre, where).add_bos if bpe else True
     tokens, types = _list(meta, "tokens", str, where), _list(meta, "token_type", int, where)
-    ids = {name: meta.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "unknown")}
+    # llama.cpp's ids where SentencePiece's are not stated
+    ids = {name: meta.get(f"tokenizer.ggml.{name}_token_id", None if bpe else default)
+           for name, default in (("bos", 1), ("eos", 2), ("unknown", 0))}
     for name, value in ids.items():
         if value is not None and type(value) is not int:
             raise TokenizerError(f"{where}: tokenizer.ggml.{name}_token_id is {value!r}, expected "
@@ -57,7 +60,7 @@ def read_gguf_tokenizer(header: GgufHeader) -> Tokenizer:
     # llama.cpp takes these for special, whatever type a converter gave them
     types = [int(TokenType.CONTROL) if kind == TokenType.NORMAL and token in _ENDS else kind
              for token, kind in zip(tokens, types, strict=False)] + types[len(tokens):]
-    unknown = ids["unknown"] if bpe or ids["unknown"] is not None else 0
+    unknown = ids["unknown"]
     if not bpe:  # SentencePiece has one unknown piece; llama.cpp finds others in a text
         types = [int(TokenType.UNKNOWN) if i == unknown else int(TokenType.CONTROL)
                  if kind == TokenType.UNKNOWN else kind for i, kind in enumerate(types)]
@@ -75,13 +78,25 @@ def stop_ids(header: GgufHeader, tokenizer: Tokenizer) -> dict[int, str]:
     """Return our own list, EOS, EOT and EOM, and special tokens that end a turn by their text, each
     with where it comes from. Raises TokenizerError for one that is no id."""
     meta = header.metadata
-    named = [(STOPS, meta.get(STOPS, [])), *((key, [meta.get(key)]) for key in (
-        f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom")))]
+    named = [(STOPS, meta.get(STOPS, [])), *((key, [meta.get(key, default)]) for key, default in (
+        ("tokenizer.ggml.eos_token_id", tokenizer.eos_id), ("tokenizer.ggml.eot_token_id", None),
+        ("tokenizer.ggml.eom_token_id", None)))]
+    count = _count(meta)
     for key, ids in named:
         if not isinstance(ids, list) or any(i is not None and type(i) is not int for i in ids):
             raise TokenizerError(f"{header.path}: {key} is {shown(meta[key])}, expected token ids")
+        beyond = [i for i in ids if i is not None and not 0 <= i < count]
+        if beyond:
+            raise TokenizerError(f"{header.path}: {key} is {beyond[0]}, the vocabulary has "
+                                 f"{count} tokens")
     return stop_origins(*named, ("its text", [
         i for text, i in tokenizer.special_tokens.items() if text in _ENDS]))
+
+
+def _count(meta: Mapping[str, Any]) -> float:
+    """Return the number of tokens; no bound where the file lists none."""
+    tokens = meta.get("tokenizer.ggml.tokens")
+    return len(tokens) if isinstance(tokens, list) else math.inf
 
 
 def _templates(meta: Mapping[str, Any]) -> dict[str, str]:
