@@ -76,9 +76,10 @@ class Quantization:
                               "--quantize out")
         return chosen
 
-    def apply(self, weight: Array) -> Quantized:
-        """Quantise a matrix [N,K]."""
-        return quantize(weight, self.bits, self.group_size, symmetric=self.symmetric)
+    def apply(self, weight: Array, threads: int | None = None) -> Quantized:
+        """Quantise a matrix [N,K] on `threads`, by default on all cores."""
+        return quantize(weight, self.bits, self.group_size, symmetric=self.symmetric,
+                        threads=threads)
 
     def probe(self, columns: int) -> Quantized:
         """Return one row of zeros, quantised: for the shapes and dtypes of the parts."""
