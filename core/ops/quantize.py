@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import pairwise
@@ -51,6 +50,7 @@ def quantize(weight: Array, bits: int, group_size: int | None = None, *,
     if workers == 1:
         _fill(result, weight, 0, n)
         return result
+    from concurrent.futures import ThreadPoolExecutor  # not at each start: it takes 20 ms
     with ThreadPoolExecutor(workers) as pool:  # NumPy lets others run while it computes a block
         for done in [pool.submit(copy_context().run, _fill, result, weight, *span)
                      for span in pairwise(edges)]:

@@ -47,6 +47,8 @@ class Plan:
         self.arenas: dict[str, Arena] = memory.arenas
         self.scratch = memory.scratch  #: by the binding's number
         self._bind(memory.scratch)
+        for backend in backends:
+            backend.settle()
         self._launches = [launch for binding in self.bindings for launch in binding.launches]
         self._run: Launch = self._sequence
         self.captured = False  #: whether a backend has recorded the step for replay

@@ -100,6 +100,9 @@ class Backend(ABC):
         Both use one device. By default the host waits."""
         return other.allocator.synchronize
 
+    def settle(self) -> None:  # noqa: B027 - most backends have nothing left to do
+        """Do at once what kernels left for when all of a plan are bound, such as compiling."""
+
     def capture(self, launch: Launch) -> Launch:
         """Record a step that will run many times for cheap replay (a CUDA graph).
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -30,43 +31,58 @@ def main() -> None:
     p.add_argument("--folder", type=Path, required=True,
                    help="folder of the checkpoint; written if missing")
     p.add_argument("--backend", default="cpu_numpy")
+    p.add_argument("--quantize", choices=("int8", "int4", "int4-symmetric"))
+    p.add_argument("--before", type=Path, metavar="CHECKOUT",
+                   help="another checkout, measured in turn with this one")
     p.add_argument("--repeat", type=int, default=3)
     p.add_argument("--child", help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.child:
-        print(json.dumps(measure(args.child, args.backend)))
+        print(json.dumps(measure(args.child, args.backend, args.quantize)))
         return
     path = written(args)
     file = path if path.is_file() else path / FORMATS["hf"]
     print(f"{file}: {file.stat().st_size / 2**20:,.0f} MiB", file=sys.stderr)
+    roots = [root for root in (args.before, Path(__file__).parents[2]) if root is not None]
     for _ in range(args.repeat):
         with file.open("rb") as data:  # into the page cache
             while data.read(1 << 24):
                 pass
-        done = subprocess.run([sys.executable, __file__, "--folder", ".", "--child", str(path),
-                               "--backend", args.backend], check=True, capture_output=True,
-                              text=True)
-        print(json.dumps({"format": args.format, "stored": args.stored, "backend": args.backend,
-                          "file_mib": round(file.stat().st_size / 2**20),
-                          **json.loads(done.stdout)}))
+        for root in roots:
+            print(json.dumps({"checkout": root.resolve().name, "format": args.format,
+                              "stored": args.stored, "quantize": args.quantize,
+                              "backend": args.backend, "file_mib": round(
+                                  file.stat().st_size / 2**20), **child(path, root, args)}),
+                  flush=True)
 
 
-def measure(path: str, backend: str) -> dict[str, float]:
+def child(path: Path, root: Path, args: argparse.Namespace) -> dict[str, float]:
+    """Measure in a new process, with the modules of a checkout."""
+    found = [str(root.resolve()), *map(str, (root.resolve() / "backends").iterdir())]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(found)}
+    done = subprocess.run(
+        [sys.executable, __file__, "--folder", ".", "--child", str(path), "--backend",
+         args.backend, *(["--quantize", args.quantize] if args.quantize else [])],
+        check=True, capture_output=True, text=True, env=env)
+    return json.loads(done.stdout)
+
+
+def measure(path: str, backend: str, quantize: str | None) -> dict[str, float]:
     """Measure in this process: seconds since it began, MiB."""
     born = time.time() - time.clock_gettime(time.CLOCK_MONOTONIC) + _started()
     watch = Watch()
     from models.engine.load import load
     imported = time.time()
     libraries = _status("RssFile")
-    with load(path, backend=backend, max_context=512) as model:
-        loaded = time.time()
+    with load(path, backend=backend, max_context=512, quantize=quantize) as model:
+        loaded, used = time.time(), time.process_time()
         first = model.generate(PROMPT, max_new_tokens=1).run().tokens
         done = time.time()
         watch.stop()
         assert len(first) == 1
         return {"import_s": round(imported - born, 2), "load_s": round(loaded - imported, 2),
                 "first_token_s": round(done - loaded, 2), "total_s": round(done - born, 2),
-                "peak_rss_mib": round(_status("VmHWM") / 1024),
+                "load_cpu_s": round(used, 2), "peak_rss_mib": round(_status("VmHWM") / 1024),
                 "peak_anon_mib": round(watch.anon / 1024),
                 "peak_file_mib": round(watch.file / 1024), "libraries_mib": round(libraries / 1024),
                 "pss_mib": round(_pss() / 1024),
@@ -109,7 +125,6 @@ def _pss() -> int:
 
 def _started() -> float:
     """Return when this process began, in seconds of the monotonic clock."""
-    import os
     ticks = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
     return int(ticks) / os.sysconf("SC_CLK_TCK")
 

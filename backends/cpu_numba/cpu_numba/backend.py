@@ -12,7 +12,7 @@ import numpy as np
 
 from core import Backend, HostAllocator, Tensor, bf16, f16
 from core.errors import BackendError
-from cpu_numba import caching, machine
+from cpu_numba import caching, compiling, machine
 
 #: Numba computes with neither 16-bit float, and here the integer type says which one the bits are.
 WORDS = {f16: np.dtype(np.int16), bf16: np.dtype(np.uint16)}
@@ -42,6 +42,9 @@ class NumbaBackend(Backend):
     def native(self, tensor: Tensor) -> Any:  # noqa: ANN401 - the ABC's signature
         array = tensor.numpy()
         return array.view(WORDS[tensor.dtype]) if tensor.dtype in WORDS else array
+
+    def settle(self) -> None:
+        compiling.settle()
 
     def read_bandwidth(self) -> float:
         from cpu_numba.kernels.linear import linear_dot

@@ -39,18 +39,34 @@ def _sources() -> str:
     return made.hexdigest()
 
 
-class KeptFunction(NullCache):
-    """Serves as the cache of one Numba dispatcher, whose name no other function has."""
+def full_name(function: Any) -> str:  # noqa: ANN401 - a Numba dispatcher
+    """Return the name of a function, which no other has."""
+    return f"{function.__module__}.{function.__qualname__}"
 
-    def __init__(self, function: Any) -> None:  # noqa: ANN401 - a Numba dispatcher
-        self._name = function.__name__
-        self._full_name = f"{function.__module__}.{function.__qualname__}"
+
+class KeptFunction(NullCache):
+    """Serves as the cache of one Numba dispatcher.
+
+    looks  whether the disk is asked; it was just now where this is False
+    """
+
+    def __init__(self, function: Any, *, looks: bool = True) -> None:  # noqa: ANN401 - as above
+        self._name, self._full_name = function.__name__, full_name(function)
+        self._looks, self._found = looks, dict[Any, bytes]()
+
+    def finds(self, sig: Any, target_context: Any) -> bool:  # noqa: ANN401 - Numba's types
+        """Return whether something compiled for these types is kept; the next load takes it."""
+        code = KEPT.load(self._name, self._made_of(sig, target_context.codegen()))
+        if code:
+            self._found[sig] = code
+        return code is not None
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:  # noqa: ANN401
         """Return what was compiled for these types, None where it is not kept."""
         target_context.refresh()
-        code = KEPT.load(self._name, self._made_of(sig, target_context.codegen()))
-        return code and CompileResult._rebuild(target_context, *pickle.loads(code))
+        if sig not in self._found and not (self._looks and self.finds(sig, target_context)):
+            return None
+        return CompileResult._rebuild(target_context, *pickle.loads(self._found.pop(sig)))
 
     def save_overload(self, sig: Any, data: Any) -> None:  # noqa: ANN401
         """Keep what was compiled for these types. What holds addresses of this process cannot be

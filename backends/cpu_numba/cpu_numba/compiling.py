@@ -1,37 +1,87 @@
-"""Compiles when a kernel binds, so that nothing compiles on the token path."""
+"""Compiles what a plan has bound, all at once, so that nothing compiles on the token path."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numba import from_dtype, typeof, types
-from numba.core import event
 from rich.console import Console
 
 from core import Launch, held_interrupts
 from cpu_numba import machine
 from cpu_numba.caching import KEPT, KeptFunction
+from cpu_numba.helpers import Helpers, Job
+
+_LOCK = threading.RLock()
+#: what was bound and is not compiled yet: launches by function and types
+_waiting: dict[Job, list[weakref.ref[Any]]] = {}
+_announced = False  # whether standard error was told
 
 
 def bound(function: Any, *args: Any) -> Launch:  # noqa: ANN401 - a Numba dispatcher, what it takes
-    """Return `function(*args)` as a launch: compiled now, or read from the cache on disk.
+    """Return `function(*args)` as a launch: read from the cache on disk, or compiled by `settle`.
 
     It calls the entry point for these types itself: Numba's dispatcher would look up the types of
     all arguments at each call, and compile anew for a read-only (memory-mapped) weight.
     """
     key = function, *map(_kind, args)
-    if key not in _entries:
-        signature = tuple(_type(a) for a in args)
-        if signature not in function.overloads:
+    if key in _entries:
+        return partial(_entries[key], *args)
+    signature = tuple(_type(a) for a in args)
+    with _LOCK:
+        if signature not in function.overloads and (function, signature) not in _waiting:
             function._cache = KeptFunction(function)
-            with held_interrupts(), _progress(function.__name__):
+            if function._cache.finds(signature, function.targetctx):
                 function.compile(signature)
-        _entries[key] = function.overloads[signature].entry_point
-    return partial(_entries[key], *args)
+        if signature in function.overloads:
+            _entries[key] = function.overloads[signature].entry_point
+            return partial(_entries[key], *args)
+        launch = partial(_first, function, signature, args)
+        _waiting.setdefault((function, signature), []).append(weakref.ref(launch))
+        return launch
+
+
+def _first(function: Any, signature: tuple[types.Type, ...], args: tuple[Any, ...]) -> object:  # noqa: ANN401
+    """Call what no plan has bound, or what `settle` could not compile: here that raises."""
+    with _LOCK:
+        _compile_one((function, signature))
+    return function.overloads[signature].entry_point(*args)
+
+
+def settle() -> None:
+    """Compile all that waits, beside helpers where that pays, and turn the launches into calls of
+    machine code."""
+    with _LOCK:
+        if not _waiting:
+            return
+        # a function of many arrays holds the most code: the longest work begins first
+        jobs = sorted(_waiting, key=lambda job: len(repr(job[1])), reverse=True)
+        with _progress(len(jobs)) as tell:
+            with Helpers(jobs) as helpers:
+                helpers.work(partial(_compile_one, looks=False), tell)
+            for job in jobs:
+                with suppress(Exception):  # its launch compiles again, and names the kernel
+                    _compile_one(job)  # reads what a helper has compiled
+        for function, signature in jobs:
+            launches = _waiting.pop((function, signature))
+            if signature in function.overloads:
+                entry = function.overloads[signature].entry_point
+                for launch in filter(None, (ref() for ref in launches)):
+                    launch.__setstate__((entry, launch.args[2], {}, None))
+
+
+def _compile_one(job: Job, *, looks: bool = True) -> None:
+    function, signature = job
+    if signature not in function.overloads:
+        function._cache = KeptFunction(function, looks=looks)
+        with held_interrupts():
+            function.compile(signature)
 
 
 #: entry points by function and kinds of arguments: Numba's own types take longer to make than all
@@ -58,33 +108,18 @@ def _type(value: Any) -> types.Type:  # noqa: ANN401
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[None]:
-    """Says on standard error what is being compiled, unless it comes from the cache."""
-    listener = _Listener(name)
-    with event.install_listener("numba:compile", listener):
-        try:
-            yield
-        finally:
-            listener.status.stop()
-
-
-class _Listener(event.Listener):
-    """Numba tells it of real compilations only."""
-
-    announced = False
-
-    def __init__(self, name: str) -> None:
-        self.console = Console(stderr=True)
-        self.status = self.console.status(f"cpu_numba: compiling {name}")
-
-    def on_start(self, event: event.Event) -> None:
-        if not _Listener.announced:
-            _Listener.announced = True
-            kept = "" if KEPT.unkept else f", once; they are kept in {KEPT.folder}"
-            self.console.print(f"cpu_numba: compiling kernels for {machine.name()}{kept}",
-                               style="dim", highlight=False, soft_wrap=True)
-        if self.console.is_terminal:
-            self.status.start()
-
-    def on_end(self, event: event.Event) -> None:
-        pass
+def _progress(count: int) -> Iterator[Callable[[int], None]]:
+    """Say on standard error what is being compiled; the function hears how many are done."""
+    console, kept = Console(stderr=True), "" if KEPT.unkept else (
+        f", once; they are kept in {KEPT.folder}")
+    global _announced
+    if not _announced:
+        _announced = True
+        console.print(f"cpu_numba: compiling kernels for {machine.name()}{kept}", style="dim",
+                      highlight=False, soft_wrap=True)
+    said = f"cpu_numba: compiling {count} kernels"
+    if not console.is_terminal:
+        yield lambda done: None
+        return
+    with console.status(said) as status:
+        yield lambda done: status.update(f"{said}, {done} done")

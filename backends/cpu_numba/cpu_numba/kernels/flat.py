@@ -4,9 +4,6 @@ from itertools import accumulate
 
 import numpy as np
 
-from cpu_numba.compiling import bound
-from cpu_numba.kernels.compiled import rows
-
 
 def flat(array):
     """Return all elements in one axis; no elements for an absent array."""
@@ -17,9 +14,10 @@ def wide(vector):
     """Return a short vector of weights (a bias, a norm's weight) as float32, made once a plan."""
     if vector is None or vector.dtype == np.float32:
         return flat(vector)
-    result = np.empty(vector.size, np.float32)
-    bound(rows.convert, vector.reshape(-1), result, vector.size)()
-    return result
+    words = vector.reshape(-1)  # bits of f16 in int16, of bf16 in uint16
+    if words.dtype == np.int16:
+        return words.view(np.float16).astype(np.float32)
+    return (words.astype(np.uint32) << 16).view(np.float32)
 
 
 def cut(array, sizes):

@@ -4,9 +4,10 @@ work, and on all threads over many."""
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from cpu_numba.kernels.compiled.exponential import exp
+from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.simd import (
     first,
     get,

@@ -8,8 +8,9 @@ stretch leaves its largest score, its sum and its mixed values, which `join` put
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.rows import fill
 from cpu_numba.kernels.compiled.simd import fma, load, load_some, splat, store, store_some, total
 from cpu_numba.kernels.compiled.softmax import softmax_row

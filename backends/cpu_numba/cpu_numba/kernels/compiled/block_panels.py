@@ -2,10 +2,10 @@
 put together from nibbles and the bits above them."""
 
 import numpy as np
-from numba import njit
 
 from cpu_numba.kernels.compiled import packed
 from cpu_numba.kernels.compiled.blocks import DEPTH, product_of, transpose_weights
+from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.naming import named
 from cpu_numba.kernels.compiled.simd import get
 from cpu_numba.kernels.compiled.tile import ROWS

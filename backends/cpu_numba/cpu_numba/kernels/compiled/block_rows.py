@@ -8,12 +8,12 @@ group is the middle less its minimum: the groups' sums of x are made once a call
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from cpu_numba.kernels.compiled import int4, packed
 from cpu_numba.kernels.compiled.groups import group_sums
 from cpu_numba.kernels.compiled.int4 import transpose
 from cpu_numba.kernels.compiled.integers import floats, load_words, nothing
+from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.naming import named
 from cpu_numba.kernels.compiled.rounding import FINER, round_row
 from cpu_numba.kernels.compiled.simd import (

@@ -10,9 +10,10 @@ threads also fight for the cores with Numba's: each waits for work in a busy loo
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from cpu_numba.kernels.compiled.groups import group_sums
+from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.naming import named
 from cpu_numba.kernels.compiled.rounding import round_row
 from cpu_numba.kernels.compiled.simd import fma, load, load_some, prefetch, splat, store, store_some

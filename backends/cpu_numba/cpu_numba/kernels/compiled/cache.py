@@ -1,9 +1,10 @@
 """Writes rows of keys and values into the paged cache, in its own type."""
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
+from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.rows import convert_row
 from cpu_numba.kernels.compiled.simd import get
 

@@ -7,9 +7,9 @@ one, prefetched or not (medians of 32.0 and 27.5 GB/s on two cores of Zen 4).
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from cpu_numba.kernels.compiled.activations import gated_one
+from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.rows import add_norm_wide
 from cpu_numba.kernels.compiled.simd import fma, load_some, prefetch, put, splat, times, total
 from cpu_numba.kernels.compiled.work_queue import shared, shared_rows

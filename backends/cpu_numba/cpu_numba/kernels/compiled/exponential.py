@@ -2,8 +2,8 @@
 have."""
 
 import numpy as np
-from numba import njit
 
+from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.simd import fma, pick, shift_exponent, splat
 
 _LOG2_E = np.float32(1.44269504088896341)

@@ -8,9 +8,10 @@ runs across lanes; the query heads of a group share each block.
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from cpu_numba.kernels.compiled.attention import seen_by
+from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.rows import convert_row, fill
 from cpu_numba.kernels.compiled.simd import fma, get, load, load_some, splat, store, store_some
 from cpu_numba.kernels.compiled.softmax import scale_row, softmax_row

@@ -7,8 +7,8 @@ sums of x are made once a call.
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.nibbles import high, high_some, low, low_some
 from cpu_numba.kernels.compiled.rows import convert_row
 from cpu_numba.kernels.compiled.simd import fma, get, load, load_some, put, splat, total

@@ -8,11 +8,11 @@ minus 8 times the integers of x that it will meet. For the rest see `int8`.
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from cpu_numba.kernels.compiled.activations import gated_one
 from cpu_numba.kernels.compiled.groups import group_sums, settle
 from cpu_numba.kernels.compiled.integers import floats, load_words, nibbles_times
+from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.naming import named
 from cpu_numba.kernels.compiled.rounding import FINER, GROUPS, round_row
 from cpu_numba.kernels.compiled.rows import add_norm_wide

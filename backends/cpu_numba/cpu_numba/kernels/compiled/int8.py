@@ -5,11 +5,11 @@ of a row is scale * x's scale * sum(code * integer); `groups.leave` takes off wh
 """
 
 import numpy as np
-from numba import njit
 
 from cpu_numba.kernels.compiled.activations import gated_one
 from cpu_numba.kernels.compiled.groups import group_sums, leave, settle
 from cpu_numba.kernels.compiled.integers import bytes_times, floats, nothing
+from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.naming import named
 from cpu_numba.kernels.compiled.rounding import FINER, GROUPS, round_row
 from cpu_numba.kernels.compiled.rows import add_norm_wide

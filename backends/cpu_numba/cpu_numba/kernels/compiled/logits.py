@@ -3,9 +3,10 @@
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from cpu_numba.kernels.compiled.exponential import exp
+from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.rows import convert_row
 from cpu_numba.kernels.compiled.simd import get, load, put, splat, total
 

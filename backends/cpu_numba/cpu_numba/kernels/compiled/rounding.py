@@ -8,9 +8,9 @@ small. Two keep more than float32 does.
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from cpu_numba.kernels.compiled.integers import nearest, put_shorts
+from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.simd import fma, larger, largest, load, splat, total
 
 MOST = np.float32(32767)

@@ -4,8 +4,8 @@ norms."""
 import math
 
 import numpy as np
-from numba import njit
 
+from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.simd import fma, load, load_some, splat, store, store_some, total
 
 

@@ -3,9 +3,9 @@
 import math
 
 import numpy as np
-from numba import njit
 
 from cpu_numba.kernels.compiled.exponential import exp
+from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.simd import fma, larger, largest, load, splat, store, total
 
 

@@ -8,12 +8,13 @@ are 12 of AVX2's 16 registers, and totals stay in memory.
 """
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from cpu_numba import machine
 from cpu_numba.kernels.compiled import emit, integers, pairs
 from cpu_numba.kernels.compiled.integers import int_lanes
+from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.naming import named
 from cpu_numba.kernels.compiled.simd import lanes
 

@@ -3,10 +3,11 @@ serves later, does less of it. Results do not depend on which thread computes th
 
 from typing import Any, NamedTuple
 
-from numba import njit, prange, types
+from numba import prange, types
 from numba.extending import intrinsic
 
 from cpu_numba.kernels.compiled import emit
+from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.naming import named
 
 
