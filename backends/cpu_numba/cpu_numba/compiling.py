@@ -38,7 +38,8 @@ def bound(function: Any, *args: Any) -> Launch:  # noqa: ANN401 - a Numba dispat
         if signature not in function.overloads and (function, signature) not in _waiting:
             function._cache = KeptFunction(function)
             if function._cache.finds(signature, function.targetctx):
-                function.compile(signature)
+                with held_interrupts():
+                    function.compile(signature)
         if signature in function.overloads:
             _entries[key] = function.overloads[signature].entry_point
             return partial(_entries[key], *args)

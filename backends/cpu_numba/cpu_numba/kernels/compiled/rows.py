@@ -28,11 +28,6 @@ def fill(target, first, size):
 
 
 @njit
-def convert(source, target, size):
-    convert_row(source, 0, target, 0, size)
-
-
-@njit
 def gather(ids, table, out, tokens, size):
     """Set out[t] = table[ids[t]]."""
     for t in range(tokens):
