@@ -38,6 +38,7 @@ from models.engine.model import Model
 from models.engine.options import LoadOptions
 from models.json_reader import ConfigReader
 from models.serving.engine import Engine
+from models.serving.grammar.params import StructuredOutputsParams
 from models.serving.params import SamplingParams
 from models.tokenizers.pretokenizers import PreTokenizer
 
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Architecture", "AsyncEngine", "Builder", "Checkpoint", "CheckpointFormat", "ConfigReader",
     "Engine", "Llama", "LoadOptions", "Model", "ModelConfig", "PreTokenizer", "RopeConfig",
-    "RopeType", "Rows", "SamplingParams", "Stack", "WeightSpec", "load", "load_engine",
+    "RopeType", "Rows", "SamplingParams", "Stack", "StructuredOutputsParams", "WeightSpec", "load",
+    "load_engine",
 ]
 
 

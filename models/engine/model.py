@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, overload
 
@@ -18,6 +18,7 @@ from models.engine.model_sampling import MODEL, OPTIONS, settle_sampling
 from models.engine.options import EngineOptions
 from models.engine.pool import open_engine
 from models.serving.engine import Engine
+from models.serving.grammar.params import StructuredOutputsParams
 from models.serving.params import SamplingParams
 from models.serving.prompt import encode_prompt
 from models.serving.request import RequestOutput
@@ -71,7 +72,9 @@ class Model:
                  top_k: int | None = None, top_p: float | None = None, min_p: float | None = None,
                  repetition_penalty: float | None = None, stop: str | Sequence[str] = (),
                  seed: int | None = None, sampling: str = OPTIONS, reuse: bool = False,
-                 allow_nonfinite: bool = False) -> Generation | list[RequestOutput]:
+                 allow_nonfinite: bool = False,
+                 structured_outputs: StructuredOutputsParams | Mapping[str, Any] | None = None,
+                 ) -> Generation | list[RequestOutput]:
         """Start generating; iterate over the result for pieces of text as they appear.
 
         A list of texts, or of lists of ids, is generated at once, many sequences in a step: the
@@ -82,6 +85,8 @@ class Model:
         (generation_config.json, GGUF's general.sampling.*), with their stop texts too.
         A seed fixes what is sampled, on any backend; without one it is random.
         With `reuse`, cache entries of a prefix shared with the previous call are kept.
+        `structured_outputs` says which form texts must have (StructuredOutputsParams or a mapping
+        of its fields), for a list of prompts.
         Raises PromptError or OptionError before anything is computed. Iterating raises CheckError
         where the largest logit is NaN or infinite, unless `allow_nonfinite` (see Generation).
         """
@@ -97,7 +102,11 @@ class Model:
             if reuse or allow_nonfinite:
                 raise OptionError("reuse and allow_nonfinite are for one prompt, found a list")
             return self.engine.generate(prompt_or_ids, SamplingParams(
-                **chosen, max_tokens=max_new_tokens, stop=stops, seed=seed))
+                **chosen, max_tokens=max_new_tokens, stop=stops, seed=seed,
+                structured_outputs=structured_outputs))
+        if structured_outputs is not None:
+            raise OptionError("structured_outputs goes with a list of prompts; put this one into a "
+                              "list")
         ids = self.encode(prompt_or_ids)
         if len(ids) > self.session.max_context:
             raise PromptError(f"the prompt has {len(ids)} tokens, the context holds "

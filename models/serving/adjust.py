@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from core.runtime.batch import Adjustments
+from models.serving.grammar.state import fill_masks
 from models.serving.request import Request
 
 _NONE = (np.zeros(0, np.int32), np.ones(0, np.float32), np.zeros(0, np.float32))
@@ -16,7 +17,7 @@ _NONE = (np.zeros(0, np.int32), np.ones(0, np.float32), np.zeros(0, np.float32))
 def adjusts(request: Request) -> bool:
     """Tell whether a request may change its logits at some token."""
     params = request.params
-    return bool(params.penalised or params.logit_bias or params.min_tokens)
+    return bool(params.penalised or params.logit_bias or params.min_tokens or request.grammar)
 
 
 def find_adjustments(requests: Sequence[Request | None]) -> Adjustments | None:
@@ -27,7 +28,8 @@ def find_adjustments(requests: Sequence[Request | None]) -> Adjustments | None:
     rows = [_NONE if r is None else _row(r) for r in requests]
     ids, penalties, add = (np.concatenate(part) for part in zip(*rows, strict=True))
     starts = np.cumsum([0, *(len(row[0]) for row in rows)]).astype(np.int32)
-    return Adjustments(starts, ids, penalties, add)
+    mask = fill_masks([None if r is None else r.grammar for r in requests])
+    return Adjustments(starts, ids, penalties, add, mask)
 
 
 def _row(request: Request) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -134,7 +134,7 @@ class AsyncEngine:
         seed = secrets.randbits(63)
         texts = [params.choice(i, seed) for i in range(params.n)]
         stream = Stream(name, prompt if isinstance(prompt, str) else text, ids, texts, tokenizer,
-                        self.texts, self._end, changed)
+                        self.texts, self._end, changed, self.facts.eos_ids)
         key = self._running.add(stream)
         self._process.send("add", key, array("i", ids).tobytes(),
                            [_without_text(one) for one in texts], salt)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections import deque
@@ -17,12 +16,13 @@ from core.runtime.executor import Executor, Pending
 from core.runtime.kv_cache import BlockPool
 from core.runtime.step import BLOCK_SIZE
 from models.serving.batching import Batching
+from models.serving.grammar.compiler import GrammarCompiler
 from models.serving.group import Group, nonfinite
 from models.serving.live.check import LiveCheck
 from models.serving.offline import generate
 from models.serving.params import SamplingParams
 from models.serving.prompt import Prompt, encode_prompt
-from models.serving.request import Request, RequestOutput
+from models.serving.request import Request, RequestOutput, make_requests
 from models.serving.sampling_options import check_call, check_flags, check_text
 from models.serving.scheduler import Scheduler
 from models.serving.stats import EngineStats
@@ -46,6 +46,7 @@ class Engine:
         self.name, self.mode = name, mode
         self.executor, self.tokenizer, self.vocab_size = executor, tokenizer, vocab_size
         self.eos_ids, self._blocks, self._caching = eos_ids, blocks, caching
+        self.grammars = GrammarCompiler(tokenizer, vocab_size, eos_ids)
         self._options = dict(scheduler_options)
         self._lock = threading.RLock()
         self._open, self.stats = True, EngineStats()
@@ -76,9 +77,8 @@ class Engine:
         params = SamplingParams.of(params)
         ids = encode_prompt(prompt, self.tokenizer, self.vocab_size)
         params.check_vocabulary(self.vocab_size)
-        seed = secrets.randbits(63)
-        requests = [Request(request_id, ids, params.choice(i, seed), eos_ids=self.eos_ids,
-                            salt=salt, index=i) for i in range(params.n)]
+        requests = make_requests(request_id, ids, params, eos_ids=self.eos_ids, salt=salt,
+                                 grammars=self.grammars)
         with self._lock:
             self._alive()
             if request_id in self._groups or request_id in news:

@@ -30,8 +30,8 @@ class Group:
         self.news = news
         self.requests, self._tokenizer = requests, tokenizer
         params, ids = requests[0].params, requests[0].ids
-        self._texts = [OutputText(tokenizer, ids, r.params) if streams or params.stop else None
-                       for r in requests]
+        self._texts = [OutputText(tokenizer, ids, r.params, r.stop_ids)
+                       if streams or params.stop else None for r in requests]
         self.output = RequestOutput(request_id, prompt, list(ids), [
             CompletionOutput(i, logprobs=None if params.logprobs is None else [])
             for i in range(len(requests))])
@@ -48,7 +48,8 @@ class Group:
             text.push(token, reason, detail)
             output.text, reason, detail = text.text, text.finish_reason, text.stop_reason
         elif reason is not None:
-            left_out = reason == "stop" and not request.params.include_stop_str_in_output
+            left_out = (reason == "stop" and token in request.stop_ids
+                        and not request.params.include_stop_str_in_output)
             output.text = self._whole(output.token_ids[:-1] if left_out else output.token_ids)
         output.finish_reason, output.stop_reason = reason, detail
         self.output.cached_tokens = self.requests[0].cached_tokens

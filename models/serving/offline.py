@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from core.errors import CheckError, LifetimeError
+from core.errors import CheckError, LifetimeError, OptionError
 from models.serving.params import SamplingParams
 from models.serving.prompt import Prompt, list_prompts
 from models.serving.request import RequestOutput
@@ -45,6 +45,8 @@ def _check(output: RequestOutput, number: int) -> None:
     for one in output.outputs:
         if one.finish_reason == "error":
             raise CheckError(f"prompt {number}: {one.stop_reason}")
+        if one.finish_reason == "refused":
+            raise OptionError(f"prompt {number}: {one.stop_reason}")
         if one.finish_reason == "abort":
             raise LifetimeError(f"prompt {number} was ended, as a step failed in another thread; "
                                 "generate again")

@@ -11,6 +11,7 @@ import numpy as np
 
 from core.errors import OptionError
 from core.reading import shown
+from models.serving.grammar.params import StructuredOutputsParams
 from models.serving.sampling_options import (
     AT_LEAST_1,
     RULES,
@@ -57,6 +58,9 @@ class SamplingParams:
     repetition_penalty   divides or multiplies logits of tokens that prompt or output have; 1 is off
     logit_bias           added to the logits of ids, -100 to 100
     priority             requests with a lower one are served first
+    structured_outputs   the form that the text must have, a StructuredOutputsParams or a mapping of
+                         its fields. The text ends when it is complete; `ignore_eos` and
+                         `min_tokens` cannot be asked for besides
     """
 
     n: int = 1
@@ -78,6 +82,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] | None = None
     include_stop_str_in_output: bool = False
     priority: int = 0
+    structured_outputs: StructuredOutputsParams | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.top_k, numbers.Integral) and self.top_k == -1:
@@ -96,6 +101,18 @@ class SamplingParams:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise OptionError(f"min_tokens is {shown(self.min_tokens)}, expected at most "
                               f"max_tokens, {shown(self.max_tokens)}; raise max_tokens")
+        form = StructuredOutputsParams.of(self.structured_outputs)
+        self._set("structured_outputs", form)
+        for name in ("ignore_eos", "min_tokens"):
+            if form is not None and (value := getattr(self, name)):
+                raise OptionError(f"{name} is {value}, and the form that {form.named} asks for "
+                                  "says where the text ends; leave one of them out")
+
+    @property
+    def form(self) -> StructuredOutputsParams | None:
+        """Return the form that the text must have, None for any."""
+        form = self.structured_outputs
+        return form if isinstance(form, StructuredOutputsParams) else None
 
     @classmethod
     def of(cls, params: object) -> SamplingParams:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
+from models.serving.grammar.compiler import GrammarCompiler
+from models.serving.grammar.state import Grammar
 from models.serving.params import SamplingParams
 
 
@@ -27,6 +30,7 @@ class Request:
     eos_ids      the model's ids that end a text; none where the parameters ignore them
     salt         prompts share cached blocks only under an equal salt
     needs_token  no step is scheduled while a sampled id is unknown: its logits depend on it
+    grammar      says which tokens may come next, None where all may
 
     Changed by the scheduler alone:
     total        ids, those included that were sampled but are not known yet
@@ -40,16 +44,17 @@ class Request:
     """
 
     __slots__ = ("arrival", "blocks", "cached_tokens", "capacity", "computed", "entered",
-                 "eos_ids", "finish_reason", "ids", "index", "keys", "last_step", "limit",
-                 "needs_token", "order", "params", "passed", "preemptions", "prompt_len",
+                 "eos_ids", "finish_reason", "grammar", "ids", "index", "keys", "last_step",
+                 "limit", "needs_token", "order", "params", "passed", "preemptions", "prompt_len",
                  "request_id", "salt", "slot", "status", "stop_ids", "stop_reason", "total")
 
     def __init__(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, *,
                  eos_ids: frozenset[int] = frozenset(), salt: str = "", index: int = 0,
-                 needs_token: bool = False) -> None:
+                 needs_token: bool = False, grammar: Grammar | None = None) -> None:
         self.request_id, self.index, self.params = request_id, index, params
         self.ids, self.prompt_len = list(prompt_ids), len(prompt_ids)
-        self.salt, self.needs_token = salt.encode(), needs_token or params.penalised
+        self.salt, self.grammar = salt.encode(), grammar
+        self.needs_token = needs_token or params.penalised or grammar is not None
         self.eos_ids = frozenset[int]() if params.ignore_eos else eos_ids
         self.stop_ids = self.eos_ids | frozenset(params.stop_token_ids or ())
         self.status, self.slot, self.preemptions, self.passed = Status.WAITING, -1, 0, 0
@@ -80,6 +85,16 @@ class Request:
                 f"{self.computed} of {self.total} tokens computed)")
 
 
+def make_requests(request_id: str, ids: Sequence[int], params: SamplingParams, *,
+                  eos_ids: frozenset[int], salt: str, grammars: GrammarCompiler) -> list[Request]:
+    """Return the n texts of a request, each with a seed and a grammar of its own. Raises as
+    `GrammarCompiler.start`."""
+    form, seed = params.form, secrets.randbits(63)
+    return [Request(request_id, ids, params.choice(i, seed), eos_ids=eos_ids, salt=salt, index=i,
+                    grammar=None if form is None else grammars.start(form))
+            for i in range(params.n)]
+
+
 @dataclass(frozen=True)
 class Logprob:
     """Holds a token's log probability. rank 1 is the likeliest of the vocabulary."""
@@ -97,7 +112,8 @@ Logprobs: TypeAlias = dict[int, Logprob]
 class CompletionOutput:
     """Holds one generated text.
 
-    finish_reason  `stop`, `length`, `abort`, or None before the end
+    finish_reason  `stop`, `length`, `abort`, None before the end; `error` where the logits were not
+                   finite, `refused` where the grammar came to a limit: `stop_reason` says more
     stop_reason    the stop string or the id of `stop_token_ids` that ended it; None for EOS
     """
 

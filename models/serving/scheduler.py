@@ -141,9 +141,15 @@ class Scheduler:
                 continue
             request.ids.append(token)
             changed.append(request)
-            if token in request.stop_ids and (
+            grammar = request.grammar
+            complete = grammar is not None and grammar.accept(token)
+            if grammar is not None and grammar.problem is not None:
+                self.finish(request, *grammar.problem)
+            elif token in request.stop_ids and (
                     len(request.ids) - request.prompt_len > request.params.min_tokens):
                 self.finish(request, "stop", None if token in request.eos_ids else token)
+            elif complete:
+                self.finish(request, "stop")
             elif len(request.ids) >= request.limit:
                 self.finish(request, "length")
         return changed

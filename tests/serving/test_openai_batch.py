@@ -77,7 +77,7 @@ def test_bad_lines(engine, data, said):
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages",
      "takes text only"),
     ({"messages": [{"role": "user", "content": 3}]}, "messages", "content is 3"),
-    ({"messages": HI, "tool_choice": "required"}, "tool_choice", "no call can be forced"),
+    ({"messages": HI, "tool_choice": "required"}, "tool_choice", "tools is empty"),
     ({"messages": HI, "logprobs": 3}, "logprobs", "true or false"),
     ({"messages": HI, "top_logprobs": 3}, "top_logprobs", "goes with logprobs"),
     ({"messages": HI, "chat_template_kwargs": {"messages": []}}, "chat_template_kwargs", "fields"),

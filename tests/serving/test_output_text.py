@@ -26,7 +26,8 @@ def run(pieces, special=(), ends=None, **params) -> tuple[OutputText, list[str],
     """Push one token for each piece until the text ends; `ends` is the scheduler's reason at the
     last one. Returns the text, what each push returned, and how many tokens were taken."""
     tokenizer = PieceTokenizer(pieces, special)
-    text, shown = OutputText(tokenizer, [], SamplingParams(**params)), []
+    text, shown = OutputText(tokenizer, [], SamplingParams(**params), {
+        len(pieces) + len(special) - 1} if ends and ends[0] == "stop" else ()), []
     for i in range(len(pieces) + len(special)):
         last = i == len(pieces) + len(special) - 1
         shown.append(text.push(i, *(ends if last and ends else ())))

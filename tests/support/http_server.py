@@ -11,8 +11,10 @@ from pathlib import Path
 
 import httpx
 
-#: joins contents with spaces, so that the shipped models, which are base models, chat
-TEMPLATE = ("{% for m in messages %}{{ m.content }}{{ ' ' if not loop.last }}{% endfor %}"
+#: joins contents with spaces, so that the shipped models, which are base models, chat; calls of
+#: tools are written as Qwen writes them
+TEMPLATE = ('{# <tool_call>{"name": <name>, "arguments": <object>}</tool_call> #}'
+            "{% for m in messages %}{{ m.content }}{{ ' ' if not loop.last }}{% endfor %}"
             "{% for t in tools or [] %} {{ t.function.name }}{% endfor %}")
 
 

@@ -46,7 +46,7 @@ class ScriptedEngine:
     async def submit(self, prompt, params, *, request_id, salt="", text=None, changed=None):
         texts = [params.choice(i, 1) for i in range(params.n)]
         stream = Stream(request_id, text, prompt, texts, self.tokenizer, self.texts,
-                        self.closed.append, changed)
+                        self.closed.append, changed, {0})
         stream.task = asyncio.create_task(self._play(stream))
         return stream
 

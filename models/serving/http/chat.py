@@ -18,7 +18,8 @@ from models.serving.http.service import Service
 from models.serving.http.tools import ToolText, tool_names
 from models.serving.link.stream import Stream, changes
 from models.serving.openai.answers import chat_answer, usage
-from models.serving.openai.body import CHAT_UNBUILT, chat_params, offered_tools
+from models.serving.openai.body import CHAT_UNBUILT, chat_params
+from models.serving.openai.tool_calls import offered_tools
 from models.serving.request import CompletionOutput
 
 
@@ -43,7 +44,9 @@ class _Job:
         short = body.max_completion_tokens
         self._field = "max_tokens" if short is None else "max_completion_tokens"
         self._tokens = body.max_tokens if short is None else short
-        self._params = chat_params(body.given, service.defaults)
+        self._params = chat_params(
+            body.given, service.defaults,
+            None if service.conversations is None else service.conversations.template)
         self._head: dict[str, Any] = {"id": f"chatcmpl-{secrets.token_hex(12)}",
                                       "created": int(time.time()), "model": service.name,
                                       "system_fingerprint": service.fingerprint}

@@ -15,11 +15,11 @@ from starlette.responses import Response
 
 from core.errors import InputError, KernelyardError, LifetimeError, QueueFullError
 from models.serving.link.process import EngineError
-from models.serving.openai.body import BodyError
+from models.serving.openai.error import BodyError
 from models.serving.params import SamplingParams
 
 #: the words with which an error of SamplingParams begins
-_FIELDS = frozenset(field.name for field in fields(SamplingParams))
+_FIELDS = frozenset({*(field.name for field in fields(SamplingParams)), "response_format", "tools"})
 RETRY_AFTER = "1"  # seconds after which a client may send a request again
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.reading import shown
 from models.serving.http.errors import ApiError
-from models.serving.openai.body import MOST_TEXTS
+from models.serving.openai.body import MOST_TEXTS, STRUCTURED
 
 MOST_STOPS = 64  # stop texts of one request
 
@@ -57,8 +57,9 @@ class Sampled(BaseModel):
         """Raise ApiError for a field that is not built, or that contradicts another."""
         for name, value in (self.model_extra or {}).items():
             if name in unbuilt and value is not None and value not in unbuilt[name]:
+                fix = "use structured_outputs" if name in STRUCTURED else "leave it out"
                 raise ApiError(400, f"{name} is {shown(value)}, and this server does not have it; "
-                               "leave it out", param=name, code="unsupported_parameter")
+                               f"{fix}", param=name, code="unsupported_parameter")
         if self.stream_options is not None and not self.stream:
             raise ApiError(400, "stream_options goes with stream: true", param="stream_options")
         if (self.n or 1) > MOST_TEXTS:

@@ -43,6 +43,7 @@ class Delta(NamedTuple):
 class EngineFacts:
     """Holds what does not change while an engine runs.
 
+    eos_ids      the model's ids that end a text
     kernels      how many nodes of a prompt and of a decode step each backend computes
     ledger_hash  of the kernels of these two steps
     """
@@ -56,6 +57,7 @@ class EngineFacts:
     backends: tuple[str, ...]
     kernels: dict[str, int]
     ledger_hash: str
+    eos_ids: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
-from core.errors import CheckError
+from core.errors import CheckError, OptionError
 from models.serving.link.messages import Delta
 from models.serving.link.token_text import TokenTexts
 from models.serving.params import SamplingParams
@@ -30,13 +30,15 @@ class Stream:
 
     def __init__(self, request_id: str, prompt: str | None, ids: Sequence[int],
                  params: Sequence[SamplingParams], tokenizer: Tokenizer, texts: TokenTexts,
-                 ended: Callable[[Stream], None], changed: asyncio.Event | None = None) -> None:
+                 ended: Callable[[Stream], None], changed: asyncio.Event | None = None,
+                 eos_ids: Collection[int] = ()) -> None:
         self.accepted = asyncio.get_running_loop().create_future()
         self.changed = changed or asyncio.Event()
         self.error: Exception | None = None
         self.started, self.key = time.monotonic(), ""
         self._news, self._ended, self._words = False, ended, texts
-        self._texts = [OutputText(tokenizer, ids, one) for one in params]
+        self._texts = [OutputText(tokenizer, ids, one, {
+            *(() if one.ignore_eos else eos_ids), *(one.stop_token_ids or ())}) for one in params]
         self.output = RequestOutput(request_id, prompt, list(ids), [
             CompletionOutput(i, logprobs=None if one.logprobs is None else [])
             for i, one in enumerate(params)])
@@ -86,8 +88,9 @@ class Stream:
         one, text = self.output.outputs[index], self._texts[index]
         if one.finished:
             return False
-        if delta.finish_reason == "error":
-            self.fail(CheckError(str(delta.stop_reason)))
+        if delta.finish_reason in ("error", "refused"):
+            kind = CheckError if delta.finish_reason == "error" else OptionError
+            self.fail(kind(str(delta.stop_reason)))
             return False
         for i, token in enumerate(delta.token_ids):
             last = i == len(delta.token_ids) - 1

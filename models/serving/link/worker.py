@@ -22,6 +22,7 @@ from typing import Any
 from core.errors import KernelError, KernelyardError
 from models.serving.engine import Engine
 from models.serving.link.messages import Delta, EngineFacts, EngineState, Message, sequence_id
+from models.serving.link.preparing import Preparing
 from models.serving.live.check import LiveCheck
 from models.serving.live.watch import StepWatch
 from models.serving.params import SamplingParams
@@ -114,7 +115,7 @@ def _warm(engine: Engine) -> EngineFacts:
     return EngineFacts(
         engine.vocab_size, scheduler.max_model_len, scheduler.max_num_seqs,
         scheduler.max_num_batched_tokens, pool.blocks, pool.block_size,
-        tuple(engine.executor.policy.backends), dict(kernels), engine.ledger.hash)
+        tuple(engine.executor.policy.backends), dict(kernels), engine.ledger.hash, engine.eos_ids)
 
 
 class _Worker:
@@ -126,6 +127,7 @@ class _Worker:
         self._sent: dict[str, tuple[int, int]] = {}  # tokens, positions of prompt log-probabilities
         self._out: list[Message] = []
         self._state = EngineState()
+        self._preparing = Preparing(engine, self._commands)
 
     def run(self, facts: EngineFacts) -> None:
         """Serve until "close", or until the pipe is closed."""
@@ -167,17 +169,20 @@ class _Worker:
             if kind == "close":
                 return False
             wait = False
-            if kind == "add":
-                self._add(*rest)
+            if kind in ("add", "prepared"):
+                self._add(kind == "prepared", *rest)
             elif kind == "abort":
                 self._abort(*rest)
             else:
                 self._ask(*rest)
 
-    def _add(self, request_id: str, ids: bytes, params: Sequence[SamplingParams], salt: str,
-             ) -> None:
+    def _add(self, prepared: bool, request_id: str, ids: bytes, params: Sequence[SamplingParams],
+             salt: str) -> None:
         prompt, added = array("i", ids).tolist(), list[str]()
         try:
+            if (not self._preparing.release(request_id) if prepared
+                    else self._preparing.holds(request_id, ids, params, salt)):
+                return
             for index, one in enumerate(params):
                 name = sequence_id(request_id, index)
                 self._engine.add_request(name, prompt, one, salt=salt, streams=False)
@@ -191,6 +196,7 @@ class _Worker:
 
     def _abort(self, names: Sequence[str]) -> None:
         for name in names:
+            self._preparing.abort(name)
             self._engine.abort_request(name)
             self._sent.pop(name, None)
 

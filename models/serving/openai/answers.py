@@ -8,7 +8,8 @@ from typing import Any
 from models.serving.http.logprobs import chat_logprobs, completion_logprobs, prompt_entries
 from models.serving.http.tools import ToolText, tool_names
 from models.serving.link.token_text import TokenTexts
-from models.serving.openai.body import echoes_only, offered_tools
+from models.serving.openai.body import echoes_only
+from models.serving.openai.tool_calls import offered_tools
 from models.serving.request import CompletionOutput, RequestOutput
 from models.tokenizers.chat_template import ChatTemplate
 

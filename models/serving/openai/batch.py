@@ -19,12 +19,12 @@ from models.serving.openai.batch_lines import CHAT, NONFINITE, Line, Result
 from models.serving.openai.body import (
     CHAT_UNBUILT,
     COMPLETION_UNBUILT,
-    BodyError,
     chat_params,
     check_body,
     completion_params,
     echoes_only,
 )
+from models.serving.openai.error import BodyError
 from models.serving.openai.prompts import Encoded, chat_prompt, completion_prompts
 from models.serving.params import SamplingParams
 from models.serving.request import RequestOutput
@@ -101,7 +101,8 @@ class BatchRunner:
             raise BodyError("stream is true, and a batch has no streams; leave it out", "stream",
                             "unsupported_parameter")
         if line.url == CHAT:
-            params = chat_params(body, self._defaults)
+            params = chat_params(body, self._defaults, None if self._encoder is None
+                                 else self._encoder.template)
             prompts = [chat_prompt(body, self._encoder)]
         else:
             params = completion_params(body, self._defaults)
@@ -142,6 +143,9 @@ class BatchRunner:
     def _result(self, job: Job) -> Result:
         line, outputs = job.line, [job.outputs[i] for i in range(len(job.prompts))]
         for output in outputs:
+            for one in output.outputs:
+                if one.finish_reason == "refused":
+                    return line.failed(BodyError(str(one.stop_reason), code="grammar"))
             if problem := _nonfinite(output):
                 return line.failed(BodyError(problem, code=NONFINITE))
         kind = "chatcmpl" if line.url == CHAT else "cmpl"

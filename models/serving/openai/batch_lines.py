@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.reading import parse_json, shown
-from models.serving.openai.body import BodyError
+from models.serving.openai.error import BodyError
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 MOST_BYTES = 16 << 20  # of a line

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from core.errors import OptionError
 from core.reading import shown
+from models.serving.grammar.params import StructuredOutputsParams
+from models.serving.openai.error import BodyError
+from models.serving.openai.forms import asked_form
+from models.serving.openai.tool_calls import calls_form
 from models.serving.params import LOGPROBS, SamplingParams
+from models.tokenizers.chat_template import ChatTemplate
 
 #: fields that are not built, with values beside null that ask for nothing
 UNBUILT: Mapping[str, tuple[object, ...]] = {
-    "response_format": ({"type": "text"},), "structured_outputs": ({},),
     **dict.fromkeys(("guided_json", "guided_regex", "guided_choice", "guided_grammar",
-                     "guided_decoding_backend", "grammar", "json_schema"), ()),
+                     "guided_decoding_backend", "guided_whitespace_pattern", "grammar",
+                     "json_schema"), ()),
     "use_beam_search": (False,), "length_penalty": (1, 1.0), "allowed_token_ids": (),
     "bad_words": ([],), "logits_processors": ([],), "logits_bias": (), "prompt_embeds": ([],),
     "truncate_prompt_tokens": (), "skip_special_tokens": (True,), "detokenize": (True,),
@@ -21,6 +25,9 @@ UNBUILT: Mapping[str, tuple[object, ...]] = {
     "dry_multiplier": (0, 0.0), "xtc_probability": (0, 0.0), "top_a": (0, 0.0), "tfs": (1, 1.0),
     "lora_request": (), "adapter": (), "vllm_xargs": ({},), "kv_transfer_params": ({},),
     "return_tokens_as_token_ids": (False,)}
+#: what others call `structured_outputs`
+STRUCTURED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "grammar",
+              "json_schema")
 COMPLETION_UNBUILT = {**UNBUILT, "suffix": ("",), "best_of": (1,)}
 CHAT_UNBUILT = {
     **UNBUILT, "functions": ([],), "function_call": ("none", "auto"), "modalities": (["text"],),
@@ -38,20 +45,10 @@ _KINDS: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     **dict.fromkeys(("echo", "return_token_ids", "add_special_tokens", "add_generation_prompt",
                      "continue_final_message", "stream"), (bool, "true or false")),
     **dict.fromkeys(("model", "cache_salt"), (str, "a text")),
-    "chat_template_kwargs": (dict, "an object"), "tools": (list, "a list of objects"),
+    **dict.fromkeys(("response_format", "structured_outputs", "chat_template_kwargs"),
+                    (dict, "an object")), "parallel_tool_calls": (bool, "true or false"),
+    "tools": (list, "a list of objects"),
     "documents": (list, "a list of objects")}
-
-
-class BodyError(OptionError):
-    """A body has a field that cannot be used.
-
-    param  the field
-    code   OpenAI's word for what is wrong, such as `unsupported_parameter`
-    """
-
-    def __init__(self, message: str, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.param, self.code = param, code
 
 
 def check_body(body: Mapping[str, Any], unbuilt: Mapping[str, tuple[object, ...]]) -> None:
@@ -60,7 +57,8 @@ def check_body(body: Mapping[str, Any], unbuilt: Mapping[str, tuple[object, ...]
     for name, value in body.items():
         if name in unbuilt and value is not None and not any(
                 value == off and type(value) is type(off) for off in unbuilt[name]):
-            raise BodyError(f"{name} is {shown(value)}, and that is not built; leave it out", name,
+            fix = "use structured_outputs" if name in STRUCTURED else "leave it out"
+            raise BodyError(f"{name} is {shown(value)}, and that is not built; {fix}", name,
                             "unsupported_parameter")
         if name in _KINDS and value is not None and not isinstance(value, _KINDS[name][0]):
             raise BodyError(f"{name} is {shown(value)}, expected {_KINDS[name][1]}", name)
@@ -87,8 +85,10 @@ def echoes_only(body: Mapping[str, Any]) -> bool:
     return bool(body.get("echo")) and body.get("max_tokens") == 0
 
 
-def chat_params(body: Mapping[str, Any], defaults: Mapping[str, Any]) -> SamplingParams:
-    """Return how a body of /v1/chat/completions is sampled, as `completion_params` does."""
+def chat_params(body: Mapping[str, Any], defaults: Mapping[str, Any],
+                template: ChatTemplate | None) -> SamplingParams:
+    """Return how a body of /v1/chat/completions is sampled, as `completion_params` does. The
+    template shows how the model writes calls of tools."""
     tokens, top = body.get("max_completion_tokens"), body.get("top_logprobs")
     logprobs = body.get("logprobs")
     if logprobs is not None and type(logprobs) is not bool:
@@ -98,29 +98,23 @@ def chat_params(body: Mapping[str, Any], defaults: Mapping[str, Any]) -> Samplin
         raise BodyError("top_logprobs goes with logprobs: true", "top_logprobs")
     if top is not None and (type(top) is not int or not 0 <= top <= LOGPROBS):
         raise BodyError(f"top_logprobs is {shown(top)}, expected 0 to {LOGPROBS}", "top_logprobs")
-    if (choice := body.get("tool_choice")) not in (None, "auto", "none"):
-        raise BodyError(f"tool_choice is {shown(choice)}, and no call can be forced; expected "
-                        "'auto' or 'none'", "tool_choice", "unsupported_parameter")
     if body.get("add_special_tokens"):
         raise BodyError("add_special_tokens is true, and a chat template writes them itself; leave "
                         "it out", "add_special_tokens")
     return _params(body, defaults, body.get("max_tokens") if tokens is None else tokens,
-                   (top or 0) if logprobs else None)
-
-
-def offered_tools(body: Mapping[str, Any]) -> list[Any] | None:
-    """Return the tools that an answer may call, None without any."""
-    return None if body.get("tool_choice") == "none" else body.get("tools") or None
+                   (top or 0) if logprobs else None, calls_form(body, template))
 
 
 def _params(body: Mapping[str, Any], defaults: Mapping[str, Any],
-            max_tokens: Any, logprobs: Any) -> SamplingParams:  # noqa: ANN401 - JSON
+            max_tokens: Any, logprobs: Any,  # noqa: ANN401 - JSON
+            calls: StructuredOutputsParams | None = None) -> SamplingParams:
     given = {name: body[name] for name in SAMPLING if body.get(name) is not None}
     stop, always = body.get("stop"), defaults.get("stop", ())
     own = (stop,) if isinstance(stop, str) else () if stop is None else stop
     return SamplingParams(**{**defaults, **given, "max_tokens": max_tokens, "logprobs": logprobs,
                              "stop": [*own, *always] if isinstance(own, (list, tuple)) else own,
-                             "logit_bias": _bias(body.get("logit_bias"))})
+                             "logit_bias": _bias(body.get("logit_bias")),
+                             "structured_outputs": asked_form(body) or calls})
 
 
 def _bias(bias: Any) -> Any:  # noqa: ANN401 - JSON; SamplingParams checks what is no object

@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 from core.errors import TokenizerError
 from core.reading import shown
 from models.serving.conversation import ConversationEncoder
-from models.serving.openai.body import BodyError, offered_tools
+from models.serving.openai.error import BodyError
+from models.serving.openai.tool_calls import offered_tools
 from models.serving.prompt import checked_text
 from models.tokenizers.base import Tokenizer
 

@@ -8,79 +8,16 @@ templates (`render_process`). It is started by the first one and ends with this 
 
 from __future__ import annotations
 
-import atexit
 import json
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from core.errors import TokenizerError
+from models.tokenizers.chat.child import Child
 from models.tokenizers.chat.render_process import SECONDS
 
-
-class _Child:
-    """Runs the process: a line of JSON in, a line of JSON out."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lock = Lock()
-
-    def ask(self, request: bytes) -> dict[str, str]:
-        """Return the answer; an `error` where the process ended instead."""
-        with self._lock:
-            process = self._process = self._process or _start()
-            assert process.stdin is not None and process.stdout is not None  # pipes, by _start
-            try:
-                process.stdin.write(request)
-                process.stdin.flush()
-                line = process.stdout.readline()
-                if line.endswith(b"\n"):
-                    answer: dict[str, str] = json.loads(line)
-                    return answer
-            except OSError:  # it ended before it read all
-                pass
-            except BaseException:  # Ctrl-C: its answer must not be the next one's
-                self.close()
-                raise
-            self.close(patience=1.0)  # it is ending by itself
-            late = process.returncode == -signal.SIGALRM
-            return {"error": f"it took more than {SECONDS} seconds" if late else
-                    f"its process ended with code {process.returncode}"}
-
-    def close(self, patience: float = 0.0) -> None:
-        """End the process, after `patience` seconds in which it may end by itself."""
-        process, self._process = self._process, None
-        if process is not None:
-            try:
-                process.wait(patience)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with suppress(OSError):  # what was not written yet
-                        pipe.close()
-
-    def forget(self) -> None:
-        """Leave the process to the parent, after a fork."""
-        self._process, self._lock = None, Lock()
-
-
-def _start() -> subprocess.Popen[bytes]:
-    program = Path(__file__).with_name("render_process.py")
-    return subprocess.Popen([sys.executable, "-I", str(program), json.dumps(sys.path)],
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-
-_CHILD = _Child()
-atexit.register(_CHILD.close)
-os.register_at_fork(after_in_child=_CHILD.forget)
+_CHILD = Child(Path(__file__).with_name("render_process.py"), SECONDS)
 
 
 def render(source: str, values: Mapping[str, Any]) -> str:
@@ -93,4 +30,4 @@ def render(source: str, values: Mapping[str, Any]) -> str:
     answer = _CHILD.ask(request.encode() + b"\n")
     if "text" not in answer:
         raise TokenizerError(f"the chat template failed: {answer['error']}")
-    return answer["text"]
+    return str(answer["text"])
