@@ -78,6 +78,10 @@ def test_bad_lines(engine, data, said):
      "takes text only"),
     ({"messages": [{"role": "user", "content": 3}]}, "messages", "content is 3"),
     ({"messages": HI, "tool_choice": "required"}, "tool_choice", "tools is empty"),
+    ({"prompt": "A", "guided_json": {}}, "guided_json", "use structured_outputs"),
+    ({"prompt": "A", "response_format": 3}, "response_format", "expected an object"),
+    ({"prompt": "A", "structured_outputs": {"regex": "(a"}}, None, "unclosed group"),
+    ({"prompt": "A", "response_format": {"type": "json_schema"}}, "response_format", "`schema`"),
     ({"messages": HI, "logprobs": 3}, "logprobs", "true or false"),
     ({"messages": HI, "top_logprobs": 3}, "top_logprobs", "goes with logprobs"),
     ({"messages": HI, "chat_template_kwargs": {"messages": []}}, "chat_template_kwargs", "fields"),
@@ -185,3 +189,24 @@ def test_nothing_runs_on_after_the_end(engine):
     assert engine.has_unfinished_requests
     found.close()
     assert not engine.has_unfinished_requests
+
+
+def test_a_form_of_the_text(engine):
+    """A line that comes to a limit of its grammar is an error, and the others are answered."""
+    schema = {"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"],
+              "additionalProperties": False}
+    body = {"messages": HI, "seed": 1, "max_tokens": 60, "response_format": {
+        "type": "json_schema", "json_schema": {"name": "a", "schema": schema}}}
+    (choice,) = answered(engine, body)["choices"]
+    assert choice["finish_reason"] == "stop"
+    assert type(json.loads(choice["message"]["content"])["ok"]) is bool
+    (choice,) = answered(engine, {"prompt": "A", "structured_outputs": {"choice": ["yes"]}}
+                         )["choices"]
+    assert choice["text"] == "yes"
+
+
+def test_a_grammar_that_cannot_be_followed(engine, monkeypatch):
+    monkeypatch.setattr("models.serving.grammar.state.Grammar.check", lambda grammar, allowed:
+                        setattr(grammar, "problem", ("refused", "it is too complex")))
+    body = {"prompt": "A", "structured_outputs": {"regex": "a+"}}
+    assert refused(engine, line(body)) == (None, "it is too complex", "grammar")

@@ -52,6 +52,8 @@ class Sampled(BaseModel):
     return_token_ids: bool | None = None
     add_special_tokens: bool | None = None
     cache_salt: str | None = None
+    response_format: dict[str, Any] | None = None
+    structured_outputs: dict[str, Any] | None = None
 
     def check(self, unbuilt: Mapping[str, tuple[object, ...]]) -> None:
         """Raise ApiError for a field that is not built, or that contradicts another."""
@@ -120,6 +122,7 @@ class ChatRequest(Sampled, Conversation):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
 
 
 class TokenizeRequest(BaseModel):

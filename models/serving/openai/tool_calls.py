@@ -53,9 +53,9 @@ def calls_form(body: Mapping[str, Any], template: ChatTemplate | None,
     single = only is not None or body.get("parallel_tool_calls") is False
     if not tools or template is None:
         return None
-    functions = [_function(tool) for tool in tools]
-    if not (forced or single or any(f.get("strict") for f in functions)):
+    if not (forced or single or any(map(_strict, tools))):
         return None
+    functions = [_function(tool) for tool in tools]
     if only is not None and only not in {f["name"] for f in functions}:
         raise BodyError(f"tool_choice names {shown(only)}, expected one of "
                         f"{', '.join(sorted(f['name'] for f in functions))}", "tool_choice")
@@ -75,6 +75,11 @@ def _choice(choice: object) -> tuple[bool, str | None]:
     raise BodyError(f"tool_choice is {shown(choice)}, and that is not built; expected 'auto', "
                     "'none', 'required', or {'type': 'function', 'function': {'name': NAME}}",
                     "tool_choice", "unsupported_parameter")
+
+
+def _strict(tool: Any) -> bool:  # noqa: ANN401 - JSON
+    function = tool.get("function") if isinstance(tool, Mapping) else None
+    return isinstance(function, Mapping) and bool(function.get("strict"))
 
 
 def _function(tool: Any) -> Mapping[str, Any]:  # noqa: ANN401 - JSON

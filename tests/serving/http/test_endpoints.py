@@ -9,6 +9,7 @@ import pytest
 
 PROMPT = "Once upon a time"
 USER = [{"role": "user", "content": "hi"}]
+LOOK = {"type": "function", "function": {"name": "look", "parameters": {}}}
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 
 
