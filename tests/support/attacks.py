@@ -16,6 +16,7 @@ _PATHS, _CLI, _TALK = ("tests/checkpoints/test_odd_paths.py", "tests/cli/test_ma
 _PLACE, _NUMBA = "tests/checkpoints/test_placing.py", "tests/backends/test_numba_cache.py"
 _TEMPLATES, _ODD = "tests/tokenizers/test_chat_templates.py", "tests/engine/test_odd_arguments.py"
 _REQUESTS = "tests/serving/test_odd_requests.py"
+_FORMS = "tests/serving/http/test_structured_http.py"
 _FACE, _PYTEST = "tests/house/test_public_face.py", "tests/conformance/test_pytest_plugin.py"
 
 ATTACKS = {  # kind: (attack, what happens, file, test)
@@ -94,6 +95,13 @@ ATTACKS = {  # kind: (attack, what happens, file, test)
          "test_a_template_that_changes_the_text"),
         ("a message that no context holds, or is no UTF-8", "an error, the chat goes on", _CLI,
          "test_one_bad_message_does_not_end_a_chat")],
+    "Forms of texts": [
+        ("schemas, expressions and grammars that nest 10,000 deep, have 50,000 choices, or need "
+         "minutes", "refused within 2 s and 1 GiB, the engine goes on", _FORMS,
+         "test_hostile_forms_are_refused"),
+        ("a form that comes to its limits while a text is made", "its request ends",
+         "tests/serving/test_structured_engine.py",
+         "test_a_limit_of_the_grammar_ends_its_request_alone")],
     "Arguments": [
         ("numbers of other types and sizes", "our error", _ODD, "test_a_number"),
         ("NumPy's numbers", "are numbers", _ODD, "test_numpys_numbers_are_numbers"),
