@@ -198,7 +198,7 @@ def test_schemathesis_finds_no_failure_of_the_server(server, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json",
          "--max-examples", "4", "--phases", "fuzzing,examples", "--checks", "not_a_server_error",
-         "--seed", "1", "--no-color"], capture_output=True, text=True, timeout=300,
-        cwd=tmp_path)  # it keeps what it has found
+         "--seed", "1", "--no-color", "--request-timeout", "300"], capture_output=True,
+        text=True, timeout=300, cwd=tmp_path)  # it keeps what it has found
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     server.idle()
