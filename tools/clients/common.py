@@ -76,7 +76,7 @@ def equal(what: str, found: object, expected: object) -> None:
         fail(f"{what}: {found!r}, expected {expected!r}")
 
 
-def command(name: str, *arguments: str, folder: str | Path | None = None, seconds: float = 400,
+def command(name: str, *arguments: str, folder: str | Path | None = None, seconds: float = 800,
             **environment: str) -> str:
     """Run a command of this environment, in a folder, and return what it printed.
 

