@@ -66,7 +66,7 @@ def compare(name: str, ours: tuple[int, Any, str], theirs: tuple[int, Any, str],
         ok = name in REASONS
         shape = REASONS.get(name, "STATUS DIFFERS")
     elif ok:
-        shape = ", ".join(["equal but for", *sorted(set(letters.values()))]) if letters else "equal"
+        shape = f"equal but for {', '.join(sorted(set(letters.values())))}" if letters else "equal"
     else:
         shape = "DIFFERS: " + ", ".join(f"`{field}`" for field in sorted(own ^ other))
     answer = "-"
