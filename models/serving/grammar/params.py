@@ -16,7 +16,7 @@ _KINDS = ("json", "regex", "choice", "grammar", "json_object")
 
 @dataclass(frozen=True)
 class StructuredOutputsParams:
-    """Constrain a text to one of five forms; give exactly one. Raises OptionError.
+    """Holds the form that a text is to have, one of five; give exactly one. Raises OptionError.
 
     json         a JSON schema, as an object or as its text
     regex        an expression in the syntax of Rust's regex crate, for the whole text
@@ -133,7 +133,7 @@ def quoted(text: str) -> str:
 
 
 def _slashed(regex: str) -> str:
-    """Escape slashes and line ends, which would end an expression in a rule."""
+    """Return the expression with slashes and line ends escaped, which would end an expression in a rule."""
     made, escaped = "", False
     for c in regex:
         made += "\\" * (c == "/" and not escaped) + {"\n": "n" if escaped else "\\n"}.get(c, c)
