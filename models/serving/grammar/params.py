@@ -133,7 +133,7 @@ def quoted(text: str) -> str:
 
 
 def _slashed(regex: str) -> str:
-    """Return the expression with slashes and line ends escaped, which would end an expression in a rule."""
+    """Return the expression with slashes and line ends, which would end it, escaped."""
     made, escaped = "", False
     for c in regex:
         made += "\\" * (c == "/" and not escaped) + {"\n": "n" if escaped else "\\n"}.get(c, c)
