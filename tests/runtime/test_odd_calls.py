@@ -66,16 +66,21 @@ def test_a_tensor_s_shape_is_of_whole_numbers():
         Tensor(HostAllocator().allocate(64), (1.5, "2"), f32)
 
 
+@pytest.fixture(scope="module")
+def model():
+    with models.load("stories-llama2", max_context=64) as loaded:
+        yield loaded
+
+
 @odd
-def test_a_session(value):
-    with models.load("stories-llama2", max_context=64) as model:
-        for ids in ([value], [10**6], *[value] * (not isinstance(value, (bytes, np.ndarray)))):
-            with pytest.raises(PromptError):
-                model.session.prefill(ids)
-        if not isinstance(value, int) or value < 0:
-            with pytest.raises(PromptError):
-                model.session.truncate(value)
-        assert model.generate("Once", max_new_tokens=2).run().text
+def test_a_session(model, value):
+    for ids in ([value], [10**6], *[value] * (not isinstance(value, (bytes, np.ndarray)))):
+        with pytest.raises(PromptError):
+            model.session.prefill(ids)
+    if not isinstance(value, int) or value < 0:
+        with pytest.raises(PromptError):
+            model.session.truncate(value)
+    assert model.generate("Once", max_new_tokens=2).run().text
 
 
 @odd
