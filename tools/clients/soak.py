@@ -161,7 +161,8 @@ def main() -> int:
                      f"request (most: {MOST:.0f}) |")
     print("\n".join(lines))
     if args.page:
-        write("soak", lines)
+        write("soak", ["### Clients that leave", "", "Measured by `tools/clients/soak.py`.", "",
+                       *lines])
     print("nothing grew" if ok else "SOMETHING GREW")
     return 0 if ok else 1
 
