@@ -71,7 +71,6 @@ REQUESTS: list[tuple[str, str, Any]] = [
 #: name of a request: why its status differs
 REASONS = {
     "an empty prompt": "here it is encoded, as BOS alone",
-    "a JSON schema": "`response_format` is not built, and is refused by name",
     "embeddings": "here the answer says why there are none"}
 
 #: (pattern of a field, letter, why it differs)
