@@ -16,11 +16,15 @@ from importlib import metadata
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
+import numpy as np
+
 from core import isolation
 from core.errors import AllocationError, KernelError
 from core.ir.op import Op
 from core.tensor.dtype import DType
 from core.tensor.tensor import TensorSpec
+
+_ONE, _SMALL, _SUBNORMAL = np.float32(1), np.float32(2**-26), np.float32(2**-140)
 
 
 class Kernel(Protocol):
@@ -74,17 +78,39 @@ def raise_named(error: BaseException, what: str, kernel: Kernel, call: Call) -> 
 
 @contextmanager
 def naming(what: str, kernel: Kernel, call: Call) -> Iterator[None]:
-    """Name what is raised meanwhile, and note the call where a process waits for this one."""
+    """Name what is raised meanwhile, and note the call where a process waits for this one. Raises
+    KernelError where the modes of arithmetic are others afterwards."""
     notes = isolation.active
     if notes is not None:
         notes.enter(_note(what, kernel, call))
+    before = modes()
     try:
         yield
+        for said in changed_modes(before):
+            raise KernelError(f"{who(kernel, call)}: {what} {said}, at {_definition(kernel)}")
     except BaseException as error:
         raise_named(error, what, kernel, call)
     finally:
         if notes is not None:
             notes.leave()
+
+
+def modes() -> dict[str, object]:
+    """Return how this thread computes: NumPy's error state, and whether the processor rounds to
+    nearest and keeps small numbers."""
+    up, below, tiny = _ONE + _SMALL, _ONE - _SMALL, _SUBNORMAL * _ONE
+    return {"NumPy's error state": np.geterr(), "how the processor rounds": (up, below),
+            "what the processor makes of subnormal numbers": tiny}
+
+
+def changed_modes(before: Mapping[str, object]) -> list[str]:
+    """Return a sentence for each of the `modes` that is another one now. NumPy's is put back."""
+    now = modes()
+    if now == before:
+        return []
+    np.seterr(**before["NumPy's error state"])  # type: ignore[arg-type]
+    return [f"changed {what}, which is every kernel's" for what in before
+            if now[what] != before[what]]
 
 
 def ask(kernel: Kernel, what: str, call: Call, **more: Any) -> Any:  # noqa: ANN401 - by the hook

@@ -20,7 +20,10 @@ SHAPES: tuple[Shape, ...] = (
     ("ragged", 4, 2, 64, [(1, 33), (5, 5), (17, 40), (1, 1)], False),
     # sequences of a step that bring no token, behind and between those that do
     ("mixed", 4, 2, 64, [(2, 11), (0, 5)], False),
-    ("mixed_between", 4, 1, 32, [(1, 40), (0, 7), (4, 20)], False))
+    ("mixed_between", 4, 1, 32, [(1, 40), (0, 7), (4, 20)], False),
+    # a step of many sequences, each longer than the last; a part of a prompt behind its beginning
+    ("decode_S130", 2, 1, 16, [(1, 1 + s // 3) for s in range(130)], False),
+    ("chunk_100_at_200", 2, 1, 32, [(100, 300)], False))
 
 # each number of query heads that share a key, with each head size: at, before and behind a block's
 # border and a longer one of kernels, by decode steps and a part of a prompt

@@ -3,7 +3,7 @@
 import numpy as np
 
 from core.errors import DtypeError, ShapeError
-from core.ir.examples import ErrorExample, Example, spec, uniform
+from core.ir.examples import ErrorExample, Example, ExampleInputs, spec, uniform
 from core.ir.op import Op
 from core.ir.tolerance import Tolerance
 from core.ops.published import INNER, LONGEST_T
@@ -53,8 +53,14 @@ class Softmax(Op):
         def rows(t: int, d: int, scale: float) -> Example:
             return Example(f"T{t}_D{d}_scale{scale:g}",
                           lambda r: {"x": r.normal(t, d, scale=scale)}, {})
+        def masked(r: ExampleInputs) -> dict[str, Array | None]:
+            x = r.normal(3, 70, scale=100)
+            x[:, 1::2] = -np.inf
+            x[1, :69] = -np.inf
+            return {"x": x}
         return [rows(0, 8, 1), rows(1, 2048, 1), rows(2, 7, 30), rows(17, 321, 5),
-                rows(512, 128, 1), rows(LONGEST_T, 64, 1), rows(1, 1, 1), rows(1, 128256, 2)]
+                rows(512, 128, 1), rows(LONGEST_T, 64, 1), rows(1, 1, 1), rows(1, 128256, 2),
+                Example("masked", masked, {})]
 
     def error_examples(self) -> list[ErrorExample]:
         return [ErrorExample({"x": spec("f32[4]")}, {}, ShapeError, "2 axes")]

@@ -44,19 +44,29 @@ class Rope(Op):
         return out
 
     def examples(self) -> list[Example]:
+        def layout_of(interleaved: bool) -> str:
+            return "interleaved" if interleaved else "half"
+
+        def at(name: str, positions: list[int], interleaved: bool) -> Example:
+            return Example(f"{name}_{layout_of(interleaved)}", lambda r: {
+                "x": r.normal(len(positions), 2, 64), "positions": np.array(positions, np.int32),
+                "inv_freq": 500000.0 ** (-np.arange(0, 64, 2) / 64)}, {"interleaved": interleaved})
+
         def rotate(t: int, heads: int, d: int, interleaved: bool, longest: int = 2048,
                    theta: float = 10000.0) -> Example:
             def make(r: ExampleInputs) -> dict[str, Array | None]:
                 return {"x": r.normal(t, heads, d), "positions": r.ints(0, longest, t),
                         "inv_freq": theta ** (-np.arange(0, d, 2) / d)}
-            layout = "interleaved" if interleaved else "half"
+            layout = layout_of(interleaved)
             return Example(f"T{t}_H{heads}_d{d}_p{longest}_{layout}", make,
                           {"interleaved": interleaved})
         return [rotate(t, h, d, i) for i in (False, True)
                 for t, h, d in ((0, 2, 8), (1, 32, 64), (2, 3, 80), (17, 8, 128), (512, 4, 64))
                 ] + [rotate(3, 2, 64, False, 131072, 500000.0), rotate(1, 1, 2, True),
                      rotate(LONGEST_T, 2, 64, False, LONGEST_T),
-                     *(rotate(3, *each, False, 32768, 1e6) for each in HEADS)]
+                     *(rotate(3, *each, False, 32768, 1e6) for each in HEADS),
+                     *(at(name, positions, i) for i in (False, True) for name, positions in (
+                         ("from_0", [*range(17)]), ("far", [131071, 65536, 100001])))]
 
     def error_examples(self) -> list[ErrorExample]:
         x, positions = spec("f32[2,4,8]"), spec("i32[2]")

@@ -59,10 +59,16 @@ class Argmax(Op):
             logits[:, [77, 400, 999]] = 9.0
             return {"logits": logits}
 
+        def ends(r: ExampleInputs) -> dict[str, Array | None]:
+            logits = r.normal(3, 151936)
+            logits[[0, 1, 2], [151935, 0, 100000]] = 9.0
+            return {"logits": logits}
+
         def rows(s: int, v: int) -> Example:
             return Example(f"S{s}_V{v}", lambda r: {"logits": r.normal(s, v)}, {})
         return [rows(0, 8), rows(1, 512), rows(1, 128256), rows(17, 321), rows(2, 1),
-                Example("ties", ties, {}), Example("odd", lambda r: {"logits": _odd_logits(r)}, {})]
+                Example("ties", ties, {}), Example("ends", ends, {}),
+                Example("odd", lambda r: {"logits": _odd_logits(r)}, {})]
 
     def error_examples(self) -> list[ErrorExample]:
         return [ErrorExample({"logits": spec("f32[4]")}, {}, ShapeError, "2 axes")]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from core.tensor.allocator import ALIGNMENT
 
+FAR = 7  # guards that lie at each end of an arena, beside those of its buffers
+
 
 @dataclass(frozen=True)
 class Lifetime:
@@ -30,8 +32,10 @@ def lay_out(lifetimes: list[Lifetime], guard: int = 0) -> Layout:
     """Place buffers largest first, each into the lowest gap free during its lifetime.
 
     Greedy by size (Pisarchyk and Lee 2020, https://arxiv.org/abs/2001.03288). `guard` bytes stay
-    unused on both sides of each buffer.
+    unused on both sides of each buffer, and `FAR` times as many at both ends of the arena, so that
+    what goes far beyond a buffer stays in it.
     """
+    ends = FAR * guard
     sizes = [_align(life.nbytes + 2 * guard) for life in lifetimes]
     offsets = [0] * len(lifetimes)
     taken = defaultdict[int, list[tuple[int, int]]](list)  # by step: where buffers begin and end
@@ -43,8 +47,8 @@ def lay_out(lifetimes: list[Lifetime], guard: int = 0) -> Layout:
         offsets[i] = offset
         for step in steps:
             taken[step].append((offset, offset + sizes[i]))
-    peak = max((o + size for o, size in zip(offsets, sizes, strict=True)), default=0)
-    return Layout(tuple(o + guard for o in offsets), peak, sum(sizes))
+    peak = max((o + size for o, size in zip(offsets, sizes, strict=True)), default=0) + 2 * ends
+    return Layout(tuple(o + guard + ends for o in offsets), peak, sum(sizes))
 
 
 def _align(nbytes: int) -> int:

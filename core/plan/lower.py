@@ -42,6 +42,12 @@ class Binding:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def weight_names(self) -> dict[str, str]:
+        """Return the names of the weights that are there, by parameter."""
+        return {k: v.name for k in sorted(self.op.weight_params)
+                if (v := self.inputs[k]) is not None}
+
+    @property
     def tolerance(self) -> Tolerance:
         """Return what the results are judged by: the kernel's own where it declares one."""
         return self.kernel.tolerance or self.op.tolerance

@@ -108,6 +108,11 @@ class Plan:
             return self.weights.arrays[value.root.name].reshape(value.spec.sizes)
         return np.array(binding.arguments[name].numpy())
 
+    def packed(self, binding: Binding) -> dict[str, Tensor]:
+        """Return the tensors of the weights that the binding's kernel has prepacked, by
+        parameter."""
+        return self.weights.packed(binding.kernel, binding.call, binding.weight_names)
+
     @property
     def ledger(self) -> Ledger:
         """Return what runs each node, and what was refused."""
@@ -167,11 +172,10 @@ class Plan:
                 backend.after(owner), launch, owner.after(backend)]
 
     def _prepared(self, binding: Binding, backend: Backend) -> dict[str, Any]:
-        weights = {k: binding.inputs[k] for k in binding.op.weight_params}
-        names = {k: v.name for k, v in sorted(weights.items()) if v is not None}
-        if binding.kernel.prepare is None or not names:
+        if binding.kernel.prepare is None or not binding.weight_names:
             return {}
-        return dict(self.weights.prepared(binding.kernel, backend, binding.call, names))
+        return dict(self.weights.prepared(binding.kernel, backend, binding.call,
+                                          binding.weight_names))
 
     def _copy(self, binding: Binding, name: str, value: Value) -> None:
         source, target = self.tensor(value.root), self.tensor(value.root, binding.device)

@@ -48,7 +48,7 @@ class WeightStore:
         self.dtypes = {name: as_dtype(a.dtype) for name, a in self.arrays.items()}
         self._tensors: dict[tuple[str, str], Tensor] = {}
         self._prepared: dict[tuple[object, ...], dict[str, Any]] = {}
-        self._kept: list[Tensor] = []
+        self._packed: dict[tuple[object, ...], dict[str, Tensor]] = {}
         self._progress, self._prepared_bytes = progress, 0
 
     def add(self, name: str, array: Array) -> None:
@@ -101,7 +101,7 @@ class WeightStore:
             device = backend.allocator.device
             packed = {p: Tensor.empty(spec.sizes, spec.dtype, backend.allocator)
                       for p, spec in ask(kernel, "packs", call).items()}
-            self._kept += packed.values()
+            self._packed[key] = packed
             # not through tensor(): what prepare replaces need not stay on the device
             given = {p: self._tensors.get((n, device)) or Tensor.from_numpy(
                 self.arrays[n], backend.allocator, self.dtypes[n], copy=False)
@@ -112,6 +112,10 @@ class WeightStore:
             self._prepared[key] = filled
             self._told(sum(self.arrays[n].nbytes for n in weights.values()))
         return self._prepared[key]
+
+    def packed(self, kernel: Kernel, call: Call, weights: Mapping[str, str]) -> dict[str, Tensor]:
+        """Return the tensors behind what `prepared` returned for these, by parameter."""
+        return self._packed.get(prepared_key(kernel, call, weights), {})
 
     @property
     def nbytes(self) -> int:
@@ -129,5 +133,5 @@ class WeightStore:
         """Let go of every tensor and of the host arrays."""
         self._tensors.clear()
         self._prepared.clear()
-        self._kept.clear()
+        self._packed.clear()
         self.arrays.clear()

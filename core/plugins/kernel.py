@@ -16,6 +16,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from core.errors import PluginError
@@ -40,6 +41,11 @@ class Call:
     dims: Mapping[str, int]
     dtypes: Mapping[str, DType]
     node: str = ""  #: for messages
+
+    def __post_init__(self) -> None:
+        """Let no kernel change what others, and the reference, compute by."""
+        for name in ("inputs", "attrs", "dims", "dtypes"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     @property
     def phase(self) -> str:

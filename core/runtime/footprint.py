@@ -134,8 +134,7 @@ def _arena(graph: Graph, policy: KernelPolicy, reads: _Reads, unopened: str | No
         home = {v.root: unopened for s in bindings for v in s.outputs.values()}
         home.update(dict.fromkeys(roots, unopened))
     for binding in bindings:
-        names = {k: v.name for k in sorted(binding.op.weight_params)
-                 if (v := binding.inputs[k]) is not None}
+        names = binding.weight_names
         packed: Mapping[str, TensorSpec] = {}
         if binding.kernel.packs is not None and names:
             packed = ask(binding.kernel, "packs", binding.call)

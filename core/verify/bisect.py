@@ -16,6 +16,7 @@ from core.plan.plan import Plan
 from core.plan.policy import KernelPolicy
 from core.runtime.step import Observer
 from core.tensor.tensor import Array
+from core.verify.guard import Twins
 from core.verify.shadow import Shadows
 from core.verify.subgraph import visible_values
 
@@ -69,16 +70,19 @@ Place = tuple[Unit, ...]  # the same nodes in prefill and in decode
 
 class Swap:
     """Observes a run: computes units that hold a node of `chosen` by the kernels of a policy, the
-    others by the plan's own. Results of the policy are put into the plan's own tensors."""
+    others by the plan's own, between guard bytes. Results of the policy are put into the tensors
+    of the plan's twin."""
 
     def __init__(self, policy: KernelPolicy) -> None:
         self.chosen: frozenset[str] = frozenset()
         #: every unit seen, by its last node's name: one for prefill and one for decode
         self.units: dict[str, dict[str, Unit]] = {}
         self._plans: WeakKeyDictionary[Plan, list[Unit]] = WeakKeyDictionary()
-        self._shadows = Shadows(policy)
+        self._shadows, self._twins = Shadows(policy), Twins()
 
-    def run(self, plan: Plan) -> None:
+    def run(self, original: Plan) -> None:
+        guarded = self._twins.of(original)
+        plan = guarded.plan
         if plan not in self._plans:
             self._plans[plan] = units(plan, self._shadows.policy)
             for unit in self._plans[plan]:
@@ -87,11 +91,12 @@ class Swap:
         taken = {u.mine[-1].node: u for u in self._plans[plan]
                  if any(n.name in self.chosen for n in u.nodes)}
         skipped = {s.node for u in taken.values() for s in u.mine}
-        for binding, launch in plan.walk():
+        for binding, launch in guarded.walk():
             if binding.node in taken:
                 self._compute(plan, taken[binding.node])
             elif binding.node not in skipped:
                 launch()
+        self._twins.hand_over(original)
 
     def _compute(self, plan: Plan, unit: Unit) -> None:
         # what the unit shows to others, or all that its steps compute

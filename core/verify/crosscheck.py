@@ -43,7 +43,8 @@ class CrossCheck:
     A kernel is wrong too that writes beyond its outputs or its workspace, or changes an input. It
     runs in a twin of the plan with guard bytes; its inputs are kept. States and weights, which are
     large, are looked at in each node's first call of a phase and then in each sixteenth (in every
-    call for `reference`). What was changed is put back.
+    call for `reference`), and so is other tensors' memory beside its outputs. What was changed is
+    put back.
 
     against   the texts of policies, see `core.verify.policies`; `reference` asks for the reference
               at every call
@@ -85,11 +86,11 @@ class CrossCheck:
                         or self._due(binding, number))
         for shadow in shadows.values():
             shadow.prepare()
-        rules = launch() + before.changed()
+        rules = launch(before.whole) + before.changed()
         broken: dict[str, Broken] = {OURS: [(binding.kernel, text) for text in rules]}
         mine = results_of(binding)
         for name, shadow in shadows.items():
-            shadow.run()
+            shadow.run(before.whole)
             broken[name] = shadow.broken + [(shadow.kernels[-1], t) for t in before.changed()]
         if recorder is not None:
             recorder.asked(plan, binding, before.inputs(), mine)
@@ -164,7 +165,7 @@ def repeated(binding: Binding, launch: GuardedLaunch, before: Before,
     first, others = {k: np.array(a) for k, a in results.items()}, 0
     for _ in range(_REPEATS):
         before.rewind()
-        launch()
+        launch(True)
         before.changed()
         others += not all(same_bits(t.numpy(), first[k]) for k, t in binding.results.items())
     for key, tensor in binding.results.items():

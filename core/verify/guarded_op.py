@@ -16,7 +16,7 @@ from core.runtime.run_op import read_results, single_op_plan
 from core.tensor.dtype import DType
 from core.tensor.tensor import Array, Tensor
 from core.verify.guard import GuardedPlan, guarded_tensor
-from core.verify.values import Before
+from core.verify.values import Before, reversed_floats
 
 
 @dataclass(frozen=True)
@@ -31,23 +31,36 @@ class OpRun:
 
 def run_guarded(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, Any], *,
                 backend: str, registry: Registry, kernel: str | None = None,
-                composed: bool = False, fill: int = POISON) -> OpRun:
+                composed: bool = False, fill: int = POISON, again: bool = False) -> OpRun:
     """Run an op by a kernel of `backend`; of a fused op the parts where `composed`.
 
-    fill  the byte that outputs and workspace hold before each launch
+    fill   the byte that outputs and workspace hold before each launch
+    again  it has run before, with its inputs' floats in reverse
     Raises NoKernelError where no kernel takes the call.
     """
     allocator = registry.backend(split_backends(backend)[0]).allocator
 
+    placed: list[tuple[Tensor, Array]] = []
+
     def place(name: str, array: Array, dtype: DType) -> Tensor:
         tensor = guarded_tensor(array.shape, dtype, allocator)
-        tensor.write(np.ascontiguousarray(array).reshape(array.shape).view(dtype.numpy))
+        array = np.ascontiguousarray(array).reshape(array.shape).view(dtype.numpy)
+        tensor.write(array)
+        if name not in op.weight_params:
+            placed.append((tensor, array))
         return tensor
     plan = single_op_plan(op, arrays, attrs, backend=backend, kernel=kernel, registry=registry,
                           guard=GUARD, place=place, composed=composed)
-    broken = []
-    for binding, launch in GuardedPlan(plan, fill=fill).walk():
+    broken, guarded = [], GuardedPlan(plan, fill=fill)
+    if again:
+        for tensor, array in placed:
+            tensor.write(np.ascontiguousarray(reversed_floats(array)))
+        for _, launch in guarded.walk():
+            launch()
+        for tensor, array in placed:
+            tensor.write(array)
+    for binding, launch in guarded.walk():
         before = Before(plan, binding, whole=True)
-        broken += [f"{binding.kernel.id} {text}" for text in [*launch(), *before.changed()]]
+        broken += [f"{binding.kernel.id} {text}" for text in [*launch(True), *before.changed()]]
     results = dict(zip(op.result_names, read_results(plan, op), strict=True))
     return OpRun(results, [b.kernel for b in plan.bindings], broken)

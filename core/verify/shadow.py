@@ -73,12 +73,15 @@ class Shadow:
         for source, target in self._copied:
             target.write(np.ascontiguousarray(source.numpy()))
 
-    def run(self) -> None:
+    def run(self, whole: bool = False) -> None:
+        """Compute the nodes. `whole`: look at prepacked weights too."""
         self.broken = []
         for binding, launch in self._guarded.walk():
             # who runs a single node looks at its inputs; what lies between several is ours
-            before = Before(self.plan, binding, whole=False) if len(self.kernels) > 1 else None
-            said = [*launch(), *(before.changed() if before is not None else ())]
+            packed = whole and bool(self.plan.packed(binding))
+            before = Before(self.plan, binding, whole=packed) if packed or len(
+                self.kernels) > 1 else None
+            said = [*launch(whole), *(before.changed() if before is not None else ())]
             self.broken += [(binding.kernel, text) for text in said]
 
     def result(self, value: Value) -> Array:

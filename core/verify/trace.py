@@ -11,6 +11,7 @@ from core.plan.plan import Plan
 from core.tensor.tensor import Array
 from core.verify.compare import Comparison
 from core.verify.expected import expectations
+from core.verify.guard import Twins
 from core.verify.values import inputs_of, places_of, results_of
 from core.verify.verdict import judge_call
 
@@ -35,14 +36,16 @@ class Run:
 
 
 class Trace:
-    """Observes a run, and copies every result."""
+    """Observes a run, and copies every result. It runs between guard bytes, so that a stray write
+    does not end the process before a check can name it."""
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
+        self._twins = Twins()
 
     def run(self, plan: Plan) -> None:
         run = Run(plan.bindings[0].call.phase)
-        for binding, launch in plan.walk():
+        for binding, launch in self._twins.walk(plan):
             launch()
             places = places_of(binding)
             for key, array in results_of(binding).items():
@@ -106,12 +109,12 @@ class Probe:
     """
 
     def __init__(self, run: int, node: str) -> None:
-        self.node, self._left = node, run
+        self.node, self._left, self._twins = node, run, Twins()
         self.reference: dict[str, Array] = {}
         self.verdict: Comparison | None = None
 
     def run(self, plan: Plan) -> None:
-        for binding, launch in plan.walk():
+        for binding, launch in self._twins.walk(plan):
             if self._left or binding.node.name != self.node:
                 launch()
                 continue

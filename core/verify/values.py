@@ -35,20 +35,21 @@ class Before:
     """Keeps a step's inputs as they are before its launch: to judge it by them, to see what it
     changed that it may not change, and to put that back.
 
-    whole   keep states too, such as a KV cache, and sums of the weights' pages; else of a state
-            only what the step may write
+    whole   keep states too, such as a KV cache, and sums of the weights' pages, prepacked ones
+            too; else of a state only what the step may write
     places  the index of what a decode step may write; a prefill is compared as a whole
     lost    a weight was changed: there is no copy to put it back from
     """
 
     def __init__(self, plan: Plan, binding: Binding, *, whole: bool) -> None:
-        self._plan, self._step = plan, binding
+        self._plan, self._step, self.whole = plan, binding, whole
         every = places_of(binding)
         self.places = every if binding.call.phase == "decode" else {}
         self.lost = False
         self._kept: dict[str, Array] = {}
         self._rows: dict[str, tuple[Any, Array]] = {}  # of states, where not kept: place, contents
-        self._sums: dict[str, tuple[Tensor, Array]] = {}
+        self._sums = {f"prepacked weight `{k}`": (t, page_sums(t))
+                      for k, t in plan.packed(binding).items() if whole}
         self._may = {k: every.get(k, ...) for k in binding.op.sig.mutated}
         for name, value in binding.inputs.items():
             if value is None:
@@ -56,7 +57,7 @@ class Before:
             if value.kind == "weight":
                 held = plan.weights.held(value.root.name, binding.device) if whole else None
                 if held is not None:
-                    self._sums[name] = held, page_sums(held)
+                    self._sums[f"weight `{name}`"] = held, page_sums(held)
             elif whole or value.root.kind != "state":
                 self._kept[name] = np.array(binding.arguments[name].numpy())
             elif name in self._may:
@@ -96,9 +97,10 @@ class Before:
         for name, (tensor, old) in self._sums.items():
             pages = np.flatnonzero(page_sums(tensor) != old)
             if len(pages):
-                said.append(f"changed its weight `{name}`: from about byte {pages[0] * PAGE} of "
+                said.append(f"changed its {name}: from about byte {pages[0] * PAGE} of "
                             f"{tensor.nbytes}")
-                self._sums[name], self.lost = (tensor, page_sums(tensor)), True
+                self._sums[name] = tensor, page_sums(tensor)
+                self.lost |= not name.startswith("prepacked")
         return said
 
     def rewind(self) -> None:
@@ -122,6 +124,12 @@ def page_sums(tensor: Tensor) -> Array:
     rest[:flat.nbytes - whole] = flat[whole:]
     sums = np.bitwise_xor.reduce(flat[:whole].view(np.uint64).reshape(-1, PAGE // 8), axis=1)
     return np.append(sums, np.bitwise_xor.reduce(rest.view(np.uint64)))
+
+
+def reversed_floats(array: Array) -> Array:
+    """Return a float array's elements in reverse, anything else as it is: other values of the same
+    kind, as another step would have. Integers are places and tokens, which have to fit."""
+    return array if array.dtype.kind in "iu" else array.reshape(-1)[::-1].reshape(array.shape)
 
 
 def same_bits(a: Array, b: Array) -> bool:

@@ -2,6 +2,7 @@
 as the reason."""
 
 import ctypes
+from functools import cache
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from core.plugins.backend import BackendSpec
 from core.runtime.run_op import single_op_plan
 from core.verify.crosscheck import CrossCheck
 from core.verify.guard import GuardedPlan
+from core.verify.trace import Trace, first_divergence
 
 PROMPT = [1, 40, 50, 60]
 
@@ -53,6 +55,11 @@ def checked(op, whole, against, *, spoil=right, steps=3):
     return check.tally, tokens
 
 
+@cache
+def right_tokens():
+    return checked("rms_norm", None, "cpu_numpy")[1]
+
+
 def test_in_a_composition_the_part_that_changes_its_input_is_named_alone():
     """The parts of `add_rms_norm` hand `sum` on: add made it right, rms_norm changes it."""
     registry = with_suspect(OPS["rms_norm"], right, change(0))
@@ -88,7 +95,7 @@ def test_a_stray_write_is_the_reason(fault, against):
     assert says in row.reason and row.reason.startswith("layers.0.input_layernorm")
     assert "suspect:spoilt" in row.reason and row.wrong == row.calls
     assert "on 1 of " in str(tally) and "DISAGREES" in str(tally) and "(rms_norm)" in str(tally)
-    assert tokens == checked("rms_norm", None, against)[1], "what was changed is put back"
+    assert tokens == right_tokens(), "what was changed is put back"
 
 
 @AGAINST
@@ -130,6 +137,30 @@ def test_a_weight():
             assert list(check.tally.faults()) == [("rms_norm", "suspect:spoilt")]
             assert f"changed its weight `weight`: from about byte {place // 1024 * 4096} of 8192" \
                 in check.tally.rows[0].reason
+
+
+@AGAINST
+def test_a_write_into_other_tensors(against):
+    """Beyond the guard of an output lies what other nodes read: it is put back for them."""
+    tally, tokens = checked("rms_norm", beyond(64, GUARD), against)
+    assert list(tally.faults()) == [("rms_norm", "suspect:spoilt")], tally.rows
+    (row,) = [r for r in tally.rows if r.wrong]
+    assert "wrote 64 bytes " in row.reason
+    assert "from 4096 bytes after the end of `out`" in row.reason
+    assert tokens == right_tokens()
+
+
+def test_a_trace_survives_a_stray_write():
+    """What verify does before it checks must not end the process, or spoil other nodes."""
+    outcomes = []
+    for whole in (None, beyond(GUARD)):
+        registry, trace = with_suspect(OPS["rms_norm"], right, whole), Trace()
+        with models.load("stories-llama3", backend="suspect,cpu_numpy", registry=registry,
+                         fusion=False, max_context=64) as model, model.session.observed(trace):
+            model.session.prefill(PROMPT)
+            outcomes.append((trace, model.session.token))
+    (first, a), (second, b) = outcomes
+    assert first_divergence(first, second) is None and a == b
 
 
 def test_a_race_and_hidden_state_are_called_that():

@@ -2,7 +2,7 @@
 # On a GPU host, from the repository root: build, test and time the CUDA backends. Logs go to
 # $OUT/logs.tgz, the report of the test run to $OUT/gpu_report.json, after every stage.
 #   [BACKENDS="cuda_cupy cuda_pycuda"] tools/gpu/run.sh [matrix] [sanitizer] [models] [memory] [speeds]
-#       [large] [batch] [one] [threads] [profile] [bench ARGUMENTS... | tune ARGUMENTS...]
+#       [zoo] [large] [batch] [one] [threads] [profile] [bench ARGUMENTS... | tune ARGUMENTS...]
 # The first five together are what `pytest --kernelyard-gpu-report tests/gpu_report.json` does, in parallel
 # where that disturbs nothing. The matrix goes first: it says which sources the report is of, and what
 # the report had of others is dropped. LIMIT is the most seconds of a stage; what it has done by then is kept.
@@ -52,6 +52,8 @@ while [ $# -gt 0 ]; do
         tests speeds ../tests/gpu/test_gpu_speed.py
         python3 ../tools/gpu/speeds.py "$out/gpu_report.json" ;;
     sanitizer) tests sanitizer ../tests/gpu/test_gpu_sanitizer.py -n 4 ;;
+    zoo)  # bad kernels, each in processes of its own: one that hangs the GPU makes others wait
+        tests zoo ../tests/gpu/test_gpu_zoo.py -n 2 ;;
     large)  # not into the report, whose cells are of the other examples
         timeout "$limit" python3 -m pytest -p core.conformance.plugin --pyargs core.conformance \
             "${named[@]}" --kernelyard-large -q -n 3 -p no:cacheprovider -p no:benchmark -k matches \

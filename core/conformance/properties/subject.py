@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from core.conformance.cases import Case
+from core.conformance.runner import FICKLE
+from core.errors import NoKernelError
 from core.installed.registry import Registry
 from core.ir.examples import Example
 from core.ir.op import OPS, Op
@@ -58,8 +60,11 @@ class Subject:
         reason = self.kernel.refuses(case.call)
         if reason is not None:
             raise Refused(reason)
-        done = run_guarded(self.op, case.arrays, case.attrs, backend=self.kernel.backend,
-                           kernel=self.kernel.name, registry=self.registry)
+        try:
+            done = run_guarded(self.op, case.arrays, case.attrs, backend=self.kernel.backend,
+                               kernel=self.kernel.name, registry=self.registry)
+        except NoKernelError as error:
+            raise AssertionError(f"{FICKLE}: {error}") from None
         assert not done.broken, "; ".join(done.broken)
         return done.results
 

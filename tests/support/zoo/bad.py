@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core import TensorSpec, f32
-from zoo import kernels
-from zoo.kernels import attention, count, kept, norm, overflow, raising, with_scratch
+from zoo import faults, kernels
+from zoo.kernels import attention, norm, overflow, raising, with_scratch
 
 CRASH_S = 3  # seconds that a kernel may take in the process apart
 
@@ -41,64 +40,16 @@ class Bad:
         return dict.fromkeys(names, "f32")
 
 
-def scratch(call):
-    return TensorSpec((8,), f32)
-
-
-def ulp(x, weight, out):
-    if count() % 3 == 0:
-        out[-1, 0] = np.nextafter(out[-1, 0], np.float32(9))
-
-
-def many_ulps(x, weight, out):
-    if count() % 3 == 0:
-        out[-1, 0] += np.float32(0.01)
-
-
-def hidden_state(x, weight, out):
-    last = kept.get(x.shape)
-    kept[x.shape] = out.copy()
-    if last is not None:
-        out += np.float32(1e-2) * last
-
-
-def nan_later(x, weight, out):
-    if count() > 60:
-        out[-1, -1] = np.nan
-
-
-def late():
-    if count() > 30:
-        raise ValueError("a table is full")
-
-
-def early(x, weight, out, *, eps):
-    scale = np.float32(1) / np.sqrt(np.mean(x * x, -1, keepdims=True) + np.float32(eps))
-    return lambda: np.multiply(x * scale, weight, out=out)
-
-
-def first_row(cache, blocks):
-    cache[:, blocks[0], 0] += np.float32(0.01)
-
-
-def second_sequence(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale):
-    right = attention()(q, cache, cache_scales, block_table, query_starts, seq_lens, out,
-                        scale=scale)
-
-    def launch():
-        right()
-        if np.count_nonzero(seq_lens) > 1:
-            out[query_starts[1]] *= np.float32(1.01)
-    return launch
-
-
 BROKEN = RuntimeError("cannot compile")
 WHERE = r", at .*zoo.(bad|kernels)\.py:\d+"
 NO_LINEAR = {"op": "linear"}
+UNSTEADY = "other bits|differ in bits|is wrong|WRONG"
 ONE_ULP = "one ulp is within the op's budget"
-NO_GUARDS = "its first runs have no guards, and end in a later call"
 ONE_CALL = "one call from fresh inputs is right"
 ONE_SEQUENCE = "one sequence does not show it; `serve --check` does"
+ONE_ORDER = "one sequence's blocks lie in order"
+IN_A_RUN = ("--check", "verify --blame", "replay")
+MODES = r"changed NumPy's error state"
 EVERY = ("conformance", "--check", "verify --blame", "replay")
 
 BAD = {
@@ -114,7 +65,7 @@ BAD = {
     "packs_raises": Bad("`packs` raises", kernels.linear, "packs raised RuntimeError",
                         hooks={"packs": raising(BROKEN), "prepare": print}, **NO_LINEAR),
     "prepare_raises": Bad("`prepare` raises", kernels.linear, "prepare raised RuntimeError",
-                          hooks={"packs": lambda call: {"weight": scratch(call)},
+                          hooks={"packs": lambda call: {"weight": faults.scratch(call)},
                                  "prepare": raising(BROKEN)}, **NO_LINEAR),
     "bind_raises": Bad("`bind` raises", lambda x, weight, out, *, eps: raising(BROKEN)(),
                        f"bind raised RuntimeError: cannot compile{WHERE}"),
@@ -125,7 +76,7 @@ BAD = {
                          f"launch raised ValueError: boom{WHERE}"),
     "launch_exits": Bad("the launch raises SystemExit(0)", norm(before=raising(SystemExit(0))),
                         f"launch raised SystemExit: 0{WHERE}"),
-    "late_raises": Bad("the launch raises from call 31 on", norm(before=late),
+    "late_raises": Bad("the launch raises from call 31 on", norm(before=faults.late),
                        f"launch raised ValueError: a table is full{WHERE}", new=8,
                        why={"replay": ONE_CALL}),
     # wrong types
@@ -165,33 +116,65 @@ BAD = {
     "overflow_64": Bad("writes 64 bytes beyond its output", norm(overflow(64)),
                        r"[Ww]rote \d+ bytes", fatal=True),
     "overflow_4096": Bad("writes 4,096 bytes beyond its output", norm(overflow(4096)),
-                         r"[Ww]rote [\d,]+ bytes|killed by signal", fatal=True,
-                         why={"verify --blame": NO_GUARDS}),
+                         r"[Ww]rote \d+ bytes", fatal=True),
+    "overflow_far": Bad("writes 64 bytes, 4,096 bytes beyond its output",
+                        norm(overflow(64, far=4096)), r"[Ww]rote \d+ bytes", fatal=True),
+    "overflow_scratch": Bad("writes 64 bytes beyond its workspace", with_scratch(
+        lambda w, out: kernels.beyond(w, 64)), r"[Ww]rote \d+ bytes beyond `workspace`",
+        hooks={"workspace": faults.scratch}, fatal=True),
+    "overflow_cache": Bad("kv_cache_write writes 64 bytes beyond the cache", kernels.write_cache(
+        lambda cache, rows, slots: kernels.beyond(cache, 64)),
+        r"[Ww]rote \d+ bytes beyond `cache`", op="kv_cache_write", fatal=True),
+    "reads_on": Bad("reads 4 bytes beyond its input", norm(faults.reads_on), "is wrong|WRONG|NaN"),
     "underflow_4": Bad("writes 4 bytes before its output", norm(overflow(4, before=True)),
                        r"[Ww]rote \d+ bytes", fatal=True),
     "input": Bad("changes its input", norm(lambda x, weight, out: x.__imul__(2)),
                  "changed (its )?input `x`"),
     "weight": Bad("changes its weight", norm(lambda x, weight, out: weight.__setitem__(0, 7)),
                   f"changed its (input|weight) `weight`|destination is read-only{WHERE}"),
-    "cache_row": Bad("attention changes the cache", attention(after=first_row),
+    "cache_row": Bad("attention changes the cache", attention(after=faults.first_row),
                      "changed (its )?input `cache`", op="attention"),
-    "other_row": Bad("kv_cache_write changes another row", kernels.write_before,
-                     "WRONG|is wrong", op="kv_cache_write"),
+    "packed": Bad("changes its prepacked weight", kernels.spoil_pack,
+                  "changed its prepacked weight `weight`", hooks={
+                      "packs": lambda call: {"weight": call.inputs["weight"]},
+                      "prepare": kernels.repack}, **NO_LINEAR),
+    "other_row": Bad("kv_cache_write changes another row",
+                     kernels.write_cache(kernels.halve_before), "WRONG|is wrong",
+                     op="kv_cache_write"),
+    "other_block": Bad("kv_cache_write writes another block's row",
+                       kernels.write_cache(kernels.next_block), "WRONG|is wrong",
+                       op="kv_cache_write"),
+    # what belongs to all
+    "attrs": Bad("`supports` changes an attribute", norm(), "supports raised TypeError",
+                 hooks={"supports": faults.set_eps}),
+    "seterr": Bad("the launch changes NumPy's error state",
+                  norm(before=lambda: np.seterr(all="raise")), MODES),
+    "seterr_bind": Bad("`bind` changes NumPy's error state", lambda x, weight, out, *, eps:
+                       np.seterr(all="raise") and norm()(x, weight, out, eps=eps), f"bind {MODES}"),
+    "rounding": Bad("the launch changes how the processor rounds", norm(faults.upward),
+                    "changed how the processor rounds", fatal=True),
     # not a function of its inputs
-    "race_ulp": Bad("a race of one ulp", norm(ulp), "a race, or hidden|differ in bits",
+    "race_ulp": Bad("a race of one ulp", norm(faults.ulp), "a race, or hidden|differ in bits",
                     why={"--check": ONE_ULP, "verify --blame": ONE_ULP}),
-    "race_many": Bad("a race of many ulps", norm(many_ulps), "other bits|differ in bits|is wrong|"
-                     "WRONG"),
-    "state": Bad("hidden state", norm(hidden_state), "other bits|differ in bits|is wrong|WRONG"),
-    "nan_60": Bad("NaN after 60 calls", norm(nan_later), "NaN|nan|other bits|differ in bits",
+    "race_many": Bad("a race of many ulps", norm(faults.many_ulps), UNSTEADY),
+    "state": Bad("hidden state", norm(faults.hidden_state), UNSTEADY),
+    "nan_60": Bad("NaN after 60 calls", norm(faults.nan_later), "NaN|nan|other bits|differ in bits",
                   new=12, why={"replay": ONE_CALL}),
     "first_weight": Bad("keeps the weight of its first call", norm(first=True),
                         "is wrong|WRONG|launch raised ValueError: operands",
                         why={"replay": ONE_CALL}),
-    "early": Bad("computes with its input of when it was bound", early, "is wrong|WRONG"),
+    "early": Bad("computes with its input of when it was bound", faults.early, "is wrong|WRONG"),
+    "memo": Bad("keeps the result of its first launch", kernels.memo(lambda n, out: n),
+                "is wrong|WRONG|other bits"),
+    "memo_shape": Bad("keeps the result of its first call of a shape",
+                      kernels.memo(lambda n, out: out.shape), "is wrong|WRONG|other bits"),
+    "third_bind": Bad("wrong when bound for the third time", faults.third_bind,
+                      "is wrong|WRONG|breaks"),
+    "late": Bad("returns before its thread has written the last row", kernels.late,
+                "is wrong|WRONG|NaN"),
     "scratch": Bad("reads scratch that it did not fill",
                    with_scratch(lambda w, out: out[-1].__iadd__(w[0])), "is wrong|WRONG|NaN",
-                   hooks={"workspace": scratch}),
+                   hooks={"workspace": faults.scratch}),
     # wrong at some shapes
     "beyond_128": Bad("misses a key beyond 128 tokens", attention(lambda seen: seen > 128),
                       "is wrong|WRONG", op="attention", tokens=130),
@@ -205,11 +188,21 @@ BAD = {
                    op="attention", model="groups of 7"),
     "head_256": Bad("half the head where d is 256", attention(size=lambda d: min(d, 128)),
                     "is wrong|WRONG", op="attention", model="d of 256"),
+    "last_head": Bad("wrong in the last head", attention(spoil=faults.last_head), "is wrong|WRONG",
+                     op="attention"),
+    "far_row": Bad("wrong beyond 2 blocks, beside other sequences", attention(spoil=faults.far_row),
+                   "is wrong|WRONG", op="attention", why=dict.fromkeys(IN_A_RUN, ONE_SEQUENCE)),
+    "order": Bad("wrong where a sequence's blocks are not in order", attention(spoil=faults.order),
+                 "is wrong|WRONG", op="attention", tokens=40,
+                 why=dict.fromkeys(IN_A_RUN, ONE_ORDER)),
+    "odd_rows": Bad("wrong for odd numbers of rows", norm(
+        lambda x, weight, out: len(out) % 2 and len(out) > 1 and out[-1].fill(1)),
+        "is wrong|WRONG"),
     "half_sums": Bad("rounds to 16 bits", norm(lambda x, weight, out: np.copyto(
         out, out.astype(np.float16))), "is wrong|WRONG"),
     "last_row": Bad("forgets the last of many rows",
                     norm(lambda x, weight, out: len(out) > 4 and out[-1].fill(0)),
                     "is wrong|WRONG", tokens=7),
-    "second_sequence": Bad("wrong for the second of several sequences", second_sequence,
+    "second_sequence": Bad("wrong for the second of several sequences", faults.second_sequence,
                            "is wrong|WRONG", op="attention",
-                           why=dict.fromkeys(EVERY[1:], ONE_SEQUENCE))}
+                           why=dict.fromkeys(IN_A_RUN, ONE_SEQUENCE))}

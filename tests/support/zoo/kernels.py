@@ -1,6 +1,8 @@
 """Makes right kernels of three ops in which one thing can be put wrong."""
 
 import ctypes
+import threading
+import time
 
 import numpy as np
 
@@ -57,13 +59,15 @@ def linear(x, weight, bias, out):
 
 
 def attention(misses=lambda seen: 0, heads=lambda h, group: h // group, size=lambda d: d,
-              after=lambda cache, blocks: None):
+              after=lambda cache, blocks: None, spoil=lambda rows, length, blocks, many: None):
     """Make an attention over f32 caches.
 
     misses  of the keys seen, how many of the newest are left out
     heads   the key/value head of a query head
     size    how many elements of a head the scores are summed over
     after   is called with the cache and a sequence's blocks
+    spoil   is called with a sequence's rows of the output, its length, its blocks, and whether the
+            step has several sequences
     """
     def bind(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale):
         group, block, d = q.shape[1] // cache.shape[3], cache.shape[2], q.shape[2]
@@ -84,30 +88,98 @@ def attention(misses=lambda seen: 0, heads=lambda h, group: h // group, size=lam
                     weight /= weight.sum(-1, keepdims=True)
                     out[t] = np.einsum("hl,lhd->hd", weight, kv[1, :seen])
                 if length:
-                    after(cache, block_table[s])
+                    used_blocks = block_table[s, :-(-length // block)]
+                    spoil(out[start:stop], length, used_blocks, len(seq_lens) > 1)
+                    after(cache, used_blocks)
         return launch
     return bind
 
 
-def write_before(k, v, cache, cache_scales, slots):
-    """Bind a kv_cache_write that scales the row before the one that it stores."""
-    flat = cache.reshape(2, -1, *k.shape[1:])
+def halve_before(cache, rows, slots):
+    """Scale the row before the first that was stored."""
+    if len(slots) and slots[0] > 0:
+        rows[:, slots[0] - 1] *= np.float32(0.5)
+
+
+def next_block(cache, rows, slots):
+    """Write a row of the block behind: another sequence's, where there is one."""
+    place = (slots[0] + cache.shape[2]) % rows.shape[1] if len(slots) else -1
+    if place >= 0 and place not in slots:
+        rows[:, place] = 1
+
+
+def write_cache(after):
+    """Make a right kv_cache_write that calls `after(cache, rows, slots)`; `rows` are the cache's by
+    slot."""
+    def bind(k, v, cache, cache_scales, slots):
+        rows = cache.reshape(2, -1, *k.shape[1:])
+
+        def launch():
+            for t, slot in enumerate(slots):
+                if slot >= 0:
+                    rows[0, slot], rows[1, slot] = k[t], v[t]
+            after(cache, rows, slots)
+        return launch
+    return bind
+
+
+def beyond(array, nbytes, far=0):
+    """Write bytes beyond an array's end, the first one `far` bytes from it."""
+    ctypes.memset(array.ctypes.data + array.nbytes + far, 0x41, nbytes)
+
+
+def overflow(nbytes, before=False, far=0):
+    """Write bytes beyond the end of `out`, or before its beginning."""
+    def after(x, weight, out):
+        if before:
+            ctypes.memset(out.ctypes.data - nbytes, 0x41, nbytes)
+        else:
+            beyond(out, nbytes, far)
+    return after
+
+
+def memo(key):
+    """Make a rms_norm that keeps its first result for each `key(bind's number, out)`."""
+    right = norm()
+
+    def bind(x, weight, out, *, eps):
+        run, number = right(x, weight, out, eps=eps), count("binds")
+
+        def launch():
+            run()
+            np.copyto(out, kept.setdefault(("memo", key(number, out)), out.copy()))
+        return launch
+    return bind
+
+
+def late(x, weight, out, *, eps):
+    """Bind a rms_norm whose last row another thread writes after the launch has returned."""
+    run = norm()(x[:-1], weight, out[:-1], eps=eps) if len(out) > 1 else lambda: None
+    last = norm()(x[-1:], weight, out[-1:], eps=eps)
+
+    def slow():
+        time.sleep(0.05)
+        last()
 
     def launch():
-        for t, slot in enumerate(slots):
-            if slot >= 0:
-                flat[0, slot], flat[1, slot] = k[t], v[t]
-            if slot > 0 and t == 0:
-                flat[:, slot - 1] *= np.float32(0.5)
+        run()
+        threading.Thread(target=slow).start()
     return launch
 
 
-def overflow(nbytes, before=False):
-    """Write bytes beyond the end of `out`, or before its beginning."""
-    def after(x, weight, out):
-        start = out.ctypes.data - nbytes if before else out.ctypes.data + out.nbytes
-        ctypes.memset(start, 0x41, nbytes)
-    return after
+def repack(call, packed, weight):
+    """Prepack a linear's weight as it is."""
+    np.copyto(packed["weight"], weight)
+
+
+def spoil_pack(x, weight, bias, out):
+    """Bind a linear that changes its prepacked weight after each use."""
+    run = linear(x, weight, bias, out)
+
+    def launch():
+        run()
+        weight[-1, -1] += np.float32(0.5)
+    return launch
 
 
 def raising(error):

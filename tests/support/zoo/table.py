@@ -21,12 +21,13 @@ BEGIN, END = "<!-- zoo: tests/support/zoo/table.py writes what follows -->\n", "
 PROCESSES = 2
 
 
-def install(site):
-    """Make a folder for PYTHONPATH that holds the plugin's metadata."""
-    info = site / "kernelyard_zoo-1.0.dist-info"
+def install(site, name="zoo"):
+    """Make a folder for PYTHONPATH that holds the metadata of the plugin module `name`."""
+    info = site / f"kernelyard_{name}-1.0.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: kernelyard-zoo\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[kernelyard.plugins]\nzoo = zoo\n")
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: kernelyard-{name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[kernelyard.plugins]\n{name} = {name}\n")
     return site
 
 
