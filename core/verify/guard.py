@@ -200,10 +200,10 @@ class Twins:
                        for v in plan.graph.roots(kind)}
             twin = Plan(plan.graph, plan.policy, plan.weights, tensors, guard=GUARD)
             for one, other in ((plan, twin), (twin, plan)):
-                refused = {(b.node.name, b.op, name) for b in other.bindings
-                           for name, _ in b.refused}
+                others = {(b.node.name, b.op): b for b in other.bindings}
                 for b in one.bindings:
-                    if (b.node.name, b.op, b.kernel.id) in refused:
+                    instead = others.get((b.node.name, b.op), b)
+                    if instead.kernel.id != b.kernel.id and b.kernel.id in dict(instead.refused):
                         raise KernelError(
                             f"{who(b.kernel, b.call)}: supports() takes this call, and refused it "
                             "another time; it depends on more than the call")

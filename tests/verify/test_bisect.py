@@ -52,7 +52,8 @@ def player(model, greedy=True):
 #: ops that the story models' graphs of a single sequence have not, with an example of each
 ALONE = {"softmax": "T17_D321_scale5", "pick_ids": "T7_N3", "put_tokens": "R5_N9",
          "adjust_logits": "R17_V512", "log_probs": "R5_V321_n5",
-         "block_linear": "T3_N130_K768_q6_k_bias"}
+         "block_linear": "T3_N130_K768_q6_k_bias", "block_embedding": "T17_V33_D896_q5_0",
+         "quantized_embedding": "T17_V40_D100_g64_zeros"}
 
 
 @pytest.mark.parametrize("name", [n for n in OPS if n not in ALONE])

@@ -9,7 +9,7 @@ from core.errors import DtypeError, OpError, ShapeError
 from core.ir.examples import ErrorExample, Example, ExampleInputs, spec
 from core.ir.op import Attr, Attrs, Cost, Env, Op, Specs, need, out_dtype
 from core.ir.tolerance import Tolerance
-from core.ops.published import GROUPS, PUBLISHED
+from core.ops.published import GROUPS, LONGEST_T, PUBLISHED
 from core.ops.quantized.block_linear import FORMS, check_blocks, expand_matrix, random_blocks
 from core.ops.quantized_linear import check_groups, expand_weight
 from core.tensor.tensor import Array
@@ -87,6 +87,7 @@ class QuantizedEmbedding(CodedEmbedding):
                            only={"Q": "i8" if bits == 8 else "i4x2"})
         return [rows(0, 5, 64, 8, 64), rows(1, 300, 896, 8, 32), rows(17, 40, 100, 8, 64, True),
                 rows(0, 5, 64, 4, 32), rows(1, 300, 896, 4, 32), rows(17, 40, 33, 4, 32, True),
+                rows(LONGEST_T, 40, 64, 8, 64),
                 *(rows(2, p.vocab, p.hidden, bits, group, large=True) for p in PUBLISHED
                   for bits, group in GROUPS)]
 
@@ -127,7 +128,7 @@ class BlockEmbedding(CodedEmbedding):
                 "ids": r.ints(0, v, t), **random_blocks(r, v, d, kind)},
                 {"bits": bits, "group_size": group, "block_size": block, "columns": d}, large)
         return [rows(0, 5, 256, "q4_k"), rows(1, 300, 2048, "q6_k"), rows(17, 33, 896, "q5_0"),
-                *(rows(3, 40, 256, kind) for kind in FORMS),
+                *(rows(3, 40, 256, kind) for kind in FORMS), rows(LONGEST_T, 40, 256, "q4_k"),
                 *(rows(2, p.vocab, p.hidden, "q6_k" if p.hidden % 256 == 0 else "q5_0", large=True)
                   for p in PUBLISHED)]
 
