@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +19,6 @@ from core.runtime.step import BLOCK_SIZE
 from models.serving.batching import Batching
 from models.serving.grammar.compiler import GrammarCompiler
 from models.serving.group import Group, nonfinite
-from models.serving.live.check import LiveCheck
 from models.serving.offline import generate
 from models.serving.params import SamplingParams
 from models.serving.prompt import Prompt, encode_prompt
@@ -28,6 +28,9 @@ from models.serving.scheduler import Scheduler
 from models.serving.stats import EngineStats
 from models.serving.step import Step
 from models.tokenizers.base import Tokenizer
+
+if TYPE_CHECKING:  # what checks steps is imported where it is used
+    from models.serving.live.check import LiveCheck
 
 
 class Engine:
@@ -47,8 +50,7 @@ class Engine:
         self.executor, self.tokenizer, self.vocab_size = executor, tokenizer, vocab_size
         self.eos_ids, self._blocks, self._caching = eos_ids, blocks, caching
         self.grammars = GrammarCompiler(tokenizer, vocab_size, eos_ids)
-        self._options = dict(scheduler_options)
-        self._lock = threading.RLock()
+        self._lock, self._options = threading.RLock(), dict(scheduler_options)
         self._open, self.stats = True, EngineStats()
         self.submitter: Executor | LiveCheck = executor  # a LiveCheck looks at some steps too
         self._groups: dict[str, Group] = {}
@@ -220,10 +222,9 @@ class Engine:
         tokens = results.get("token", np.zeros(0, np.int32))
         rows = [row for row, place in enumerate(pending.places) if place >= 0]
         sampled = [int(tokens[row]) for row in rows]
-        for token in sampled:
-            if not 0 <= token < self.vocab_size:
-                raise CheckError(f"a kernel sampled token {token}, expected 0 to "
-                                 f"{self.vocab_size - 1}; --check reference finds the kernel")
+        if wrong := [token for token in sampled if not 0 <= token < self.vocab_size]:
+            raise CheckError(f"a kernel sampled token {wrong[0]}, expected 0 to "
+                             f"{self.vocab_size - 1}; --check reference finds the kernel")
         changed = dict.fromkeys(self.scheduler.update(step, sampled))
         touched: dict[str, Group] = {}
         for work, row, token in self._batching.prompt_rows(step):
@@ -241,8 +242,7 @@ class Engine:
             logit = results["logit"][row] if "logit" in results else 0.0
             if not np.isfinite(logit):
                 self.scheduler.finish(request, "error", nonfinite(request, float(logit)))
-            reason = group.push(request, token)
-            if reason is not None:
+            if (reason := group.push(request, token)) is not None:
                 self.scheduler.finish(request, reason)
         for name, group in touched.items():
             group.news[name] = group.output
