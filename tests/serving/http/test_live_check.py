@@ -1,6 +1,7 @@
 """`kernelyard serve --check`: a share of the steps is verified while the server answers."""
 
 import os
+import time
 
 import httpx
 import pytest
@@ -39,17 +40,29 @@ def by_kernel(server, name):
     return found
 
 
+def settled(server, earlier=0.0):
+    """Wait until the engine has told of more steps that were checked, and of no more for a while:
+    it tells now and then what it has counted. Returns how many."""
+    end, found, since = time.monotonic() + 60, earlier, time.monotonic()
+    while found == earlier or time.monotonic() - since < 2:
+        assert time.monotonic() < end, f"{found} steps were checked"
+        time.sleep(0.1)
+        if (now := server.metric("check_steps_total")) != found:
+            found, since = now, time.monotonic()
+    return found
+
+
 def test_right_kernels_are_counted_and_the_wrong_one_is_named(checked, story):
     """One sequence at a time shows nothing, two do."""
     expected = story.generate(BODY["prompt"], max_new_tokens=6).run().text
     assert ask(checked) == [expected]
-    checked.idle()
+    steps = settled(checked)
     calls = by_kernel(checked, "check_calls")
     assert calls[ATTENTION] > 5 and len(calls) > 5
     assert set(by_kernel(checked, "check_wrong").values()) == {0}
     assert "is wrong" not in checked.said
     assert len(ask(checked, n=2)) == 2
-    checked.idle()
+    settled(checked, steps)
     wrong = by_kernel(checked, "check_wrong")
     assert wrong.pop(ATTENTION) > 0 and set(wrong.values()) == {0}
     (line,) = [line for line in checked.said.splitlines() if "is wrong" in line]
