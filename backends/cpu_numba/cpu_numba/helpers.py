@@ -30,12 +30,12 @@ _PROGRAM = "import sys; sys.path[:] = {!r}; from cpu_numba.helpers import help; 
 
 
 class Helpers:
-    """Starts helpers for these jobs, at most 255, where they pay; ends them when the block does."""
+    """Starts helpers for the first 256 of these jobs, and ends them when the block does."""
 
     def __init__(self, jobs: list[Job]) -> None:
         self._jobs, self._processes = jobs, list[subprocess.Popen[bytes]]()
         self._queue, feed = os.pipe()
-        os.write(feed, bytes(range(len(jobs))))
+        os.write(feed, bytes(range(min(len(jobs), 256))))
         os.close(feed)  # a reader then meets the end
         if len(jobs) < FEWEST or os.name != "posix" or not sys.executable or not _kept():
             return
