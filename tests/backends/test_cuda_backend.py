@@ -44,7 +44,7 @@ def test_fused_ops_are_found_in_every_layer(bits, expected):
     quantize = None if bits is None else f"int{bits}"
     with models.load("stories-llama3", quantize=quantize, dtype="f32") as model:
         session = model.session
-        graph = session._steps._build(DECODE).bind({**step_dims(4), "T": 1})
+        graph = session._steps.build(DECODE).bind({**step_dims(4), "T": 1})
         layers = model.config.layers
         for name in expected:
             nodes = {n.name for m in find_matches(OPS[name], graph) for n in m.nodes}

@@ -85,7 +85,7 @@ def test_chunked_prefill_changes_nothing(story, chunk):
 def test_a_prompt_computes_no_more_than_its_last_row_needs(story):
     """After the last layer's attention one row goes on; a chunk without a sample ends before."""
     last = f"layers.{story.config.layers - 1}."
-    graphs = {head: story.session._steps._build(GraphKind(head)).bind({**step_dims(2), "T": 7})
+    graphs = {head: story.session._steps.build(GraphKind(head)).bind({**step_dims(2), "T": 7})
               for head in ("none", "last", "all")}
     rows = {head: {n.name: next(iter(n.outputs.values())).spec.shape[0] for n in graph.nodes}
             for head, graph in graphs.items()}
