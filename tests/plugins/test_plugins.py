@@ -127,7 +127,7 @@ def register_kernels(backend, register):
      "declares (x, weight, out, *, eps)"),
     ("add", {"A": "f32", "W": "f32"}, "a, b, out", "gives dtypes for ['A', 'W']"),
     ("addd", {"A": "f32"}, "a, b, out", "unknown op 'addd'"),
-    ("add", {"A": "f31"}, "a, b, out", "dtype f31 is not supported"),
+    ("add", {"A": "f31"}, "a, b, out", "dtype 'f31' is not supported"),
 ])
 def test_kernels_that_do_not_fit_their_op(site, run_cli, op, dtypes, parameters, complaint):
     source = KERNELS.replace("{op!r}", repr(op)).replace("{dtypes!r}", repr(dtypes)).replace(
