@@ -89,7 +89,8 @@ def test_exported_as_chosen(tmp_path, capsys):
     pytest.importorskip("gguf", reason="GGUF tests need the extra: pip install '.[gguf]'")
     assert run("gguf", *chosen) == 0
     back = read_checkpoint(tmp_path / "gguf", REGISTRY)
-    assert len(back.quantized) == 6 * (LAYERS - 1) and HEAD in back.arrays
+    assert len(back.quantized) == 6 * (LAYERS - 1) + 1 and HEAD in back.arrays
+    assert "model.embed_tokens.weight" in back.quantized  # it stays in codes, as the file has it
     assert back.arrays["model.layers.1.mlp.down_proj.weight"].dtype == np.float16  # rows of 340
     original = read_checkpoint("stories-llama2", REGISTRY)
     assert np.array_equal(back.arrays[HEAD], original.arrays[HEAD])

@@ -112,8 +112,9 @@ def test_run_your_own_model(tmp_path, monkeypatch):
 def test_serving(tmp_path):
     """Every program and line; the third request of the file is refused, as the page says."""
     page = "docs/serving.md"
-    for code in blocks(page, "python"):
-        assert len(run(["python", "-c", code], tmp_path).splitlines()) >= 2
+    *texts, form = (run(["python", "-c", code], tmp_path) for code in blocks(page, "python"))
+    assert len(texts) == 2 and all(len(text.splitlines()) >= 2 for text in texts)
+    assert isinstance(json.loads(form), dict)
     (tmp_path / "requests.jsonl").write_text(*blocks(page, "json"))
     first, again, plan, bench = commands(page)
     run(first, tmp_path, code=2)
