@@ -13,6 +13,12 @@ from core.ops.published import HIDDEN, LONGEST_T, PUBLISHED, VOCABS
 from core.tensor.tensor import Array
 
 
+def check_ids(op: str, ids: Array, rows: int) -> None:
+    """Raise OpError unless every id is a row of the table of that op."""
+    wrong = [int(i) for i in ids if not 0 <= i < rows]
+    need(not wrong, f"{op}: ids {wrong[:5]} are outside the table: expected 0 to {rows - 1}")
+
+
 class Embedding(Op):
     """Computes out[t] = table[ids[t]], converted to `out_dtype` (None: the table's own dtype)."""
 
@@ -43,10 +49,7 @@ class Embedding(Op):
                                            "table": rows})
 
     def check_values(self, inputs: Mapping[str, Any]) -> None:
-        rows = len(inputs["table"])
-        wrong = [int(i) for i in inputs["ids"] if not 0 <= i < rows]
-        need(not wrong, f"embedding: ids {wrong[:5]} are outside the table: expected 0 to "
-             f"{rows - 1}")
+        check_ids(self.name, inputs["ids"], len(inputs["table"]))
 
     def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
         out = self.infer(inputs, attrs)["out"]

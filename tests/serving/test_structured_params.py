@@ -1,4 +1,4 @@
-"""What a form may be, and how one that cannot be used is refused."""
+"""Tests what a form may be, and how one that cannot be used is refused."""
 
 import json
 import pickle

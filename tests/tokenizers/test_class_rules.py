@@ -1,4 +1,4 @@
-"""What tokenizer_config.json says of spaces and of the class, as transformers 5 reads it."""
+"""Tests that tokenizer_config.json is read as by transformers 5: its spaces and its class."""
 
 import json
 import shutil

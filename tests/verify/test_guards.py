@@ -151,7 +151,7 @@ def test_a_write_into_other_tensors(against):
 
 
 def test_a_trace_survives_a_stray_write():
-    """What verify does before it checks must not end the process, or spoil other nodes."""
+    """Neither ends the process nor spoils other nodes: what verify does before it checks."""
     outcomes = []
     for whole in (None, beyond(GUARD)):
         registry, trace = with_suspect(OPS["rms_norm"], right, whole), Trace()

@@ -9,6 +9,7 @@ from core.errors import DtypeError, OpError, ShapeError
 from core.ir.examples import ErrorExample, Example, ExampleInputs, spec
 from core.ir.op import Attr, Attrs, Cost, Env, Op, Specs, need, out_dtype
 from core.ir.tolerance import Tolerance
+from core.ops.embedding import check_ids
 from core.ops.published import GROUPS, LONGEST_T, PUBLISHED
 from core.ops.quantized.block_linear import FORMS, check_blocks, expand_matrix, random_blocks
 from core.ops.quantized_linear import check_groups, expand_weight
@@ -38,10 +39,7 @@ class CodedEmbedding(Op):
         return super().inputs_in(compute, {"ids": np.arange(len(ids), dtype=np.int32), **rows})
 
     def check_values(self, inputs: Mapping[str, Any]) -> None:
-        rows = len(inputs["codes"])
-        wrong = [int(i) for i in inputs["ids"] if not 0 <= i < rows]
-        need(not wrong, f"{self.name}: ids {wrong[:5]} are outside the table: expected 0 to "
-             f"{rows - 1}")
+        check_ids(self.name, inputs["ids"], len(inputs["codes"]))
 
     def cost(self, inputs: Specs, attrs: Attrs) -> Cost:
         out, ids, codes = self.infer(inputs, attrs)["out"], inputs["ids"], inputs["codes"]

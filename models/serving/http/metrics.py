@@ -86,11 +86,14 @@ class _EngineCollector(Collector):
                 ("prefix_cache_queries", "Blocks looked for in the prefix cache",
                  state.cache_queries),
                 ("prefix_cache_hits", "Blocks found in the prefix cache", state.cache_hits)):
-            counter = CounterMetricFamily(f"kernelyard:{name}", text, labels=["model_name"])
-            counter.add_metric([self._model], value)
-            yield counter
+            yield self._counter(name, text, value)
         if state.check is not None:
             yield from self._checked(state.check)
+
+    def _counter(self, name: str, text: str, value: float) -> Metric:
+        counter = CounterMetricFamily(f"kernelyard:{name}", text, labels=["model_name"])
+        counter.add_metric([self._model], value)
+        return counter
 
     def _checked(self, check: CheckCounts) -> Iterable[Metric]:
         for name, text, value in (
@@ -98,9 +101,7 @@ class _EngineCollector(Collector):
                 ("check_steps_skipped", "Steps drawn for the check that were too large for it",
                  check.skipped),
                 ("check_steps_failed", "Steps in which the check itself failed", check.failed)):
-            counter = CounterMetricFamily(f"kernelyard:{name}", text, labels=["model_name"])
-            counter.add_metric([self._model], value)
-            yield counter
+            yield self._counter(name, text, value)
         for name, text, found in (
                 ("check_calls", "Calls of kernels that were compared", check.calls),
                 ("check_wrong", "Calls in which the kernel was wrong by the op's definition",
