@@ -175,6 +175,7 @@ def test_ledger_health_metrics_and_page(server):
         assert {e["kernel"].split(":")[0] for e in ledger["entries"]} == {"cpu_numpy"}
         assert len(ledger["hash"]) == 12 and ledger["summary"]
         assert http.get("/health").json() == {"status": "ok"}
+        http.post(COMPLETIONS, json={"prompt": PROMPT, "max_tokens": 1})  # there is a count now
         before = server.metric("request_success_total")
         http.post(COMPLETIONS, json={"prompt": PROMPT, "max_tokens": 3, "n": 2})
         assert server.metric("request_success_total") == before + 2
