@@ -72,6 +72,11 @@ CASES = [
     ("attention.cu", {**ONE_QUERY, "A": F, "C": F, "SIZE": 33, "LANES": 1, "HEADS": 1,
                       "WARPS": 8}),
     ("attention.cu", {**ONE_QUERY, "A": F, "C": "i8", "SIZE": 8, "HEADS": 1, "QUANTIZED": 1}),
+    *(("attention_grouped.cu", {"A": a, "C": c, "QUANTIZED": int(c == "i8"), "SIZE": d,
+                                "BLOCK": block, "BF16": int(a == B), "WARPS": warps})
+      for a, c, d, block, warps in ((B, B, 64, 16, 4), (H, H, 128, 16, 4), (B, B, 128, 16, 8),
+                                    (B, "i8", 64, 16, 8), (H, "i8", 128, 16, 4), (B, B, 96, 16, 4),
+                                    (H, "i8", 32, 3, 8))),
     *(("attention_tiled.cu", {"A": a, "C": c, "QUANTIZED": int(c == "i8"), "SIZE": d, "BLOCK": 16,
                               "BF16": int(a == B)}) for a, c, d in (
         (B, B, 64), (H, H, 80), (B, "i8", 96), (H, H, 128))),

@@ -7,14 +7,12 @@
 // softmax), which are merged through shuffles, then shared memory. The number of parts depends on
 // shapes alone and their length on the sequence: parts beyond its end leave at once, and a context of
 // one part needs no merging. The last block of a token and head to finish merges the parts, in order.
+#include "merge.cuh"
 #include "position.cuh"
 
 constexpr int GROUPS = WARPS * 32 / LANES;
 constexpr int AHEAD = sizeof(Row) <= 64 ? 2 : 1;
 constexpr int SPAN = 512;        // positions below which splitting the context does not pay
-constexpr float LOWEST = -1e30f; // instead of -inf, whose difference with itself is NaN
-
-struct Partial { float peak, sum; };  // followed in scratch by SIZE weighted values
 
 extern "C" __global__ void __launch_bounds__(WARPS * 32)
 attention(const A* q, const C* cache, const float* scales, const int* table, const int* starts,
@@ -22,8 +20,6 @@ attention(const A* q, const C* cache, const float* scales, const int* table, con
           int heads, int kv_heads, long long side_step, float scale) {
     __shared__ float values[WARPS][HEADS][SIZE];
     __shared__ Partial parts[WARPS][HEADS];
-    __shared__ float shares[HEADS][32];  // of up to 32 parts
-    __shared__ int last;
     pdl_launch();
     const int t = blockIdx.x, group_size = heads / kv_heads, chunks = (group_size + HEADS - 1) / HEADS;
     const int kv_head = blockIdx.y / chunks, first = blockIdx.y % chunks * HEADS;
@@ -34,11 +30,9 @@ attention(const A* q, const C* cache, const float* scales, const int* table, con
     const int span = max(SPAN, (even + GROUPS - 1) / GROUPS * GROUPS);
     const int begin = blockIdx.z * span, end = min(query.seen, begin + span);
     const int live = (query.seen + span - 1) / span;
-    A* target = out + ((long long)t * heads + head) * SIZE;
     if (begin >= end) {
         pdl_wait();
-        if (query.seen == 0 && blockIdx.z == 0)
-            for (int i = tid; i < mine * SIZE; i += WARPS * 32) target[i] = narrow<A>(0.f);
+        if (query.seen == 0 && blockIdx.z == 0) nothing_seen(out, t * heads + head, mine);
         return;
     }
     table += (long long)query.sequence * width;
@@ -115,54 +109,5 @@ attention(const A* q, const C* cache, const float* scales, const int* table, con
     }
     __syncthreads();
 
-    const long long slots = (long long)gridDim.x * heads * splits;  // partial results in scratch
-    float* part_values = scratch + 2 * slots;
-    const long long where = ((long long)t * heads + head) * splits;  // + h * splits + part
-    for (int i = tid; i < mine * SIZE; i += WARPS * 32) {  // merge the warps
-        const int h = i / SIZE, e = i % SIZE;
-        float highest = LOWEST, sum = 0.f, weighted = 0.f;
-#pragma unroll
-        for (int w = 0; w < WARPS; w++) highest = fmaxf(highest, parts[w][h].peak);
-#pragma unroll
-        for (int w = 0; w < WARPS; w++) {
-            const float factor = exp2f(parts[w][h].peak - highest);
-            sum = fmaf(parts[w][h].sum, factor, sum);
-            weighted = fmaf(values[w][h][e], factor, weighted);
-        }
-        if (live == 1) {
-            target[i] = narrow<A>(weighted / sum);
-        } else {
-            const long long at = where + h * splits + blockIdx.z;
-            if (e == 0) ((Partial*)scratch)[at] = {highest, sum};
-            part_values[at * SIZE + e] = weighted;
-        }
-    }
-    if (live == 1) return;
-
-    __threadfence();
-    __syncthreads();
-    if (tid == 0) {
-        int* counter = arrived + t * gridDim.y + blockIdx.y;
-        last = atomicAdd(counter, 1) == live - 1;
-        if (last) *counter = 0;  // ready for the next run
-    }
-    __syncthreads();
-    if (!last) return;
-    __threadfence();
-    const float2* done = (const float2*)scratch + where;  // Partials; what a part weighs, a lane a part
-    for (int h = warp; h < mine; h += WARPS) {
-        const int p = tid % 32;
-        const float2 part = p < live ? __ldcg(done + h * splits + p) : make_float2(LOWEST, 0.f);
-        const float factor = exp2f(part.x - warp_max(part.x));
-        shares[h][p] = factor / warp_sum(factor * part.y);
-    }
-    __syncthreads();
-    for (int i = tid; i < mine * SIZE; i += WARPS * 32) {  // merge the parts of the context
-        const int h = i / SIZE, e = i % SIZE;
-        const float* from = part_values + (where + h * splits) * SIZE + e;
-        float weighted = 0.f;
-#pragma unroll 8
-        for (int p = 0; p < live; p++) weighted = fmaf(__ldcg(from + p * SIZE), shares[h][p], weighted);
-        target[i] = narrow<A>(weighted);
-    }
+    merge(values, parts, {t, head, mine, heads, (int)blockIdx.z, live, splits}, out, scratch, arrived);
 }

@@ -7,6 +7,7 @@ struct Query { int sequence, seen; };
 __device__ __forceinline__ Query locate(int t, const int* starts, const int* lengths, int sequences,
                                         int context) {
     int low = 0, high = sequences;  // the last sequence that starts at or before t
+    if (t < sequences && starts[t] == t && starts[t + 1] > t) low = t, high = t + 1;  // a token each
     while (high - low > 1) {
         const int middle = (low + high) / 2;
         if (starts[middle] <= t) low = middle; else high = middle;

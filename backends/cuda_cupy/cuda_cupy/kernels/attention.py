@@ -1,6 +1,7 @@
-"""Binds attention over the paged cache: one query at a time, or tiles of 64 on tensor cores."""
+"""Binds attention over the paged cache: one query at a time, by lanes or by tensor cores for the
+heads of a group, or tiles of 64 queries."""
 
-from core import Call, TensorSpec, Tolerance, f32
+from core import Call, TensorSpec, Tolerance, cuda, f32
 from cuda_cupy.arrays import counters
 from cuda_cupy.device import device
 from cuda_cupy.kernels.declare import FLOATS, kernels
@@ -11,6 +12,14 @@ _SPAN = 512       # positions below which attention.cu does not split the contex
 _MOST_PARTS = 32  # as attention.cu has lanes to merge them
 _REGISTERS = 16   # query elements that a lane of attention.cu holds
 _TILE = 64        # queries of a block of attention_tiled.cu
+_GROUP = 8        # query heads of a block of attention_grouped.cu
+_GROUP_SPAN = 256  # positions below which it does not split the context
+_WARPS_A_MULTIPROCESSOR = 16  # of it, that run at once
+
+
+#: Of the first tokens, few values make a result: no average makes their roundings smaller.
+CODES = Tolerance(8, 4, "as attention; keys and values of an i8 cache are rounded to 16 bits too",
+                  roundings=2)
 
 
 def _lanes(size):
@@ -58,25 +67,67 @@ def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, 
                            "HEADS": heads_a_block, "WARPS": warps, "BLOCK": cache.shape[2]})
 
 
-def _tiles(call: Call) -> str | None:
-    cache, d = call.dtypes["C"], call.dims
+def _one_type(call: Call) -> str | None:
+    cache = call.dtypes["C"]
     if cache != call.dtypes["A"] and cache.short != "i8":
         return f"takes a cache of the activations' dtype or i8, got {cache}"
+    return None
+
+
+def _group_grid(tokens, heads, kv_heads, context):
+    """Count warps of a block, and blocks by token, heads and part of the context."""
+    across = kv_heads * cuda.cover(heads // kv_heads, _GROUP)
+    blocks, room = max(1, tokens * across), device().multiprocessors * _WARPS_A_MULTIPROCESSOR
+    warps = 4 if 8 * blocks >= room else 8
+    splits = max(1, min(room // (warps * blocks), cuda.cover(context, _GROUP_SPAN), _MOST_PARTS))
+    return warps, (tokens, across, splits)
+
+
+def _group_parts(call: Call) -> TensorSpec:
+    d = call.dims
+    _, (tokens, _, splits) = _group_grid(d["T"], d["H"], d["Hkv"], d["B"] * d["BS"])
+    needed = tokens * d["H"] * splits * (d["d"] + 2) if splits > 1 else 0
+    return TensorSpec((max(1, needed),), f32)
+
+
+def _groups(call: Call) -> str | None:
+    d = call.dims
+    if d["d"] % 32 or d["d"] > 128:
+        return f"takes head sizes that are multiples of 32 up to 128, got {d['d']}"
+    if d["T"] < 2:
+        return "is slower than attention for one query"
+    return _one_type(call)
+
+
+@kernels.implements("attention", name="attention_grouped_i8", supports=_groups, priority=1,
+                    workspace=_group_parts, tolerance=CODES, dtypes={"A": "f16 bf16", "C": "i8"})
+@kernels.implements("attention", name="attention_grouped", supports=_groups, priority=1,
+                    workspace=_group_parts, dtypes={"A": "f16 bf16", "C": "f16 bf16"})
+def attention_grouped(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale,
+                      workspace):
+    tokens, heads, size = q.shape
+    kv_heads, (sequences, width) = cache.shape[3], block_table.shape
+    warps, grid = _group_grid(tokens if sequences else 0, heads, kv_heads, width * cache.shape[2])
+    return launch("attention_grouped.cu", "attention_grouped", grid, 32 * warps,
+                  (q, cache, cache_scales, block_table, query_starts, seq_lens, out, workspace,
+                   counters(tokens * grid[1]), sequences, width, heads, kv_heads,
+                   side_step(cache), scale),
+                  defines={**cache_defines(q, cache), "SIZE": size, "WARPS": warps,
+                           "BLOCK": cache.shape[2], "BF16": int(c_type(q) == "bf16")})
+
+
+def _tiles(call: Call) -> str | None:
+    d = call.dims
     if d["d"] % 16 or d["d"] > 128:
         return f"takes head sizes that are multiples of 16 up to 128, got {d['d']}"
     if d["T"] < 8 * max(1, d["S"]):
         return f"takes 8 queries a sequence or more on average, got {d['T']} for {d['S']}"
-    return None
+    return _one_type(call)
 
 
-#: Of the first tokens, few values make a result: no average makes their roundings smaller.
-CODES = Tolerance(8, 4, "as attention; keys and values of an i8 cache are rounded to 16 bits too",
-                  roundings=2)
-
-
-@kernels.implements("attention", name="attention_tiled_i8", supports=_tiles, priority=1,
+@kernels.implements("attention", name="attention_tiled_i8", supports=_tiles, priority=2,
                     tolerance=CODES, dtypes={"A": "f16 bf16", "C": "i8"})
-@kernels.implements("attention", name="attention_tiled", supports=_tiles, priority=1,
+@kernels.implements("attention", name="attention_tiled", supports=_tiles, priority=2,
                     dtypes={"A": "f16 bf16", "C": "f16 bf16"})
 def attention_tiled(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale):
     tokens, heads, size = q.shape
