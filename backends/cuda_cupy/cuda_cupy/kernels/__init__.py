@@ -8,6 +8,7 @@ from cuda_cupy.kernels import (  # noqa: F401 - they declare
     quantized,
     rowwise,
     sampling,
+    skinny,
 )
 from cuda_cupy.kernels.declare import kernels
 
