@@ -69,6 +69,9 @@ CASES = [
                      "DEEP": 128 if rows == 16 else 64, **BLOCKS[kind]})
       for a, o, kind, rows in ((B, B, "q4_k", 128), (H, H, "q6_k", 128), (F, F, "q6_k", 64),
                                (F, F, "q5_k", 64), (F, F, "q2_k", 16), (B, F, "q5_0", 16))),
+    *(("lookup.cu", {"O": o, "BITS": bits, "BLOCKED": 0}) for o, bits in ((F, 8), (B, 4))),
+    *(("lookup.cu", {"O": o, "BLOCKED": 1, **BLOCKS[kind]}) for o, kind in (
+        (F, "q4_k"), (B, "q6_k"), (H, "q5_0"))),
     ("tiled.cu", {"A": F, "W": B, "B": B, "O": F, "BITS": 0}),
     ("tiled.cu", {"A": B, "B": B, "O": B, "BITS": 8}),
     *(("attention.cu", {**ONE_QUERY, "A": a, "C": c, "QUANTIZED": int(c == "i8"), "SIZE": d,

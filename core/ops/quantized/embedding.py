@@ -120,13 +120,17 @@ class BlockEmbedding(CodedEmbedding):
                              group_size=group_size, block_size=block_size, columns=columns)[ids]
 
     def examples(self) -> list[Example]:
-        def rows(t: int, v: int, d: int, kind: str, *, large: bool = False) -> Example:
+        def rows(t: int, v: int, d: int, kind: str, *, large: bool = False,
+                 only: dict[str, str] | None = None) -> Example:
             bits, group, block, *_ = FORMS[kind]
             return Example(f"T{t}_V{v}_D{d}_{kind}", lambda r: {
                 "ids": r.ints(0, v, t), **random_blocks(r, v, d, kind)},
-                {"bits": bits, "group_size": group, "block_size": block, "columns": d}, large)
+                {"bits": bits, "group_size": group, "block_size": block, "columns": d}, large,
+                only=only)
+        # a form ends before the result is rounded: each is in float32, some in every dtype
         return [rows(0, 5, 256, "q4_k"), rows(1, 300, 2048, "q6_k"), rows(17, 33, 896, "q5_0"),
-                *(rows(3, 40, 256, kind) for kind in FORMS), rows(LONGEST_T, 40, 256, "q4_k"),
+                *(rows(3, 40, 256, kind, only={"O": "f32"}) for kind in FORMS),
+                rows(LONGEST_T, 40, 256, "q4_k"),
                 *(rows(2, p.vocab, p.hidden, "q6_k" if p.hidden % 256 == 0 else "q5_0", large=True)
                   for p in PUBLISHED)]
 

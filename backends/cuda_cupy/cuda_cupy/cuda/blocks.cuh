@@ -17,11 +17,13 @@ struct Blocks {
         const float step = widen(steps[at / BLOCK]);
         return SCALES ? step * scales[at / GROUP] : step;
     }
-    // What a weight of that group is less than scale * (code - MIDDLE).
-    __device__ __forceinline__ float offset(long long at) const {
-        const float least = widen(min_steps[at / BLOCK]);
-        return (SCALES ? least * minimums[at / GROUP] : least) - MIDDLE * scale(at);
+    // What is subtracted from scale * code in that group.
+    __device__ __forceinline__ float least(long long at) const {
+        const float step = widen(min_steps[at / BLOCK]);
+        return SCALES ? step * minimums[at / GROUP] : step;
     }
+    // What a weight of that group is less than scale * (code - MIDDLE).
+    __device__ __forceinline__ float offset(long long at) const { return least(at) - MIDDLE * scale(at); }
     // The upper bits of the 16 codes from `at` on, at most 32 bits.
     __device__ __forceinline__ u32 upper16(long long at) const {
         if (UPPER == 0) return 0;

@@ -5,6 +5,7 @@ from cuda_cupy.kernels import (  # noqa: F401 - they declare
     blocked,
     fused,
     linear,
+    lookup,
     quantized,
     rowwise,
     sampling,

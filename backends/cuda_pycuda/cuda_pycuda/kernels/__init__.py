@@ -6,6 +6,7 @@ from cuda_pycuda.kernels import (  # noqa: F401 - they declare
     blocked,
     fused,
     linear,
+    lookup,
     quantized,
     rowwise,
     sampling,
