@@ -14,12 +14,16 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from core.devices.code_cache import CodeCache
+from core.devices.entry import Entry
+from core.devices.entry import Held as Held
 from core.devices.late_reads import SLOT as SLOT
 from core.devices.late_reads import SLOTS as SLOTS
 from core.devices.late_reads import LateReads as LateReads
 from core.errors import BackendError, OptionError, unavailable
 from core.plugins.backend import Backend
+from core.plugins.backend import Launch as AnyLaunch
 from core.tensor.dtype import DType, bf16, f16
+from core.tensor.tensor import Array, Tensor
 
 OLDEST = 80  # compute capability 8.0: cp.async, and mma.m16n8k16 with bf16
 Defines = Mapping[str, object]
@@ -63,20 +67,20 @@ def version(number: int) -> str:
 
 
 G = TypeVar("G", bound=Gpu)
+T = TypeVar("T")
 
 
-class OneGpu(ABC, Generic[G]):
-    """Opens the GPU that this process computes on, once: modules and streams belong to it."""
-
-    backend: str
+class OneGpu(Entry, ABC, Generic[G]):
+    """Opens the GPU that this process computes on, once: modules and streams belong to it. Every
+    use of it is in a block of `with`."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._opened: G | None = None
 
     @abstractmethod
     def find(self, index: int) -> G:
-        """Open GPU `index`, and make it current in this thread. Raises as `open` does, by the
-        methods below."""
+        """Open GPU `index`. Raises as `open` does, by the methods below."""
 
     def open(self, index: int = 0) -> G:
         """Return the GPU that this process computes on, which the first call opens.
@@ -84,8 +88,11 @@ class OneGpu(ABC, Generic[G]):
         Raises BackendError saying what is missing and how to fix it, OptionError for an index that
         no GPU has or while another GPU is open.
         """
-        if self._opened is None:
-            self._opened = self.find(index)
+        self.check()
+        with self._alone:
+            if self._opened is None:
+                self._opened = self.keep(self.find(index))
+                self.ends_at_fork()
         if self._opened.index != index:
             raise OptionError(f"--device {index}: this process computes on GPU "
                               f"{self._opened.index} already; use another process, or "
@@ -185,11 +192,36 @@ class CudaBackend(Backend):
 
     run_ahead = 2  # the next step is queued while the host waits for this one's token
     kernel_sources: ClassVar[Sources]
+    one_gpu: ClassVar[OneGpu[Any]]  # it alone knows of forks
+    late_reads: LateReads
 
     @classmethod
     def activation_dtype(cls, stored: DType) -> DType:
         """Choose the stored 16-bit type, for which there are tensor cores; else float32."""
         return stored if stored in (f16, bf16) else super().activation_dtype(stored)
+
+    def check_alive(self) -> None:
+        self.one_gpu.check()
+
+    def in_any_thread(self, launch: Callable[[], T]) -> Callable[[], T]:
+        gpu = self.one_gpu
+
+        def run() -> T:
+            with gpu:
+                return launch()
+        return run
+
+    def read_later(self, tensor: Tensor) -> Callable[[], Array]:
+        with self.one_gpu:
+            return self.in_any_thread(self.late_reads.queue(tensor))
+
+    def capture(self, launch: AnyLaunch) -> AnyLaunch:
+        with self.one_gpu:  # what another thread queued would become part of the step
+            return self.record(launch)
+
+    @abstractmethod
+    def record(self, launch: AnyLaunch) -> AnyLaunch:
+        """Capture a step, and return its replay."""
 
     def sources(self) -> Mapping[str, Path]:
         return self.kernel_sources.files()

@@ -50,9 +50,10 @@ class Plan:
         for backend in backends:
             backend.settle()
         self._launches = [launch for binding in self.bindings for launch in binding.launches]
-        self._run: Launch = self._sequence
+        self._used = used = [self._backend(b)
+                             for b in sorted({s.kernel.backend for s in self.bindings})]
+        self._run: Launch = self._in_any_thread(self._sequence)
         self.captured = False  #: whether a backend has recorded the step for replay
-        used = [self._backend(b) for b in {s.kernel.backend for s in self.bindings}]
         places = {s.device for s in self.bindings} | set(self._home.values())
         if len(backends) > len(self._owners):
             for backend in backends:  # weights that one has loaded may be read by another
@@ -60,7 +61,8 @@ class Plan:
         if (repeats and isolation.active is None and len(used) == len(places) == 1
                 and used[0] is self._owners[places.pop()]):
             self.captured = True
-            self._run = captured(used[0].capture(self._sequence), len(self.bindings), used[0].name)
+            self._run = captured(used[0].in_any_thread(used[0].capture(self._sequence)),
+                                 len(self.bindings), used[0].name)
 
     # running
 
@@ -85,7 +87,12 @@ class Plan:
                         run()
                 except BaseException as error:
                     raise_named(error, "launch", of.kernel, of.call)
-            yield binding, launch
+            yield binding, self._in_any_thread(launch)
+
+    def _in_any_thread(self, launch: Callable[[], None]) -> Callable[[], None]:
+        for backend in self._used:
+            launch = backend.in_any_thread(launch)
+        return launch
 
     # looking
 

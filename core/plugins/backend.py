@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from core.tensor.tensor import Array, Tensor
 API_VERSION, OLDEST_API = 2, 1
 
 Launch = Callable[[], object]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -134,9 +135,7 @@ class Backend(ABC):
         """Have `lost` say, in every process forked from now on, that `held` stays with the parent.
         A backend calls this once it holds what no child inherits, such as "its threads"."""
         def in_child() -> None:
-            cls.lost = (f"backend {cls.name} cannot be used in a forked process: {held} stay with "
-                        "its parent; fix: start processes with "
-                        "multiprocessing.get_context('spawn')")
+            cls.lost = lost_by_fork(cls.name, held)
         if hasattr(os, "register_at_fork") and not cls.__dict__.get("_watched"):
             cls._watched = True
             os.register_at_fork(after_in_child=in_child)
@@ -148,6 +147,16 @@ class Backend(ABC):
         if self.lost:
             raise BackendError(self.lost)
 
+    def in_any_thread(self, launch: Callable[[], T]) -> Callable[[], T]:
+        """Return a launch of this backend's work that any thread may call. By default itself."""
+        return launch
+
     def describe(self) -> str:
         """Describe the backend in one line: the library, its version and the device."""
         return self.name
+
+
+def lost_by_fork(name: str, held: str) -> str:
+    """Say that a forked process cannot use the backend, as `held` stay with its parent."""
+    return (f"backend {name} cannot be used in a forked process: {held} stay with its parent; "
+            "fix: start processes with multiprocessing.get_context('spawn')")

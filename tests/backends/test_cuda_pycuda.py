@@ -3,17 +3,14 @@ stand-in for PyCUDA (tests/support/cuda_on_cpu): that checks arithmetic, indexin
 launches them, not the GPU. tests/gpu_report.json says what has run on one."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from core.installed.registry import default_registry
 
-SUPPORT = Path(__file__).parents[1] / "support"
 NEEDS_GCC = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, which compiles the "
                                "CUDA sources for the CPU here")
 pytestmark = pytest.mark.skipif("cuda_pycuda" not in default_registry().specs,
@@ -22,22 +19,6 @@ pytestmark = pytest.mark.skipif("cuda_pycuda" not in default_registry().specs,
 SLOW = ("5632", "N2048", "T512", "prefill_512", "128256", "decode_long", "D2048", "V40000",
         "V32000", "S256", "R17_V64_n20", "4864", "8192", "11008", "32000", "32768", "4096", "2500",
         "2049", "2048", "131072", "151936", "group")
-
-
-@pytest.fixture(scope="module")
-def on_cpu(tmp_path_factory):
-    """Run a module in a process in which the CPU stands in for the GPU; returns it with output."""
-    folder = tmp_path_factory.mktemp("cuda_on_cpu")
-
-    def run(*args: str, code: int = 0, script: str = ""):
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(
-            [str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])])}
-        how = ["-c", script] if script else ["-m", "cuda_on_cpu", *args]
-        done = subprocess.run([sys.executable, *how], capture_output=True, text=True, cwd=folder,
-                              env=env, timeout=560)
-        assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
-        return done
-    return run
 
 
 def test_naming_the_backend_imports_no_pycuda():
@@ -95,6 +76,7 @@ from cuda_on_cpu.device import Event, Stream
 from cuda_on_cpu.driver import use
 use(pathlib.Path("guest"))
 from core import Backend, BackendSpec, KernelSet
+from cuda_pycuda.device import gpu
 from core.installed.registry import default_registry
 import models
 from core.installed.registry import Registry
@@ -103,13 +85,15 @@ class Guest(Backend):
     name = "guest"
     def __init__(self):
         self.allocator = default_registry().backend("cuda_pycuda").allocator
-        self.queue = Stream()
+        with gpu:
+            self.queue = Stream()
         self.stream = self.queue.handle
     def native(self, tensor):
         kind = ctypes.c_float * tensor.size
         return np.frombuffer(kind.from_address(tensor.pointer), np.float32).reshape(tensor.shape)
     def after(self, other):
-        event, theirs = Event(), Stream.streams[other.stream]
+        with gpu:
+            event, theirs = Event(), Stream.streams[other.stream]
         def wait():
             event.record(theirs)
             self.queue.wait_for(event)

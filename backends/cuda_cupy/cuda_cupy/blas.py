@@ -14,7 +14,7 @@ from typing import Any
 
 from core import cuda
 from core.errors import BackendError
-from cuda_cupy.device import device
+from cuda_cupy.device import device, gpu
 
 _TRANSPOSED, _AS_IT_IS = 1, 0  # CUBLAS_OP_T, CUBLAS_OP_N
 _CUDA_TYPES = {"float32": 0, "float16": 2, "uint16": 14}  # CUDA_R_32F, CUDA_R_16F, CUDA_R_16BF
@@ -33,9 +33,10 @@ def _library() -> tuple[Any, Any, int]:
     then, wherever it lies."""
     from cuda.pathfinder import load_nvidia_dynamic_lib
     from cupy.cuda import cublas
-    handle = cublas.create()
-    cublas.setMathMode(handle, _NO_REDUCED_PRECISION)
-    cublas.setStream(handle, device().stream.ptr)
+    with gpu:
+        handle = cublas.create()
+        cublas.setMathMode(handle, _NO_REDUCED_PRECISION)
+        cublas.setStream(handle, device().stream.ptr)
     library = ctypes.CDLL(load_nvidia_dynamic_lib("cublas").abs_path)
     call, batched = library.cublasGemmEx, library.cublasGemmStridedBatchedEx
     pointer, number, stride = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong

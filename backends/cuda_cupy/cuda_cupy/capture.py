@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from core import Launch
-from cuda_cupy.device import device
+from core import Launch, cuda
+from cuda_cupy.device import device, gpu
 
 
 def record(launch: Launch) -> Launch:
@@ -18,9 +18,9 @@ def record(launch: Launch) -> Launch:
         try:
             launch()
         finally:
-            graph = stream.end_capture()
-    graph.upload(stream)
+            graph = cuda.Held(gpu, stream.end_capture())
+    graph.thing.upload(stream)
 
     def replay() -> None:
-        graph.launch(stream)
+        graph.thing.launch(stream)
     return replay

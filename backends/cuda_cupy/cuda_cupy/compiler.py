@@ -35,12 +35,17 @@ def nvrtc() -> cuda.Compiler:
 def _module(file: str, defines: tuple[tuple[str, object], ...]) -> Any:  # noqa: ANN401 - cupy's
     from cupy.cuda import function
 
-    from cuda_cupy.device import device
-    module = function.Module()
-    module.load(sources.cubin(file, dict(defines), device().target, nvrtc()))
+    from cuda_cupy.device import device, gpu
+    code = sources.cubin(file, dict(defines), device().target, nvrtc())
+    with gpu:
+        module = gpu.keep(function.Module())
+        module.load(code)
     return module
 
 
 def load(file: str, entry: str, defines: cuda.Defines) -> Any:  # noqa: ANN401 - cupy's Function
     """Return the kernel `entry` of `cuda/<file>`, compiled with these defines and loaded."""
-    return _module(file, tuple(sorted(defines.items()))).get_function(entry)
+    from cuda_cupy.device import gpu
+    module = _module(file, tuple(sorted(defines.items())))
+    with gpu:
+        return module.get_function(entry)

@@ -46,9 +46,15 @@ class CupyGpu(cuda.OneGpu[cuda.Gpu]):
         properties = runtime.getDeviceProperties(index)
         arch, name = properties["major"] * 10 + properties["minor"], properties["name"].decode()
         self.check_arch(name, arch)
-        cupy.cuda.Device(index).use()
-        return cuda.Gpu(index, name, arch, properties["multiProcessorCount"], driver,
-                        cupy.cuda.Stream(non_blocking=True))
+        self._use = cupy.cuda.Device(index).use
+        with self:
+            return cuda.Gpu(index, name, arch, properties["multiProcessorCount"], driver,
+                            cupy.cuda.Stream(non_blocking=True))
+
+    def enter(self) -> None:
+        """Choose the device, which CuPy keeps for each thread. It stays chosen: to choose another
+        again would open a context there."""
+        self._use()
 
 
 gpu = CupyGpu()

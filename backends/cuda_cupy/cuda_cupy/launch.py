@@ -17,6 +17,7 @@ from core import cuda
 from core.errors import BackendError
 from cuda_cupy.compiler import load
 from cuda_cupy.device import device
+from cuda_cupy.device import gpu as one_gpu
 
 _STATIC_SHARED = 48 * 1024  # more dynamic shared memory than this must be asked for
 _SERIALIZATION = 6  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
@@ -61,7 +62,8 @@ def launch(file: str, entry: str, grid: Sequence[int], threads: int, arguments: 
     function = load(file, entry, defines)
     if shared > _STATIC_SHARED:
         from cupy.cuda import driver
-        driver.funcSetAttribute(function.ptr, _MAX_DYNAMIC_SHARED, shared)
+        with one_gpu:
+            driver.funcSetAttribute(function.ptr, _MAX_DYNAMIC_SHARED, shared)
     gpu = device()
     config = _Config((ctypes.c_uint * 3)(*grid, *(1,) * (3 - len(grid))),
                      (ctypes.c_uint * 3)(threads, 1, 1), shared, gpu.stream.ptr, _attributes(),

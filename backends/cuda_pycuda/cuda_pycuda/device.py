@@ -28,6 +28,7 @@ class PycudaGpu(cuda.OneGpu[Device]):
     """
 
     backend = "cuda_pycuda"
+    _inside: int | None = None  # the thread in whose stack the context is
 
     def find(self, index: int) -> Device:
         try:
@@ -48,27 +49,35 @@ class PycudaGpu(cuda.OneGpu[Device]):
         gpu = driver.Device(index)
         major, minor = gpu.compute_capability()
         self.check_arch(gpu.name(), major * 10 + minor)
-        gpu.retain_primary_context().push()
-        found = Device(index, gpu.name(), major * 10 + minor,
-                       gpu.get_attribute(driver.device_attribute.MULTIPROCESSOR_COUNT),
-                       driver.get_driver_version(), driver.Stream(_NON_BLOCKING),
-                       DeviceMemoryPool())
-        atexit.register(_leave, driver, found, threading.get_ident())
+        self._context, self._pop = self.keep(gpu.retain_primary_context()), driver.Context.pop
+        with self:
+            found = Device(index, gpu.name(), major * 10 + minor,
+                           gpu.get_attribute(driver.device_attribute.MULTIPROCESSOR_COUNT),
+                           driver.get_driver_version(), driver.Stream(_NON_BLOCKING),
+                           DeviceMemoryPool())
+        atexit.register(self._end, driver.Error, found)
         return found
 
+    def enter(self) -> None:
+        self._inside = threading.get_ident()
+        self._context.push()
 
-def _leave(driver: Any, gpu: Device, thread: int) -> None:  # noqa: ANN401 - the module
-    """Take the context off PyCUDA's stack, or PyCUDA aborts the process at its end.
+    def leave(self) -> None:
+        """Take the context off this thread's stack: PyCUDA aborts the process where a thread ends
+        with one on it."""
+        self._pop()
+        self._inside = None
 
-    Runs after an exception and after Ctrl-C too. What still holds memory keeps the context alive.
-    """
-    if threading.get_ident() != thread:
-        return  # each thread has a stack of its own
-    with contextlib.suppress(driver.Error):  # a kernel that failed fails every later call
-        gpu.stream.synchronize()
-        gpu.pool.stop_holding()
-    with contextlib.suppress(driver.Error):
-        driver.Context.pop()
+    def _end(self, failure: type[Exception], found: Device) -> None:
+        """Give back what the pool holds. Runs after an exception and after Ctrl-C too."""
+        if self.lost:
+            return
+        for last in (found.stream.synchronize, found.pool.stop_holding):
+            with contextlib.suppress(failure), self:  # a kernel that failed fails every later call
+                last()
+        if self._inside == threading.get_ident():  # Ctrl-C came between `enter` and its block
+            with contextlib.suppress(failure):
+                self.leave()
 
 
 gpu = PycudaGpu()

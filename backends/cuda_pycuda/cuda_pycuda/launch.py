@@ -13,6 +13,7 @@ from core.errors import BackendError
 from cuda_pycuda import compiler
 from cuda_pycuda.compiler import sources
 from cuda_pycuda.device import device
+from cuda_pycuda.device import gpu as one_gpu
 
 _TYPES = {"f32": "float", "f16": "f16", "bf16": "bf16", "i8": "i8"}
 
@@ -23,9 +24,10 @@ class Counters:
 
     def __init__(self, count: int) -> None:
         gpu, nbytes = device(), 4 * max(1, count)
-        self._memory = gpu.pool.allocate(nbytes)
-        self.pointer = int(self._memory)
-        driver.memset_d8_async(self.pointer, 0, nbytes, gpu.stream)
+        with one_gpu:
+            memory = gpu.pool.allocate(nbytes)
+            self.pointer, self._memory = int(memory), cuda.Held(one_gpu, memory)
+            driver.memset_d8_async(self.pointer, 0, nbytes, gpu.stream)
 
 
 def c_type(tensor: Tensor) -> str:
@@ -35,8 +37,9 @@ def c_type(tensor: Tensor) -> str:
 
 @cache
 def _module(file: str, defines: tuple[tuple[str, object], ...]) -> Any:  # noqa: ANN401 - PyCUDA's
-    return driver.module_from_buffer(
-        sources.cubin(file, dict(defines), device().target, compiler.compiler()))
+    code = sources.cubin(file, dict(defines), device().target, compiler.compiler())
+    with one_gpu:
+        return one_gpu.keep(driver.module_from_buffer(code))
 
 
 def launch(file: str, entry: str, grid: Sequence[int], threads: int, arguments: Sequence[Any], *,
@@ -47,9 +50,11 @@ def launch(file: str, entry: str, grid: Sequence[int], threads: int, arguments: 
     """
     if 0 in grid:
         return cuda.nothing
-    function = _module(file, tuple(sorted((defines or {}).items()))).get_function(entry)
+    module = _module(file, tuple(sorted((defines or {}).items())))
     kinds, values = zip(*map(_pack, arguments), strict=True)
-    function.prepare(list(kinds))
+    with one_gpu:
+        function = module.get_function(entry)
+        function.prepare(list(kinds))
     call, stream = function.prepared_async_call, device().stream
     blocks, block = (*grid, *(1,) * (3 - len(grid))), (threads, 1, 1)
     kept = arguments  # what the addresses point to

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import os
 import tempfile
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import ClassVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 ALIGNMENT = 256
-context_stack: list[object] = []
+stacks: list[list[object]] = []  # a thread's contexts each, of all threads there were
 
 
 class Error(Exception):
@@ -27,13 +30,67 @@ class MemoryError_(Error):
     pass
 
 
-class Stream:
+class _Thread(threading.local):
+    """Holds a thread's stack of contexts: a new thread has none."""
+
+    def __init__(self) -> None:
+        self.stack: list[object] = []
+        stacks.append(self.stack)
+
+
+_thread = _Thread()
+_forked: list[bool] = []
+
+
+def _in_child() -> None:
+    _forked.append(True)
+    stacks[:] = [_thread.stack]  # the other threads are not here
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
+def check_context() -> None:
+    """Raise as the driver does in a thread without a context, and in a forked process."""
+    if _forked:
+        raise Error("initialization error")
+    if not _thread.stack:
+        raise Error("invalid device context - no currently active context?")
+
+
+def pop() -> None:
+    check_context()
+    _thread.stack.pop()
+
+
+class Owned:
+    """Belongs to a context. Like PyCUDA's, the finalizer ends a forked process, and in a thread
+    other than the main one it frees nothing unless the context is current there."""
+
+    def __init__(self) -> None:
+        check_context()
+
+    def __del__(self, forked=_forked, local=_thread, threads=threading, end=os._exit) -> None:
+        if forked:
+            os.write(2, f"terminate: {type(self).__name__} freed in a forked process\n".encode())
+            end(134)
+        if not local.stack and threads.current_thread() is not threads.main_thread():
+            os.write(2, f"{type(self).__name__} leaked by a thread\n".encode())
+
+
+def pagelocked_empty(shape: object, dtype: object) -> np.ndarray:
+    check_context()
+    return np.empty(shape, dtype)
+
+
+class Stream(Owned):
     """Holds a queue. Operations run, oldest first, when the host waits for one of them."""
 
-    streams: ClassVar[dict[int, Stream]] = {}
+    streams: ClassVar[WeakValueDictionary[int, Stream]] = WeakValueDictionary()
     handles = itertools.count(1)
 
     def __init__(self, flags: int = 0) -> None:
+        super().__init__()
         self.handle = next(self.handles)
         self.streams[self.handle] = self
         self.queue: list[Callable[[], object]] = []
@@ -41,8 +98,7 @@ class Stream:
         self.recording: list[Callable[[], object]] | None = None
 
     def put(self, operation: Callable[[], object]) -> None:
-        if not context_stack:
-            raise Error("no context is current")
+        check_context()
         (self.queue if self.recording is None else self.recording).append(operation)
 
     def run_to(self, mark: int) -> None:
@@ -52,6 +108,7 @@ class Stream:
             self.queue[self.done - 1] = lambda: None
 
     def synchronize(self) -> None:
+        check_context()
         if self.recording is not None:
             raise Error("a stream that is being captured cannot be waited for")
         self.run_to(len(self.queue))
@@ -65,8 +122,9 @@ class Stream:
             self.put(lambda: stream.run_to(mark))
 
 
-class Event:
+class Event(Owned):
     def __init__(self, flags: int = 0) -> None:
+        super().__init__()
         self.stream: Stream | None = None
         self.mark = 0
 
@@ -75,6 +133,7 @@ class Event:
         return self
 
     def synchronize(self) -> Event:
+        check_context()
         if self.stream is not None:
             self.stream.run_to(self.mark)
         return self
@@ -83,10 +142,11 @@ class Event:
         return 1.0
 
 
-class Allocation:
+class Allocation(Owned):
     """Allocates host memory full of NaN, aligned as a GPU's is."""
 
     def __init__(self, nbytes: int) -> None:
+        super().__init__()
         self._bytes = np.full(nbytes + ALIGNMENT, 0xFF, np.uint8)
         self._address = -(-self._bytes.ctypes.data // ALIGNMENT) * ALIGNMENT
 
@@ -94,12 +154,13 @@ class Allocation:
         return self._address
 
     def free(self) -> None:
+        check_context()
         for stream in Stream.streams.values():  # what is queued may still use it
             stream.queue.append(lambda kept=self._bytes: None)  # type: ignore[misc]
         self._bytes = None
 
 
-class DeviceMemoryPool:
+class DeviceMemoryPool(Owned):
     managed_bytes = active_bytes = 0
 
     def allocate(self, nbytes: int) -> Allocation:
@@ -135,8 +196,9 @@ class Function:
         stream.put(run)
 
 
-class Module:
+class Module(Owned):
     def __init__(self, code: bytes) -> None:
+        super().__init__()
         with tempfile.NamedTemporaryFile(suffix=".so") as file:
             file.write(code)
             file.flush()
@@ -164,7 +226,11 @@ class Device:
         return 4  # multiprocessors: few, so that small inputs are split as large ones are on a GPU
 
     def retain_primary_context(self) -> SimpleNamespace:
-        return SimpleNamespace(push=lambda: context_stack.append(self))
+        def push() -> None:
+            if _forked:
+                raise Error("initialization error")
+            _thread.stack.append(self)
+        return SimpleNamespace(push=push)
 
 
 def memcpy_htod_async(to: int, source: np.ndarray, stream: Stream) -> None:

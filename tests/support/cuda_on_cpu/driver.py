@@ -13,8 +13,6 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-import numpy as np
-
 from cuda_on_cpu import device
 from cuda_on_cpu.device import Event, Stream
 
@@ -53,7 +51,7 @@ def cuStreamWaitEvent(stream: int, event: Event, flags: int) -> tuple[int]:
 
 def _clean_up() -> None:
     """Clean up, as PyCUDA does when its module is torn down."""
-    if device.context_stack:
+    if any(device.stacks):
         print("the context stack was not empty upon module cleanup", file=sys.stderr, flush=True)
         os._exit(134)
 
@@ -64,10 +62,11 @@ def install() -> None:
     driver = _module(
         "pycuda.driver", init=lambda: None, Device=device.Device, Stream=Stream, Event=Event,
         Error=device.Error, MemoryError=device.MemoryError_, get_driver_version=lambda: 13000,
-        Context=SimpleNamespace(pop=device.context_stack.pop), module_from_buffer=device.Module,
+        Context=SimpleNamespace(pop=device.pop), module_from_buffer=device.Module,
         memcpy_htod_async=device.memcpy_htod_async, memcpy_dtoh_async=device.memcpy_dtoh_async,
         memcpy_dtod_async=device.memcpy_dtod_async, memset_d8_async=device.memset_d8_async,
-        pagelocked_empty=np.empty, mem_get_info=lambda: (1 << 26, 1 << 26),
+        mem_alloc=device.Allocation, pagelocked_empty=device.pagelocked_empty,
+        mem_get_info=lambda: (device.check_context(), (1 << 26, 1 << 26))[1],
         device_attribute=SimpleNamespace(MULTIPROCESSOR_COUNT=16),
         event_flags=SimpleNamespace(DISABLE_TIMING=2))
     tools = _module("pycuda.tools", DeviceMemoryPool=device.DeviceMemoryPool)
