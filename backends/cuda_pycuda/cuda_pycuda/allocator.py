@@ -23,7 +23,7 @@ class PycudaAllocator(DeviceAllocator):
         super().__init__()
         self.device = f"cuda:{gpu.index}"
         self._stream, self._pool = gpu.stream, gpu.pool
-        self._slabs = Suballocator(self._take, lambda memory: memory.free())
+        self._slabs = one_gpu.keep(Suballocator(self._take, lambda memory: memory.free()))
         self._staging = one_gpu.keep(cuda.pagelocked_empty(_STAGED, np.uint8))
 
     def _allocate(self, nbytes: int) -> tuple[Any, int]:

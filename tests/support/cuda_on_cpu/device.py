@@ -70,7 +70,11 @@ class Owned:
     def __init__(self) -> None:
         check_context()
 
+    freed = False
+
     def __del__(self, forked=_forked, local=_thread, threads=threading, end=os._exit) -> None:
+        if self.freed:
+            return
         if forked:
             os.write(2, f"terminate: {type(self).__name__} freed in a forked process\n".encode())
             end(134)
@@ -157,7 +161,7 @@ class Allocation(Owned):
         check_context()
         for stream in Stream.streams.values():  # what is queued may still use it
             stream.queue.append(lambda kept=self._bytes: None)  # type: ignore[misc]
-        self._bytes = None
+        self._bytes, self.freed = None, True
 
 
 class DeviceMemoryPool(Owned):
