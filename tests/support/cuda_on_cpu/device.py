@@ -11,10 +11,10 @@ import itertools
 import os
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import ClassVar
-from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -63,23 +63,27 @@ def pop() -> None:
     _thread.stack.pop()
 
 
+def _ended(_: object, forked=_forked, local=_thread, threads=threading, os=os) -> None:
+    if forked:
+        os.write(2, b"terminate: something was freed in a forked process\n")
+        os._exit(134)
+    if not local.stack and threads.current_thread() is not threads.main_thread():
+        os.write(2, b"something was leaked by a thread\n")
+
+
+_watched: list[object] = []  # lives as long as the interpreter
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_watched))
+
+
 class Owned:
     """Belongs to a context. Like PyCUDA's, the finalizer ends a forked process, and in a thread
     other than the main one it frees nothing unless the context is current there."""
 
     def __init__(self) -> None:
         check_context()
-
-    freed = False
-
-    def __del__(self, forked=_forked, local=_thread, threads=threading, end=os._exit) -> None:
-        if self.freed:
-            return
-        if forked:
-            os.write(2, f"terminate: {type(self).__name__} freed in a forked process\n".encode())
-            end(134)
-        if not local.stack and threads.current_thread() is not threads.main_thread():
-            os.write(2, f"{type(self).__name__} leaked by a thread\n".encode())
+        # an array, because the collector of cycles does not see it, nor what PyCUDA makes
+        self.mark = np.empty(0)
+        _watched.append(weakref.ref(self.mark, _ended))
 
 
 def pagelocked_empty(shape: object, dtype: object) -> np.ndarray:
@@ -90,7 +94,8 @@ def pagelocked_empty(shape: object, dtype: object) -> np.ndarray:
 class Stream(Owned):
     """Holds a queue. Operations run, oldest first, when the host waits for one of them."""
 
-    streams: ClassVar[WeakValueDictionary[int, Stream]] = WeakValueDictionary()
+    streams: ClassVar[weakref.WeakValueDictionary[int, Stream]] = (
+        weakref.WeakValueDictionary())
     handles = itertools.count(1)
 
     def __init__(self, flags: int = 0) -> None:
@@ -161,7 +166,8 @@ class Allocation(Owned):
         check_context()
         for stream in Stream.streams.values():  # what is queued may still use it
             stream.queue.append(lambda kept=self._bytes: None)  # type: ignore[misc]
-        self._bytes, self.freed = None, True
+        self._bytes = None
+        _watched.append(self.mark)  # freed, so its end is nothing to tell of
 
 
 class DeviceMemoryPool(Owned):
