@@ -110,9 +110,12 @@ class Cases:
 
     def __init__(self, case: Case, home: Path) -> None:
         self.case, self.cache = case, home / "cache"
-        with tempfile.TemporaryDirectory() as made:
-            self.seconds = min(whole(case, Path(made), self.cache), case.most)
-            self.new = contents(Path(made))
+        took = []
+        for _ in range(1 if case.cached else 2):  # the first reads files that nobody read before
+            with tempfile.TemporaryDirectory() as made:
+                took.append(whole(case, Path(made), self.cache))
+                self.new = contents(Path(made))
+        self.seconds = min(*took, case.most)
 
     def once(self, row: Row, sign: signal.Signals, rng: random.Random, check: bool) -> None:
         """End one run by the signal, and look at what it leaves."""
