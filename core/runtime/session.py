@@ -15,7 +15,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
-from core.errors import LifetimeError, PromptError
+from core.errors import LifetimeError, OptionError, PromptError
 from core.ir.graph import Graph
 from core.plan.ledger import Ledger
 from core.plan.plan import Plan
@@ -81,14 +81,8 @@ class Session:
               [len(ids), V]; "none": only the KV cache is filled
         Raises PromptError if they do not fit into the context.
         """
-        try:
-            ids = [index(i) for i in ids]
-        except Exception:  # whatever a sequence raises that is none
-            raise PromptError(f"ids are {shown(ids)}, expected token ids") from None
+        ids = self._known(ids)
         self._check(len(ids))
-        if not 0 <= min(ids) <= max(ids) < self._vocab_size:
-            raise PromptError(f"ids are {shown(ids)}, expected ids of the vocabulary, 0 to "
-                              f"{self._vocab_size - 1}")
         self._stop_loop()
         rows = []
         for start in range(0, len(ids), self._chunk):
@@ -140,13 +134,16 @@ class Session:
         seen  tokens already counted for the repetition penalty
         """
         self.alive()
+        if not isinstance(sampling, Sampling):
+            raise OptionError(f"sampling is {shown(sampling)}, expected core.runtime.step.Sampling")
+        counted = self._known(seen)
         self._sampling = sampling
         self._table.open(0, sampling)
         self._table.put_blocks(0, 0, range(self._steps.dims["NB"]))  # one sequence has all of them
         self._decode_with(GraphKind("last", sampling.kind, loop=True))
         if sampling.kind == "sample_seen":
             marks = np.zeros((1, self._vocab_size), np.int8)
-            marks[0, list(seen)] = 1
+            marks[0, counted] = 1
             self._steps.states[SEEN].write(marks)
         if self._looping:  # queued steps were sampled the old way
             self._start_loop(self.token)
@@ -216,6 +213,16 @@ class Session:
         Batch(one, one + self.length, one + len(ids), np.asarray(ids, np.int32),
               one + len(ids) - 1, one).pack(self._table, step.fields)
         step.upload()
+
+    def _known(self, given: Sequence[int]) -> list[int]:
+        try:
+            ids = [index(i) for i in given]
+        except Exception:  # whatever a sequence raises that is none
+            raise PromptError(f"ids are {shown(given)}, expected token ids") from None
+        if ids and not 0 <= min(ids) <= max(ids) < self._vocab_size:
+            raise PromptError(f"ids are {shown(ids)}, expected ids of the vocabulary, 0 to "
+                              f"{self._vocab_size - 1}")
+        return ids
 
     def _check(self, new: int) -> None:
         self.alive()

@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
+from core.errors import OptionError
 from core.ir.graph import Graph
 from core.plan.plan import Plan
+from core.reading import shown
 from core.tensor.allocator import ALIGNMENT
 from core.tensor.tensor import TensorSpec
 
@@ -75,6 +79,12 @@ class Sampling:
     min_p: float = 0.0
     penalty: float = 1.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise OptionError for a field that is no number."""
+        for name, value in vars(self).items():
+            if not isinstance(value, (int, float, np.number)) or value != value:
+                raise OptionError(f"{name} is {shown(value)}, expected a number")
 
     @property
     def kind(self) -> str:

@@ -11,6 +11,7 @@ from typing import ParamSpec
 from core.errors import CheckError, KernelError, KernelyardError
 from kernelyard._start import Interruptible
 from models.cli.console import tell
+from models.cli.streams import settle_streams
 from models.engine.generate import Generation
 
 P = ParamSpec("P")
@@ -22,8 +23,7 @@ def command(main: Callable[P, int]) -> Callable[P, int]:
     gone, as in `| head`; without a traceback."""
     @functools.wraps(main)
     def ending(*args: P.args, **kwargs: P.kwargs) -> int:
-        if sys.stderr is None:  # closed: else its messages would go to standard output
-            sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the end
+        settle_streams()
         if sys.stdout is None:
             return _say("error: standard output is closed; send it to a file or to /dev/null", 2)
         try:

@@ -12,6 +12,7 @@ from core.errors import CheckError, LifetimeError
 from core.runtime.session import Session
 from core.runtime.step import Sampling
 from core.verify.capsules.recorder import FiniteCheck
+from models.serving.sampling_options import check_call
 from models.tokenizers.base import Tokenizer
 from models.tokenizers.streaming import StoppedText
 
@@ -93,6 +94,7 @@ class Generation:
 
         KeyboardInterrupt ends it and goes on to the caller: `text` and `tokens` hold what there is.
         """
+        check_call(show=show)
         shown = 0
         with self.session.lock:
             try:

@@ -42,7 +42,9 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Return ids of a prompt, with BOS where the model's files ask for it. With `special` the
-        text brings its own special tokens (a rendered chat template) and nothing is added."""
+        text brings its own special tokens (a rendered chat template) and nothing is added.
+
+        Like the others it raises TokenizerError for what is no text, or no id."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return text without special tokens. Bytes that are no valid UTF-8 (yet) become U+FFFD."""

@@ -14,7 +14,7 @@ from models.tokenizers.added import AddedToken, added_tokens, special_texts, tok
 from models.tokenizers.byte_fallback import is_sentencepiece
 from models.tokenizers.chat_template import ChatTemplate
 from models.tokenizers.class_rules import PREFIX, apply_class
-from models.tokenizers.library import library_errors
+from models.tokenizers.library import given_ids, given_text, library_errors
 from models.tokenizers.post_processor import frame_of
 from models.tokenizers.vocabulary import SPACE
 
@@ -117,18 +117,19 @@ class JsonTokenizer:
                     "transformers 5 (transformers 4 follows the key)")
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        if self.prefix_once and text.startswith((" ", SPACE)):
+        if given_text(text) and self.prefix_once and text.startswith((" ", SPACE)):
             text = " " + text  # Metaspace leaves out SentencePiece's space in front of a space
         with library_errors("the tokenizer cannot encode this text"):
             return list(self._tokenizer.encode(text, add_special_tokens=not special).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         with library_errors("the tokenizer cannot decode its own ids"):
-            return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+            return str(self._tokenizer.decode(given_ids(ids), skip_special_tokens=True))
 
     def token(self, i: int) -> str | None:
+        (i,) = given_ids([i])
         with library_errors("the tokenizer cannot name its own ids"):
-            found: str | None = self._tokenizer.id_to_token(i)
+            found: str | None = self._tokenizer.id_to_token(i) if 0 <= i < self.size else None
         return found
 
     def to_json(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from models.json_reader import ConfigReader
 from models.tokenizers.added import AddedToken, added_tokens, special_texts, token_text
 from models.tokenizers.chat_template import ChatTemplate
-from models.tokenizers.library import library_errors
+from models.tokenizers.library import given_ids, given_text, library_errors
 from models.tokenizers.sentencepiece_model import piece_types, without_prefix
 from models.tokenizers.vocabulary import TokenType
 
@@ -90,11 +90,11 @@ class SentencePieceTokenizer:
     def encode(self, text: str, *, special: bool = False) -> list[int]:
         ids: list[int] = []
         start = True
-        for part, token in self._parts(text):
+        for part, token in self._parts(given_text(text)):
             if token is None:
                 with library_errors("the tokenizer cannot encode this text"):
                     ids += self.processor.encode(part) if self.prefix and (
-                        start or self.legacy) else self.encode_bare(part)
+                        start or self.legacy) else self._bare.encode(part)
             else:
                 ids.append(token)
             start = False
@@ -104,7 +104,8 @@ class SentencePieceTokenizer:
 
     def encode_bare(self, text: str) -> list[int]:
         """Return ids of ordinary text without SentencePiece's space in front."""
-        return list(self._bare.encode(text))
+        with library_errors("the tokenizer cannot encode this text"):
+            return list(self._bare.encode(given_text(text)))
 
     def _parts(self, text: str) -> Iterator[tuple[str, int | None]]:
         """Yield the text in pieces, with the id of each that is an added token."""
@@ -121,7 +122,7 @@ class SentencePieceTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         known = self.processor.get_piece_size()  # ids of a padded vocabulary stand for nothing
         hidden = set(self.special_tokens.values())
-        shown = [i for i in ids if i not in hidden and (i in self.added or i < known)]
+        shown = [i for i in given_ids(ids) if i not in hidden and (i in self.added or i < known)]
         text = ""
         for is_added, run in groupby(shown, key=self.added.__contains__):
             if is_added:
@@ -133,9 +134,11 @@ class SentencePieceTokenizer:
         return text
 
     def token(self, i: int) -> str | None:
+        (i,) = given_ids([i])
         if i in self.added:
             return self.added[i].text
-        return str(self.processor.id_to_piece(i)) if i < self.processor.get_piece_size() else None
+        known = 0 <= i < self.processor.get_piece_size()
+        return str(self.processor.id_to_piece(i)) if known else None
 
 
 def _open(source: Path | bytes, where: str) -> Any:  # noqa: ANN401 - the library has no types

@@ -5,8 +5,9 @@ import pytest
 
 import models
 from core import HostAllocator, Tensor, f32, run_op
-from core.errors import KernelyardError, PromptError, ShapeError
+from core.errors import KernelyardError, OptionError, PromptError, ShapeError
 from core.reading import shown
+from core.runtime.step import Sampling
 
 
 class Hostile:
@@ -80,6 +81,20 @@ def test_a_session(model, value):
     if not isinstance(value, int) or value < 0:
         with pytest.raises(PromptError):
             model.session.truncate(value)
+    assert model.generate("Once", max_new_tokens=2).run().text
+
+
+@odd
+def test_how_a_session_samples(model, value):
+    with pytest.raises(OptionError, match=r"^sampling is "):
+        model.session.sample_with(value)
+    with pytest.raises(PromptError, match="^ids are "):
+        model.session.sample_with(Sampling(penalty=2.0), [value])
+    if not isinstance(value, (int, float)) or value != value:
+        with pytest.raises(OptionError, match=r"^top_p is "):
+            Sampling(top_p=value)
+    with pytest.raises(OptionError, match=r"^show is "):
+        model.generate("Once").stream(None if value is int else value)
     assert model.generate("Once", max_new_tokens=2).run().text
 
 

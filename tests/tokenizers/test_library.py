@@ -1,5 +1,6 @@
 """Turn what the tokenizers libraries raise into errors of ours, panics too."""
 
+import numpy as np
 import pytest
 
 from core.errors import TokenizerError
@@ -38,3 +39,25 @@ def test_a_panic_is_an_error(name):
 def test_what_ends_a_program_goes_on(kind):
     with pytest.raises(kind), library_errors("it failed"):
         raise kind
+
+
+ODD = [None, 5, b"a", ["a"], {}, object(), float("nan"), int]
+
+
+@pytest.mark.parametrize("name", ["stories-qwen2", "stories-llama2"])
+def test_odd_texts_and_ids(name):
+    tokenizer = load_tokenizer(SHIPPED / name)
+    for value in ODD:
+        with pytest.raises(TokenizerError, match="a tokenizer encodes a text, found "):
+            tokenizer.encode(value)
+        with pytest.raises(TokenizerError, match="expected token ids"):
+            tokenizer.token("5" if isinstance(value, int) else value)
+        if value != {}:  # no ids
+            with pytest.raises(TokenizerError, match="expected token ids"):
+                tokenizer.decode(value)
+    for i in (-1, -2**63, 2**31, 2**200, tokenizer.size, np.int64(-5)):
+        assert tokenizer.token(i) is None
+    assert tokenizer.token(np.uint8(5)) == tokenizer.token(5)
+    assert tokenizer.decode(np.array([50, 51])) == tokenizer.decode([50, 51])
+    with pytest.raises(TokenizerError):
+        tokenizer.encode("\udcff")
