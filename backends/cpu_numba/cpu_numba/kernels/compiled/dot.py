@@ -8,7 +8,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cpu_numba.kernels.compiled.activations import gated_one
+from cpu_numba.kernels.compiled.activations import gated_one, silu_lanes
+from cpu_numba.kernels.compiled.four import (
+    TOKENS,
+    add_sums,
+    no_sums,
+    places_of,
+    put_four,
+    second_row,
+    some_times_four,
+    times_four,
+    totals,
+)
 from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.rows import add_norm_wide
 from cpu_numba.kernels.compiled.simd import fma, load_some, prefetch, put, splat, times, total
@@ -48,13 +59,38 @@ def dots(a, i, b, j, x, first, size):
 
 
 @njit(_nrt=False, forceinline=True)
+def dots_of_four(a, i, b, j, x, t, tokens, size):
+    """Return what `dots` does for four tokens from t on, in lanes: see `four`."""
+    p, places, whole = no_sums(), places_of(t, tokens, size, 0), size // 64 * 64
+    q = p
+    for k in range(0, whole, 64):
+        prefetch(a, i + k, 64, 1024)
+        prefetch(b, j + k, 64, 1024)
+        p = times_four(a, i + k, b, j + k, x, k, places, p)
+        q = times_four(a, i + k + 32, b, j + k + 32, x, k + 32, places, q)
+    for k in range(whole, size, 16):
+        p = some_times_four(a, i + k, b, j + k, x, k, places, p, size - k)
+    return totals(add_sums(p, q))
+
+
+@njit(_nrt=False, forceinline=True)
 def two_rows(n, x, matrix, tokens, size):
     """Compute out[:, n] and, half the rows on, out[:, m]. They stay in the first cache for all
     tokens."""
     weight, bias, out, rows, half = matrix
     m = n + half
+    last = min(m, rows - 1)
+    if tokens > 1:
+        for t in range(0, tokens, TOKENS):
+            y = dots_of_four(weight, n * size, weight, last * size, x, t, tokens, size)
+            z = second_row(y)
+            if bias.size:
+                y, z = y + splat(bias[n]), z + splat(bias[last])
+            put_four(out, places_of(t, tokens, rows, n), y)
+            put_four(out, places_of(t, tokens, rows, last), z)
+        return
     for t in range(tokens):
-        y, z = dots(weight, n * size, weight, min(m, rows - 1) * size, x, t * size, size)
+        y, z = dots(weight, n * size, weight, last * size, x, t * size, size)
         put(out, t * rows + n, y + bias[n] if bias.size else y)
         if m < rows:
             put(out, t * rows + m, z + bias[m] if bias.size else z)
@@ -62,6 +98,11 @@ def two_rows(n, x, matrix, tokens, size):
 
 @njit(_nrt=False, forceinline=True)
 def gated_row(n, x, gate, up, _, tokens, size):
+    if tokens > 1:
+        for t in range(0, tokens, TOKENS):
+            y = dots_of_four(gate.weight, n * size, up.weight, n * size, x, t, tokens, size)
+            put_four(gate.out, places_of(t, tokens, gate.rows, n), silu_lanes(y, second_row(y)))
+        return
     for t in range(tokens):
         g, u = dots(gate.weight, n * size, up.weight, n * size, x, t * size, size)
         put(gate.out, t * gate.rows + n, gated_one(g, u))

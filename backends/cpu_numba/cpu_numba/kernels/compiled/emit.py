@@ -86,7 +86,7 @@ def _copied(builder, source, result, count):
 def write(context, builder, kind, array, index, value, count=None):
     """Store sixteen float32 lanes, or the first `count`, rounded to the array's type."""
     target = pointer(context, builder, kind, array, index, vector(kind))
-    value = _narrowed(builder, value, kind.dtype)
+    value = narrowed(builder, value, kind.dtype)
     if count is None:
         builder.store(value, target).align = kind.dtype.bitwidth // 8
     else:
@@ -120,7 +120,7 @@ def load_one(context, builder, kind, array, index):
 def write_one(context, builder, kind, array, index, number):
     """Store a float32 number, rounded to the array's type."""
     value = builder.insert_element(ir.Constant(FLOATS, None), number, I32(0))
-    value = builder.extract_element(_narrowed(builder, value, kind.dtype), I32(0))
+    value = builder.extract_element(narrowed(builder, value, kind.dtype), I32(0))
     builder.store(value, pointer(context, builder, kind, array, index, value.type))
 
 
@@ -135,7 +135,7 @@ def _widened(builder, value, element):
     return builder.sitofp(builder.sext(value, WORDS), FLOATS)
 
 
-def _narrowed(builder, value, element):
+def narrowed(builder, value, element):
     """Return float32 lanes as `element`s, rounded to nearest even."""
     if element == types.float32:
         return value
@@ -158,6 +158,11 @@ def fma(builder, a, b, c):
 
 
 def total(builder, value):
-    """Return the sum of the lanes, in an order that depends on nothing but the machine."""
-    return call(builder, "llvm.vector.reduce.fadd.v16f32", F32, [F32(0.0), value],
-                fastmath=("reassoc",))
+    """Return the sum of the lanes: each of the upper half is added to one of the lower, until one
+    is left."""
+    half = WIDTH // 2
+    while half:
+        value = builder.fadd(*(builder.shuffle_vector(value, value, ir.Constant(
+            ir.VectorType(I32, half), list(range(first, first + half)))) for first in (0, half)))
+        half //= 2
+    return builder.extract_element(value, I32(0))

@@ -82,22 +82,29 @@ def put(typing_context, array, index, value):
     return types.void(array, types.intp, types.float32), code
 
 
+def units(context, builder, kinds, array, index):
+    """Read 32 elements of the first of two arrays that are multiplied: as pairs of bf16, if both
+    hold bf16 and the machine multiplies pairs, else as two vectors of float32."""
+    if pairs.PAIRED and kinds[0].dtype == kinds[1].dtype == types.uint16:
+        return [builder.bitcast(emit.read(context, builder, kinds[0], array, index, None, 32),
+                                emit.WORDS)]
+    return [emit.load(context, builder, kinds[0], array, builder.add(index, emit.I64(part)))
+            for part in (0, 16)]
+
+
+def add_units(builder, some, others, sums):
+    """Add the products of `units` to sums."""
+    for one, other in zip(some, others, strict=True):
+        sums = (pairs.dot if one.type == emit.WORDS else emit.fma)(builder, one, other, sums)
+    return sums
+
+
 @intrinsic
 def times(typing_context, a, i, b, j, sums):
     """sums + a[i : i + 32] * b[j : j + 32]: two products to a lane."""
     def code(context, builder, signature, args):
-        one, at, other, there, sums = args
-        if pairs.PAIRED and a.dtype == b.dtype == types.uint16:
-            values = [builder.bitcast(emit.read(context, builder, kind, array, index, None, 32),
-                                      emit.WORDS)
-                      for kind, array, index in ((a, one, at), (b, other, there))]
-            return pairs.dot(builder, *values, sums)
-        for part in (0, 16):
-            values = [emit.load(context, builder, kind, array,
-                                builder.add(index, emit.I64(part)))
-                      for kind, array, index in ((a, one, at), (b, other, there))]
-            sums = emit.fma(builder, *values, sums)
-        return sums
+        return add_units(builder, units(context, builder, (a, b), *args[:2]),
+                         units(context, builder, (b, a), *args[2:4]), args[4])
     return lanes(a, types.intp, b, types.intp, lanes), code
 
 

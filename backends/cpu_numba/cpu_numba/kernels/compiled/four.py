@@ -1,0 +1,135 @@
+"""Multiplies four tokens by two rows of weights at once: each is read and widened once for all.
+
+Eight vectors hold a sum for each token and row: those of the first row, then those of the second.
+Every sum adds what it adds for one token alone, in the same order, so bits do not depend on the
+number of tokens. Where fewer than four are left, the last one stands in for those that are missing.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from cpu_numba.kernels.compiled import emit
+from cpu_numba.kernels.compiled.jit import njit
+from cpu_numba.kernels.compiled.simd import add_units, lanes, units
+
+TOKENS = 4
+eight = types.UniTuple(lanes, 2 * TOKENS)
+
+
+@njit(_nrt=False)
+def places_of(t, tokens, step, first):
+    """Return first + step * t of four tokens, t the first of them."""
+    last = tokens - 1
+    return (first + step * t, first + step * min(t + 1, last), first + step * min(t + 2, last),
+            first + step * min(t + 3, last))
+
+
+def over_both(builder, sums, rows, tokens, add):
+    """Return the sums after add(row, token, sum) for each."""
+    for place in range(2 * TOKENS):
+        new = add(rows[place // TOKENS], tokens[place % TOKENS],
+                  builder.extract_value(sums, place))
+        sums = builder.insert_value(sums, new, place)
+    return sums
+
+
+def _after(builder, first, places):
+    return [builder.add(first, builder.extract_value(places, t)) for t in range(TOKENS)]
+
+
+@intrinsic
+def no_sums(typing_context):
+    """Return eight vectors of zeros."""
+    def code(context, builder, signature, args):
+        return ir.Constant(context.get_value_type(eight), None)
+    return eight(), code
+
+
+@intrinsic
+def times_four(typing_context, a, i, b, j, x, first, places, sums):
+    """sums + 32 elements of both rows times as many of four tokens, `first` after `places`."""
+    def code(context, builder, signature, args):
+        rows = [units(context, builder, (kind, x), *args[n:n + 2])
+                for kind, n in ((a, 0), (b, 2))]
+        tokens = [units(context, builder, (x, a), args[4], place)
+                  for place in _after(builder, args[5], args[6])]
+        return over_both(builder, args[7], rows, tokens,
+                         lambda row, token, sums: add_units(builder, row, token, sums))
+    return eight(a, types.intp, b, types.intp, x, types.intp, places, eight), code
+
+
+@intrinsic
+def some_times_four(typing_context, a, i, b, j, x, first, places, sums, count):
+    """Compute what `times_four` does of only `count` elements, 16 at most."""
+    def code(context, builder, signature, args):
+        rows = [emit.load(context, builder, kind, args[n], args[n + 1], args[8])
+                for kind, n in ((a, 0), (b, 2))]
+        tokens = [emit.load(context, builder, x, args[4], place, args[8])
+                  for place in _after(builder, args[5], args[6])]
+        return over_both(builder, args[7], rows, tokens,
+                         lambda row, token, sums: emit.fma(builder, row, token, sums))
+    return eight(a, types.intp, b, types.intp, x, types.intp, places, eight,
+                 types.intp), code
+
+
+@intrinsic
+def add_sums(typing_context, some, others):
+    def code(context, builder, signature, args):
+        for place in range(2 * TOKENS):
+            both = [builder.extract_value(sums, place) for sums in args]
+            some = builder.insert_value(args[0], builder.fadd(*both), place)
+            args = [some, args[1]]
+        return args[0]
+    return eight(eight, eight), code
+
+
+@intrinsic
+def totals(typing_context, sums):
+    """Return the total of each of eight vectors in a lane of its own, with the bits of `total`;
+    the lanes of the upper half repeat the lower one's."""
+    def code(context, builder, signature, args):
+        found = [builder.extract_value(args[0], place) for place in range(2 * TOKENS)]
+        width = emit.WIDTH  # of what is left of a vector
+        while width > 1:
+            if len(found) == 1:
+                found *= 2
+            # two vectors become one: of each, its parts of `width` lanes are halved
+            halves = [[part + first + lane for part in range(0, 2 * emit.WIDTH, width)
+                       for lane in range(width // 2)] for first in (0, width // 2)]
+            found = [builder.fadd(*(builder.shuffle_vector(one, other, ir.Constant(
+                emit.WORDS, order)) for order in halves))
+                for one, other in zip(found[::2], found[1::2], strict=True)]
+            width //= 2
+        return found[0]
+    return lanes(eight), code
+
+
+@intrinsic
+def second_row(typing_context, value):
+    """Return the totals of the second row in the lanes of the first row's."""
+    def code(context, builder, signature, args):
+        return builder.shuffle_vector(args[0], args[0], ir.Constant(
+            emit.WORDS, [(lane + TOKENS) % emit.WIDTH for lane in range(emit.WIDTH)]))
+    return lanes(lanes), code
+
+
+@intrinsic
+def only(typing_context, lane, number):
+    """Return a number in one lane, and 0 in the others."""
+    def code(context, builder, signature, args):
+        return builder.insert_element(ir.Constant(emit.FLOATS, None), args[1], args[0])
+    return lanes(types.intp, types.float32), code
+
+
+@intrinsic
+def put_four(typing_context, array, places, value):
+    """Set array[places[t]] = lane t, rounded to the array's type."""
+    def code(context, builder, signature, args):
+        narrow = emit.narrowed(builder, args[2], array.dtype)
+        for t in range(TOKENS):
+            one = builder.extract_element(narrow, emit.I32(t))
+            builder.store(one, emit.pointer(context, builder, array, args[0],
+                                            builder.extract_value(args[1], t), one.type))
+        return context.get_dummy_value()
+    return types.void(array, places, lanes), code
