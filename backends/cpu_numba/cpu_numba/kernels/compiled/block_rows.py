@@ -145,7 +145,8 @@ def _make(bits, group, block):
 
     @njit(_nrt=False, forceinline=True)
     @named("rows", bits, group, block)
-    def rows(n, x, matrix, tokens, size):
+    def rows(n, x, matrix, sizes):
+        tokens, size = sizes
         codes, high, steps, scales, min_steps, minimums, bias, out, count, _ = matrix
         for t in range(tokens):
             y = settled(x, codes, high, steps, scales, min_steps, minimums, t, n, size)

@@ -37,7 +37,7 @@ class Matrix(NamedTuple):
     pieces: int
 
 
-@njit(_nrt=False, forceinline=True)
+@njit(_nrt=False, inline="always")
 def dots(a, i, b, j, x, first, size):
     """Return the products of `size` elements of x with those of a from i on, and of b from j on."""
     p = splat(np.float32(0))
@@ -58,7 +58,7 @@ def dots(a, i, b, j, x, first, size):
     return total(p + r), total(q + s)
 
 
-@njit(_nrt=False, forceinline=True)
+@njit(_nrt=False, inline="always")
 def dots_of_four(a, i, b, j, x, t, tokens, size):
     """Return what `dots` does for four tokens from t on, in lanes: see `four`."""
     p, places, whole = no_sums(), places_of(t, tokens, size, 0), size // 64 * 64
@@ -73,10 +73,11 @@ def dots_of_four(a, i, b, j, x, t, tokens, size):
     return totals(add_sums(p, q))
 
 
-@njit(_nrt=False, forceinline=True)
-def two_rows(n, x, matrix, tokens, size):
+@njit(_nrt=False, inline="always")
+def two_rows(n, x, matrix, sizes):
     """Compute out[:, n] and, half the rows on, out[:, m]. They stay in the first cache for all
     tokens."""
+    tokens, size = sizes
     weight, bias, out, rows, half = matrix
     m = n + half
     last = min(m, rows - 1)
@@ -96,8 +97,9 @@ def two_rows(n, x, matrix, tokens, size):
             put(out, t * rows + m, z + bias[m] if bias.size else z)
 
 
-@njit(_nrt=False, forceinline=True)
-def gated_row(n, x, gate, up, _, tokens, size):
+@njit(_nrt=False, inline="always")
+def gated_row(n, x, gate, up, _, sizes):
+    tokens, size = sizes
     if tokens > 1:
         for t in range(0, tokens, TOKENS):
             y = dots_of_four(gate.weight, n * size, up.weight, n * size, x, t, tokens, size)

@@ -138,8 +138,9 @@ def leave(y, n, t, sums, groups, middle, matrix):
 
 
 @njit(_nrt=False, forceinline=True)
-def rows8(n, x, matrix, tokens, size, group):
+def rows8(n, x, matrix, sizes):
     """Compute out[:, n] and, half the rows on, out[:, m]: see `dot`."""
+    tokens, size, group = sizes
     wide, sums = x
     groups, m = -(-size // group), n + matrix.pieces
     last = min(m, matrix.rows - 1)
@@ -152,8 +153,9 @@ def rows8(n, x, matrix, tokens, size, group):
 
 
 @njit(_nrt=False, forceinline=True)
-def row4(n, x, matrix, tokens, size, group):
+def row4(n, x, matrix, sizes):
     """Compute out[:, n]."""
+    tokens, size, group = sizes
     halves, sums = x
     groups, half = -(-size // group), (size + 1) // 2
     for t in range(tokens):

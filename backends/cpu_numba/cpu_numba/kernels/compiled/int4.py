@@ -92,15 +92,17 @@ def settled(x, t, size, group, matrix, n):
 
 
 @njit(_nrt=False, forceinline=True)
-def row(n, x, matrix, tokens, size, group):
+def row(n, x, matrix, sizes):
     """Compute out[:, n]."""
+    tokens, size, group = sizes
     for t in range(tokens):
         y = settled(x, t, size, group, matrix, n)
         put(matrix.out, t * matrix.rows + n, y + matrix.bias[n] if matrix.bias.size else y)
 
 
 @njit(_nrt=False, forceinline=True)
-def gated_row(n, x, gate, up, _, tokens, size, group):
+def gated_row(n, x, gate, up, _, sizes):
+    tokens, size, group = sizes
     for t in range(tokens):
         g, u = settled(x, t, size, group, gate, n), settled(x, t, size, group, up, n)
         put(gate.out, t * gate.rows + n, gated_one(g, u))

@@ -59,8 +59,9 @@ def dots(x, t, codes, scales, n, others, other_scales, m, size, group):
 
 
 @njit(_nrt=False, forceinline=True)
-def two_rows(n, x, matrix, tokens, size, group):
+def two_rows(n, x, matrix, sizes):
     """Compute out[:, n] and, half the rows on, out[:, m]: see `dot`."""
+    tokens, size, group = sizes
     groups, m = -(-size // group), n + matrix.pieces
     last = min(m, matrix.rows - 1)
     for t in range(tokens):
@@ -72,7 +73,8 @@ def two_rows(n, x, matrix, tokens, size, group):
 
 
 @njit(_nrt=False, forceinline=True)
-def gated_row(n, x, gate, up, _, tokens, size, group):
+def gated_row(n, x, gate, up, _, sizes):
+    tokens, size, group = sizes
     groups = -(-size // group)
     for t in range(tokens):
         g, u = dots(x, t, gate.codes, gate.scales, n, up.codes, up.scales, n, size, group)

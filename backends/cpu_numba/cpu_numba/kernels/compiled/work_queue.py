@@ -32,7 +32,7 @@ def claim(typing_context, counter, count):
 
 def shared(work):
     """Make loop(how, x, first, second, third, sizes): it runs work(n, x, first, second, third,
-    *sizes) for every n that `how`, a Shared, has. x and matrices may be tuples of arrays; Numba's
+    sizes) for every n that `how`, a Shared, has. x and matrices may be tuples of arrays; Numba's
     parallel loops take no deeper ones."""
     @njit(_nrt=False)
     @named(work.py_func.__module__, work.py_func, "share")
@@ -40,7 +40,7 @@ def shared(work):
         piece = claim(counter, 1)
         while piece + 1 < starts.size:
             for n in range(starts[piece], starts[piece + 1]):
-                work(n, x, first, second, third, *sizes)
+                work(n, x, first, second, third, sizes)
             piece = claim(counter, 1)
 
     @njit(parallel=True)
@@ -57,16 +57,15 @@ def shared(work):
 
 
 def shared_rows(rows_of):
-    """Make a shared loop for products with one to three matrices: rows_of(n, x, matrix, *sizes) for
+    """Make a shared loop for products with one to three matrices: rows_of(n, x, matrix, sizes) for
     every n of each; `first` has as many as `first.pieces` says."""
-    @njit(_nrt=False, forceinline=True)
+    @njit(_nrt=False, inline="always")
     @named(rows_of.py_func.__module__, rows_of.py_func, "of_three")
-    def work(n, x, first, second, third, *sizes):
-        one, two = first.pieces, first.pieces + second.pieces
-        if n < one:
-            rows_of(n, x, first, *sizes)
-        elif n < two:
-            rows_of(n - one, x, second, *sizes)
-        else:
-            rows_of(n - two, x, third, *sizes)
+    def work(n, x, first, second, third, sizes):
+        matrix = first  # all are of one type: the code that multiplies stands here once
+        if n >= first.pieces:
+            n, matrix = n - first.pieces, second
+            if n >= second.pieces:
+                n, matrix = n - second.pieces, third
+        rows_of(n, x, matrix, sizes)
     return shared(work)
