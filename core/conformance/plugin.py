@@ -73,6 +73,15 @@ def registry_of(config: pytest.Config) -> Registry:
                                                    config.getoption(flag("without-plugin"))))
 
 
+@pytest.hookimpl(hookwrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterable[None]:
+    """After a test that failed, see whether the devices still work."""
+    from core.conformance.apart.devices import note_failure
+    outcome: Any = yield
+    if outcome.excinfo is not None and pyfuncitem.function.__module__ in SUITES:
+        note_failure(registry_of(pyfuncitem.config), str(outcome.excinfo[1]))
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     name = next((k for k in SUITES.get(metafunc.module.__name__, ())
                  if k in metafunc.fixturenames), None)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from core.conformance.apart.devices import note_failure
 from core.conformance.cases import Case, cases_of
 from core.conformance.options import flag
 from core.conformance.plugin import registry_of
@@ -37,7 +38,10 @@ def test_matches_reference(case: Case, record_property: Callable[[str, object], 
         found["reasons"] = [f"{k.id}: {reason}" for k, reason in refusals.items()]
         pytest.skip(f"{case.op.name}: no kernel takes this example: {', '.join(found['reasons'])}")
     runs = pytestconfig.getoption(flag("repeat"))
-    outcomes += [run_case(case, kernel, registry, case.expected, runs) for kernel in willing]
+    for kernel in willing:
+        outcomes.append(run_case(case, kernel, registry, case.expected, runs))
+        if not outcomes[-1].ok and note_failure(registry, str(outcomes[-1])):
+            break
     found["used"] = finite(max(o.used for o in outcomes))
     found["own"] = any(not c.ok for o in outcomes for c in o.comparisons.values())
     found["kernels"] = {o.kernel.name: {"ok": o.ok, "used": finite(o.used)} for o in outcomes}

@@ -45,6 +45,7 @@ class Registry:
 
     sources  the distribution that each kernel came from
     owners   the distribution that each backend came from
+    opened   the backends that are in use, by name
     """
 
     def __init__(self, plugins: Plugins | None = None,
@@ -55,7 +56,7 @@ class Registry:
         self.owners: dict[str, str] = {}
         self.sources: dict[Kernel, str] = {}
         self._kernels: dict[str, dict[str, list[Kernel]]] = {}
-        self._open: dict[str, Backend] = {}
+        self.opened: dict[str, Backend] = {}
         self._tables: dict[str, dict[str, Any]] = {}
         self._renamed: dict[Kernel, Kernel] = {}
         self._lost_ops: set[tuple[str, str]] = set()  # (plugin, op) that another plugin defines
@@ -130,8 +131,7 @@ class Registry:
                     f"{', '.join(takers) or 'none'}")
 
     def unavailable(self, name: str) -> str | None:
-        """Return None if the backend can be used here, else the reason with its fix. Opens the
-        backend."""
+        """Open the backend. Returns None if it can be used here, else the reason and the fix."""
         try:
             self.backend(name)
         except KernelyardError as error:
@@ -140,9 +140,9 @@ class Registry:
 
     def backend(self, name: str) -> Backend:
         """Return the opened backend. Raises BackendError with the reason and the fix."""
-        if name in self._open:
-            self._open[name].check_alive()
-            return self._open[name]
+        if name in self.opened:
+            self.opened[name].check_alive()
+            return self.opened[name]
         spec = self.spec(name)
         missing = {m: fix for m, fix in spec.requires.items() if not _importable(m)}
         if missing:
@@ -158,7 +158,7 @@ class Registry:
         except BaseException as error:
             raise BackendError(f"backend {name} is unavailable: {spec.target} failed with "
                                f"{type(error).__name__}: {error}") from error
-        self._open[name] = opened
+        self.opened[name] = opened
         return opened
 
     def backend_class(self, name: str) -> type[Backend] | None:

@@ -1,6 +1,7 @@
 """Runs the suite's tests in a process apart: one that ends it, or never returns, fails by name.
 
-The process lives from test to test. After a crash the next test gets a new one.
+The process lives from test to test. After a crash, or where a kernel broke the device, the next
+test gets a new one.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Ended:
     outcome: str
     said: str = ""
     properties: list[tuple[str, object]] = field(default_factory=list)
+    spent: bool = False  #: the process can use its device no longer
 
 
 class Isolated:
@@ -56,8 +58,10 @@ class Isolated:
         worker = self._worker = self._worker or _Worker(self._options, self._limit)
         ended = worker.run(module, pyfuncitem.function.__name__, kind,
                            pyfuncitem.callspec.id)
-        if worker.dead:
+        if ended.spent or worker.dead:
+            worker.close()
             self._worker = None
+        if worker.dead:
             ended.properties.append(_dead(pyfuncitem.funcargs[kind], worker.kernel))
         pyfuncitem.user_properties.extend(ended.properties)
         if ended.outcome == "skipped":
@@ -122,7 +126,6 @@ class _Worker:
         note = self._notes.note
         self.kernel = note.kernel if note is not None else ""
         said = self._notes.told(how)
-        self.close()
         return Ended("failed", said)
 
     def close(self) -> None:
@@ -147,7 +150,8 @@ def _work(pipe: Connection, notes: str, options: Mapping[str, Any], path: list[s
     """Run tests as they are asked for, until nobody asks any more. The other process's program."""
     sys.path[:] = path
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that waits is interrupted
-    from core.conformance.plugin import tests_of
+    from core.conformance.apart.devices import note_failure
+    from core.conformance.plugin import registry_of, tests_of
     isolation.begin(Path(notes))
     config: Any = _Config(options)
     tests: dict[str, dict[str, Any]] = {}
@@ -171,4 +175,5 @@ def _work(pipe: Connection, notes: str, options: Mapping[str, Any], path: list[s
             ended.outcome, ended.said = "failed", str(error)
         except BaseException as error:
             ended.outcome, ended.said = "failed", f"{type(error).__name__}: {error}"
+        ended.spent = ended.outcome == "failed" and note_failure(registry_of(config), ended.said)
         pipe.send(ended)

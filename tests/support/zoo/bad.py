@@ -41,7 +41,7 @@ class Bad:
 
 
 BROKEN = RuntimeError("cannot compile")
-WHERE = r", at .*zoo.(bad|kernels)\.py:\d+"
+WHERE = r", at .*zoo.(bad|faults|kernels)\.py:\d+"
 NO_LINEAR = {"op": "linear"}
 UNSTEADY = "other bits|differ in bits|is wrong|WRONG"
 ONE_ULP = "one ulp is within the op's budget"

@@ -45,7 +45,8 @@ extern "C" __global__ void bad_rms_norm(float *x, const float *weight, float *ou
 #if FAULT == 8  // TRAP
     asm volatile("trap;");
 #endif
-    volatile int always = 1;
-    while (FAULT == ENDLESS && last && always)
+#if FAULT == 9  // ENDLESS; what the clock says no compiler knows
+    while (last && clock64() != 0)
         ;
+#endif
 }
