@@ -41,6 +41,7 @@ class Load:
 
     answered: Counter[int] = field(default_factory=Counter)
     left: int = 0
+    broken: list[str] = field(default_factory=list)
     samples: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
     @property
@@ -67,6 +68,10 @@ class Load:
                     except asyncio.TimeoutError:
                         self.left += 1
                         break  # its connection is closed
+                    except httpx.TransportError as error:
+                        self.broken.append(f"{type(error).__name__} {error}, {self.requests} "
+                                           f"requests after the start")
+                        break
 
 
 async def ask(http: httpx.AsyncClient, rng: random.Random) -> int:
@@ -142,8 +147,11 @@ def main() -> int:
         before = at_rest(server)
         found = asyncio.run(load(server, args.clients, args.minutes * 60, 1000))
         after = at_rest(server)
-        silent = "Traceback" not in server.log.read_text()
-    ok = before == after and before["blocks held"] == "none" and silent
+        said = server.log.read_text()
+        silent = "Traceback" not in said
+    if found.broken or not silent:
+        print(*found.broken, said, sep="\n", file=sys.stderr)
+    ok = not found.broken and before == after and before["blocks held"] == "none" and silent
     ok &= found.requests >= WARM_UP and not [status for status in found.answered if status >= 429]
     lines = [
         f"{args.model}, {args.backend}: {args.clients} clients, {args.minutes:g} minutes after "

@@ -2,13 +2,14 @@
 # On a GPU host, from the repository root: build, test and time the CUDA backends. Logs go to
 # $OUT/logs.tgz, the report of the test run to $OUT/gpu_report.json, after every stage.
 #   [BACKENDS="cuda_cupy cuda_pycuda"] tools/gpu/run.sh [matrix] [sanitizer] [models] [memory] [speeds]
-#       [zoo] [large] [batch] [one] [threads] [profile] [bench ARGUMENTS... | tune ARGUMENTS...]
+#       [zoo] [large] [batch] [one] [threads] [load] [profile] [bench ARGUMENTS... | tune ARGUMENTS...]
 # The first five together are what `pytest --kernelyard-gpu-report tests/gpu_report.json` does, in parallel
 # where that disturbs nothing. The matrix goes first: it says which sources the report is of, and what
 # the report had of others is dropped. LIMIT is the most seconds of a stage; what it has done by then is kept.
 # `batch one` is what many sequences need: the engine beside PEERS (as models.bench --peers takes them; one
 # that is not installed is skipped with its reason), and one sequence by engine and Session, beside the
 # checkout BASE if that is set.
+# `load` is a server with 32 and 128 users; it needs the wheels of the extra `serve`, and httpx.
 # ONLY is pytest's -k for the tests of a stage.
 # On a host without a network it installs what is missing from the wheels in .gpu/.
 set -uo pipefail
@@ -73,6 +74,10 @@ while [ $# -gt 0 ]; do
             | tee "$out/one.log" ;;
     threads)  # threads that share a model, and forks after it ran
         timeout "$limit" python3 ../tools/gpu/threads.py "${backends[@]}" 2>&1 | tee "$out/threads.log" ;;
+    load)  # a server with many users; LOAD: arguments of load.py
+        # shellcheck disable=SC2086  # the words of $LOAD are separate arguments
+        timeout "$limit" python3 ../tools/gpu/load.py --backend "${backends[0]}" ${LOAD:-} 2>&1 \
+            | tee "$out/load.log" ;;
     profile)  # what each kind of kernel costs
         for backend in "${backends[@]}"; do for what in "tinyllama-1.1b" "tinyllama-1.1b --quantize int8" \
             "llama3.2-1b --stored bf16" "qwen2.5-0.5b --stored bf16"; do
