@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from models.serving.async_engine import AsyncEngine
 
 _EXTRA = ("fastapi", "uvicorn", "prometheus_client")
-_MOST_BYTES = 1 << 20  # of a file with keys
-_MIB = 1 << 20
+_MIB = 1 << 20  # bytes; a file with keys may have so many
 _LINGER = 2.0  # seconds in which a server whose engine hangs still says why
+_KEEP_ALIVE = 75  # seconds: longer than clients and proxies keep a connection that idles
 
 
 def parser() -> argparse.ArgumentParser:
@@ -162,7 +162,7 @@ def _serve(args: argparse.Namespace, engine: AsyncEngine, listener: socket.socke
     signal.signal(signal.SIGTERM, lambda number, frame: None)  # the server drains, and returns here
     server = uvicorn.Server(uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=args.drain,
-        server_header=False))
+        timeout_keep_alive=_KEEP_ALIVE, server_header=False))
     engine.on_hung = lambda: asyncio.get_running_loop().call_later(
         _LINGER, setattr, server, "should_exit", True)
     gc.freeze()  # what is imported stays: collections need not look at it while streams wait
@@ -198,7 +198,7 @@ def _keys(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        lines = read_file(path, _MOST_BYTES).decode().split("\n")
+        lines = read_file(path, _MIB).decode().split("\n")
     except (OSError, ValueError) as error:
         raise OptionError(f"--api-key-file {path} cannot be read: {error}") from None
     if keys := [line.strip() for line in lines if line.strip()]:

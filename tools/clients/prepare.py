@@ -20,11 +20,10 @@ QUESTIONS = Path(__file__).with_name("lm_eval_tasks") / "questions.jsonl"
 def loglikelihood(model: models.Model, context: str, continuation: str) -> tuple[float, bool]:
     """Return the sum of log-probabilities of a continuation, and whether it is greedy.
 
-    lm-eval asks for texts without BOS, and splits the tokens of both where those of the context
-    end.
+    lm-eval splits the tokens of both where those of the context end.
     """
-    start = len(model.tokenizer.encode(context, special=True))
-    ids = model.tokenizer.encode(context + continuation, special=True)
+    start = len(model.tokenizer.encode(context))
+    ids = model.tokenizer.encode(context + continuation)
     logits = model.logits(ids).astype(np.float64)
     total, greedy = 0.0, True
     for position in range(start, len(ids)):
@@ -44,8 +43,7 @@ def main() -> None:
             for answer in question["a"]:
                 pair = question["q"], f" {answer}"
                 pairs.append([*pair, *loglikelihood(model, *pair)])
-            ids = model.tokenizer.encode(question["q"], special=True)
-            text = model.generate(ids, max_new_tokens=8).run().text
+            text = model.generate(question["q"], max_new_tokens=8).run().text
             generated.append([question["q"], text])
     Path(file).write_text(json.dumps({
         "url": url, "key": key, "model": name, "folder": str(SHIPPED / name),

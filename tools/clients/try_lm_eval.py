@@ -32,9 +32,9 @@ def scores(samples: list[dict[str, Any]]) -> dict[tuple[str, str], tuple[float, 
 
 served = evaluate("--model", "local-completions", "--model_args",
                   f"model={t.model},base_url={t.v1}/completions,num_concurrent=4,"
-                  f"tokenizer_backend=huggingface,tokenizer={t.folder}")
+                  f"tokenizer_backend=huggingface,tokenizer={t.folder},add_bos_token=True")
 theirs = scores(evaluate("--model", "hf", "--device", "cpu", "--model_args",
-                         f"pretrained={t.folder},dtype=float32")["choice"])
+                         f"pretrained={t.folder},dtype=float32,add_bos_token=True")["choice"])
 ours = {(context, continuation): (total, greedy)
         for context, continuation, total, greedy in t.loglikelihood}
 found = scores(served["choice"])

@@ -72,6 +72,7 @@ class _EngineCollector(Collector):
                 ("num_requests_waiting", "Sequences that wait", state.waiting),
                 ("kv_cache_usage_perc", "Share of the KV cache's blocks in use",
                  state.used_blocks / facts.blocks),
+                ("num_plans", "Plans that are kept, for each kind and size of step", state.plans),
                 ("engine_up", "1 while the engine serves", int(self._engine.trouble is None))):
             gauge = GaugeMetricFamily(f"kernelyard:{name}", text, labels=["model_name"])
             gauge.add_metric([self._model], value)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from core.errors import PromptError, TokenizerError
+from core.reading import shown
 from models.serving.async_engine import AsyncEngine
 from models.serving.conversation import ConversationEncoder
 from models.serving.http.errors import ApiError
@@ -50,7 +51,7 @@ class Service:
     def check_model(self, name: str | None) -> None:
         """Raise ApiError for the name of another model; none at all is this one."""
         if name is not None and name != self.name:
-            raise ApiError(404, f"the model {name!r} does not exist; this server has "
+            raise ApiError(404, f"the model {shown(name)} does not exist; this server has "
                            f"{self.name!r}", param="model", code="model_not_found")
 
     # prompts

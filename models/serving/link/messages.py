@@ -63,7 +63,7 @@ class EngineFacts:
 @dataclass(frozen=True)
 class EngineState:
     """Holds what an engine is doing, what it has done since it was opened, and what its check has
-    counted, None without one."""
+    counted, None without one. Plans are kept for each kind and size of step."""
 
     running: int = 0
     waiting: int = 0
@@ -72,6 +72,7 @@ class EngineState:
     cache_hits: int = 0
     stats: dict[str, float] = field(default_factory=lambda: asdict(EngineStats()))
     check: CheckCounts | None = None
+    plans: int = 0
 
 
 def sequence_id(request_id: str, index: int) -> str:

@@ -219,7 +219,8 @@ class _Worker:
         self._state = EngineState(
             len(engine.scheduler.running), len(engine.scheduler.waiting), pool.blocks - pool.free,
             pool.queries, pool.hits, asdict(engine.stats),
-            check.counts if (check := _check_of(engine)) is not None else None)
+            check.counts if (check := _check_of(engine)) is not None else None,
+            len(engine.executor.steps.made))
 
     def _delta(self, output: RequestOutput) -> Delta:
         one, name = output.outputs[0], output.request_id
