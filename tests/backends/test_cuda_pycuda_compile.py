@@ -59,7 +59,8 @@ CASES = [
         ("gemm.cu", F, "q5_k", {}), ("gemm.cu", H, "q6_k", {}))),
     *(("lookup.cu", {"O": o, "BLOCKED": 1, "ALIGNED": 1, **BLOCKS[kind]}) for o, kind in (
         (F, "q4_k"), (B, "q6_k"), (H, "q5_0"))),
-    ("lookup.cu", {"O": F, "BITS": 8, "ALIGNED": 1}), ("lookup.cu", {"O": B, "BITS": 4, "ALIGNED": 0}),
+    ("lookup.cu", {"O": F, "BITS": 8, "ALIGNED": 1}),
+    ("lookup.cu", {"O": B, "BITS": 4, "ALIGNED": 0}),
     ("gemv_few.cu", {"A": F, "W": B, "B": B, "O": F, "BITS": 0, "ALIGNED": 1, "TOKENS": 16}),
     ("gemv_few.cu", {"A": B, "B": B, "O": B, "BITS": 4, "ALIGNED": 0, "TOKENS": 2}),
     ("gemm.cu", {"A": F, "W": F, "B": F, "O": F, "BITS": 0, "ALIGNED": 1}),

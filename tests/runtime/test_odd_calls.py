@@ -88,7 +88,7 @@ def test_a_session(model, value):
 def test_how_a_session_samples(model, value):
     with pytest.raises(OptionError, match=r"^sampling is "):
         model.session.sample_with(value)
-    with pytest.raises(PromptError, match="^ids are "):
+    with pytest.raises(PromptError, match=r"^ids are "):
         model.session.sample_with(Sampling(penalty=2.0), [value])
     if not isinstance(value, (int, float)) or value != value:
         with pytest.raises(OptionError, match=r"^top_p is "):

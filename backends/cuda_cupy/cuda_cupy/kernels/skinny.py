@@ -7,7 +7,7 @@ from cuda_cupy.kernels.linear import CUT_OFF, FEW
 from cuda_cupy.launch import c_type, launch
 
 _CHUNK = 32             # columns that the lanes of a row take at once, as in skinny.cu
-_LONG, _LONGEST = 4096, 16384  # columns from which 16 warps share a row, and the most
+_LONG, _LONGEST = 4096, 8192  # columns from which 16 warps share a row, and the most
 _DEPTH = 8              # tiles of columns that are on their way: as many as registers hold
 
 
