@@ -55,6 +55,7 @@ class GateUpSwiGLU(FusedOp):
                 "up": r.normal(n, k, scale=k**-0.5)}, {}, large)
         return [product(0, 4, 8), product(1, 5632, 2048), product(2, 33, 130),
                 product(17, 352, 128), product(512, 64, 96), product(LONGEST_T, 33, 32),
+                product(3, 8501, 64), product(8, 352, 2048), product(13, 97, 4864),
                 *(product(1, inner, 16) for inner in INNER),
                 *(product(1, 48, hidden) for hidden, _ in HIDDEN),
                 *(product(1, p.inner, p.hidden, large=True) for p in PUBLISHED[1:])]

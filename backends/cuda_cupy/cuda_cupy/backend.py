@@ -32,7 +32,7 @@ class CupyBackend(cuda.CudaBackend):
     def native(self, tensor: Tensor) -> Any:  # noqa: ANN401 - the ABC's signature
         cp = self._cupy
         dtype = "uint16" if tensor.dtype == bf16 else tensor.dtype.numpy
-        memory = cp.cuda.UnownedMemory(tensor.pointer, tensor.nbytes, tensor.buffer, 0,
+        memory = cp.cuda.UnownedMemory(tensor.pointer, tensor.nbytes, tensor.buffer,
                                        self.gpu.index)
         steps = tuple(s * tensor.dtype.itemsize for s in tensor.strides)
         return cp.ndarray(tensor.shape, dtype, cp.cuda.MemoryPointer(memory, 0), steps)
