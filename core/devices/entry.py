@@ -40,7 +40,7 @@ class Entry:
         """Make the context current in this thread."""
 
     def leave(self) -> None:
-        """Undo `enter`, in the same thread."""
+        """Take back what `enter` did, in the same thread."""
 
     def check(self) -> None:
         """Raise BackendError in a forked process."""

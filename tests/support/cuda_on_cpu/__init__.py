@@ -8,6 +8,7 @@ ordering, or speed. The report of a run on a GPU decides (tests/gpu_report.json)
     machine.h     a block's threads as fibers: barriers, shuffles, atomics, shared memory
     ptx.cuh       in place of cuda_pycuda's file of that name, the only one with assembly
     toolchain.py  g++ as the backend's compiler; "machine code" is a shared library
+    contexts.py   a thread's contexts, and what a forked process may not do
     device.py     streams, events, memory, modules, as on a GPU
     driver.py     what the backend uses of PyCUDA and cuda-bindings, put in their place
 

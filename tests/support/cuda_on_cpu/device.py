@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import os
 import tempfile
-import threading
 import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -18,72 +16,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from cuda_on_cpu.contexts import Error, MemoryError_, Owned, check_context, forget, push
+
 ALIGNMENT = 256
-stacks: list[list[object]] = []  # a thread's contexts each, of all threads there were
-
-
-class Error(Exception):
-    pass
-
-
-class MemoryError_(Error):
-    pass
-
-
-class _Thread(threading.local):
-    """Holds a thread's stack of contexts: a new thread has none."""
-
-    def __init__(self) -> None:
-        self.stack: list[object] = []
-        stacks.append(self.stack)
-
-
-_thread = _Thread()
-_forked: list[bool] = []
-
-
-def _in_child() -> None:
-    _forked.append(True)
-    stacks[:] = [_thread.stack]  # the other threads are not here
-
-
-os.register_at_fork(after_in_child=_in_child)
-
-
-def check_context() -> None:
-    """Raise as the driver does in a thread without a context, and in a forked process."""
-    if _forked:
-        raise Error("initialization error")
-    if not _thread.stack:
-        raise Error("invalid device context - no currently active context?")
-
-
-def pop() -> None:
-    check_context()
-    _thread.stack.pop()
-
-
-def _ended(_: object, forked=_forked, local=_thread, threads=threading, os=os) -> None:
-    if forked:
-        os.write(2, b"terminate: something was freed in a forked process\n")
-        os._exit(134)
-    if not local.stack and threads.current_thread() is not threads.main_thread():
-        os.write(2, b"something was leaked by a thread\n")
-
-
-_watched: list[object] = []  # lives as long as the interpreter
-ctypes.pythonapi.Py_IncRef(ctypes.py_object(_watched))
-
-
-class Owned:
-    """Belongs to a context. Like PyCUDA's, the finalizer ends a forked process, and in a thread
-    other than the main one it frees nothing unless the context is current there."""
-
-    def __init__(self) -> None:
-        check_context()
-        # an array, because the collector of cycles does not see it, nor what PyCUDA makes
-        self.mark = np.empty(0)
-        _watched.append(weakref.ref(self.mark, _ended))
 
 
 def pagelocked_empty(shape: object, dtype: object) -> np.ndarray:
@@ -167,7 +102,7 @@ class Allocation(Owned):
         for stream in Stream.streams.values():  # what is queued may still use it
             stream.queue.append(lambda kept=self._bytes: None)  # type: ignore[misc]
         self._bytes = None
-        _watched.append(self.mark)  # freed, so its end is nothing to tell of
+        forget(self)
 
 
 class DeviceMemoryPool(Owned):
@@ -236,11 +171,7 @@ class Device:
         return 4  # multiprocessors: few, so that small inputs are split as large ones are on a GPU
 
     def retain_primary_context(self) -> SimpleNamespace:
-        def push() -> None:
-            if _forked:
-                raise Error("initialization error")
-            _thread.stack.append(self)
-        return SimpleNamespace(push=push)
+        return SimpleNamespace(push=lambda: push(self))
 
 
 def memcpy_htod_async(to: int, source: np.ndarray, stream: Stream) -> None:

@@ -13,7 +13,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-from cuda_on_cpu import device
+from cuda_on_cpu import contexts, device
 from cuda_on_cpu.device import Event, Stream
 
 # cuda-bindings: every call returns its status first
@@ -51,7 +51,7 @@ def cuStreamWaitEvent(stream: int, event: Event, flags: int) -> tuple[int]:
 
 def _clean_up() -> None:
     """Clean up, as PyCUDA does when its module is torn down."""
-    if any(device.stacks):
+    if any(contexts.stacks):
         print("the context stack was not empty upon module cleanup", file=sys.stderr, flush=True)
         os._exit(134)
 
@@ -61,12 +61,12 @@ def install() -> None:
     atexit.register(_clean_up)
     driver = _module(
         "pycuda.driver", init=lambda: None, Device=device.Device, Stream=Stream, Event=Event,
-        Error=device.Error, MemoryError=device.MemoryError_, get_driver_version=lambda: 13000,
-        Context=SimpleNamespace(pop=device.pop), module_from_buffer=device.Module,
+        Error=contexts.Error, MemoryError=contexts.MemoryError_, get_driver_version=lambda: 13000,
+        Context=SimpleNamespace(pop=contexts.pop), module_from_buffer=device.Module,
         memcpy_htod_async=device.memcpy_htod_async, memcpy_dtoh_async=device.memcpy_dtoh_async,
         memcpy_dtod_async=device.memcpy_dtod_async, memset_d8_async=device.memset_d8_async,
         mem_alloc=device.Allocation, pagelocked_empty=device.pagelocked_empty,
-        mem_get_info=lambda: (device.check_context(), (1 << 26, 1 << 26))[1],
+        mem_get_info=lambda: (contexts.check_context(), (1 << 26, 1 << 26))[1],
         device_attribute=SimpleNamespace(MULTIPROCESSOR_COUNT=16),
         event_flags=SimpleNamespace(DISABLE_TIMING=2))
     tools = _module("pycuda.tools", DeviceMemoryPool=device.DeviceMemoryPool)
