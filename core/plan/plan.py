@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ class Plan:
         self._launches = [launch for binding in self.bindings for launch in binding.launches]
         self._used = used = [self._backend(b)
                              for b in sorted({s.kernel.backend for s in self.bindings})]
-        self._run: Launch = self._in_any_thread(self._sequence)
+        self._run: Launch = self.in_any_thread(self._sequence)
         self.captured = False  #: whether a backend has recorded the step for replay
         places = {s.device for s in self.bindings} | set(self._home.values())
         if len(backends) > len(self._owners):
@@ -78,7 +79,7 @@ class Plan:
             of = next(b for b in self.bindings if any(run is launch for run in b.launches))
             raise_named(error, "launch", of.kernel, of.call)
 
-    def walk(self) -> Iterator[tuple[Binding, Callable[[], None]]]:
+    def walk(self) -> Iterator[tuple[Binding, Launch]]:
         """Yield the bindings, each with a function that runs it: for checking and profiling."""
         for binding in self.bindings:
             def launch(of: Binding = binding) -> None:
@@ -87,9 +88,10 @@ class Plan:
                         run()
                 except BaseException as error:
                     raise_named(error, "launch", of.kernel, of.call)
-            yield binding, self._in_any_thread(launch)
+            yield binding, self.in_any_thread(launch)
 
-    def _in_any_thread(self, launch: Callable[[], None]) -> Callable[[], None]:
+    def in_any_thread(self, launch: Launch) -> Launch:
+        """Return a launch of bindings of this plan that any thread may call."""
         for backend in self._used:
             launch = backend.in_any_thread(launch)
         return launch
@@ -149,7 +151,7 @@ class Plan:
         copied: set[Place] = set()
         for i, binding in enumerate(self.bindings):
             backend = self._backend(binding.kernel.backend)
-            native = self._prepared(binding, backend)
+            native = backend.in_any_thread(partial(self._prepared, binding, backend))()
             for name, value in binding.inputs.items():
                 if value is None:
                     native[name] = None
@@ -172,7 +174,8 @@ class Plan:
                           for p in binding.op.sig.outputs)
             if i in scratch:
                 native["workspace"] = backend.native(scratch[i])
-            launch = binding.kernel.bind_to(binding.call, native, backend.allocator.synchronize)
+            launch = backend.in_any_thread(partial(
+                binding.kernel.bind_to, binding.call, native, backend.allocator.synchronize))()
             owner = self._owners[binding.device]
             # each backend has a queue of its own: a guest on the device waits, and is waited for
             binding.launches += [launch] if owner is backend else [

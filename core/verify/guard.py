@@ -97,7 +97,7 @@ class GuardedPlan:
     def walk(self) -> Iterator[tuple[Binding, GuardedLaunch]]:
         """Yield the bindings, each with a function that runs it and returns the rules broken."""
         for number, (binding, launch) in enumerate(self.plan.walk()):
-            def guarded(whole: bool = False, *, launch: Callable[[], None] = launch,
+            def guarded(whole: bool = False, *, launch: Callable[[], object] = launch,
                         number: int = number) -> list[str]:
                 edges = [e for e in self._edges[number] if whole or e.written]
                 for edge in edges:

@@ -68,9 +68,7 @@ def time_bindings(plan: Plan, bindings: list[Binding]) -> float:
         for launch in launches:
             launch()
     backends = [plan.policy.registry.backend(b) for b in {s.kernel.backend for s in bindings}]
-    run: Launch = sequence
-    if plan.captured:
-        run = backends[0].capture(sequence)
+    run = plan.in_any_thread(backends[0].capture(sequence) if plan.captured else sequence)
 
     def wait() -> None:
         for backend in backends:
