@@ -80,6 +80,9 @@ def test_a_new_thread_allocates_copies_reads_and_frees(backend):
                 x = Tensor.from_numpy(np.arange(count, dtype=np.int32), allocator)
                 y = Tensor.zeros((count,), i32, allocator)
                 found.append(int(x.numpy()[-1]) + int(y.numpy()[-1]))
+                native = backend.native(x)
+                assert (native.data.ptr, native.shape) == (x.pointer, x.shape)
+                assert native.data.device_id == 1
                 allocator.copy(y.buffer, x.buffer, x.nbytes)
                 found.append(int(backend.read_later(y)()[-1]))
             allocator.synchronize()
