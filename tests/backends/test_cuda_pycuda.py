@@ -113,7 +113,7 @@ registry = default_registry()
 guest = Guest()
 Guest.put = guest.queue.put
 registry.specs["guest"] = BackendSpec("guest", "cuda", "none:none", "a guest on the device")
-registry._open["guest"] = guest
+registry.opened["guest"] = guest
 registry._kernels["guest"] = {"swiglu": list(kernels)}
 registry.sources.update({k: "test" for k in kernels})
 """

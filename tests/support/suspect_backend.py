@@ -51,7 +51,7 @@ def with_suspect(op, fault=spoil, whole=None):
     registry = Registry()
     registry.kernels("cpu_numpy")
     registry.specs["suspect"] = BackendSpec("suspect", "cpu", "none:none", "for tests")
-    registry._open["suspect"] = Suspect()
+    registry.opened["suspect"] = Suspect()
     variables = {p.dtype for p in (*op.sig.params, *op.sig.outputs) if p.dtype_is_variable}
     every = tuple(d for d in registry.kernels("cpu_numpy", "kv_cache_write")[0].dtypes["C"])
     kernel = Kernel(op.name, "suspect", "spoilt", generic(op, fault, whole),

@@ -192,7 +192,7 @@ def test_which_calls_are_wrong():
 def test_memory_that_the_host_cannot_read():
     registry = Registry()
     registry.specs["toy"] = BackendSpec("toy", "toy", "toy_backend:ToyBackend", "for tests")
-    registry._open["toy"] = toy_backend.ToyBackend()
+    registry.opened["toy"] = toy_backend.ToyBackend()
     kernel = next(iter(toy_backend.kernels))
     a = np.ones((3, 8), np.float32)
 
