@@ -34,6 +34,7 @@ SEQUENCES = 8  # of the engine's steps whose calls are tested
 MODEL_OPTIONS = ("quantize", "group_size", "kv_dtype", "max_context")  #: that shape a model's calls
 #: pytest's exit code for options that it cannot use -> ours
 USAGE_ERROR, BAD_INPUT, INTERRUPTED = 4, 2, 130
+_STORAGE = "HYPOTHESIS_STORAGE_DIRECTORY"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,7 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_calls(args.calls, _calls(args, registry))
         elif any(getattr(args, name) for name in MODEL_OPTIONS):
             raise OptionError(f"{', '.join(_flags(MODEL_OPTIONS))} go with --model")
-        code = pytest.main([*_arguments(args), *given[cut + 1:]], plugins=[watch])
+        kept = os.environ.setdefault(_STORAGE, folder)  # else `.hypothesis` stays in this one
+        try:
+            code = pytest.main([*_arguments(args), *given[cut + 1:]], plugins=[watch])
+        finally:
+            if kept == folder:
+                del os.environ[_STORAGE]
     if watch.interrupted:
         return INTERRUPTED
     return BAD_INPUT if code == USAGE_ERROR else int(code)

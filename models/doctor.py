@@ -22,7 +22,7 @@ from models.cli.arguments import (
     whole_registry,
 )
 from models.cli.command import command
-from models.cli.console import make_table, open_console
+from models.cli.console import make_table, open_console, shortened
 from models.cli.probe import Prober
 from models.engine.memory import megabytes
 
@@ -177,7 +177,7 @@ def show(found: dict[str, Any]) -> None:
                       style=None if p["state"] == "loaded" else "red")
     console.print(table)
     for name, output in {p["name"]: p["output"] for p in found["plugins"] if p["output"]}.items():
-        console.print(f"plugin {name} printed: {output}", highlight=False, markup=False,
+        console.print(shortened(f"plugin {name} printed: {output}"), highlight=False, markup=False,
                       soft_wrap=True)
 
 

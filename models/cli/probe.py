@@ -13,12 +13,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 LIMIT_S = 10.0  #: seconds that a plugin may take to be imported and to open its backends
+_START_S = 60.0  # that Python may take before that, on a machine with much else to do
+_ASK_S = 0.05  # between two looks at the child
+_clock = time.monotonic
+_BEGINS = "starting Python"
+_WRITTEN, _SHOWN = 64 << 20, 64 << 10  # bytes of a file that the child may write, and of its output
 _CHILD = ("import sys; sys.path[:] = sys.argv[2:]; "  # before anything is imported from a folder
           "from models.cli.probe import child; child(sys.argv[1])")
 
@@ -50,22 +56,35 @@ def examine(entry: EntryPoint, limit_s: float) -> Probe:
     with tempfile.TemporaryDirectory() as folder:
         notes, log = Path(folder) / "notes.json", Path(folder) / "log"
         notes.write_text(json.dumps({"entry": [entry.name, entry.value, entry.group],
-                                     "doing": "starting Python", "seconds": None}))
+                                     "doing": _BEGINS, "seconds": None}))
         with log.open("wb") as file:
             process = subprocess.Popen(
                 [sys.executable, "-c", _CHILD, str(notes), *sys.path], stdin=subprocess.DEVNULL,
                 stdout=file, stderr=subprocess.STDOUT, start_new_session=os.name == "posix")
             try:
-                code: int | None = process.wait(limit_s)
-            except subprocess.TimeoutExpired:
-                code = None
+                how = _wait(process, notes, limit_s)
             finally:
                 _kill(process)
         said = json.loads(notes.read_text())
-        output = log.read_text(errors="replace").strip()
-    how = f"took over {limit_s:g} s" if code is None else _ending(code)
+        with log.open("rb") as file:
+            output = file.read(_SHOWN).decode(errors="replace").strip()
     reason = None if said["doing"] is None else f"{how} while {said['doing']}, in a process apart"
     return Probe(said["seconds"], output, reason)
+
+
+def _wait(process: subprocess.Popen[bytes], notes: Path, limit_s: float) -> str:
+    """Wait for the child, and return how it ended or that it takes too long. The limit counts from
+    the moment when Python runs in it and the plugin's import begins."""
+    begun, starting, limit = _clock(), True, _START_S
+    while True:
+        try:
+            return _ending(process.wait(_ASK_S))
+        except subprocess.TimeoutExpired:
+            now = _clock()
+            if starting and json.loads(notes.read_text())["doing"] != _BEGINS:
+                begun, starting, limit = now, False, limit_s
+            if now - begun > limit:
+                return f"took over {limit:g} s"
 
 
 def child(path: str) -> None:
@@ -79,6 +98,10 @@ def child(path: str) -> None:
         part.write_text(json.dumps(said))
         part.replace(notes)  # whole, whenever this process ends
 
+    with suppress(ImportError, ValueError):  # Windows; a lower limit
+        import resource
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_WRITTEN, _WRITTEN))
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # it ends Python: an error could be caught
     from core.installed.loader import Plugins
     from core.installed.registry import OUR_BACKENDS, Registry
     from models import plugin  # noqa: F401 - what plugins of families import; not their time

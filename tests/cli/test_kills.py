@@ -10,8 +10,9 @@ import pytest
 KILLS = Path(__file__).parents[2] / "tools/kills.py"
 
 
-@pytest.mark.parametrize("case", ["load", "generate", "compile", "bench", "export kuiper --force",
-                                  "renames of hf --force", "renames of kuiper --force"])
+@pytest.mark.parametrize("case", ["load", "generate", "compile two", "bench",
+                                  "export kuiper --force", "renames of hf --force",
+                                  "renames of kuiper --force"])
 def test_kills(case):
     done = subprocess.run([sys.executable, KILLS, "--count", "3", "--case", case],
                           capture_output=True, text=True, timeout=600)

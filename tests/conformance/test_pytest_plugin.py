@@ -68,6 +68,7 @@ def test_conform_ignores_the_folder(tmp_path):
                            "--op", "add", "-q", "--", "-x"], cwd=tmp_path, text=True, timeout=120,
                           capture_output=True, check=False)
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout + done.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["conftest.py", "pytest.ini"]
 
 
 @pytest.mark.parametrize(("options", "complaint"), [
