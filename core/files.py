@@ -17,8 +17,24 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
     Until then its bytes lie beside it under a name of their own, and they are on the disk before
     the rename: a reader sees the old file or the new one, also after a crash. What exists and is no
-    regular file, such as /dev/stdout, is written directly. Raises OSError.
+    regular file, such as /dev/stdout, is written directly. Raises OSError, which names the file.
     """
+    try:
+        with _whole(path) as file:
+            yield file
+    except OSError as error:
+        raise naming(error, path) from None
+
+
+def naming(error: OSError, path: Path) -> OSError:
+    """Return the error with the name of a file, which a full disk leaves out."""
+    if error.filename is None and error.errno is not None:
+        error.filename = str(path)
+    return error
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
     try:
         target = Path(os.path.realpath(path))  # a link stays one
         part = target.with_name(f".{secrets.token_hex(8)}.part")

@@ -27,6 +27,15 @@ def test_a_failure_leaves_the_old_file(error, tmp_path):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_names_the_file(tmp_path):
+    (tmp_path / "a").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: .*a'$"):
+        write_whole(tmp_path / "a", b"1")
+    with pytest.raises(OSError, match=r"full.*b'$"), whole_file(tmp_path / "b"):
+        raise OSError(errno.ENOSPC, "full")
+
+
 def test_the_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     done = []
     sync, replace = os.fsync, type(tmp_path).replace

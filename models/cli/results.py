@@ -6,12 +6,14 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from io import BufferedIOBase
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from core.errors import OptionError
+from core.files import naming
 from core.reading import parse_json
 from models.serving.openai.batch_lines import NONFINITE, Line
 
@@ -43,12 +45,15 @@ class Results:
         self._count(result)
         text = json.dumps(result, ensure_ascii=False, allow_nan=False) + "\n"
         data = text.encode("utf-8", "backslashreplace")
-        if self._file is None:
+        if self._file is None or self._path is None:
             sys.stdout.buffer.write(data)
             sys.stdout.flush()
         else:
-            self._file.write(data)
-            self._file.flush()
+            try:
+                self._file.write(data)
+                self._file.flush()
+            except OSError as error:
+                raise naming(error, self._path) from None
 
     def __enter__(self) -> Results:
         return self
@@ -57,7 +62,8 @@ class Results:
                  trace: TracebackType | None) -> None:
         if self._file is not None:
             empty = not self._file.tell()
-            self._file.close()
+            with suppress(OSError) if kind else nullcontext():  # the disk is full, as was said
+                self._file.close()
             if empty and kind is not None and self._path is not None:
                 self._path.unlink()  # of a run that has not begun
 
