@@ -63,6 +63,14 @@ def _open_now(path: str, flags: int) -> int:
     return made
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, where there is none. Raises OSError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except ValueError:  # a NUL in it
+        raise OSError(errno.EINVAL, "no folder can have this name", str(path)) from None
+
+
 def write_whole(path: Path, contents: bytes | str) -> None:
     """Write bytes, or text as UTF-8, as `whole_file` does. Raises OSError."""
     with whole_file(path) as file:

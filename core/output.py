@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
+
+#: C0 without newline and tab, DEL, C1, and what turns the direction of a line's text
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def escaped(text: str) -> str:
+    """Return a text that a terminal shows and does not obey: ESC becomes the four characters
+    \\x1b."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class _Named:
@@ -29,7 +39,7 @@ class _Named:
 
     def _say(self, line: str) -> None:
         if sys.stderr is not None:
-            print(f"{self._who} printed: {line}", file=sys.stderr, flush=True)
+            print(escaped(f"{self._who} printed: {line}"), file=sys.stderr, flush=True)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - buffer, encoding, reconfigure, ...
         return getattr(sys.stderr, name)

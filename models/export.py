@@ -13,6 +13,7 @@ from core.errors import OptionError
 from core.installed.choice import PluginChoice
 from core.installed.registry import Registry, default_registry
 from core.interrupts import held_interrupts
+from core.output import escaped
 from core.plan.weights import Progress, no_progress
 from core.reading import read_file
 from models.analysis import loss_report
@@ -30,7 +31,7 @@ from models.cli.arguments import (
     quantization,
 )
 from models.cli.command import command
-from models.cli.console import escaped, tell
+from models.cli.console import tell
 
 _LONGEST = 64 << 20  # bytes of a text for the report
 

@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 from core.errors import KernelError, OptionError, missing_packages
 from core.installed.registry import split_backends
 from core.isolation import TIMEOUT_S, check_limit
+from core.output import escaped
 from core.reading import read_file
 from models.checkpoints.base import DEFAULT_MODEL, Checkpoint, read_checkpoint, shipped_models
 from models.cli import report
 from models.cli.arguments import add_load_options, load_options
 from models.cli.command import command
-from models.cli.console import escaped, tell
+from models.cli.console import tell
 from models.engine.load import load_engine
 from models.engine.model_sampling import MODEL, OPTIONS, settle_sampling
 from models.engine.options import EngineOptions, LoadOptions
@@ -103,8 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     limit = check_limit(args.step_timeout, True)
     rate = check_rate(RATE if args.check_rate is None else args.check_rate)
     against = [] if args.check is None else split_backends(args.check)
-    keys = _keys(args.api_key_file)
-    if not keys and not args.no_auth and not _is_loopback(args.host):
+    if not (keys := _keys(args.api_key_file)) and not args.no_auth and not _is_loopback(args.host):
         raise OptionError(f"--host {args.host} can be reached from other machines: give "
                           "--api-key-file FILE, or --no-auth to serve everyone")
     registry = options.registry(args.check)

@@ -14,6 +14,7 @@ import pytest
 
 from core.conformance.options import OPTIONS, flag
 from core.conformance.recorder import Recorder
+from core.output import escaped
 
 if TYPE_CHECKING:
     from core.conformance.cases import Subset
@@ -43,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         check_limit(config.getoption(flag("step-timeout")), config.getoption(flag("isolate")))
     except OptionError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise _usage_error(str(error)) from None
     if config.getoption(flag("isolate")):  # in each of xdist's workers too
         from core.conformance.apart.isolated import Isolated
         config.pluginmanager.register(Isolated(config, SUITES), "kernelyard-isolated")
@@ -51,16 +52,16 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     for path in config.getoption(flag("report")):
         if path.suffix not in (".json", ".md", ".txt"):
-            raise pytest.UsageError(f"--report {path}: expected a name that ends with .json, "
+            raise _usage_error(f"--report {path}: expected a name that ends with .json, "
                                     ".md or .txt")
     if (path := config.getoption(flag("gpu-report"))) is not None and path.suffix != ".json":
-        raise pytest.UsageError(f"--gpu-report {path}: expected a name that ends with .json")
+        raise _usage_error(f"--gpu-report {path}: expected a name that ends with .json")
     if config.getoption(flag("repeat")) < 2:
-        raise pytest.UsageError(f"--repeat {config.getoption(flag('repeat'))}: expected at least 2 "
+        raise _usage_error(f"--repeat {config.getoption(flag('repeat'))}: expected at least 2 "
                                 "runs, which are compared")
     clash = [o for o in WHOLE if config.getoption(flag(o))]
     if clash and config.getoption(flag("calls")) is not None:
-        raise pytest.UsageError(f"--{clash[0]} is about the ops' examples, and cannot be used with "
+        raise _usage_error(f"--{clash[0]} is about the ops' examples, and cannot be used with "
                                 "a model's calls")
     config.pluginmanager.register(Recorder(config), "kernelyard-report")
 
@@ -100,10 +101,10 @@ def pytest_collection(session: pytest.Session) -> None:
         try:
             large = session.config.getoption(flag("large"))
             if not list(_tests("case", session.config)) and not large:
-                raise pytest.UsageError("no cell of the matrix has both the --op and the --dtype "
+                raise _usage_error("no cell of the matrix has both the --op and the --dtype "
                                         "that were asked for")
         except KernelyardError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise _usage_error(str(error)) from None
 
 
 def _tests(kind: str, config: pytest.Config) -> Iterable[Any]:
@@ -208,3 +209,8 @@ def _split(config: pytest.Config, option: str) -> list[str]:
     return [name.strip() for text in config.getoption(flag(option)) or ()
             for name in text.split(",")
             if name.strip()]
+
+
+def _usage_error(message: str) -> pytest.UsageError:
+    """Return pytest's error for options, with what a terminal would obey escaped."""
+    return pytest.UsageError(escaped(message))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from core.output import escaped
 from core.verify.bisect import Bisection
 from core.verify.capsules.capsule import Capsule
 from core.verify.capsules.replay import Replayed
 from models.analysis.answers import Answers
 from models.analysis.pairs import Pair, Pairs, Parting
 from models.analysis.parity import Parity
-from models.cli.console import escaped, tell
+from models.cli.console import tell
 
 
 def pairs(found: Pairs) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Collection
 from typing import Any
@@ -11,16 +10,10 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from core.output import escaped
+
 LINES, CHARACTERS = 24, 2000  #: a message's most
 _NARROW = 120  # columns below which a table gives up space between its own
-#: C0 without newline and tab, DEL, C1, and what turns the direction of a line's text
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-def escaped(text: str) -> str:
-    """Return a text that a terminal shows and does not obey: ESC becomes the four characters
-    \\x1b."""
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def shortened(text: str) -> str:

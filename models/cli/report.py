@@ -13,8 +13,9 @@ from rich.text import Text
 
 from core.errors import KernelyardError
 from core.installed.registry import Registry
+from core.output import escaped
 from core.verify.verdict import Tally
-from models.cli.console import escaped, make_table, open_console, tell
+from models.cli.console import make_table, open_console, tell
 from models.cli.dot import to_dot
 from models.engine.generate import Generation
 from models.engine.memory import megabytes

@@ -18,9 +18,9 @@ from core.errors import PromptError, TokenizerError
 from core.reading import shown
 from models.tokenizers.added import AddedToken, any_of, token_text
 from models.tokenizers.base import Tokenizer
+from models.tokenizers.chat.renaming import renamed
 from models.tokenizers.chat_template import ChatTemplate
 from models.tokenizers.json_tokenizer import JsonTokenizer
-from models.tokenizers.renaming import renamed
 from models.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
 
 _MARK, _NAME = "\ufdd0{:x}\ufdd1", "\ufdd2{}\ufdd3"  # Unicode keeps these for a program's own use

@@ -1,5 +1,6 @@
 """Tests what a path may lead to: no device, no FIFO, a folder, a file of one, a home folder."""
 
+import io
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from format_models import REGISTRY
 
 from core.errors import CheckpointError, ConfigError, InputError
 from core.plan.weights import no_progress
+from models.__main__ import main as command
 from models.checkpoints.base import read_checkpoint
 from models.checkpoints.source import Source
 
@@ -88,6 +90,28 @@ def test_home_is_expanded(folder, monkeypatch):
 def test_names_that_no_system_takes(name):
     with pytest.raises(CheckpointError, match="cannot read"):
         read_checkpoint(name, REGISTRY)
+
+
+NAMES = {"run --model": (), "run --lock": (), "run --chat --chat-template": (),
+         "run --max-new-tokens 1 --capture *norm* --capsules": (), "plan --model": (),
+         "verify --replay": (), "verify --save": ("--max-new-tokens", "1"), "bench --model": (),
+         "verify --against": (), "export --to hf --model stories-llama2 --out": (),
+         "export --to hf --out m --model": (), "serve --port 0 --api-key-file": (),
+         "serve --port 0 --chat-template": (), "batch": (), "conform --calls": (),
+         "conform --report": ("--op", "none")}
+
+
+@pytest.mark.parametrize("option", NAMES)
+def test_every_option_refuses_a_name_with_a_nul(option, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Once"))
+    try:
+        code = command([*option.split(), "a\0b", *NAMES[option]])
+    except SystemExit as left:  # argparse's
+        code = left.code
+    said = capfd.readouterr().err
+    assert code == 2 and "a\\x00b" in said and "Traceback" not in said, said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_adapter(folder):

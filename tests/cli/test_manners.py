@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 import models.run
+from core import output
 from core.errors import PromptError
 from core.verify.compare import Comparison
 from core.verify.verdict import CheckRow, Tally
@@ -66,7 +67,7 @@ def test_closed_streams(arguments):
 
 
 def test_control_characters_are_shown():
-    assert console.escaped("a\x1b[2J\rb\x07\x9b1m\u202ec\td\n") == \
+    assert output.escaped("a\x1b[2J\rb\x07\x9b1m\u202ec\td\n") == \
         "a\\x1b[2J\\rb\\x07\\x9b1m\\u202ec\td\n"
 
 

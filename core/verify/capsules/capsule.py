@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from core.errors import InputError, KernelyardError
-from core.files import whole_file
+from core.files import make_folder, whole_file
 from core.ir.op import find_op
 from core.reading import parse_json
 from core.tensor.dtype import as_dtype
@@ -53,7 +53,7 @@ class Capsule:
                   "inputs": {k: a is not None for k, a in self.inputs.items()}}
         arrays = {f"in.{k}": _bits(a) for k, a in self.inputs.items() if a is not None}
         arrays |= {f"out.{k}": _bits(a) for k, a in self.outputs.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         text = np.frombuffer(json.dumps(header).encode(), np.uint8)
         write_arrays(path, {"header": text, **arrays})
         return path
