@@ -89,7 +89,7 @@ def _written(name: str, config: EngineConfig, folder: Path) -> Path:
     checkpoint, registry = config.checkpoint, config.policy.registry
     quantize = config.options.quantize
     source = Source(checkpoint, registry)
-    stored = as_dtype(checkpoint.arrays[EMBEDDING].dtype).short
+    stored = as_dtype(source.dtype(EMBEDDING)).short
     if name == "transformers":
         if quantize:
             raise OptionError(f"transformers has no {quantize} products like ours")

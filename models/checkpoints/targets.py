@@ -101,7 +101,7 @@ def choose_target(name: str, source: Source, dtype: str | None, quantization: Qu
     """Raises OptionError for options that the target does not take, CheckpointError for a file
     that does not hold the model that its configuration describes."""
     source.check()
-    stored = as_dtype(source.checkpoint.arrays[EMBEDDING].dtype).short
+    stored = as_dtype(source.dtype(EMBEDDING)).short
     if name in ("llama2c", "kuiper"):
         if dtype not in (None, "f32"):
             raise OptionError(f"--to {name} writes f32 or --quantize int8, not --dtype {dtype}; "

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from format_models import random_model
 
 from core.installed.registry import default_registry
 
@@ -55,6 +56,22 @@ def test_a_model_gives_the_same_tokens_as_on_numpy(on_cpu, model, options, run_c
     theirs = json.loads(run_cli("--backend", "cpu_numpy", *args, code=0).stdout)
     assert ours["stats"]["backends"] == ["cuda_pycuda"]
     assert ours["tokens"] == theirs["tokens"]
+
+
+@NEEDS_GCC
+def test_a_file_in_blocks_keeps_its_embedding_in_codes(on_cpu, run_cli, tmp_path):
+    files = pytest.importorskip("gguf_files")
+    path = tmp_path / "m.gguf"
+    files.write_foreign(path, random_model(dim=256, hidden=256, layers=1, interleaved=False,
+                                           tied=True),
+                        lambda name: "F32" if "norm" in name else "Q6_K" if "embd" in name
+                        else "Q4_K")
+    args = ["--model", str(path), "--prompt-ids", "5,77,300", "--json", "--max-new-tokens", "3",
+            "--dtype", "f32"]
+    done = on_cpu("models.run", "--backend", "cuda_pycuda", *args)
+    theirs = json.loads(run_cli("--backend", "cpu_numpy", *args, code=0).stdout)
+    assert json.loads(done.stdout)["tokens"] == theirs["tokens"]
+    assert "kept quantised: 1 Q6_K, 7 Q4_K" in done.stderr and "expanded" not in done.stderr
 
 
 @NEEDS_GCC

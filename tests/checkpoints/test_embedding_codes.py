@@ -14,6 +14,7 @@ from core.installed.registry import Registry
 from core.plan.policy import KernelPolicy
 from core.runtime.session import Session
 from core.tensor.dtype import f32
+from models import export
 from models.architectures.tensors import EMBEDDING, HEAD
 from models.checkpoints.base import read_checkpoint
 from models.checkpoints.gguf.blocks import block_layout
@@ -85,6 +86,16 @@ def test_a_plan_counts_the_codes(file, tied, backend):
     # projections of queries and outputs, of keys and values, of the MLP; embedding and head; norms
     matrices = 2 * 256 * 256 + 2 * 128 * 256 + 3 * 256 * 256 + (2 - tied) * 640 * 256
     assert plan["parameters"] == matrices + 3 * 256
+
+
+@pytest.mark.parametrize(("kind", "tied"), [("Q6_K", True), ("Q8_0", False)])
+def test_a_table_in_codes_is_exported(file, kind, tied, tmp_path):
+    """Write what the codes mean, in float32 unless another dtype is named."""
+    path, folder = file(kind, tied), tmp_path / "hf"
+    assert export.main(["--model", str(path), "--to", "hf", "--out", str(folder)]) == 0
+    held, logits, _ = run(folder, "cpu_numpy")
+    assert held[EMBEDDING] == 640 * 256 * 4
+    assert np.allclose(logits, run(path, "cpu_numpy")[1], rtol=0, atol=1e-5 * abs(logits).max())
 
 
 def test_another_device_expands(file):
