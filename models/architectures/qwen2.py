@@ -12,7 +12,8 @@ class Qwen2(Llama):
     gguf_name, gguf_pairs = "qwen2", False
 
     def window(self, reader: ConfigReader) -> int | None:
-        return find_window(reader, used=reader.get("use_sliding_window", bool, False), first=28)
+        return find_window(reader, used=reader.get("use_sliding_window", bool, False),
+                           by_layer=True)
 
     def biases(self, reader: ConfigReader) -> frozenset[str]:
         return frozenset(("q_proj", "k_proj", "v_proj"))

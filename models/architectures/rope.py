@@ -94,7 +94,8 @@ class RopeConfig:
         described, stated = ROPE_TYPES[kind], config.get("rope_theta")
         theta = number("rope_theta", 10000.0 if stated is None else stated)
         numbers = {key: number(key) for key in described.numbers}
-        numbers |= {key: number(key) for key in described.optional if block.get(key) is not None}
+        numbers |= {key: number(key) for key in described.optional if block.get(key) is not None
+                    and not (key in _ZERO_IS_NONE and block[key] == 0)}
         for key in described.flags:
             if not isinstance(block.get(key, True), bool):
                 raise ConfigError(f"{where}: rope {key} is {shown(block[key])}, expected true or "
@@ -120,6 +121,10 @@ class RopeConfig:
         rope = cls(theta, kind, numbers, lists=lists, positions=max_positions)
         _ = rope.attention_factor  # says now whether there is one
         return rope
+
+
+#: keys whose 0 is a missing one, as transformers reads them (`get(key) or default`)
+_ZERO_IS_NONE = frozenset(("beta_fast", "beta_slow", "mscale", "mscale_all_dim"))
 
 
 def _positive(value: object) -> bool:

@@ -32,6 +32,8 @@ BLOCKS = {
                      "original_max_position_embeddings": ORIGINAL},
     "yarn, equal betas": {"rope_type": "yarn", "factor": 4.0, "beta_fast": 1, "beta_slow": 1,
                           "truncate": False, "original_max_position_embeddings": ORIGINAL},
+    "yarn, zeros for none": {"rope_type": "yarn", "factor": 4.0, "beta_fast": 0, "mscale": 1.0,
+                             "mscale_all_dim": 0.0, "original_max_position_embeddings": ORIGINAL},
     "longrope": {"rope_type": "longrope", "short_factor": SHORT, "long_factor": FAR,
                  "original_max_position_embeddings": ORIGINAL},
     "longrope, factor": {"rope_type": "longrope", "short_factor": SHORT, "long_factor": FAR,

@@ -33,15 +33,20 @@ def test_keys_that_change_nothing(keys, folder):
     {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
     {"use_sliding_window": True, "sliding_window": 4},  # 28 layers without a window
     {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0,
-     "layer_types": ["full_attention"]}])
+     "layer_types": ["full_attention"]},
+    {"use_sliding_window": True, "sliding_window": 4, "layer_types": None}])
 def test_windows_that_nobody_notices(keys, qwen):
     expected = logits(qwen, 16)
     assert np.array_equal(logits(configure(qwen, **keys), 16), expected)
 
 
 def test_windows_that_somebody_notices(folder, qwen):
-    for path, keys in ((folder, {"model_type": "mistral", "sliding_window": 15}), (qwen, {
-            "use_sliding_window": True, "sliding_window": 15, "max_window_layers": 0})):
+    used = {"use_sliding_window": True, "sliding_window": 15}
+    for path, keys in ((folder, {"model_type": "mistral", "sliding_window": 15}),
+                       (folder, {"max_window_layers": 28}),  # a key of Qwen2's alone
+                       (qwen, {**used, "max_window_layers": 0}),
+                       (qwen, {**used, "max_window_layers": 28,
+                               "layer_types": ["sliding_attention"]})):
         expected = logits(path, 15)
         checkpoint = read_checkpoint(configure(path, **keys), REGISTRY)
         assert np.array_equal(logits(checkpoint, 15), expected)
@@ -51,6 +56,7 @@ def test_windows_that_somebody_notices(folder, qwen):
             open_checkpoint(checkpoint, LoadOptions(max_context=16), REGISTRY)
         with pytest.raises(ConfigError, match="sliding_window is -1"):
             load(configure(path, sliding_window=-1))
+        configure(path, sliding_window=15)
 
 
 @pytest.mark.parametrize("keeps", ["a different head", "an equal head", "the head alone"])
