@@ -34,7 +34,8 @@ TEMPLATES = [
     "{{ {'b':1,'a':[1]}|tojson(sort_keys=True, indent=1) }}",
     "{{ tools[0].function.parameters.properties|dictsort }}", "{{ documents|tojson }}",
     "{{ documents|map(attribute='title')|join(',') }}",
-    "{% for m in messages %}{% if loop.index0==1 %}{% continue %}{% endif %}{% if loop.last %}{% break %}{% endif %}{{ m.role }}{% endfor %}",
+    "{% for m in messages %}{% if loop.index0==1 %}{% continue %}{% endif %}"
+    "{% if loop.last %}{% break %}{% endif %}{{ m.role }}{% endfor %}",
     "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}|{% endfor %}",
     "{{ raise_exception('no ü') }}", "{{ strftime_now('%d %b %Y') }}", "{{ strftime_now('%A') }}",
     "  {% if true %}\n   x\n  {% endif %}\ny\n", "{%- if true -%}\n x\n{%- endif +%}\n y",
