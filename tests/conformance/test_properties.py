@@ -1,5 +1,6 @@
 """Each property of the conformance suite fails for a kernel that breaks it."""
 
+import ctypes
 import inspect
 from functools import partial
 from unittest.mock import patch
@@ -12,6 +13,7 @@ from signatures import taking_all
 from core.conformance.properties import PROPERTIES
 from core.conformance.properties.subject import Refused
 from core.conformance.trials import property_cases
+from core.errors import KernelError
 from core.installed.registry import Registry
 from core.ir.op import OPS
 from core.ops.quantized_linear import expand_weight
@@ -164,6 +166,22 @@ def zeros_left_out(bind):
     return mutant
 
 
+def aligned_loads(bind):
+    """Read the weight from the multiple of 64 bytes at or before its address."""
+    def mutant(x, weight, out, *, eps):
+        start = weight.ctypes.data // 64 * 64
+        read = np.ctypeslib.as_array((ctypes.c_float * len(weight)).from_address(start))
+        return bind(x, read, out, eps=eps)
+    return mutant
+
+
+def spoils_its_weight(bind):
+    def mutant(x, weight, out, *, eps):
+        run = bind(x, weight, out, eps=eps)
+        return lambda: (run(), weight.__imul__(1))
+    return mutant
+
+
 MUTANTS = {
     "permuting_rows": ("add", depends_on_position, {}),
     "splitting_rows": ("kv_cache_write", overwrites, {}),
@@ -176,6 +194,7 @@ MUTANTS = {
     "relative_positions": ("rope", far_positions_clipped, {}),
     "shifting": ("softmax", without_maximum, {}),
     "expanding": ("quantized_linear", zeros_left_out, {}),
+    "mapping_weights": ("rms_norm", aligned_loads, {}),
 }
 
 
@@ -188,6 +207,11 @@ def test_a_mutant_breaks(name):
 @pytest.mark.parametrize("name", PROPERTIES)
 def test_the_real_kernel_holds(name):
     assert broken(name, subject(MUTANTS[name][0], lambda real: real)) is None
+
+
+def test_a_kernel_that_writes_to_mapped_weights_is_named():
+    with pytest.raises(KernelError, match=r"launch raised ValueError: .*read-only"):
+        broken("mapping_weights", subject("rms_norm", spoils_its_weight))
 
 
 def test_bits_are_asked_only_of_kernels_that_promise_them():

@@ -54,4 +54,6 @@ PROPERTIES = {p.name: p for p in (
     Property("shifting", "adding a constant to every logit changes nothing", _is("softmax"),
              single.shifting),
     Property("expanding", "a quantised product equals that with the expanded weights",
-             _is("quantized_linear"), single.expanding))}
+             _is("quantized_linear"), single.expanding),
+    Property("mapping_weights", "weights in a file's memory map give what others give",
+             lambda op: bool(op.weight_params), single.mapping_weights))}

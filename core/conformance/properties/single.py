@@ -1,15 +1,19 @@
-"""State the properties of single ops: rope, softmax, quantized_linear."""
+"""State the properties of single ops: rope, softmax, quantized_linear, those with weights."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from core.conformance.properties.subject import Draws, Subject
+from core.conformance.cases import dtype_id
+from core.conformance.properties.rows import small_examples, take_rows
+from core.conformance.properties.subject import Draws, Refused, Subject
 from core.errors import NoKernelError
 from core.ir.examples import ExampleInputs
 from core.ir.op import OPS
 from core.ops.quantized_linear import expand_weight
 from core.runtime.run_op import run_kernel, run_reference
+
+WIDE = 16  # elements: kernels that load many at once take rows of whole such runs
 
 
 def relative_positions(subject: Subject, draws: Draws) -> None:
@@ -68,3 +72,23 @@ def expanding(subject: Subject, draws: Draws) -> None:
     except NoKernelError:
         (wanted,) = run_reference(linear, arrays, attrs)
     subject.agree(case, found, {"out": wanted})
+
+
+def mapping_weights(subject: Subject, draws: Draws) -> None:
+    """Compare with weights as a file's memory map has them: read-only, at any address that their
+    elements are aligned to. A GPU's weights are copies."""
+    allocator = subject.registry.backend(subject.kernel.backend).allocator
+    if allocator.borrow_host(np.zeros(1)) is None:
+        raise Refused(f"{allocator.device} has weights in memory of its own")
+    found = small_examples(subject.op, dtype_id(subject.dtypes), tuple(subject.dtypes.items()))
+    if not found:
+        raise Refused(f"{subject.op.name} has no small sample")
+    every = [(e, e.make(ExampleInputs(np.random.default_rng(0)))) for e in found]
+    example, made = next((pair for pair in every if all(
+        a.shape[-1] % WIDE == 0 for k in subject.op.weight_params
+        if (a := pair[1].get(k)) is not None)), every[0])
+    arrays = {p.name: made.get(p.name) for p in subject.op.sig.params}
+    if draws.choice((False, True)):  # some kernels are for a few rows
+        arrays = take_rows(subject.op, arrays, np.arange(2))
+    case = subject.case(arrays, example.attrs)
+    subject.agree(case, subject.run(case, mapped=True), subject.run(case))

@@ -54,15 +54,17 @@ class Subject:
         sample = Example("example", lambda r: dict(arrays), dict(attrs))
         return Case(self.op, self.kernel.backend, self.dtypes, sample)
 
-    def run(self, case: Case) -> Arrays:
-        """Return the kernel's results by name. Raises Refused; AssertionError where it writes
-        beyond its outputs or changes an input."""
+    def run(self, case: Case, *, mapped: bool = False) -> Arrays:
+        """Return the kernel's results by name; `mapped`: with weights as in a file's memory map.
+
+        Raises Refused; AssertionError where it writes beyond its outputs or changes an input.
+        """
         reason = self.kernel.refuses(case.call)
         if reason is not None:
             raise Refused(reason)
         try:
             done = run_guarded(self.op, case.arrays, case.attrs, backend=self.kernel.backend,
-                               kernel=self.kernel.name, registry=self.registry)
+                               kernel=self.kernel.name, registry=self.registry, mapped=mapped)
         except NoKernelError as error:
             raise AssertionError(f"{FICKLE}: {error}") from None
         assert not done.broken, "; ".join(done.broken)

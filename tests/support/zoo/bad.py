@@ -200,6 +200,8 @@ BAD = {
         "is wrong|WRONG"),
     "half_sums": Bad("rounds to 16 bits", norm(lambda x, weight, out: np.copyto(
         out, out.astype(np.float16))), "is wrong|WRONG"),
+    "aligned": Bad("takes its weight to begin at a multiple of 64 bytes", faults.aligned,
+                   "is wrong|WRONG|breaks `weights in a file's memory map"),
     "last_row": Bad("forgets the last of many rows",
                     norm(lambda x, weight, out: len(out) > 4 and out[-1].fill(0)),
                     "is wrong|WRONG", tokens=7),

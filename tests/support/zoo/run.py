@@ -8,6 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
+
 SHAPES = {"long": {"layers": 1, "heads": 2, "kv_heads": 1, "positions": 2100},
           "groups of 7": {"layers": 1, "heads": 14, "kv_heads": 2, "dim": 112},
           "d of 256": {"layers": 1, "heads": 2, "kv_heads": 1, "dim": 512}}
@@ -84,9 +86,10 @@ def main(folder):
     name = os.environ["ZOO"]
     bad, own = BAD[name], folder / f"tried-{name}"
     own.mkdir()
-    found = {}
+    found, modes = {}, np.geterr()
     for tool, (module, arguments) in tools(name, bad, folder, own).items():
         kept.clear()
+        np.seterr(**modes)  # as in a process of its own
         if tool == "replay":
             capsule = str(capsule_of(bad, folder, own))
             kept.clear()
