@@ -138,3 +138,15 @@ def missing_packages(what: str, fixes: Mapping[str, str], kind: type[_Kind]) -> 
 def unavailable(backend: str, reason: str, fix: str) -> BackendError:
     """Make the error that a backend cannot run here, why, and the line that fixes it."""
     return BackendError(f"backend {backend} is unavailable: {reason}; fix: {fix}")
+
+
+def worded(error: BaseException) -> str:
+    """Return an error's type and text, of an error that a plugin or a library raised: its text may
+    be empty, and may even fail."""
+    try:
+        text = str(error).strip()
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        text = "(it has no text)"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 
 from core import isolation
-from core.errors import AllocationError, KernelError
+from core.errors import AllocationError, KernelError, worded
 from core.ir.op import Op
 from core.tensor.dtype import DType
 from core.tensor.tensor import TensorSpec
@@ -71,9 +71,8 @@ def raise_named(error: BaseException, what: str, kernel: Kernel, call: Call) -> 
     """
     if isinstance(error, (KeyboardInterrupt, AllocationError, KernelError)):
         raise error
-    said = str(error).strip()
-    raise KernelError(f"{who(kernel, call)}: {what} raised {type(error).__name__}"
-                      f"{f': {said}' if said else ''}, at {_line(error, kernel)}") from error
+    raise KernelError(f"{who(kernel, call)}: {what} raised {worded(error)}, at "
+                      f"{_line(error, kernel)}") from error
 
 
 @contextmanager
@@ -148,6 +147,10 @@ def bound(launch: object, kernel: Kernel, call: Call, wait: Callable[[], object]
     if not callable(launch):
         raise KernelError(f"{who(kernel, call)}: bind returned {_short(launch)}, expected a "
                           f"callable without arguments, at {_definition(kernel)}")
+    if inspect.isgeneratorfunction(launch) or inspect.iscoroutinefunction(launch):
+        raise KernelError(f"{who(kernel, call)}: bind returned {_short(launch)}, which computes "
+                          "nothing when it is called: it yields or is async, at "
+                          f"{_definition(kernel)}")
     notes = isolation.active
     if notes is None:
         return launch
@@ -172,8 +175,8 @@ def captured(launch: Callable[[], object], nodes: int, backend: str) -> Callable
             raise
         except BaseException as error:
             raise KernelError(
-                f"the captured step of {nodes} kernels on {backend} raised {type(error).__name__}: "
-                f"{error}; --isolate runs its kernels one by one and names the one") from error
+                f"the captured step of {nodes} kernels on {backend} raised {worded(error)}; "
+                "--isolate runs its kernels one by one and names the one") from error
     return step
 
 
@@ -184,7 +187,9 @@ def _note(what: str, kernel: Kernel, call: Call) -> bytes:
 def _short(found: object) -> str:
     try:
         text = repr(found)
-    except Exception:  # what a plugin returns may not even be shown
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # what a plugin returns may not even be shown
         text = f"a {type(found).__name__}"
     return text if len(text) <= 80 else f"{text[:77]}..."
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from core.errors import worded
 from core.installed.registry import Registry
 from models.cli import report
 from models.cli.arguments import (
@@ -112,7 +113,7 @@ def _backend(registry: Registry, name: str) -> dict[str, Any]:
     try:
         return _examined(registry, name)
     except Exception as error:  # a backend that opens and fails later must not take the page down
-        spec, reason = registry.specs[name], f"{type(error).__name__}: {error}"
+        spec, reason = registry.specs[name], worded(error)
         return {"name": name, "description": spec.description, "device": spec.device,
                 "available": False, "details": None, "free": None, "kernels": 0,
                 "reason": f"backend {name}: {reason}", "fix": None, "guests": [], "caches": []}

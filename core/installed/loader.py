@@ -12,7 +12,7 @@ from typing import Any
 
 import pluggy
 
-from core.errors import ClashError, PluginError
+from core.errors import ClashError, PluginError, worded
 from core.installed.choice import EVERY_PLUGIN, PluginChoice
 from core.installed.discovery import (
     described,
@@ -118,7 +118,7 @@ class Plugins:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever a plugin does, the others must load
-            self.broken.append(BrokenPlugin(entry.name, source, f"{type(error).__name__}: {error}",
+            self.broken.append(BrokenPlugin(entry.name, source, worded(error),
                                             traceback.format_exc()))
         else:
             self.distributions[entry.name], self.versions[entry.name] = source, version
@@ -163,8 +163,7 @@ class Plugins:
             self.manager.unregister(name=name)
             self.foreign.pop(name, None)
             self.broken.append(BrokenPlugin(name, self.distributions.pop(name),
-                                            f"{type(error).__name__}: {error}",
-                                            traceback.format_exc()))
+                                            worded(error), traceback.format_exc()))
             return False
         return True
 

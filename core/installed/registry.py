@@ -17,6 +17,7 @@ from core.errors import (
     OptionError,
     PluginError,
     missing_packages,
+    worded,
 )
 from core.installed import api1
 from core.installed.choice import EVERY_PLUGIN, PluginChoice
@@ -34,8 +35,7 @@ TABLES = ("register_models", "register_checkpoints", "register_rope_types",
 REFERENCE = "reference"  #: the definitions as a backend, see core.devices.reference
 #: what core itself brings, and its kernels: not among the installed backends
 BUILT_IN: dict[str, tuple[BackendSpec, Callable[[], Iterable[Kernel]]]] = {}
-#: Backends of this project: an unknown name is never advised as something to install, since anybody
-#: may publish a package under it.
+#: Ours: no other name is advised as something to install, since anybody may publish under it.
 OUR_BACKENDS = ("cpu_numba", "cpu_numpy", "cuda_cupy", "cuda_pycuda")
 
 
@@ -114,7 +114,7 @@ class Registry:
         lines += [f"  plugin {p.name} (from {p.distribution}) {p.reason}"
                   for p in self.plugins.lying]
         near = difflib.get_close_matches(name, [*self.specs, *OUR_BACKENDS], 1)
-        lines += [f"  did you mean {near[0]!r}?"] if near else []
+        lines += [f"  did you mean {n!r}?" for n in near]
         lines += [f"  install it with: pip install kernelyard-{n.replace('_', '-')} "
                   f"(or ./backends/{n} from a checkout)"
                   for n in [name, *near] if n in OUR_BACKENDS and n not in self.specs][:1]
@@ -157,7 +157,7 @@ class Registry:
             raise
         except BaseException as error:
             raise BackendError(f"backend {name} is unavailable: {spec.target} failed with "
-                               f"{type(error).__name__}: {error}") from error
+                               f"{worded(error)}") from error
         self.opened[name] = opened
         return opened
 

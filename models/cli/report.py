@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.text import Text
 
-from core.errors import KernelyardError
+from core.errors import KernelyardError, worded
 from core.installed.registry import Registry
 from core.output import escaped
 from core.verify.verdict import Tally
@@ -77,7 +77,7 @@ def described(registry: Registry, name: str) -> str:
     try:
         return registry.backend(name).describe()
     except Exception as error:  # a backend's own text must not take the list down
-        return f"describe() failed with {type(error).__name__}: {error}"
+        return f"describe() failed with {worded(error)}"
 
 
 def guests(registry: Registry, name: str) -> list[str]:

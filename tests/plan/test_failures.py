@@ -49,6 +49,10 @@ def fails(*args, **more):
     raise RuntimeError("no luck")
 
 
+def raises(error):
+    raise error
+
+
 def exits(*args, **more):
     raise SystemExit(0)
 
@@ -160,6 +164,32 @@ def test_a_captured_step_names_the_step():
         with pytest.raises((KeyboardInterrupt, KernelError)) as caught:
             failures.captured(stop, 40, "gpu")()
         assert "captured" not in str(caught.value)
+
+
+class Unreadable(Exception):
+    def __str__(self):
+        raise SystemExit(0)
+
+    __repr__ = __str__
+
+
+def yields():
+    yield
+
+
+async def later():
+    pass
+
+
+@pytest.mark.parametrize(("bind", "said"), [
+    (lambda a, b, out: raises(Unreadable()), r"bind raised Unreadable: \(it has no text\), at"),
+    (lambda a, b, out: Unreadable(), "bind returned a Unreadable, expected a callable"),
+    (lambda a, b, out: yields, "bind returned <function yields .*which computes nothing"),
+    (lambda a, b, out: later, "bind returned <function later .*which computes nothing")],
+    ids=["raises", "returns", "yields", "async"])
+def test_what_cannot_be_read_or_run_is_named(bind, said):
+    with pytest.raises(KernelError, match=f"^add, cpu_numpy:bad, .*{said}"):
+        run(bind)
 
 
 def test_conformance_takes_it_as_a_broken_rule():

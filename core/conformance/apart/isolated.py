@@ -21,6 +21,7 @@ import pytest
 
 from core import isolation
 from core.conformance.options import OPTIONS, flag
+from core.errors import worded
 from core.isolation import Notes, Watch, check_limit, ending, stop
 
 if TYPE_CHECKING:
@@ -174,6 +175,6 @@ def _work(pipe: Connection, notes: str, options: Mapping[str, Any], path: list[s
         except pytest.fail.Exception as error:
             ended.outcome, ended.said = "failed", str(error)
         except BaseException as error:
-            ended.outcome, ended.said = "failed", f"{type(error).__name__}: {error}"
+            ended.outcome, ended.said = "failed", worded(error)
         ended.spent = ended.outcome == "failed" and note_failure(registry_of(config), ended.said)
         pipe.send(ended)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from core.errors import worded
 from core.installed.registry import Registry
 from core.plugins.kernel import Kernel
 
@@ -87,7 +88,7 @@ def _device(backend: str, registry: Registry) -> str:
     try:
         return registry.backend(backend).describe()
     except Exception as error:  # a backend's own text must not cost the capsule
-        return f"describe() failed with {type(error).__name__}: {error}"
+        return f"describe() failed with {worded(error)}"
 
 
 def _processor() -> str:
