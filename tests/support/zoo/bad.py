@@ -40,6 +40,7 @@ class Bad:
         return dict.fromkeys(names, "f32")
 
 
+forever = kernels.endless
 BROKEN = RuntimeError("cannot compile")
 WHERE = r", at .*zoo.(bad|faults|kernels)\.py:\d+"
 NO_LINEAR = {"op": "linear"}
@@ -47,6 +48,7 @@ UNSTEADY = "other bits|differ in bits|is wrong|WRONG"
 ONE_ULP = "one ulp is within the op's budget"
 ONE_CALL = "one call from fresh inputs is right"
 ONE_SEQUENCE = "one sequence does not show it; `serve --check` does"
+FREED = "the memory is free by then, or holds the same"
 ONE_ORDER = "one sequence's blocks lie in order"
 IN_A_RUN = ("--check", "verify --blame", "replay")
 MODES = r"changed NumPy's error state"
@@ -105,6 +107,14 @@ BAD = {
                          f"killed by signal 11 .SIGSEGV. in bind{WHERE}", fatal=True),
     "abort": Bad("abort", norm(before=os.abort), f"killed by signal 6 .SIGABRT.{WHERE}",
                  fatal=True),
+    **{f"endless_{hook}": Bad(f"`{hook}` never returns", bind, f"took over {CRASH_S} s in {hook}",
+                              hooks=hooks, fatal=True, op=op)
+       for hook, bind, hooks, op in (
+           ("supports", norm(), {"supports": forever}, "rms_norm"),
+           ("workspace", with_scratch(lambda w, out: None), {"workspace": forever}, "rms_norm"),
+           ("prepare", kernels.linear, {"packs": lambda call: {"weight": faults.scratch(call)},
+                                        "prepare": forever}, "linear"),
+           ("bind", lambda x, weight, out, *, eps: kernels.spin(), {}, "rms_norm"))},
     "endless": Bad("endless loop", norm(before=kernels.spin), f"took over {CRASH_S} s{WHERE}",
                    fatal=True),
     "endless_rows": Bad("endless loop beyond 4 rows", norm(
@@ -175,7 +185,21 @@ BAD = {
     "scratch": Bad("reads scratch that it did not fill",
                    with_scratch(lambda w, out: out[-1].__iadd__(w[0])), "is wrong|WRONG|NaN",
                    hooks={"workspace": faults.scratch}),
+    "flaky": Bad("wrong in one call of 50", norm(faults.flaky),
+                 f"{UNSTEADY}|a race, or hidden", new=20,
+                 why={"replay": ONE_CALL}),
+    "late_again": Bad("its thread writes the output again 20 ms later", norm(faults.later),
+                      "is wrong|WRONG|NaN|[Ww]rote|changed",
+                      why={"conformance": FREED, "replay": FREED}),
+    "old_buffer": Bad("writes into the output of its first bind", faults.old_buffer,
+                      "is wrong|WRONG|NaN|[Ww]rote"),
     # wrong at some shapes
+    "one_token": Bad("wrong for one token of several heads a group",
+                     attention(spoil=faults.one_token), "is wrong|WRONG", op="attention",
+                     model="groups of 7"),
+    "group_3": Bad("wrong head where 3 share one",
+                   attention(heads=lambda h, group: (h + (group == 3)) // group), "is wrong|WRONG",
+                   op="attention", model="groups of 3"),
     "beyond_128": Bad("misses a key beyond 128 tokens", attention(lambda seen: seen > 128),
                       "is wrong|WRONG", op="attention", tokens=130),
     "beyond_2000": Bad("misses a key beyond 2,000 tokens", attention(lambda seen: seen > 2000),

@@ -193,6 +193,10 @@ def crash():
     ctypes.string_at(0)
 
 
+def endless(*args, **more):
+    spin()
+
+
 def spin():
     while True:
         pass

@@ -12,6 +12,7 @@ import numpy as np
 
 SHAPES = {"long": {"layers": 1, "heads": 2, "kv_heads": 1, "positions": 2100},
           "groups of 7": {"layers": 1, "heads": 14, "kv_heads": 2, "dim": 112},
+          "groups of 3": {"layers": 1, "heads": 6, "kv_heads": 2, "dim": 96},
           "d of 256": {"layers": 1, "heads": 2, "kv_heads": 1, "dim": 512}}
 CHOICE = ["--only-plugins", "zoo,cpu_numpy"]
 
