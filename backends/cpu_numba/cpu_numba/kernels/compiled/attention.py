@@ -110,7 +110,7 @@ def join(mixed, record, step, count, out, at, size):
         store_some(out, at + i, value * splat(np.float32(1) / weight), n)
 
 
-@njit(_nrt=False)
+@njit(_nrt=False, inline="always")
 def work(q, cache, scales, table, starts, lens, mixed, scores, places, heads, kv_heads, size, width,
          block, scale, unit):
     """Compute one stretch of one key/value head for one token, unless the token sees nothing of

@@ -81,16 +81,16 @@ def two_rows(n, x, matrix, sizes):
     weight, bias, out, rows, half = matrix
     m = n + half
     last = min(m, rows - 1)
-    if tokens > 1:
-        for t in range(0, tokens, TOKENS):
-            y = dots_of_four(weight, n * size, weight, last * size, x, t, tokens, size)
-            z = second_row(y)
-            if bias.size:
-                y, z = y + splat(bias[n]), z + splat(bias[last])
-            put_four(out, places_of(t, tokens, rows, n), y)
-            put_four(out, places_of(t, tokens, rows, last), z)
-        return
-    for t in range(tokens):
+    t = 0
+    while tokens - t > 1:
+        y = dots_of_four(weight, n * size, weight, last * size, x, t, tokens, size)
+        z = second_row(y)
+        if bias.size:
+            y, z = y + splat(bias[n]), z + splat(bias[last])
+        put_four(out, places_of(t, tokens, rows, n), y)
+        put_four(out, places_of(t, tokens, rows, last), z)
+        t += TOKENS
+    if t < tokens:
         y, z = dots(weight, n * size, weight, last * size, x, t * size, size)
         put(out, t * rows + n, y + bias[n] if bias.size else y)
         if m < rows:
@@ -100,12 +100,12 @@ def two_rows(n, x, matrix, sizes):
 @njit(_nrt=False, inline="always")
 def gated_row(n, x, gate, up, _, sizes):
     tokens, size = sizes
-    if tokens > 1:
-        for t in range(0, tokens, TOKENS):
-            y = dots_of_four(gate.weight, n * size, up.weight, n * size, x, t, tokens, size)
-            put_four(gate.out, places_of(t, tokens, gate.rows, n), silu_lanes(y, second_row(y)))
-        return
-    for t in range(tokens):
+    t = 0
+    while tokens - t > 1:
+        y = dots_of_four(gate.weight, n * size, up.weight, n * size, x, t, tokens, size)
+        put_four(gate.out, places_of(t, tokens, gate.rows, n), silu_lanes(y, second_row(y)))
+        t += TOKENS
+    if t < tokens:
         g, u = dots(gate.weight, n * size, up.weight, n * size, x, t * size, size)
         put(gate.out, t * gate.rows + n, gated_one(g, u))
 

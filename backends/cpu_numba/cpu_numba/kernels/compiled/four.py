@@ -25,7 +25,7 @@ def places_of(t, tokens, step, first):
             first + step * min(t + 3, last))
 
 
-def over_both(builder, sums, rows, tokens, add):
+def of_both(builder, sums, rows, tokens, add):
     """Return the sums after add(row, token, sum) for each."""
     for place in range(2 * TOKENS):
         new = add(rows[place // TOKENS], tokens[place % TOKENS],
@@ -34,7 +34,8 @@ def over_both(builder, sums, rows, tokens, add):
     return sums
 
 
-def _after(builder, first, places):
+def after(builder, first, places):
+    """Return where four tokens' elements lie: `first` after each of `places`."""
     return [builder.add(first, builder.extract_value(places, t)) for t in range(TOKENS)]
 
 
@@ -53,8 +54,8 @@ def times_four(typing_context, a, i, b, j, x, first, places, sums):
         rows = [units(context, builder, (kind, x), *args[n:n + 2])
                 for kind, n in ((a, 0), (b, 2))]
         tokens = [units(context, builder, (x, a), args[4], place)
-                  for place in _after(builder, args[5], args[6])]
-        return over_both(builder, args[7], rows, tokens,
+                  for place in after(builder, args[5], args[6])]
+        return of_both(builder, args[7], rows, tokens,
                          lambda row, token, sums: add_units(builder, row, token, sums))
     return eight(a, types.intp, b, types.intp, x, types.intp, places, eight), code
 
@@ -66,8 +67,8 @@ def some_times_four(typing_context, a, i, b, j, x, first, places, sums, count):
         rows = [emit.load(context, builder, kind, args[n], args[n + 1], args[8])
                 for kind, n in ((a, 0), (b, 2))]
         tokens = [emit.load(context, builder, x, args[4], place, args[8])
-                  for place in _after(builder, args[5], args[6])]
-        return over_both(builder, args[7], rows, tokens,
+                  for place in after(builder, args[5], args[6])]
+        return of_both(builder, args[7], rows, tokens,
                          lambda row, token, sums: emit.fma(builder, row, token, sums))
     return eight(a, types.intp, b, types.intp, x, types.intp, places, eight,
                  types.intp), code
@@ -86,10 +87,10 @@ def add_sums(typing_context, some, others):
 
 @intrinsic
 def totals(typing_context, sums):
-    """Return the total of each of eight vectors in a lane of its own, with the bits of `total`;
-    the lanes of the upper half repeat the lower one's."""
+    """Return the total of each of four or eight vectors in a lane of its own, with the bits of
+    `total`; the lanes after them repeat theirs."""
     def code(context, builder, signature, args):
-        found = [builder.extract_value(args[0], place) for place in range(2 * TOKENS)]
+        found = [builder.extract_value(args[0], place) for place in range(sums.count)]
         width = emit.WIDTH  # of what is left of a vector
         while width > 1:
             if len(found) == 1:
@@ -102,7 +103,7 @@ def totals(typing_context, sums):
                 for one, other in zip(found[::2], found[1::2], strict=True)]
             width //= 2
         return found[0]
-    return lanes(eight), code
+    return lanes(sums), code
 
 
 @intrinsic
