@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib.util
 import ipaddress
-import signal
 import socket
+import stat
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -30,6 +29,7 @@ from models.engine.model_sampling import MODEL, OPTIONS, settle_sampling
 from models.engine.options import EngineOptions, LoadOptions
 from models.serving.conversation import ConversationEncoder
 from models.serving.engine import Engine
+from models.serving.http.listen import bind, run_app
 from models.serving.link.messages import EngineFacts
 from models.serving.live.check import RATE, LiveCheck, check_rate
 from models.tokenizers.base import choose_template
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 _EXTRA = ("fastapi", "uvicorn", "prometheus_client")
 _MIB = 1 << 20  # bytes; a file with keys may have so many
-_LINGER = 2.0  # seconds in which a server whose engine hangs still says why
-_KEEP_ALIVE = 75  # seconds: longer than clients and proxies keep a connection that idles
 
 
 def parser() -> argparse.ArgumentParser:
@@ -109,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                           "--api-key-file FILE, or --no-auth to serve everyone")
     registry = options.registry(args.check)
     report.left_out(registry)
-    with _bind(args.host, args.port) as listener:
+    with bind(args.host, args.port) as listener:
         engine_process = partial(open_engine, args.model, options, engine_options, against, rate)
         checkpoint = read_checkpoint(args.model, registry)
         template = choose_template(checkpoint.tokenizer, args.chat_template)
@@ -142,11 +140,7 @@ def open_engine(model: str, options: LoadOptions, engine_options: EngineOptions,
 
 def _serve(args: argparse.Namespace, engine: AsyncEngine, listener: socket.socket,
            keys: Sequence[str], **served: Any) -> int:  # noqa: ANN401 - fields of Service
-    import asyncio
-
-    import uvicorn  # while the other process loads the model
-
-    from models.serving.http.app import create_app
+    from models.serving.http.app import create_app  # while the other process loads the model
     from models.serving.http.service import Service
     facts, service = engine.facts, Service(engine, **served)
     app = create_app(service, keys=keys, body_limit=args.body_limit * _MIB)
@@ -159,14 +153,7 @@ def _serve(args: argparse.Namespace, engine: AsyncEngine, listener: socket.socke
     tell(_fits(facts))
     tell(f"kernels: {', '.join(f'{n} nodes {b}' for b, n in facts.kernels.items())}; "
          f"ledger {facts.ledger_hash} (/v1/ledger)")
-    signal.signal(signal.SIGTERM, lambda number, frame: None)  # the server drains, and returns here
-    server = uvicorn.Server(uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=args.drain,
-        timeout_keep_alive=_KEEP_ALIVE, server_header=False))
-    engine.on_hung = lambda: asyncio.get_running_loop().call_later(
-        _LINGER, setattr, server, "should_exit", True)
-    gc.freeze()  # what is imported stays: collections need not look at it while streams wait
-    server.run(sockets=[listener])
+    run_app(app, listener, engine, drain=args.drain)
     if engine.hung is not None:
         raise KernelError(engine.hung)
     return 0
@@ -198,10 +185,12 @@ def _keys(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        lines = read_file(path, _MIB).decode().split("\n")
+        lines = read_file(path, _MIB).decode("utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise OptionError(f"--api-key-file {path} cannot be read: {error}") from None
     if keys := [line.strip() for line in lines if line.strip()]:
+        if path.stat().st_mode & stat.S_IROTH:
+            tell(f"note: every user of this machine can read the keys: chmod o-r {path}")
         return keys
     raise OptionError(f"--api-key-file {path} has no key; write one a line")
 
@@ -211,25 +200,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """Return a socket that has its port, before anything is loaded. Raises OptionError."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)[0]
-        # asyncio sets TCP_NODELAY only where the protocol is stated; else small chunks wait 40 ms
-        found = socket.socket(family, kind, protocol)
-        try:
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind(address)
-        except OSError:
-            found.close()
-            raise
-        return found
-    except OSError as error:
-        raise OptionError(f"cannot listen at --host {host} --port {port}: {error}; take another "
-                          "port, or 0 for a free one") from None
 
 
 def _defaults(asked: str, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class AsyncEngine:
                 loop.call_soon_threadsafe(call, *arguments)
         self.trouble = None
         self._process.listen(lambda messages: hand(self._take, messages),
-                             lambda reason: hand(self._lost, reason))
+                             lambda reason: hand(self.give_up, reason))
         self._watcher = asyncio.create_task(self._watch())
         return self
 
@@ -149,6 +149,16 @@ class AsyncEngine:
         """Run work on text that may take long, such as encoding, beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
+    def give_up(self, reason: str, *, hung: bool = False) -> None:
+        """End every stream and question with an EngineError, and take no more."""
+        if self._ended:
+            return
+        self._ended, self.trouble = True, f"{reason}; start the server again"
+        self._fail(EngineError(self.trouble))
+        if hung:
+            self.hung = reason
+            self.on_hung()
+
     # looking
 
     @property
@@ -193,7 +203,7 @@ class AsyncEngine:
             elif kind == "error":
                 self._fail(rest[0])
             elif kind == "hung":
-                self._lost(rest[0], hung=True)
+                self.give_up(rest[0], hung=True)
             elif (stream := self._running.stream(rest[0])) is not None:
                 if kind == "added":
                     stream.accept()
@@ -221,15 +231,6 @@ class AsyncEngine:
             stream.fail(error)
         self._asked.fail(error)
 
-    def _lost(self, reason: str, *, hung: bool = False) -> None:
-        if self._ended:
-            return
-        self._ended, self.trouble = True, f"{reason}; start the server again"
-        self._fail(EngineError(self.trouble))
-        if hung:
-            self.hung = reason
-            self.on_hung()
-
     async def _watch(self) -> None:
         while not self._ended:
             await asyncio.sleep(SILENCE / _LOOKS)
@@ -239,7 +240,7 @@ class AsyncEngine:
                                  f"{SILENCE:.0f} seconds")
                 self._fail(EngineError(self.trouble))
             if self._silent > _LOOKS * max(1, self._limit / SILENCE):
-                self._lost(self._process.stop(), hung=True)
+                self.give_up(self._process.stop(), hung=True)
 
 
 def _without_text(params: SamplingParams) -> SamplingParams:

@@ -16,6 +16,7 @@ from typing import Any
 
 from core.errors import PromptError, TokenizerError
 from core.reading import shown
+from models.serving.prompt import checked_text
 from models.tokenizers.added import AddedToken, any_of, token_text
 from models.tokenizers.base import Tokenizer
 from models.tokenizers.chat.renaming import renamed
@@ -61,10 +62,11 @@ class ConversationEncoder:
     def encode(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> list[int]:  # noqa: ANN401
         """Return the ids of a conversation; `more` goes to the template.
 
-        Raises PromptError where the template changes a text so that what it contains cannot be told
-        apart from the template's own tokens, TokenizerError where the template rejects it.
+        Raises PromptError where the text is not valid UTF-8, and where the template changes it so
+        that what it contains cannot be told apart from the template's own tokens; TokenizerError
+        where the template rejects it.
         """
-        text = self.template.render(messages, **more)
+        text = checked_text(self.template.render(messages, **more))
         if not self.escape or self.tokenizer.splits_special:
             return self.encode_text(text, special=True)
         marked = [self._mark(m, self._special if m.get("role") == "assistant" else self._controls)

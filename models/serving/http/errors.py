@@ -102,7 +102,9 @@ def install(app: FastAPI) -> None:
         if isinstance(error, RequestValidationError):
             error = _validation(error)
         elif isinstance(error, HTTPException) and not isinstance(error, ApiError):
-            error = ApiError(error.status_code, str(error.detail), headers=error.headers)
+            why = (f"the body cannot be read: {error.__cause__}" if error.__cause__ else
+                   str(error.detail))  # JSON that nests too deep, integers of over 4,300 digits
+            error = ApiError(error.status_code, why, headers=error.headers)
         return error_response(error)
     for kind in (ApiError, KernelyardError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, answer)

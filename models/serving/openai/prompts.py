@@ -94,8 +94,11 @@ def _flat(content: object) -> str | None:
     for part in content:
         kind = part.get("type") if isinstance(part, Mapping) else None
         text = part.get("text", part.get("refusal")) if isinstance(part, Mapping) else None
-        if kind not in ("text", "input_text", "refusal") or not isinstance(text, str):
+        if kind not in ("text", "input_text", "refusal"):
             raise BodyError(f"a part of a message's content has the type {shown(kind)}, and this "
                             "model takes text only", "messages", "unsupported_content")
+        if not isinstance(text, str):
+            raise BodyError(f"a part of a message's content is {shown(part)}, expected a `text`",
+                            "messages")
         texts.append(text)
     return "\n".join(texts)

@@ -108,11 +108,29 @@ def test_statuses(post, path, body, status, param):
         assert answer["error"]["param"] == param and answer["error"]["message"]
 
 
+@pytest.mark.parametrize(("path", "body", "said"), [
+    (CHAT, {"messages": [{"role": "user", "content": "\ud800"}]}, "not valid UTF-8"),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": "text", "text": 1}]}]},
+     "expected a `text`"),
+    (CHAT, {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "text only"),
+    (COMPLETIONS, {"prompt": "a", "model": "x" * 100_000}, "the model 'xxx"),
+    ("/tokenize", {"messages": [{"role": "user", "content": "\ud800"}]}, "not valid UTF-8")],
+    ids=lambda value: ascii(value)[:60])
+def test_messages_say_what_was_found_and_are_short(post, path, body, said):
+    status, answer = post(path, body)
+    message = answer["error"]["message"]
+    assert status in (400, 404) and said in message and len(message) < 300
+
+
 def test_a_body_that_is_no_json(server):
-    for body in (b"{", b"", b"[1]", b"\xff", b"[" * 100_000):
+    for body, said in ((b"{", "is not JSON"), (b"", "the body"), (b"[1]", "the body"),
+                       (b"\xff", "cannot be read"), (b"[" * 100_000, "cannot be read: "),
+                       (b'{"max_tokens": 1' + b"0" * 5000 + b"}", "cannot be read: "),
+                       (b'{"prompt": "a", "max_tokens": NaN}', "max_tokens: ")):
         answer = httpx.post(f"{server.url}{COMPLETIONS}", content=body,
                             headers={"content-type": "application/json"})
-        assert answer.status_code == 400 and answer.json()["error"]["message"], body[:5]
+        message = answer.json()["error"]["message"]
+        assert answer.status_code == 400 and said in message, (body[:20], message)
     assert httpx.get(f"{server.url}{COMPLETIONS}").status_code == 405
 
 

@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -82,6 +83,7 @@ def guarded(tmp_path_factory):
     """Return a server with keys and with a short queue; the last test ends it."""
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "keys").write_text("first-key\n\nsecond-key\n")
+    (folder / "keys").chmod(0o600)
     with serving(folder, "--api-key-file", str(folder / "keys"), "--max-num-seqs", "2",
                  "--max-queue", "3") as found:
         yield found
@@ -126,6 +128,39 @@ def test_sigterm_lets_requests_end(guarded):
     assert first.startswith("data: ") and rest[-1] == "data: [DONE]"
     assert guarded.process.wait(30) == 0
     assert "Traceback" not in guarded.said, guarded.said
+
+
+def test_requests_that_outlast_the_drain_are_told(tmp_path):
+    with serving(tmp_path, "--drain", "0") as server, ThreadPoolExecutor(2) as pool:
+        long = {**BODY, "n": 8, "logprobs": 20}
+        whole = pool.submit(httpx.post, f"{server.url}/v1/completions", json=long, timeout=60)
+        with httpx.stream("POST", f"{server.url}/v1/completions", json={**long, "stream": True},
+                          timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            while server.metric("num_requests_running") < 16 and not whole.done():
+                time.sleep(0.02)
+            server.process.send_signal(signal.SIGTERM)
+            rest = [line for line in lines if line]
+        assert rest[-2] == "event: error" and "--drain" in rest[-1]
+        assert whole.result().status_code == 503 and "--drain" in whole.result().text
+        assert server.process.wait(30) == 0
+        assert "Traceback" not in server.said, server.said
+
+
+def test_two_interrupts_end_at_once_without_a_traceback(tmp_path):
+    with serving(tmp_path) as server:
+        with httpx.stream("POST", f"{server.url}/v1/completions", timeout=60, json={
+                **BODY, "n": 8, "logprobs": 20, "stream": True}) as answer:
+            parts = answer.iter_raw()
+            next(parts)
+            for _ in range(2):
+                server.process.send_signal(signal.SIGINT)
+                time.sleep(0.1)  # signals that wait together are one
+            with pytest.raises(httpx.HTTPError):
+                list(parts)
+        assert server.process.wait(30) == 130
+        assert "Traceback" not in server.said and "interrupted" in server.said, server.said
 
 
 def test_a_killed_engine_is_an_error_for_everyone(tmp_path):

@@ -1,5 +1,6 @@
 """Tests what `kernelyard serve` says before a model is loaded."""
 
+import os
 import re
 import socket
 import subprocess
@@ -8,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import OptionError
 from models.run import parser as run_parser
-from models.serve import _bind, main, parser
+from models.serve import _keys, main, parser
+from models.serving.http.listen import bind
 
 
 def serve(*arguments: str, code: str = "") -> subprocess.CompletedProcess:
@@ -40,6 +43,25 @@ def test_one_line_and_exit_code_2(arguments, message, capfd):
     said = capfd.readouterr()
     assert message in said.err and "Traceback" not in said.err and said.out == ""
     assert said.err.count("error: ") == 1
+
+
+def test_files_of_keys(tmp_path, capsys):
+    path = tmp_path / "keys"
+    path.write_bytes(b"\xef\xbb\xbffirst\r\n\n  second \n")
+    path.chmod(0o600)
+    assert _keys(path) == ["first", "second"] and capsys.readouterr().err == ""
+    path.chmod(0o604)
+    assert _keys(path) == ["first", "second"]
+    assert "every user of this machine can read the keys" in capsys.readouterr().err
+    for wrong, said in ((b" \n", "has no key"), (b"\xff", "cannot be read"),
+                        (b"a\n" * 600_000, "cannot be read")):
+        path.write_bytes(wrong)
+        with pytest.raises(OptionError, match=said):
+            _keys(path)
+    os.mkfifo(tmp_path / "fifo")
+    for other in (tmp_path, tmp_path / "fifo"):
+        with pytest.raises(OptionError, match="expected a regular file"):
+            _keys(other)
 
 
 def test_a_port_that_is_taken():
@@ -76,7 +98,7 @@ def test_every_option_of_the_engine_is_there():
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_small_chunks_are_sent_at_once(host):
     """Asyncio sets TCP_NODELAY only where a socket states its protocol."""
-    with _bind(host, 0) as found:
+    with bind(host, 0) as found:
         assert found.proto == socket.IPPROTO_TCP
 
 
