@@ -1,5 +1,9 @@
 """Turn what the tokenizers libraries raise into errors of ours, panics too."""
 
+import itertools
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -61,3 +65,28 @@ def test_odd_texts_and_ids(name):
     assert tokenizer.decode(np.array([50, 51])) == tokenizer.decode([50, 51])
     with pytest.raises(TokenizerError):
         tokenizer.encode("\udcff")
+
+
+@pytest.mark.parametrize("name", ["stories-llama3", "stories-llama2"])
+def test_a_long_text_lets_other_threads_run(name):
+    """A server answers meanwhile. Where Python's lock is kept, a thread that looks at the clock
+    misses nearly all of the time."""
+    tokenizer, text = load_tokenizer(SHIPPED / name), "A girl named Lily. " * 20_000
+    ticks, done = [], threading.Event()
+
+    def tick():
+        while not done.is_set():
+            ticks.append(time.perf_counter())
+            time.sleep(0.001)
+    thread = threading.Thread(target=tick)
+    thread.start()
+    try:
+        start = time.perf_counter()
+        ids = tokenizer.encode(text)
+        end = time.perf_counter()
+    finally:
+        done.set()
+        thread.join()
+    seen = [start, *(at for at in ticks if start < at < end), end]
+    assert max(b - a for a, b in itertools.pairwise(seen)) < (end - start) / 2
+    assert ids[:40] == tokenizer.encode(text[:1000])[:40] and len(ids) > 20_000

@@ -177,10 +177,11 @@ def main() -> int:
                      + (f", {plan / 2**10:+.0f} KiB a plan |" if plan else " |"))
     print("\n".join(lines))
     if args.page:
-        write("soak", ["### Clients that leave", "", f"Measured by `tools/clients/soak.py --minutes "
-                       f"{args.minutes:g}`. Of the slopes, the engine's plans are taken out: at "
-                       "most 96 are kept,", "one for each kind and size of step, and rare sizes "
-                       "come late.", "", *lines])
+        write("soak", [
+            "### Clients that leave", "",
+            f"Measured by `tools/clients/soak.py --minutes {args.minutes:g}`. Of the slopes, the "
+            "engine's plans are taken out: at most 96 are kept,",
+            "one for each kind and size of step, and rare sizes come late.", "", *lines])
     print("nothing grew" if ok else "SOMETHING GREW")
     return 0 if ok else 1
 
