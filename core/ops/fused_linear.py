@@ -78,7 +78,8 @@ class QkvLinear(FusedOp):
                                       (1, (2048, 256, 256), 2048, False),
                                       (1, (33, 7, 5), 264, True),
                                       (5, (33, 7, 5), 264, True),
-                                      (6, (96, 40, 40), 896, True), (16, (256, 64, 64), 2048, False),
+                                      (6, (96, 40, 40), 896, True),
+                                      (16, (256, 64, 64), 2048, False),
                                       (17, (64, 16, 16), 96, False))]
 
     def error_examples(self) -> list[ErrorExample]:
