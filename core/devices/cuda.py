@@ -101,6 +101,7 @@ class CudaBackend(Backend):
         return stored if stored in (f16, bf16) else super().activation_dtype(stored)
 
     def check_alive(self) -> None:
+        super().check_alive()
         self.one_gpu.check()
 
     def in_any_thread(self, launch: Callable[[], T]) -> Callable[[], T]:
