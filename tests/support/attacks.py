@@ -137,6 +137,12 @@ ATTACKS = {  # kind: (attack, what happens, file, test)
          "test_closing_from_another_thread_is_our_error"),
         ("`fork` after `cpu_numba` ran", "an error in the child that names `spawn`",
          "tests/backends/test_fork.py", "test_a_forked_child"),
+        ("`fork` after a CUDA backend ran", "the same error, from every use; the child ends in "
+         "order", "tests/backends/test_cuda_pycuda_threads.py",
+         "test_a_forked_child_names_spawn_and_ends"),
+        ("threads that load, use, close and collect models on a GPU", "one at a time, nothing lost",
+         "tests/backends/test_cuda_pycuda_threads.py",
+         "test_threads_load_use_close_and_collect_models"),
         ("NaN, Inf, f16 overflow in logits", "exit code 1, named", "tests/engine/test_nonfinite.py",
          "test_on_the_command_line")],
     "Signals": [
