@@ -15,6 +15,7 @@ _PATHS, _CLI, _TALK = ("tests/checkpoints/test_odd_paths.py", "tests/cli/test_ma
                        "tests/serving/test_conversation.py")
 _PLACE, _NUMBA = "tests/checkpoints/test_placing.py", "tests/backends/test_numba_cache.py"
 _TEMPLATES, _ODD = "tests/tokenizers/test_chat_templates.py", "tests/engine/test_odd_arguments.py"
+_STREAMS = "tests/cli/test_streams.py"
 _REQUESTS = "tests/serving/test_odd_requests.py"
 _FORMS = "tests/serving/http/test_structured_http.py"
 _FACE, _PYTEST = "tests/house/test_public_face.py", "tests/conformance/test_pytest_plugin.py"
@@ -29,6 +30,8 @@ ATTACKS = {  # kind: (attack, what happens, file, test)
          "test_doctor_and_the_list_survive_everything"),
         ("a plugin whose import never ends", "ended after 10 s, listed as broken", _MANNERS,
          "test_an_endless_import_is_ended"),
+        ("a plugin that prints without end", "ended after 64 MiB, listed as broken", _MANNERS,
+         "test_endless_output_is_bounded"),
         ("`core`, `models` of another project first on the path", "one line, exit code 2", _FACE,
          "test_a_shadowed_package_is_one_line"),
         ("`kernelyard.py` in the current folder", "one line, exit code 2", _FACE,
@@ -64,6 +67,8 @@ ATTACKS = {  # kind: (attack, what happens, file, test)
          "test_only_regular_files_by_name"),
         ("a FIFO that nobody reads as a file to write", "refused, without waiting",
          "tests/test_files.py", "test_a_fifo_that_nobody_reads_is_not_waited_for"),
+        ("a NUL in the name that an option gives", "refused, nothing written", _PATHS,
+         "test_every_option_refuses_a_name_with_a_nul"),
         ("an index that never ends", "refused after 16 MiB", _PATHS,
          "test_an_index_that_never_ends"),
         ("a silent pipe on standard input", "named after a second", _CLI,
@@ -122,12 +127,24 @@ ATTACKS = {  # kind: (attack, what happens, file, test)
          "digits, lists that hold themselves, objects whose repr fails", "our error",
          "tests/runtime/test_odd_calls.py", "test_run_op"),
         ("a panic of the tokenizers library", "our error", "tests/tokenizers/test_library.py",
-         "test_a_panic_is_an_error")],
+         "test_a_panic_is_an_error"),
+        ("texts and ids of other types in a tokenizer", "our error",
+         "tests/tokenizers/test_library.py", "test_odd_texts_and_ids"),
+        ("odd samplings of a session, odd receivers of pieces", "our error",
+         "tests/runtime/test_odd_calls.py", "test_how_a_session_samples")],
     "Terminals": [
         ("control characters in names and in what plugins say", "escaped", _CLI,
          "test_control_characters_are_shown"),
         ("messages of any length", "a screen at most", _CLI, "test_messages_fit_on_a_screen"),
         ("closed standard output or error", "exit code 2, one line", _CLI, "test_closed_streams"),
+        ("standard error that is full, closed, opened for reading, or left", "the same result",
+         _STREAMS, "test_a_message_that_is_lost_changes_nothing"),
+        ("a number of a closed stream", "no file gets it", _STREAMS,
+         "test_no_file_gets_the_number_of_a_closed_stream"),
+        ("a chat with closed standard input", "it ends, exit code 0", _STREAMS,
+         "test_a_chat_without_an_input"),
+        ("a full disk", "exit code 2, the file named", "tests/test_files.py",
+         "test_a_full_disk_names_the_file"),
         ("a reader that has gone (`| head`)", "exit code 0", "tests/cli/test_run.py",
          "test_a_closed_pipe_is_no_error")],
     "Threads and processes": [
