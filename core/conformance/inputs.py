@@ -93,8 +93,9 @@ class _Maker:
     def _ids(self, count: int) -> Array:
         """Return tokens: any rows of a table, or else distinct ones, as a row of logits has them
         changed."""
-        if "table" in self.specs:
-            return self.r.ints(0, self._size("table"), count)
+        for table in ("table", "codes"):
+            if table in self.specs:
+                return self.r.ints(0, self._size(table), count)
         return self.r.rng.permutation(max(count, self._size("logits", 1)))[:count]
 
     def _positions(self, count: int) -> Array:

@@ -7,7 +7,7 @@ import pytest
 from suspect_backend import with_suspect
 
 from core.conformance.calls import read_calls, write_calls
-from core.conformance.cases import Case
+from core.conformance.cases import Case, cases_of
 from core.conformance.inputs import make_inputs
 from core.conformance.runner import run_case
 from core.errors import OpError, OptionError
@@ -95,6 +95,18 @@ def test_an_integer_of_unknown_meaning_is_refused():
     with pytest.raises(OpError, match="what its integer input `a` means is not known"):
         make_inputs(OPS["add"], {"a": TensorSpec((2,), i32)}, {}, 0,
                     ExampleInputs(np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("op", ["embedding", "quantized_embedding", "block_embedding"])
+def test_ids_are_rows_of_the_table(op):
+    """Make ids for tables of less than 1000 rows, in numbers and in codes."""
+    case = next(c for c in cases_of(default_registry().kernels("cpu_numpy", op)[0])
+                if c.arrays["ids"].size > 2)
+    rows = len(case.arrays.get("table", case.arrays.get("codes")))
+    found = make_inputs(OPS[op], case.call.inputs, case.attrs, 8,
+                        ExampleInputs(np.random.default_rng(0)))
+    assert found["ids"].min() >= 0 and 2 < found["ids"].max() < rows < 1000
+    OPS[op].check_values(found)
 
 
 def conformed(capfd, *arguments):
