@@ -3,14 +3,22 @@ and off.
 
 Prints one JSON object. Random weights at a published shape, fewer layers; outputs are checked in
 the same run. Times are medians over interleaved rounds.
+
+`--beside CHECKOUT` runs the script of an older checkout in turn with this one, a process each, and
+prints the medians of both and this one's over the other's. It takes CPU seconds, which other work
+on the machine disturbs little: give each backend one thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from core.installed.registry import default_registry
@@ -23,6 +31,10 @@ from models.engine.load import open_checkpoint
 from models.engine.model import Model
 from models.engine.options import LoadOptions
 
+#: the program of a checkout, by CPU seconds
+_BY_CPU = ("import runpy, time; time.perf_counter = time.process_time; "
+           "runpy.run_path('tools/verify_overhead.py', run_name='__main__')")
+
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__)
@@ -33,8 +45,30 @@ def main() -> None:
                    help="the backends that check it")
     p.add_argument("--steps", type=int, default=20)
     p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--beside", type=Path, metavar="CHECKOUT")
+    p.add_argument("--runs", type=int, default=5, help="of each program, with --beside")
     args = p.parse_args()
-    print(json.dumps(measure(args), indent=1))
+    print(json.dumps(measure(args) if args.beside is None else beside(args), indent=1))
+
+
+def beside(args: argparse.Namespace) -> dict[str, Any]:
+    """Run both checkouts' programs in turn, and compare the medians of their seconds a step."""
+    same = [f"--{k}={getattr(args, k)}" for k in ("shape", "layers", "backend", "check", "steps",
+                                                  "rounds")]
+    homes = {"before": args.beside.resolve(), "now": Path(__file__).resolve().parents[1]}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in homes}
+    for run in range(args.runs):
+        for name in sorted(homes, reverse=run % 2 == 0):
+            home = homes[name]
+            path = os.pathsep.join(map(str, [home, *sorted((home / "backends").iterdir())]))
+            done = subprocess.run([sys.executable, "-c", _BY_CPU, *same], cwd=home, check=True,
+                                  env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE)
+            said = json.loads(done.stdout)
+            found[name].append({**said["step_s"], "check_over_sum": said["check_over_sum"]})
+    medians = {name: {k: statistics.median(r[k] for r in runs) for k in runs[0]}
+               for name, runs in found.items()}
+    return {"runs": args.runs, **medians, "now_over_before": {
+        k: medians["now"][k] / medians["before"][k] for k in medians["now"]}}
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:

@@ -188,7 +188,7 @@ BAD = {
     "flaky": Bad("wrong in one call of 50", norm(faults.flaky),
                  f"{UNSTEADY}|a race, or hidden", new=20,
                  why={"replay": ONE_CALL}),
-    "late_again": Bad("its thread writes the output again 20 ms later", norm(faults.later),
+    "late_again": Bad("its thread writes the output again and again", norm(faults.later),
                       "is wrong|WRONG|NaN|[Ww]rote|changed",
                       why={"conformance": FREED, "replay": FREED}),
     "old_buffer": Bad("writes into the output of its first bind", faults.old_buffer,
