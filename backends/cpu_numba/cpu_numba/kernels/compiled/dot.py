@@ -10,6 +10,7 @@ import numpy as np
 
 from cpu_numba.kernels.compiled.activations import gated_one, silu_lanes
 from cpu_numba.kernels.compiled.four import (
+    FEWEST,
     TOKENS,
     add_sums,
     no_sums,
@@ -75,14 +76,14 @@ def dots_of_four(a, i, b, j, x, t, tokens, size):
 
 @njit(_nrt=False, inline="always")
 def two_rows(n, x, matrix, sizes):
-    """Compute out[:, n] and, half the rows on, out[:, m]. They stay in the first cache for all
-    tokens."""
+    """Compute out[:, n] and, half the rows on, out[:, m], which stay in the cache for all tokens.
+    Of an odd number of rows the last is computed twice, with the same bits."""
     tokens, size = sizes
     weight, bias, out, rows, half = matrix
     m = n + half
     last = min(m, rows - 1)
     t = 0
-    while tokens - t > 1:
+    while tokens - t >= FEWEST:
         y = dots_of_four(weight, n * size, weight, last * size, x, t, tokens, size)
         z = second_row(y)
         if bias.size:
@@ -90,24 +91,26 @@ def two_rows(n, x, matrix, sizes):
         put_four(out, places_of(t, tokens, rows, n), y)
         put_four(out, places_of(t, tokens, rows, last), z)
         t += TOKENS
-    if t < tokens:
+    while t < tokens:
         y, z = dots(weight, n * size, weight, last * size, x, t * size, size)
         put(out, t * rows + n, y + bias[n] if bias.size else y)
         if m < rows:
             put(out, t * rows + m, z + bias[m] if bias.size else z)
+        t += 1
 
 
 @njit(_nrt=False, inline="always")
 def gated_row(n, x, gate, up, _, sizes):
     tokens, size = sizes
     t = 0
-    while tokens - t > 1:
+    while tokens - t >= FEWEST:
         y = dots_of_four(gate.weight, n * size, up.weight, n * size, x, t, tokens, size)
         put_four(gate.out, places_of(t, tokens, gate.rows, n), silu_lanes(y, second_row(y)))
         t += TOKENS
-    if t < tokens:
+    while t < tokens:
         g, u = dots(gate.weight, n * size, up.weight, n * size, x, t * size, size)
         put(gate.out, t * gate.rows + n, gated_one(g, u))
+        t += 1
 
 
 _products, _gated = shared_rows(two_rows), shared(gated_row)

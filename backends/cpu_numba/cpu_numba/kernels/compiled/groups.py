@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cpu_numba.kernels.compiled.four import TOKENS, only, places_of, put_four
 from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.nibbles import high, high_some, low, low_some
 from cpu_numba.kernels.compiled.rows import convert_row
@@ -136,25 +135,6 @@ def leave(y, n, t, sums, groups, middle, matrix):
     """Set out[t,n] = y settled, plus the bias."""
     y = settle(y, matrix.scales, matrix.zeros, sums, groups, middle, t, n)
     put(matrix.out, t * matrix.rows + n, y + matrix.bias[n] if matrix.bias.size else y)
-
-
-@njit(_nrt=False)
-def settle_four(y, scales, zeros, sums, groups, middle, t, tokens, n):
-    """Return what `settle` does for four tokens from t on, in lanes: see `four`."""
-    if zeros.size:
-        for i in range(TOKENS):
-            y = y - only(i, offset(scales, zeros, middle, n * groups, sums,
-                                   min(t + i, tokens - 1) * groups, groups))
-    return y
-
-
-@njit(_nrt=False, forceinline=True)
-def leave_four(y, n, t, tokens, sums, groups, middle, matrix):
-    """Set out[t : t + 4, n] = lanes of y settled, plus the bias."""
-    y = settle_four(y, matrix.scales, matrix.zeros, sums, groups, middle, t, tokens, n)
-    if matrix.bias.size:
-        y = y + splat(matrix.bias[n])
-    put_four(matrix.out, places_of(t, tokens, matrix.rows, n), y)
 
 
 @njit(_nrt=False, forceinline=True)

@@ -6,23 +6,8 @@ of a row is scale * x's scale * sum(code * integer); `groups.leave` takes off wh
 
 import numpy as np
 
-from cpu_numba.kernels.compiled.activations import gated_one, silu_lanes
-from cpu_numba.kernels.compiled.four import (
-    TOKENS,
-    no_sums,
-    places_of,
-    put_four,
-    second_row,
-    totals,
-)
-from cpu_numba.kernels.compiled.four_integers import add_group, bytes_times_four, no_counts
-from cpu_numba.kernels.compiled.groups import (
-    group_sums,
-    leave,
-    leave_four,
-    settle,
-    settle_four,
-)
+from cpu_numba.kernels.compiled.activations import gated_one
+from cpu_numba.kernels.compiled.groups import group_sums, leave, settle
 from cpu_numba.kernels.compiled.integers import bytes_times, floats, nothing
 from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.naming import named
@@ -30,8 +15,6 @@ from cpu_numba.kernels.compiled.rounding import FINER, GROUPS, round_row
 from cpu_numba.kernels.compiled.rows import add_norm_wide
 from cpu_numba.kernels.compiled.simd import fma, prefetch, put, splat, total
 from cpu_numba.kernels.compiled.work_queue import shared, shared_rows
-
-FEWER = 2  # tokens that are sooner done one after another
 
 
 def _make(group):
@@ -76,74 +59,28 @@ def dots(x, t, codes, scales, n, others, other_scales, m, size, group):
 
 
 @njit(_nrt=False, forceinline=True)
-def dots_of_four(first, second, x_scales, t, tokens, codes, scales, n, others, other_scales, m,
-                 size, group):
-    """Return what `dots` does for four tokens from t on, in lanes: see `four`."""
-    groups = size // group
-    p, places, scaled = no_sums(), places_of(t, tokens, size, 0), places_of(t, tokens, groups, 0)
-    for g in range(groups):
-        i, j = n * size + g * group, m * size + g * group
-        counts = no_counts()
-        finer = counts
-        for k in range(0, group, 32):
-            prefetch(codes, i + k, 32, 1024)
-            prefetch(others, j + k, 32, 1024)
-            counts = bytes_times_four(codes, i + k, others, j + k, first, g * group + k, places,
-                                      counts)
-            if second is not None:
-                finer = bytes_times_four(codes, i + k, others, j + k, second, g * group + k, places,
-                                         finer)
-        at, there = n * groups + g, m * groups + g
-        if second is None:
-            p = add_group(p, counts, None, scales, at, other_scales, there, x_scales, g, scaled)
-        else:
-            p = add_group(p, counts, finer, scales, at, other_scales, there, x_scales, g, scaled)
-    return totals(p)
-
-
-@njit(_nrt=False, forceinline=True)
 def two_rows(n, x, matrix, sizes):
     """Compute out[:, n] and, half the rows on, out[:, m]: see `dot`."""
     tokens, size, group = sizes
     groups, m = -(-size // group), n + matrix.pieces
     last = min(m, matrix.rows - 1)
-    one, two, x_scales, sums = x
-    t = 0
-    while tokens - t > FEWER:
-        y = dots_of_four(one, two, x_scales, t, tokens, matrix.codes, matrix.scales, n,
-                         matrix.codes, matrix.scales, last, size, group)
-        leave_four(y, n, t, tokens, sums, groups, np.float32(0), matrix)
-        leave_four(second_row(y), last, t, tokens, sums, groups, np.float32(0), matrix)
-        t += TOKENS
-    while t < tokens:
+    for t in range(tokens):
         y, z = dots(x, t, matrix.codes, matrix.scales, n, matrix.codes, matrix.scales, last, size,
                     group)
-        leave(y, n, t, sums, groups, np.float32(0), matrix)
+        leave(y, n, t, x.sums, groups, np.float32(0), matrix)
         if m < matrix.rows:
-            leave(z, m, t, sums, groups, np.float32(0), matrix)
-        t += 1
+            leave(z, m, t, x.sums, groups, np.float32(0), matrix)
 
 
 @njit(_nrt=False, forceinline=True)
 def gated_row(n, x, gate, up, _, sizes):
     tokens, size, group = sizes
     groups = -(-size // group)
-    one, two, x_scales, sums = x
-    t = 0
-    while tokens - t > FEWER:
-        y = dots_of_four(one, two, x_scales, t, tokens, gate.codes, gate.scales, n, up.codes,
-                         up.scales, n, size, group)
-        g = settle_four(y, gate.scales, gate.zeros, sums, groups, np.float32(0), t, tokens, n)
-        u = settle_four(second_row(y), up.scales, up.zeros, sums, groups, np.float32(0), t, tokens,
-                        n)
-        put_four(gate.out, places_of(t, tokens, gate.rows, n), silu_lanes(g, u))
-        t += TOKENS
-    while t < tokens:
+    for t in range(tokens):
         g, u = dots(x, t, gate.codes, gate.scales, n, up.codes, up.scales, n, size, group)
-        g = settle(g, gate.scales, gate.zeros, sums, groups, np.float32(0), t, n)
-        u = settle(u, up.scales, up.zeros, sums, groups, np.float32(0), t, n)
+        g = settle(g, gate.scales, gate.zeros, x.sums, groups, np.float32(0), t, n)
+        u = settle(u, up.scales, up.zeros, x.sums, groups, np.float32(0), t, n)
         put(gate.out, t * gate.rows + n, gated_one(g, u))
-        t += 1
 
 
 _products, _gated = shared_rows(two_rows), shared(gated_row)

@@ -88,17 +88,12 @@ def load_words(typing_context, array, index):
     return int_lanes(array, types.intp), code
 
 
-def widened_bytes(context, builder, kind, array, index):
-    """Read 32 bytes as 16-bit integers."""
-    return builder.sext(emit.read(context, builder, kind, array, index, None, _PAIRS), _SHORTS)
-
-
 @intrinsic
 def bytes_times(typing_context, codes, index, x, first, sums):
     """sums + codes[index : index + 32] * x[first : first + 32], of int8 and int16."""
     def code(context, builder, signature, args):
         array, at, factors, place, sums = args
-        value = widened_bytes(context, builder, codes, array, at)
+        value = builder.sext(emit.read(context, builder, codes, array, at, None, _PAIRS), _SHORTS)
         factor = emit.read(context, builder, x, factors, place, None, _PAIRS)
         return add_products(builder, value, factor, sums)
     return int_lanes(codes, types.intp, x, types.intp, int_lanes), code
