@@ -95,7 +95,7 @@ async def together(url: str, prompts: list[list[int]], tokens: int, model: str, 
 
 
 def share(*args: Any) -> list[Answer]:  # noqa: ANN401 - those of `together`
-    """Be one client process."""
+    """Send requests from one client process."""
     return asyncio.run(together(*args))
 
 
