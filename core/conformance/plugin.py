@@ -76,7 +76,7 @@ def registry_of(config: pytest.Config) -> Registry:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Iterable[None]:
-    """After a test that failed, see whether the devices still work."""
+    """Ask the devices whether they still work after a test that failed."""
     from core.conformance.apart.devices import note_failure
     outcome: Any = yield
     if outcome.excinfo is not None and pyfuncitem.function.__module__ in SUITES:
