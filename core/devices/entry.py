@@ -118,6 +118,7 @@ class Entry:
     def _in_child(self) -> None:
         self.lost = lost_by_fork(self.backend, "CUDA contexts")
         Entry._alone = threading.RLock()  # the thread that holds the other one is not here
+        _end_at_once()
         _leak(self._kept)
         for give in self._given:
             _leak(give)
@@ -136,6 +137,14 @@ class Held:
 
     def __del__(self) -> None:
         self._later(self._box.clear)
+
+
+def _end_at_once() -> None:
+    """End this process without the exit handlers of C libraries that are there by now: a driver's
+    may wait for a thread that a fork left behind. Python's own, and its files, come first."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):  # glibc: it hands the exit code on
+        libc.on_exit(ctypes.cast(libc._exit, ctypes.c_void_p), None)
 
 
 def _leak(thing: object) -> None:

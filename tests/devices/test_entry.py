@@ -2,6 +2,8 @@
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -146,3 +148,22 @@ def test_a_forked_process_has_no_gpu_and_frees_nothing():
     thread.join()
     del held
     os.close(writing)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc's on_exit")
+def test_a_forked_process_ends_without_the_exit_handlers_of_its_parents_libraries():
+    done = subprocess.run([sys.executable, "-c", """
+import atexit, ctypes, os, sys
+from core.devices.entry import Entry
+gpu = Entry()
+gpu.backend = "my_cuda"
+handler = ctypes.CFUNCTYPE(None)(lambda: os.write(1, b"library's "))
+ctypes.CDLL(None).on_exit(handler, None)
+gpu.ends_at_fork()
+atexit.register(lambda: print("Python's", end=" "))
+if not (child := os.fork()):
+    sys.exit(3)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), end=" ", flush=True)
+os._exit(0)
+"""], capture_output=True, text=True, check=True)
+    assert done.stdout == "Python's 3 "

@@ -104,6 +104,5 @@ def _around(expected: Expected, value: Array) -> Expected:
     with np.errstate(invalid="ignore", over="ignore"):
         off = (np.nan_to_num(v.astype(np.float64) - expected.exact)
                for v in (expected.single, expected.stored))
-        single, stored = (exact + o for o in off)
-    return replace(expected, exact=exact, single=single,
-                   stored=stored.astype(expected.dtype.numpy))
+        single, stored = (exact + o for o in off)  # as floats: `value` is on the dtype's grid
+    return replace(expected, exact=exact, single=single, stored=stored)
