@@ -23,6 +23,7 @@ from core.ir.op import OPS
 
 CASE = "kernelyard-case"  #: a test's property: what it found of one case of the matrix
 PROPERTY = "kernelyard-property"  #: the same, of a property of a kernel
+BACKEND = "kernelyard-backend"  #: the name of the backend that a test is of, where it says no more
 CHECK = "kernelyard-check"  #: what else a test found of a backend: {"backend": name, "said": text}
 SPEEDS = "kernelyard-speeds"  #: rows as `models.bench --json` gives them
 
@@ -95,7 +96,7 @@ class Report:
 
     def add(self, test: str, outcome: str, properties: Mapping[str, Any], reason: str = "") -> None:
         """Count one test. `outcome` is passed, failed, skipped or known, the last with a reason."""
-        backend = None  # a test of no backend in particular counts for all of the run
+        backend = properties.get(BACKEND)  # without one it counts for all of the run
         if (case := properties.get(CASE)) is not None:
             backend, op = case["backend"], case["op"]
             cells = self.matrix.setdefault(backend, {}).setdefault(op, {})

@@ -10,7 +10,7 @@ from core.conformance.apart.devices import note_failure
 from core.conformance.cases import Case, cases_of
 from core.conformance.options import flag
 from core.conformance.plugin import registry_of
-from core.conformance.report import CASE, case_facts, finite
+from core.conformance.report import BACKEND, CASE, case_facts, finite
 from core.conformance.runner import Outcome, run_case, time_case
 from core.errors import KernelError
 from core.ir.op import Op
@@ -58,11 +58,12 @@ def test_matches_reference(case: Case, record_property: Callable[[str, object], 
                           "nbytes": cost.nbytes}
 
 
-def test_takes_an_example(kernel: Kernel) -> None:
+def test_takes_an_example(kernel: Kernel, record_property: Callable[[str, object], None]) -> None:
     """Fail a kernel that refuses every example, as nothing has shown it right.
 
     The matrix holds it to what it takes, so taking one case is what remains to be asked.
     """
+    record_property(BACKEND, kernel.backend)
     reasons = {}
     for case in cases_of(kernel):
         call = case.call

@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 
 from core.conformance.plugin import GPU
-from core.conformance.report import CASE, CHECK, SPEEDS, Report, source_hashes, uncovered
+from core.conformance.report import (
+    BACKEND,
+    CASE,
+    CHECK,
+    SPEEDS,
+    Report,
+    source_hashes,
+    uncovered,
+)
 from core.installed.registry import default_registry
 
 ROOT = Path(__file__).parents[2]
@@ -99,6 +107,20 @@ def test_checks_are_kept_until_the_sources_change(tmp_path):
 @pytest.mark.skipif(any(spec.device == GPU and default_registry().unavailable(name) is None
                         for name, spec in default_registry().specs.items()),
                     reason="this machine has a GPU")
+def test_a_failure_counts_for_its_backend_alone(tmp_path):
+    path, registry = tmp_path / "report.json", default_registry()
+    report = Report()
+    for backend in ("cpu_numpy", "cpu_numba"):
+        report.add(f"test[{backend}]", "passed", {CASE: {
+            "backend": backend, "op": "add", "dtypes": "float32", "tolerances": {}, "kernels": {}}})
+    report.add("test_a", "failed", {BACKEND: "cpu_numpy"})
+    report.add("test_b", "failed", {})
+    report.describe(registry)
+    report.write_json(path, registry)
+    failed = json.loads(path.read_text())["failed"]
+    assert failed["cpu_numpy"] == ["test_a", "test_b"] and failed["cpu_numba"] == ["test_b"]
+
+
 def test_a_gpu_report_needs_a_gpu(tmp_path):
     done = subprocess.run([sys.executable, "-m", "models.conform", "-q", "--gpu-report",
                            "report.json"], cwd=tmp_path, capture_output=True,
