@@ -95,7 +95,7 @@ def _groups(call: Call) -> str | None:
     if d["d"] % 32 or d["d"] > 128:
         return f"takes head sizes that are multiples of 32 up to 128, got {d['d']}"
     if d["T"] < 2:
-        return "is slower than attention for one query"
+        return f"takes two query tokens or more, got {d['T']}"
     return _one_type(call)
 
 
