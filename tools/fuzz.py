@@ -20,8 +20,9 @@ from pathlib import Path
 FUZZING = Path(__file__).parents[1] / "tests/support/fuzzing.py"
 sys.path.append(str(FUZZING.parent))
 from fuzzing import READERS  # noqa: E402
+from pages import page_with  # noqa: E402
 
-BEGIN, END = "<!-- table of damaged files: python tools/fuzz.py --page -->\n", "<!-- end -->\n"
+BEGIN = "<!-- table of damaged files: python tools/fuzz.py --page -->\n"
 HEAD = ("| reader | mutants | read | refused | slowest | peak | faults |\n"
         "|---|---|---|---|---|---|---|\n")
 LAST = re.compile(r"peak (\d+) MB, slowest ([\d.]+) s, .*read': (\d+), 'refused': (\d+)")
@@ -58,8 +59,7 @@ def main() -> int:
             print(row, end="", flush=True)
             table, faults = table + row, faults + wrong
     if args.page:
-        before, rest = args.page.read_text().split(BEGIN)
-        args.page.write_text(before + BEGIN + table + END + rest.split(END, 1)[1])
+        args.page.write_text(page_with(args.page.read_text(), BEGIN, table))
     print(*faults, sep="\n", end="\n" * bool(faults), file=sys.stderr)
     return 1 if faults else 0
 

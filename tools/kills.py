@@ -22,7 +22,10 @@ from pathlib import Path
 
 from killed import SIGNALS, Case, Cases, Row
 
-BEGIN, END = "<!-- table of kills: python tools/kills.py --page -->\n", "<!-- end -->\n"
+sys.path.append(str(Path(__file__).parents[1] / "tests/support"))
+from pages import page_with
+
+BEGIN = "<!-- table of kills: python tools/kills.py --page -->\n"
 HEAD = ("| command | signal | runs | ended by it | finished before | slowest end | next runs | "
         "broken |\n|---|---|---|---|---|---|---|---|\n")
 
@@ -88,8 +91,7 @@ def main() -> int:
                 table += line
                 faults += [f"{name}, {sign}: {fault}" for fault in row.faults]
     if args.page:
-        before, rest = args.page.read_text().split(BEGIN)
-        args.page.write_text(before + BEGIN + table + END + rest.split(END, 1)[1])
+        args.page.write_text(page_with(args.page.read_text(), BEGIN, table))
     print(*faults, sep="\n", end="\n" * bool(faults), file=sys.stderr)
     return 1 if faults else 0
 

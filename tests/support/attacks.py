@@ -5,9 +5,11 @@
 
 from pathlib import Path
 
+from pages import page_with
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/security.md"
-BEGIN, END = "<!-- table of attacks: python tests/support/attacks.py -->\n", "<!-- end -->\n"
+BEGIN = "<!-- table of attacks: python tests/support/attacks.py -->\n"
 
 _MANNERS, _CACHE = "tests/plugins/test_plugin_manners.py", "tests/plugins/test_code_cache.py"
 _HARD = "tests/checkpoints/test_hard_headers.py"
@@ -196,11 +198,5 @@ def table():
     return "\n".join(lines) + "\n"
 
 
-def page_with(text, new):
-    """Return a page with the table replaced."""
-    before, rest = text.split(BEGIN)
-    return before + BEGIN + new + END + rest.split(END, 1)[1]
-
-
 if __name__ == "__main__":
-    PAGE.write_text(page_with(PAGE.read_text(), table()))
+    PAGE.write_text(page_with(PAGE.read_text(), BEGIN, table()))

@@ -26,11 +26,14 @@ import numpy as np
 import models
 from core.errors import BackendError
 
+sys.path.append(str(Path(__file__).parents[2] / "tests/support"))
+from pages import page_with
+
 CALLS, THREADS, PATIENCE_S = 200, (2, 3, 8), 60
 KINDS = 5  # of errors printed a row, each in a line
 PROMPTS = ["Once upon a time", "One day a fox", "The cat and the dog", "There was a little"]
 CHILDREN = ("the same text", "an error that names spawn")
-BEGIN, END = "<!-- table of threads: python tools/gpu/threads.py --page -->\n", "<!-- end -->\n"
+BEGIN = "<!-- table of threads: python tools/gpu/threads.py --page -->\n"
 HEAD = ("| backends | threads | wrong logits | wrong texts | a forked child |\n"
         "|---|---|---|---|---|\n")
 
@@ -135,8 +138,7 @@ def main() -> int:
                 print(line, end="", flush=True)
                 table, failed = table + line, failed or not right
     if args.page:
-        before, rest = args.page.read_text().split(BEGIN)
-        args.page.write_text(before + BEGIN + table + END + rest.split(END, 1)[1])
+        args.page.write_text(page_with(args.page.read_text(), BEGIN, table))
     return int(failed)
 
 

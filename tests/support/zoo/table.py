@@ -79,11 +79,10 @@ def written():
 
 def write(lines):
     """Write the table with these lines into the page."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
+    from pages import page_with
     head = ["| the kernel | op | conformance | `run --check` | `verify --blame` | `--replay` |",
             "|---|---|---|---|---|---|"]
-    PAGE.write_text(before + BEGIN + "\n".join([*head, *lines]) + "\n" + END
-                    + rest.partition(END)[2])
+    PAGE.write_text(page_with(PAGE.read_text(), BEGIN, "\n".join([*head, *lines]) + "\n", END))
 
 
 def main(names):

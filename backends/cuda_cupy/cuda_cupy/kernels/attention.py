@@ -42,11 +42,28 @@ def _grid(tokens, heads, kv_heads, size, context):
     return tokens, across, max(1, min(filling, -(-context // _SPAN), _MOST_PARTS))
 
 
+def _partials(call: Call, splits: int) -> TensorSpec:
+    """Return the room of merge.cuh for each token, head and part of the context."""
+    d = call.dims
+    needed = d["T"] * d["H"] * splits * (d["d"] + 2) if splits > 1 else 0
+    return TensorSpec((max(1, needed),), f32)
+
+
 def _parts(call: Call) -> TensorSpec:
     d = call.dims
-    tokens, _, splits = _grid(d["T"], d["H"], d["Hkv"], d["d"], d["B"] * d["BS"])
-    needed = tokens * d["H"] * splits * (d["d"] + 2) if splits > 1 else 0
-    return TensorSpec((max(1, needed),), f32)
+    return _partials(call, _grid(d["T"], d["H"], d["Hkv"], d["d"], d["B"] * d["BS"])[2])
+
+
+def _launch(entry, grid, warps, q, cache, cache_scales, block_table, query_starts, seq_lens, out,
+            scale, workspace, defines):
+    """Launch one of the two kernels that take a query token a block, and merge parts."""
+    sequences, width = block_table.shape
+    return launch(f"{entry}.cu", entry, grid, 32 * warps,
+                  (q, cache, cache_scales, block_table, query_starts, seq_lens, out, workspace,
+                   counters(len(q) * grid[1]), sequences, width, q.shape[1], cache.shape[3],
+                   side_step(cache), scale),
+                  defines={**cache_defines(q, cache), "SIZE": q.shape[2], "WARPS": warps,
+                           "BLOCK": cache.shape[2], **defines})
 
 
 @kernels.implements("attention", dtypes={"A": FLOATS, "C": f"{FLOATS} i8"}, workspace=_parts)
@@ -59,12 +76,9 @@ def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, 
     share = size // _lanes(size)  # of a head, in a lane: of three keys and values, queries and sums
     held = 6 * -(-share * cache.itemsize // 4) + 2 * heads_a_block * share
     warps = 16 if held <= 112 else 8
-    return launch("attention.cu", "attention", grid, 32 * warps,
-                  (q, cache, cache_scales, block_table, query_starts, seq_lens, out, workspace,
-                   counters(tokens * grid[1]), sequences, width, heads, kv_heads,
-                   side_step(cache), scale),
-                  defines={**cache_defines(q, cache), "SIZE": size, "LANES": _lanes(size),
-                           "HEADS": heads_a_block, "WARPS": warps, "BLOCK": cache.shape[2]})
+    return _launch("attention", grid, warps, q, cache, cache_scales, block_table, query_starts,
+                   seq_lens, out, scale, workspace,
+                   {"LANES": _lanes(size), "HEADS": heads_a_block})
 
 
 def _one_type(call: Call) -> str | None:
@@ -85,9 +99,7 @@ def _group_grid(tokens, heads, kv_heads, context):
 
 def _group_parts(call: Call) -> TensorSpec:
     d = call.dims
-    _, (tokens, _, splits) = _group_grid(d["T"], d["H"], d["Hkv"], d["B"] * d["BS"])
-    needed = tokens * d["H"] * splits * (d["d"] + 2) if splits > 1 else 0
-    return TensorSpec((max(1, needed),), f32)
+    return _partials(call, _group_grid(d["T"], d["H"], d["Hkv"], d["B"] * d["BS"])[1][2])
 
 
 def _groups(call: Call) -> str | None:
@@ -105,15 +117,12 @@ def _groups(call: Call) -> str | None:
                     workspace=_group_parts, dtypes={"A": "f16 bf16", "C": "f16 bf16"})
 def attention_grouped(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale,
                       workspace):
-    tokens, heads, size = q.shape
-    kv_heads, (sequences, width) = cache.shape[3], block_table.shape
-    warps, grid = _group_grid(tokens if sequences else 0, heads, kv_heads, width * cache.shape[2])
-    return launch("attention_grouped.cu", "attention_grouped", grid, 32 * warps,
-                  (q, cache, cache_scales, block_table, query_starts, seq_lens, out, workspace,
-                   counters(tokens * grid[1]), sequences, width, heads, kv_heads,
-                   side_step(cache), scale),
-                  defines={**cache_defines(q, cache), "SIZE": size, "WARPS": warps,
-                           "BLOCK": cache.shape[2], "BF16": int(c_type(q) == "bf16")})
+    sequences, width = block_table.shape
+    warps, grid = _group_grid(len(q) if sequences else 0, q.shape[1], cache.shape[3],
+                              width * cache.shape[2])
+    return _launch("attention_grouped", grid, warps, q, cache, cache_scales, block_table,
+                   query_starts, seq_lens, out, scale, workspace,
+                   {"BF16": int(c_type(q) == "bf16")})
 
 
 def _tiles(call: Call) -> str | None:

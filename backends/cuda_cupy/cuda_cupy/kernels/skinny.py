@@ -35,11 +35,9 @@ def _skinny(x, weights, biases, outs, gated):
     tiles = 2 if columns == 1 and sum(rows) // half >= 8 * device().multiprocessors else 1
     split = 16 if width > _LONG else 8  # of the columns alone
     blocks = sum(cuda.cover(n, tiles * half) for n in rows)
-    fill = [None] * (3 - len(weights))
-    sizes = [*rows, 0, 0][:3]
+    three = [(*of, None, None, None)[:3] for of in (weights, biases, outs)]
     return launch("skinny.cu", "skinny", (blocks,), 32 * split,
-                  (x, *weights, *fill, *biases, *[None] * (3 - len(biases)), *outs,
-                   *[None] * (3 - len(outs)), tokens, *sizes),
+                  (x, *three[0], *three[1], *three[2], tokens, *(*rows, 0, 0)[:3]),
                   defines={"A": c_type(x), "O": c_type(outs[0]), "K": width, "SPLIT": split,
                            "TILES": tiles, "COLUMNS": columns,
                            "DEPTH": _DEPTH // tiles, "GATED": int(gated),
