@@ -169,6 +169,7 @@ BENCH = ["--model", MODEL, "--prompt", "20", "--tokens", "8", "--repeat", "2"]
 
 
 def test_the_bench_times_and_judges_every_kernel_at_a_models_calls(capsys):
+    pytest.importorskip("cpu_numba", reason="needs ./backends/cpu_numba")
     assert bench.main([*BENCH, "--op", "attention,rope", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     timed = [r for r in rows if r["seconds"] is not None]

@@ -108,6 +108,7 @@ def test_checks_are_kept_until_the_sources_change(tmp_path):
                         for name, spec in default_registry().specs.items()),
                     reason="this machine has a GPU")
 def test_a_failure_counts_for_its_backend_alone(tmp_path):
+    pytest.importorskip("cpu_numba", reason="needs ./backends/cpu_numba")
     path, registry = tmp_path / "report.json", default_registry()
     report = Report()
     for backend in ("cpu_numpy", "cpu_numba"):
