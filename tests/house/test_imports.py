@@ -35,13 +35,16 @@ def test_arrows(package):
 
 
 def test_import_is_light_and_fast():
+    """The best of up to ten counts: a thread that shares its core takes more CPU seconds."""
     code = ("import sys, time; t = time.thread_time(); import core, models; "
             "t = time.thread_time() - t; print(t); print(*sorted(sys.modules))")
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True
-                           ).stdout.splitlines() for _ in range(3)]
-    loaded = {name.split(".")[0] for name in runs[0][1].split()}
-    assert not loaded & (DEVICE_LIBRARIES | BACKENDS)
-    assert min(float(run[0]) for run in runs) < 0.5
+    seconds = []
+    while len(seconds) < 10 and min(seconds, default=1) >= 0.5:
+        out = subprocess.check_output([sys.executable, "-c", code], text=True)
+        taken, modules = out.splitlines()
+        assert not {name.split(".")[0] for name in modules.split()} & (DEVICE_LIBRARIES | BACKENDS)
+        seconds.append(float(taken))
+    assert min(seconds) < 0.5
 
 
 def test_every_entry_point_loads():
