@@ -90,6 +90,7 @@ def flags(defines: Defines, target: str) -> list[str]:
 class CudaBackend(Backend):
     """Implements what a backend on a CUDA GPU does, less what its library decides."""
 
+    prompt_chunk = 4096
     run_ahead = 2  # the next step is queued while the host waits for this one's token
     kernel_sources: ClassVar[Sources]
     one_gpu: ClassVar[OneGpu[Any]]  # it alone knows of forks

@@ -85,6 +85,9 @@ class Backend(ABC):
         `stored`."""
         return f32
 
+    #: tokens of a prompt computed at once beyond which its products gain nothing
+    prompt_chunk = 512
+
     #: decode steps in flight: more than 1 hides the host's time where launches are asynchronous
     run_ahead = 1
 

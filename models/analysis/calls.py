@@ -51,7 +51,7 @@ def model_calls(checkpoint: Checkpoint, options: LoadOptions, registry: Registry
     steps = [(DECODE, _alone(1, context), context) for context in contexts or (short, longest)]
     steps.append((GraphKind("last", "sample", loop=True), *steps[0][1:]))
     steps += [(PROMPT, _alone(length, length), length) for length in prompts or (
-        min(PART, longest), min(options.chunk, longest))]
+        min(PART, longest), min(config.chunk, longest))]
     if sequences:
         steps += [(kind, _together(sequences, tokens, short), short) for kind, tokens in (
             (GraphKind("all", "sample", batch=True), sequences),

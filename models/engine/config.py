@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
-from core.errors import CheckpointError, DtypeError, OptionError, TokenizerError
+from core.errors import BackendError, CheckpointError, DtypeError, OptionError, TokenizerError
 from core.installed.registry import Registry, split_backends
 from core.ir.graph import Graph
 from core.ops.quantized.layouts import Layout, expand, part_names
@@ -16,6 +16,7 @@ from core.plan.weights import (
     WeightStore,
     no_progress,
 )
+from core.plugins.backend import Backend
 from core.reading import MIB
 from core.runtime.step import GraphKind
 from core.tensor.dtype import DType, as_dtype, f32
@@ -96,7 +97,31 @@ class EngineConfig:
         layout = self.quantized.get(EMBEDDING)
         return None if layout is None else why_expanded(
             self.policy, layout, (self.config.vocab_size, self.config.hidden_size),
-            self.activations, self.options.chunk)
+            self.activations, self.chunk)
+
+    @cached_property
+    def chunk(self) -> int:
+        """Return the most tokens of a prompt that are computed at once.
+
+        Unless the user names it, it is what the first backend asks for, halved while the
+        activations of a layer take over a 32nd of the memory that weights and KV cache leave.
+        """
+        if self.options.chunk is not None:
+            return self.options.chunk
+        try:
+            backend = self.policy.primary
+        except BackendError:  # models.plan estimates without it
+            return Backend.prompt_chunk
+        chunk, free = backend.prompt_chunk, backend.allocator.available()
+        c = self.config
+        width = 3 * (c.intermediate_size + c.hidden_size) + (c.heads + 2 * c.kv_heads) * c.head_dim
+        if free is not None:
+            cache = 2 * c.layers * c.kv_heads * c.head_dim * self.context * self.cache.itemsize
+            free -= cache + sum(a.nbytes for a in abstract_arrays(self.arrays).values())
+            while (chunk > Backend.prompt_chunk
+                   and 32 * chunk * width * self.activations.itemsize > free):
+                chunk //= 2
+        return chunk
 
     def _store(self, stored: Mapping[str, Array], progress: Progress, cast: Cast,
                quantize: Quantize, expand: Expand) -> WeightStore:
@@ -141,7 +166,7 @@ def settle(checkpoint: Checkpoint, options: LoadOptions, registry: Registry,
     config = replace(config, rope=replace(config.rope, interleaved=checkpoint.interleaved,
                                           context=context))
     _check_tokenizer(checkpoint, config.vocab_size)
-    if options.chunk < 1:
+    if options.chunk is not None and options.chunk < 1:
         raise OptionError(f"chunk is {options.chunk}, expected at least 1 token")
     tensors = architecture.tensors(config)
     arrays, quantized = arrange_whole(checkpoint, tensors, tied=config.tied_embeddings)

@@ -50,7 +50,7 @@ def open_checkpoint(checkpoint: Checkpoint, options: LoadOptions, registry: Regi
     """Load a checkpoint that has been read already, or made. Raises as `load`."""
     config = settle_checkpoint(checkpoint, options, registry)
     check_fits(config)
-    session = Session(config.graph, config.weights(progress), config.policy, chunk=options.chunk,
+    session = Session(config.graph, config.weights(progress), config.policy, chunk=config.chunk,
                       vocab_size=config.config.vocab_size, max_context=config.context)
     return Model(config, session)
 

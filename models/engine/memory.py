@@ -19,7 +19,7 @@ def footprint(config: EngineConfig, context: int, prompt: int = 0,
     """Find what this model takes with a KV cache for `context` tokens and a prompt of `prompt`."""
     return find_footprint(config.graph, config.abstract, config.policy, prompt=prompt,
                           vocab_size=config.config.vocab_size, max_context=context,
-                          chunk=config.options.chunk, unopened=unopened)
+                          chunk=config.chunk, unopened=unopened)
 
 
 def cache_bytes(config: EngineConfig, context: int, dtype: DType | None = None) -> int:

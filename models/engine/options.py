@@ -75,8 +75,9 @@ class LoadOptions:
     max_context: int | None = option(
         None, "tokens that the KV cache holds (default: the model's limit, at most 4096)",
         type=int, metavar="N")
-    chunk: int = option(512, "the most tokens of a prompt that are computed at once (default: 512)",
-                        type=int, metavar="N")
+    chunk: int | None = option(
+        None, "the most tokens of a prompt that are computed at once (default: as many as pay on "
+        "the backend, fewer where memory is short)", type=int, metavar="N")
     kernels: Sequence[str] = option(
         (), "choose a kernel, such as attention=cpu_numpy; may repeat", "--kernel",
         action="append", metavar="[NODES:]OP=BACKEND[:KERNEL]")

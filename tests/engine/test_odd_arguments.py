@@ -84,7 +84,7 @@ def test_a_load_option(name, value):
 
 @pytest.mark.parametrize(("name", "value"), [
     ("backend", 5), ("backend", ["cpu_numpy", 5]), ("dtype", 5), ("kv_dtype", np.float16),
-    ("max_context", "64"), ("max_context", 64.0), ("max_context", True), ("chunk", None),
+    ("max_context", "64"), ("max_context", 64.0), ("max_context", True), ("chunk", 8.0),
     ("chunk", "8"), ("mmap", 1), ("fusion", None), ("fusion", "no"), ("threads", "2"),
     ("backend", np.int64(1)), ("lock", 5), ("lock", True), ("keep", [None]),
     ("kernels", {"attention": "cpu_numpy"})])
