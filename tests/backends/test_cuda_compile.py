@@ -8,6 +8,7 @@ compiler = pytest.importorskip("cuda_cupy.compiler", reason="needs ./backends/cu
 pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs pip install 'cupy-cuda13x[ctk]'")
 
 TARGETS = ("sm_80", "sm_89", "sm_90a", "sm_100")
+HOPPER = ("sm_90a",)  # with instructions that no other GPU has
 ALLOWED_SPILL = 0  # bytes of local memory that ptxas may store registers to, for any kernel
 B, H, F = "bf16", "f16", "float"
 STREAM = {"ROWS": 1, "STEPS": 1, "KSPLIT": 1, "WARPS": 8, "MAX_DEPTH": 16}
@@ -89,6 +90,16 @@ CASES = [
     *(("attention_tiled.cu", {"A": a, "C": c, "QUANTIZED": int(c == "i8"), "SIZE": d, "BLOCK": 16,
                               "BF16": int(a == B)}) for a, c, d in (
         (B, B, 64), (H, H, 80), (B, "i8", 96), (H, H, 128))),
+    *(("attention_hopper.cu", {"A": a, "C": a, "QUANTIZED": 0, "SIZE": d, "BLOCK": 16,
+                               "BF16": int(a == B), "GROUPS": groups, "STAGES": stages,
+                               "REGISTERS": registers, "IDLE_REGISTERS": idle})
+      for a, d, groups, stages, registers, idle in ((B, 64, 3, 4, 160, 32), (H, 128, 2, 3, 240, 24),
+                                                    (B, 128, 2, 3, 240, 24))),
+    *(("products_hopper.cu", {"A": a, "O": o, "WIDE": int(o == F), "COLUMNS": columns,
+                              "STAGES": 4 if columns == 256 else 6, "GATED": gated,
+                              "BF16": int(a == B)})
+      for a, o, columns, gated in ((B, B, 256, 0), (B, F, 128, 0), (B, B, 256, 1), (H, H, 256, 1),
+                                   (H, H, 128, 0))),
 ]
 
 
@@ -104,10 +115,15 @@ def test_every_source_is_covered():
     assert {file for file, _ in CASES} == sources
 
 
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("case", CASES, ids=map(_id, CASES))
+def _targets(case):
+    return HOPPER if "hopper" in case[0] else TARGETS
+
+
+@pytest.mark.parametrize(("case", "target"), [
+    pytest.param(c, t, id=f"{_id(c)}-{t}") for c in CASES for t in _targets(c)])
 def test_compiles_without_spills(case, target):
     code, report = compiler.sources.compile(*case, target, compiler.nvrtc())
     assert code
     spilled = [int(n) for n in re.findall(r"(\d+) bytes spill stores", report)]
     assert max(spilled, default=0) <= ALLOWED_SPILL, report
+    assert "serialized" not in report  # ptxas's word for products that wait for each other

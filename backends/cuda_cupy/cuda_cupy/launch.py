@@ -35,9 +35,14 @@ class _Config(ctypes.Structure):
 
 
 @cache
+def open_driver() -> ctypes.CDLL:
+    """Return the driver's library."""
+    return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+
+
+@cache
 def _driver() -> Any:  # noqa: ANN401 - a ctypes function
-    library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    call = library.cuLaunchKernelEx
+    call = open_driver().cuLaunchKernelEx
     call.argtypes = (ctypes.c_void_p,) * 4
     call.restype = ctypes.c_int
     return call
@@ -55,7 +60,8 @@ def launch(file: str, entry: str, grid: Sequence[int], threads: int, arguments: 
            defines: cuda.Defines, shared: int = 0) -> cuda.Launch:
     """Compile, load and pack a kernel; the result launches it.
 
-    arguments  arrays (None is a null pointer), ints (int), Longs (long long), floats (float)
+    arguments  arrays (None is a null pointer), ints (int), Longs (long long), floats (float),
+               tensor maps
     """
     if 0 in grid:
         return cuda.nothing
@@ -86,6 +92,8 @@ def launch(file: str, entry: str, grid: Sequence[int], threads: int, arguments: 
 def _pack(value: Any) -> Any:  # noqa: ANN401 - a ctypes scalar
     if value is None:
         return ctypes.c_void_p(0)
+    if isinstance(value, ctypes.Array):  # a structure's bytes
+        return value
     if isinstance(value, cuda.Long):
         return ctypes.c_longlong(value)
     if isinstance(value, int):

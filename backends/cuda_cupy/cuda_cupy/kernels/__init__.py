@@ -4,6 +4,7 @@ from cuda_cupy.kernels import (  # noqa: F401 - they declare
     attention,
     blocked,
     fused,
+    hopper,
     linear,
     lookup,
     quantized,

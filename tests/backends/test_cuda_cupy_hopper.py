@@ -1,0 +1,104 @@
+"""Which calls the kernels for Hopper GPUs take, and how they are launched, without a GPU."""
+
+from types import SimpleNamespace
+
+import pytest
+
+pytest.importorskip("cuda_cupy", reason="needs ./backends/cuda_cupy")
+from core.tensor.dtype import bf16, f16, f32
+from cuda_cupy.kernels import hopper
+
+
+def call(dims, attrs=None, **dtypes):
+    return SimpleNamespace(dims=dims, attrs=attrs or {}, dtypes=dtypes)
+
+
+def product(tokens=512, width=2048, dtypes=(bf16, bf16), **rows):
+    return call({"T": tokens, "K": width, **(rows or {"N": 512})}, A=dtypes[0], W=dtypes[1])
+
+
+def attention(tokens=512, sequences=1, size=64, block=16, scale=0.125, cache=bf16):
+    return call({"T": tokens, "S": sequences, "d": size, "BS": block}, {"scale": scale}, A=bf16,
+                C=cache)
+
+
+@pytest.fixture
+def on(monkeypatch):
+    return lambda arch: monkeypatch.setattr(
+        hopper, "device", lambda: SimpleNamespace(arch=arch, multiprocessors=132))
+
+
+@pytest.mark.parametrize("arch", [80, 89, 100, 120])
+def test_other_gpus_are_refused_with_the_reason(on, arch):
+    on(arch)
+    expected = f"needs wgmma, of compute capability 9.0; this GPU has {arch / 10}"
+    assert hopper._multiplies(product()) == hopper._attends(attention()) == expected
+
+
+@pytest.mark.parametrize(("refused", "reason"), [
+    (product(63), "64 rows of x or more, got 63"),
+    (product(dtypes=(bf16, f16)), "got f16 for bf16"),
+    (product(width=2044), "K 2044, N 512"), (product(N1=64, N2=12, N3=8), "N 64, 12, 8"),
+    (attention(size=80), "got 80"), (attention(block=12), "got 12"),
+    (attention(block=256), "got 256"), (attention(31), "got 31 for 1"),
+    (attention(64, 3), "got 64 for 3"),
+    (attention(scale=0.0), "got 0.0"), (attention(cache=f32), "got f32")])
+def test_what_they_cannot_compute_is_refused(on, refused, reason):
+    on(90)
+    given = hopper._attends(refused) if "S" in refused.dims else hopper._multiplies(refused)
+    assert given.endswith(reason)
+
+
+def test_they_take_what_they_can(on):
+    on(90)
+    assert hopper._multiplies(product(64)) is hopper._attends(attention(32)) is None
+    assert hopper._multiplies(product(64, 8, N1=8, N2=16, N3=8)) is None
+
+
+class Array(SimpleNamespace):
+    """An array without memory: at address 0, of bf16."""
+
+    def __init__(self, *shape):
+        super().__init__(shape=shape, dtype=SimpleNamespace(name="uint16"),
+                         data=SimpleNamespace(ptr=0))
+
+    def __len__(self):
+        return self.shape[0]
+
+
+@pytest.fixture
+def launched(on, monkeypatch):
+    on(90)
+    monkeypatch.setattr(hopper, "tensor_map", lambda address, sizes, box: (sizes, box))
+    monkeypatch.setattr(hopper, "launch", lambda file, entry, grid, threads, arguments, **more: (
+        SimpleNamespace(grid=grid, threads=threads, arguments=arguments, **more)))
+
+
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("rows", [(2048, 512, 512), (8, 24, 1000), (128256,)])
+@pytest.mark.parametrize("tokens", [64, 129, 2048])
+def test_tiles_cover_a_product(launched, tokens, rows, gated):
+    rows = (rows[0],) * 2 if gated else rows
+    x, weights = Array(tokens, 2048), [Array(n, 2048) for n in rows]
+    outs = [Array(tokens, n) for n in rows[:1 if gated else 3]]
+    made = hopper._products(x, weights, [None] * len(rows), outs, gated=gated)
+    columns = made.defines["COLUMNS"] // (2 if gated else 1)
+    tiles = made.arguments[-1]
+    assert tiles == -(-tokens // 128) * sum(-(-o.shape[1] // columns) for o in outs)
+    assert made.grid[0] <= min(132, tiles) and made.threads == 384
+    assert made.shared <= hopper._SHARED and len(made.arguments) == 4 + 3 + 3 + 6
+    assert [sizes for sizes, _ in made.arguments[:1 + len(rows)]] == [
+        (2048, tokens), *((2048, n) for n in rows)]
+
+
+@pytest.mark.parametrize("size", [64, 128])
+@pytest.mark.parametrize("tokens", [32, 192, 700])
+def test_tiles_cover_all_queries(launched, tokens, size):
+    cache, table = Array(2, 50, 16, 8, size), Array(2, 25)
+    made = hopper.attention_hopper(Array(tokens, 32, size), cache, None, table, None, None, None,
+                                   scale=0.125)
+    heads, tiles = made.grid
+    assert heads == 32 and made.threads == 128 * (made.defines["GROUPS"] + 1)
+    assert tiles == -(-tokens // (64 * made.defines["GROUPS"])) + 2  # as if each sequence began one
+    assert made.shared <= hopper._SHARED
+    assert made.arguments[0] == ((size, 8, 2 * 50 * 16), (64, 1, 16))
