@@ -116,7 +116,11 @@ def test_every_source_is_covered():
 
 
 def _targets(case):
-    return HOPPER if "hopper" in case[0] else TARGETS
+    """sm_89 has sm_80's registers and no source asks for it: one case a source compiles for it."""
+    if "hopper" in case[0]:
+        return HOPPER
+    first = next(c for c in CASES if c[0] == case[0])
+    return [t for t in TARGETS if t != "sm_89" or case is first]
 
 
 @pytest.mark.parametrize(("case", "target"), [

@@ -94,7 +94,10 @@ def test_every_source_is_covered():
 @pytest.mark.skipif(NVRTC is None, reason="needs pip install cuda-bindings nvidia-cuda-nvrtc")
 @pytest.mark.parametrize("case", CASES, ids=map(_id, CASES))
 def test_nvrtc_compiles_without_spills(case):
+    """sm_89 has sm_80's registers and no source asks for it: one case a source compiles for it."""
     for target in TARGETS:
+        if target == "sm_89" and case not in FIRST:
+            continue
         code, report = compiler.sources.compile(*case, target, NVRTC)
         assert code
         assert _spilled(report) <= ALLOWED_SPILL, (target, report)
