@@ -17,7 +17,7 @@ from core.errors import OptionError
 from core.installed.registry import Registry, split_backends
 from core.verify.crosscheck import CrossCheck
 from core.verify.policies import REFERENCE
-from models.analysis.batch_bench import NANO, bench_engine, read_matrices
+from models.analysis.batch_bench import NANO, bench_engine, product_flops, read_matrices
 from models.analysis.bench_report import batches, benchmark, peers, tuning
 from models.analysis.calls import available
 from models.analysis.peers import Peer, Workload, measure_peers
@@ -52,9 +52,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--batch", metavar="N,N", help="time an engine that decodes so many sequences "
                    "at once, such as 1,8,32")
     p.add_argument("--workload", choices=("nano",), help="time an engine with nano-vllm's requests")
-    p.add_argument("--peers", metavar="NAME[=PYTHON],...", help="with --batch or --workload: also "
-                   "time transformers, llama.cpp, or both, at the same requests; PYTHON is the "
-                   "interpreter that has it (default: this one)")
+    p.add_argument("--peers", metavar="NAME[=PYTHON],...", help="also time transformers, "
+                   "llama.cpp, or both, at the same requests; PYTHON is the interpreter that has "
+                   "it (default: this one)")
     p.add_argument("--tokens", type=int, default=128, metavar="N", help="tokens to decode")
     p.add_argument("--repeat", type=int, default=5, metavar="N")
     add_load_options(p, without=["max_context"])
@@ -76,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise OptionError("--prompt, --repeat and --layers must be at least 1, --tokens 2")
     if args.model is not None and args.layers is not None:
         raise OptionError("--layers goes with --shape: a model file has its own layers")
-    if args.peers is not None and not (args.batch or args.workload):
-        raise OptionError("--peers goes with --batch or --workload")
+    if args.peers is not None and args.op:
+        raise OptionError("--peers times whole models, and --op one op; leave out one of them")
     if args.op:
         return _tune(args)
     args.backend = args.backend or LoadOptions.backend
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     many = bool(args.batch or args.workload)
     try:
         for name in [args.model] if args.model is not None else args.shape or SHAPES:
-            for row in _measure_engine(name, args) if many else [measure(name, args)]:
+            for row in (_measure_engine if many else _measure_one)(name, args):
                 rows.append(row)
                 if not args.json:
                     (peers if "peer" in row else batches if many else benchmark)(rows[-1:])
@@ -142,9 +142,22 @@ def _measure_engine(name: str, args: argparse.Namespace) -> Iterator[dict[str, A
         yield {**facts, **row}
 
 
-def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
+def _measure_one(name: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the row of one sequence, and then one for each peer."""
+    named, done = Peer.parse(args.peers or ""), list[Workload]()
+    yield measure(name, args, done)
+    if named:
+        options = load_options(args, max_context=args.prompt + args.tokens)
+        registry = options.registry()
+        checkpoint = _checkpoint(name, args, registry, args.layers)
+        config = settle_checkpoint(checkpoint, options, registry)
+        facts = {"shape": name, "backend": args.backend, "quantize": args.quantize}
+        yield from ({**facts, **row} for row in measure_peers(named, config, done))
+
+
+def measure(name: str, args: argparse.Namespace, done: list[Workload]) -> dict[str, Any]:
     """Return one row: times in seconds, rates in tokens or bytes a second, the verdict, the
-    ledger."""
+    ledger. `done` gets what was asked and generated."""
     options = load_options(args, max_context=args.prompt + args.tokens)
     registry = options.registry()
     checked, verdict, ok = _check(name, args, options, registry)
@@ -160,17 +173,21 @@ def measure(name: str, args: argparse.Namespace) -> dict[str, Any]:
         prefill, step = [r[0] for r in runs], [r[1] for r in runs]
         weights = read_matrices(model.session.decoder.graph, model.session.weights.arrays)
         bandwidth = backend.read_bandwidth()
-        second = statistics.median(step)
+        second, first = statistics.median(step), statistics.median(prefill)
+        done.append(Workload([ids], [args.tokens], 0.0, [runs[0][2]],
+                             first + second * (args.tokens - 1), first))
         return {
             "shape": name, "layers": model.config.layers, "backend": args.backend,
             "device": backend.describe(), "stored": model.session.weights.described(),
             "quantize": args.quantize, "keep": args.keep, "quantize_only": args.quantize_only,
             "prompt": args.prompt, "tokens": args.tokens, "repeat": args.repeat,
-            "prefill_tokens_per_s": args.prompt / statistics.median(prefill),
-            "time_to_first_token_s": statistics.median(prefill),
+            "prefill_tokens_per_s": args.prompt / first,
+            "chunk": max(plan.bindings[0].call.dims["T"] for plan in model.session.plans),
+            "time_to_first_token_s": first,
             "decode_tokens_per_s": 1 / second,
             "host_step_s": host_seconds(model.session, ids),
             "decode_spread": (max(step) - min(step)) / second,
+            **product_flops(model.session.decoder.graph),
             "matrix_bytes": weights, "read_bytes_per_s": weights / second,
             "bandwidth_bytes_per_s": bandwidth,
             "bandwidth_share": weights / second / bandwidth if bandwidth else None,

@@ -29,6 +29,7 @@ from models.serving.params import SamplingParams
 NANO = (256, 100, 1024, 0.6)
 Kernels = set[tuple[str, str]]  # (op, kernel)
 CHECKED = 24  # sequences of a checked step, where more are timed: float64 is slow
+HEAD = "lm_head"  # the node of a graph that makes logits
 LONG = 80     # tokens of the longest checked prompt of a workload
 
 
@@ -65,8 +66,9 @@ def measure_decode(engine: Engine, count: int, prompt: int, tokens: int, *, weig
     read = weights + count * (prompt + tokens / 2) / engine.pool.block_size * block
     second = seconds / steps
     work = Workload(list(prompts.values()), [tokens] * count, 0.0, [found[n] for n in prompts],
-                    filled - start + seconds)
-    return {"sequences": count, "prompt": prompt, "tokens": tokens,
+                    filled - start + seconds, filled - start)
+    return {"sequences": count, "prompt": prompt, "tokens": tokens, "read_bytes": read,
+            "bandwidth_bytes_per_s": bandwidth,
             "prefill_tokens_per_s": count * prompt / (filled - start),
             "decode_tokens_per_s": made / seconds, "step_s": second,
             "host_step_s": (seconds - (engine.stats.wait_s - waited)) / steps,
@@ -136,9 +138,10 @@ def bench_engine(config: Callable[[int | None], EngineConfig], counts: Sequence[
             weights = read_matrices(engine.executor.steps.made[-1].graph,
                                     engine.executor.weights.arrays)
             row, work, used = measure_decode(engine, count, prompt, tokens, weights=weights,
-                                       bandwidth=bandwidth)
+                                             bandwidth=bandwidth)
             done.append(work)
-            yield {**row, **_verdict(checked, used), "device": backend.describe()}
+            yield {**row, **_verdict(checked, used), "device": backend.describe(),
+                   **product_flops(engine.executor.steps.made[-1].graph)}
         if nano:
             row, work = measure_nano(engine)
             done.append(work)
@@ -165,6 +168,18 @@ def read_matrices(graph: Graph, arrays: Mapping[str, Array]) -> int:
     read = {v.root.name for n in graph.nodes if isinstance(n.op, Product)
             for v in n.inputs.values() if v is not None and v.kind == "weight"}
     return sum(arrays[name].nbytes for name in read if arrays[name].ndim > 1)
+
+
+def product_flops(graph: Graph) -> dict[str, int]:
+    """Count the operations of a graph's products for each row: `row_flops` in the layers, and
+    `head_flops`, which a prompt needs for its last row alone."""
+    found = {"row_flops": 0, "head_flops": 0}
+    for node in graph.nodes:
+        if isinstance(node.op, Product) and (x := node.inputs["x"]) is not None:
+            specs = {name: v and v.spec for name, v in node.inputs.items()}
+            what = "head_flops" if node.name == HEAD else "row_flops"
+            found[what] += node.op.cost(specs, node.attrs).flops // int(x.spec.shape[0])
+    return found
 
 
 def _ids(rng: random.Random, count: int, vocab_size: int) -> list[int]:

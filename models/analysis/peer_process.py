@@ -2,7 +2,8 @@
 
 The interpreter may be one without kernelyard: this imports nothing of it. Arguments: the peer, the
 model's file or folder, a JSON file of what is asked, and the JSON file to write: `version`,
-`seconds` from the first prompt to the last token, `tokens` of each sequence; or `skipped`, why not.
+`seconds` from the first prompt to the last token, `first_s` until each sequence has one, `tokens`
+of each sequence; or `skipped`, why not.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def run_transformers(path: str, prompts: list[list[int]], counts: list[int], tem
             seconds = time.perf_counter() - start
         return {"version": version, "seconds": seconds, "tokens": [found[n] for n in names]}
     generate(prompts, [SHORT] * len(prompts))
-    return generate(prompts, counts)
+    first = generate(prompts, [1] * len(prompts))["seconds"]
+    return {**generate(prompts, counts), "first_s": first}
 
 
 def run_llama(path: str, prompts: list[list[int]], counts: list[int], temperature: float,
@@ -95,14 +97,14 @@ def run_llama(path: str, prompts: list[list[int]], counts: list[int], temperatur
                 for p, token in enumerate(ids)]
         for i in range(0, len(rows), params.n_batch):
             last |= decode(rows[i:i + params.n_batch])
-        made = [[last[s]] for s in range(len(prompts))]
+        made, first = [[last[s]] for s in range(len(prompts))], time.perf_counter() - start
         for n in range(1, count):
             last = decode([(s, len(ids) + n - 1, made[s][-1], True)
                            for s, ids in enumerate(prompts)])
             for s, tokens in enumerate(made):
                 tokens.append(last[s])
         return {"version": f"llama-cpp-python {lib.__version__}", "tokens": made,
-                "seconds": time.perf_counter() - start}
+                "first_s": first, "seconds": time.perf_counter() - start}
     generate(SHORT)
     return generate(counts[0])
 

@@ -32,13 +32,14 @@ DTYPES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16"}  # torch's nam
 @dataclass(frozen=True)
 class Workload:
     """Holds what our engine was asked, and what it did: tokens of each sequence, and the seconds
-    from the first prompt to the last token."""
+    from the first prompt to the last token, and until each sequence had one (0: not known)."""
 
     prompts: list[list[int]]
     counts: list[int]
     temperature: float
     tokens: list[list[int]]
     seconds: float
+    first: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -132,4 +133,14 @@ def _row(work: Workload, found: dict[str, Any]) -> dict[str, Any]:
                 for a, b in zip(work.tokens, found["tokens"], strict=True))
     return {**row, "version": found["version"], "seconds": found["seconds"],
             "tokens_per_s": made / found["seconds"],
+            **_phases(row, work.first, work.seconds, "our_"),
+            **_phases(row, found.get("first_s", 0.0), found["seconds"]),
             "equal_tokens": None if work.temperature else equal}
+
+
+def _phases(row: dict[str, Any], first: float, seconds: float, whose: str = "") -> dict[str, float]:
+    """Return the rates until each sequence has a token, and from then on, where that is known."""
+    if not 0 < first < seconds:
+        return {}
+    return {f"{whose}prefill_tokens_per_s": row["prompt_tokens"] / first,
+            f"{whose}decode_tokens_per_s": (row["tokens"] - row["sequences"]) / (seconds - first)}

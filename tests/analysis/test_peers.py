@@ -14,10 +14,11 @@ from models.checkpoints.base import read_checkpoint
 from models.engine.load import settle_checkpoint
 from models.engine.options import LoadOptions
 
-WORK = Workload([[1, 2, 3], [4, 5]], [3, 3], 0.0, [[7, 8, 9], [7, 8, 9]], 2.0)
+WORK = Workload([[1, 2, 3], [4, 5]], [3, 3], 0.0, [[7, 8, 9], [7, 8, 9]], 2.0, 0.5)
 HOT = Workload([[1, 2]], [3], 0.6, [[7, 8, 9]], 2.0)
 ANSWERS = {
-    "equal": "{'version': 'x 1', 'seconds': 0.5, 'tokens': [[7, 8, 9]] * len(asked['prompts'])}",
+    "equal": "{'version': 'x 1', 'seconds': 0.5, 'first_s': 0.1, "
+             "'tokens': [[7, 8, 9]] * len(asked['prompts'])}",
     "other": "{'version': 'x 1', 'seconds': 0.5, 'tokens': [[7, 1, 9], [7, 8, 9]]}",
     "short": "{'version': 'x 1', 'seconds': 0.5, 'tokens': [[7]] * 2}",
     "absent": "{'skipped': 'not installed'}", "fails": "1 / 0"}
@@ -54,6 +55,8 @@ def test_an_answer_is_compared(python, name):
     (row,) = rows(python("equal"), WORK, name)
     assert (row["peer"], row["version"], row["equal_tokens"]) == (name, "x 1", 6)
     assert (row["tokens_per_s"], row["our_tokens_per_s"]) == (12, 3)
+    assert (row["prefill_tokens_per_s"], row["decode_tokens_per_s"]) == (50, 10)
+    assert (row["our_prefill_tokens_per_s"], row["our_decode_tokens_per_s"]) == (10, 8 / 3)
     assert rows(python("other"), WORK, name)[0]["equal_tokens"] == 4
     assert rows(python("equal"), HOT, name)[0]["equal_tokens"] is None
 
@@ -94,5 +97,11 @@ def test_the_bench_has_a_row_for_each(python, capsys):
     ours, theirs = json.loads(capsys.readouterr().out)
     assert ours["sequences"] == theirs["sequences"] == 2 and theirs["peer"] == "transformers"
     assert 0 <= theirs["equal_tokens"] <= 6 and theirs["our_tokens_per_s"] > 0
-    assert bench.main(["--model", "stories-llama3", "--peers", "transformers"]) == 2
-    assert "--peers goes with --batch or --workload" in capsys.readouterr().err
+    del options[6:8]  # one sequence
+    assert bench.main([*options, "--repeat", "1", "--json"]) == 0
+    ours, theirs = json.loads(capsys.readouterr().out)
+    assert (theirs["sequences"], theirs["prompt_tokens"], theirs["tokens"]) == (1, 3, 3)
+    assert theirs["our_decode_tokens_per_s"] == pytest.approx(ours["decode_tokens_per_s"])
+    assert theirs["our_prefill_tokens_per_s"] == pytest.approx(ours["prefill_tokens_per_s"])
+    assert bench.main([*options, "--op", "rope"]) == 2
+    assert "--peers times whole models" in capsys.readouterr().err

@@ -20,6 +20,8 @@ def test_bench(capsys, quantize):
     assert code == 0 and row["ok"] and ", 0 wrong" in row["verdict"]
     matrices = 151936 * 896 + 896 * (2 * 896 + 2 * 128) + 3 * 896 * 4864
     assert row["matrix_bytes"] == (matrices * 2 if quantize is None else matrices * (1 + 4 / 64))
+    assert row["head_flops"] == 2 * 151936 * 896
+    assert row["row_flops"] + row["head_flops"] == 2 * matrices and row["chunk"] == 4
     assert 0 < row["host_step_s"] < 10 / row["decode_tokens_per_s"]
     assert row["decode_tokens_per_s"] > 0 and row["bandwidth_share"] > 0
     assert len(row["ledger"]) == 12
