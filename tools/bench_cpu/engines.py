@@ -158,16 +158,28 @@ class Ours:
         return {"prefill": profile(plans[len(ids)]), "decode": decode}
 
     def facts(self) -> dict[str, Any]:
-        """Return version, ledger, and the bytes of matrices that a decode step multiplies by."""
+        """Return version, ledger, bytes of the matrices of a decode step, and operations a row."""
+        from models.analysis.batch_bench import product_flops
         weights = self.session.weights
         read = {v.root.name for n in self.session.decoder.graph.nodes
                 if n.op.name in ("linear", "quantized_linear") for v in n.inputs.values()
                 if v is not None and v.kind == "weight"}
         return {"version": self.backend.describe(), "ledger": self.model.ledger.hash,
+                **product_flops(self.session.decoder.graph),
                 "bytes": sum(weights.arrays[name].nbytes for name in read)}
 
     def bandwidth(self) -> float:
         return self.backend.read_bandwidth() or 0.0
+
+    def arithmetic(self) -> float:
+        """Return FLOP/s of a float32 product by NumPy with these threads, the best of five."""
+        a = np.ones((2048, 2048), np.float32)
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            np.matmul(a, a)
+            times.append(time.perf_counter() - start)
+        return 2 * 2048 ** 3 / min(times)
 
     def kernels(self) -> list[str]:
         """Return the kernels that run, each once."""
@@ -176,7 +188,6 @@ class Ours:
 
 class Llama:
     """Runs llama.cpp through llama-cpp-python's low-level interface: token ids in, logits out.
-
     It is timed with its defaults: flash attention, which rounds to float16, over a float16 cache.
     Logits are taken without it, over a float32 cache like ours.
     """
