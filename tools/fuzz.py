@@ -2,8 +2,9 @@
 
     python tools/fuzz.py [--count 3000] [--seed 7] [--jobs 1] [--reader NAME] [--page FILE]
 
-Each reader gets a process of its own, tests/support/fuzzing.py. It prints a table, and puts it into
-the page; a line for each fault goes to standard error, and then the exit code is 1.
+Each reader gets a process of its own, tests/support/fuzzing.py. It prints a table, and puts its
+rows into the page's, which keeps the rows of other readers; a line for each fault goes to standard
+error, and then the exit code is 1.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 FUZZING = Path(__file__).parents[1] / "tests/support/fuzzing.py"
 sys.path.append(str(FUZZING.parent))
 from fuzzing import READERS  # noqa: E402
-from pages import page_with  # noqa: E402
+from pages import page_with_rows  # noqa: E402
 
 BEGIN = "<!-- table of damaged files: python tools/fuzz.py --page -->\n"
 HEAD = ("| reader | mutants | read | refused | slowest | peak | faults |\n"
@@ -50,7 +51,7 @@ def main() -> int:
     for name, default in (("--count", 3000), ("--seed", 7), ("--jobs", 1)):
         p.add_argument(name, type=int, default=default)
     p.add_argument("--reader", action="append", choices=READERS, help="only this one; may repeat")
-    p.add_argument("--page", type=Path, help="put the table between its marks in this page")
+    p.add_argument("--page", type=Path, help="put the rows into the table of this page")
     args = p.parse_args()
     print(HEAD, end="")
     table, faults = HEAD, []
@@ -59,7 +60,7 @@ def main() -> int:
             print(row, end="", flush=True)
             table, faults = table + row, faults + wrong
     if args.page:
-        args.page.write_text(page_with(args.page.read_text(), BEGIN, table))
+        args.page.write_text(page_with_rows(args.page.read_text(), BEGIN, table, READERS))
     print(*faults, sep="\n", end="\n" * bool(faults), file=sys.stderr)
     return 1 if faults else 0
 

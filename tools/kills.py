@@ -6,8 +6,8 @@ Each run is a fresh process in an empty folder. It gets SIGKILL or SIGINT at a r
 its first line of Python, or at a random one of its renames. After that: SIGINT ends with exit code
 130, within SLOWEST seconds and without a traceback; a target is the old one, the new one, or not
 there, and it is said which; the next run works and leaves nothing beside the target. It prints a
-table, and puts it into the page; a line for each run that broke a promise goes to standard error,
-and then the exit code is 1.
+table, and puts its rows into the page's, which keeps the rows of other cases; a line for each run
+that broke a promise goes to standard error, and then the exit code is 1.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from killed import SIGNALS, Case, Cases, Row
 
 sys.path.append(str(Path(__file__).parents[1] / "tests/support"))
-from pages import page_with
+from pages import page_with_rows
 
 BEGIN = "<!-- table of kills: python tools/kills.py --page -->\n"
 HEAD = ("| command | signal | runs | ended by it | finished before | slowest end | next runs | "
@@ -73,7 +73,7 @@ def main() -> int:
     for name, default in (("--count", 50), ("--seed", 1), ("--jobs", 2)):
         p.add_argument(name, type=int, default=default)
     p.add_argument("--case", action="append", choices=CASES, help="only this one; may repeat")
-    p.add_argument("--page", type=Path, help="put the table between its marks in this page")
+    p.add_argument("--page", type=Path, help="put the rows into the table of this page")
     args = p.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
     names = args.case or list(CASES)
@@ -91,7 +91,7 @@ def main() -> int:
                 table += line
                 faults += [f"{name}, {sign}: {fault}" for fault in row.faults]
     if args.page:
-        args.page.write_text(page_with(args.page.read_text(), BEGIN, table))
+        args.page.write_text(page_with_rows(args.page.read_text(), BEGIN, table, CASES))
     print(*faults, sep="\n", end="\n" * bool(faults), file=sys.stderr)
     return 1 if faults else 0
 

@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
 # On a GPU host, from the repository root: build, test and time the CUDA backends. Logs go to
 # $OUT/logs.tgz, the report of the test run to $OUT/gpu_report.json, after every stage.
-#   [BACKENDS="cuda_cupy cuda_pycuda"] tools/gpu/run.sh [matrix] [sanitizer] [models] [memory] [speeds]
-#       [zoo] [large] [batch] [one] [threads] [load] [profile] [bench ARGUMENTS... | tune ARGUMENTS...]
-# The first five together are what `pytest --kernelyard-gpu-report tests/gpu_report.json` does, in parallel
-# where that disturbs nothing. The matrix goes first: it says which sources the report is of, and what
-# the report had of others is dropped. LIMIT is the most seconds of a stage; what it has done by then is kept.
-# `batch one` is what many sequences need: the engine beside PEERS (as models.bench --peers takes them; one
-# that is not installed is skipped with its reason), and one sequence by engine and Session, beside the
-# checkout BASE if that is set.
+#   [BACKENDS="cuda_cupy cuda_pycuda"] tools/gpu/run.sh [matrix] [sanitizer] [models] [memory] [zoo] [large]
+#       [speeds] [codes] [seven] [prompts] [batch] [contexts] [mixed] [profile] [one] [threads] [load]
+#       [bench ARGUMENTS... | tune ARGUMENTS...]
+# The first four, with tests/gpu/test_gpu_speed.py, are what `pytest --kernelyard-gpu-report
+# tests/gpu_report.json` does, in parallel where that disturbs nothing. The matrix goes first: it says which
+# sources the report is of, and what the report had of others is dropped. LIMIT is the most seconds of a
+# stage; what it has done by then is kept.
+# `speeds` to `profile` are figures: tools/performance/measure.py prints each with peer, ratio, share of the
+# limit, card, verdict and ledger, and leaves it in $OUT/figures.jsonl, which tools/performance/page.py takes
+# in. LIMIT holds for each backend. PEERS, as models.bench --peers takes them, are timed beside the first
+# one; a peer that is not installed is skipped with its reason. LINE: options of models.bench in place of
+# the stage's own. `one` is one sequence by engine and Session, beside the checkout BASE if that is set.
 # `load` is a server with 32 and 128 users; it needs the wheels of the extra `serve`, and httpx.
 # ONLY is pytest's -k for the tests of a stage.
 # On a host without a network it installs what is missing from the wheels in .gpu/.
@@ -42,6 +46,15 @@ report() {  # NAME ARGUMENTS...: pytest into the report; an interrupted run repo
 tests() {  # NAME ARGUMENTS...: the same, of files in tests/; other libraries' warnings are no errors
     report "$1" -c ../pyproject.toml --rootdir .. -o filterwarnings=default "${@:2}"
 }
+figures() {  # STAGE: what was measured stays, whatever ends the rest
+    local peers=${PEERS-llama.cpp}
+    for backend in "${backends[@]}"; do
+        timeout "$limit" python3 ../tools/performance/measure.py "$1" --backend "$backend" \
+            --peers "$peers" ${LINE:+--line "$LINE"} --figures "$out/figures.jsonl" 2>&1 \
+            | tee -a "$out/$1.log"
+        peers=
+    done
+}
 
 while [ $# -gt 0 ]; do
     stage=$1; shift
@@ -49,9 +62,6 @@ while [ $# -gt 0 ]; do
     matrix) report matrix --pyargs core.conformance -n 12 ;;
     models) OPENBLAS_NUM_THREADS=4 tests models ../tests/gpu/test_gpu_models.py -n 6 ;;
     memory) tests memory ../tests/gpu/test_gpu_memory.py ;;
-    speeds)
-        tests speeds ../tests/gpu/test_gpu_speed.py
-        python3 ../tools/gpu/speeds.py "$out/gpu_report.json" ;;
     sanitizer) tests sanitizer ../tests/gpu/test_gpu_sanitizer.py -n 4 ;;
     zoo)  # bad kernels, each in processes of its own: one that hangs the GPU makes others wait
         tests zoo ../tests/gpu/test_gpu_zoo.py -n 2 ;;
@@ -60,14 +70,7 @@ while [ $# -gt 0 ]; do
             "${named[@]}" --kernelyard-large -q -n 3 -p no:cacheprovider -p no:benchmark -k matches \
             >"$out/large.log" 2>&1
         tail -n 1 "$out/large.log" ;;
-    batch)  # many sequences; BATCH: lines of arguments of models.bench
-        while read -r line; do
-            # shellcheck disable=SC2086  # the words of $line are separate arguments
-            COLUMNS=150 timeout "$limit" python3 -m models.bench $line \
-                --peers "${PEERS:-transformers,llama.cpp}" 2>&1 | tee -a "$out/batch.log" \
-                | grep -E "^│ [a-z]|checked against|not checked|[Ee]rror|new tokens by"
-        done <<<"${BATCH:---backend cuda_cupy --shape llama3.2-1b --stored bf16 --prompt 128 \
---batch 1,8,32,64,128}" ;;
+    speeds|codes|seven|prompts|batch|contexts|mixed|profile) figures "$stage" ;;
     one)  # one sequence: engine and Session, beside the checkout BASE
         timeout "$limit" python3 ../tools/serving/e6.py --backend "${backends[0]}" --rounds 3 \
             --model random:llama3.2-1b:bf16 --prompt 128 ${BASE:+--old "$BASE"} 2>&1 \
@@ -78,13 +81,6 @@ while [ $# -gt 0 ]; do
         # shellcheck disable=SC2086  # the words of $LOAD are separate arguments
         timeout "$limit" python3 ../tools/gpu/load.py --backend "${backends[0]}" ${LOAD:-} 2>&1 \
             | tee "$out/load.log" ;;
-    profile)  # what each kind of kernel costs
-        for backend in "${backends[@]}"; do for what in "tinyllama-1.1b" "tinyllama-1.1b --quantize int8" \
-            "llama3.2-1b --stored bf16" "qwen2.5-0.5b --stored bf16"; do
-            # shellcheck disable=SC2086  # the words of $what are separate arguments
-            COLUMNS=150 timeout 100 python3 -m models.bench --backend "$backend" --repeat 2 --profile \
-                --shape $what 2>&1 | tee -a "$out/profile.log" | grep -E "^│ [a-z0-9.]+-"
-        done; done ;;
     bench)
         timeout "$limit" python3 -m models.bench --backend "${backends[0]}" "$@" 2>&1 \
             | tee "$out/bench.log" | tail -90
@@ -95,5 +91,5 @@ while [ $# -gt 0 ]; do
     esac
     echo "== $stage $((SECONDS - start)) s"
     tar -C "$out" -czf /tmp/logs.tgz . && mv /tmp/logs.tgz "$kept/"
-    cp "$out/gpu_report.json" "$kept/" 2>/dev/null
+    cp "$out/gpu_report.json" "$out/figures.jsonl" "$kept/" 2>/dev/null
 done

@@ -6,7 +6,8 @@ Each row is CALLS calls for the logits of a prompt and CALLS seeded texts, by al
 A call is wrong where one bit of its logits, or a character of its text, is not that of the same
 call alone, and where it raises. A forked child then asks for a text: it gets the same one, or our
 error that names `spawn`, and ends as programs do, with all finalizers. The table goes to standard
-output and into the page; the exit code is 1 where a call was wrong, or a child did anything else.
+output, and its rows into the page's, which keeps those of other backends; the exit code is 1 where
+a call was wrong, or a child did anything else.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import models
 from core.errors import BackendError
 
 sys.path.append(str(Path(__file__).parents[2] / "tests/support"))
-from pages import page_with
+from pages import page_with_rows
 
 CALLS, THREADS, PATIENCE_S = 200, (2, 3, 8), 60
 KINDS = 5  # of errors printed a row, each in a line
@@ -127,7 +128,7 @@ def main() -> int:
     p = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     p.add_argument("backends", nargs="+", metavar="BACKEND[,BACKEND]")
     p.add_argument("--model", default="stories-llama2")
-    p.add_argument("--page", type=Path, help="put the table between its marks in this page")
+    p.add_argument("--page", type=Path, help="put the rows into the table of this page")
     args = p.parse_args()
     table, failed = HEAD, False
     print(HEAD, end="", flush=True)  # a child would print what is not flushed
@@ -138,7 +139,7 @@ def main() -> int:
                 print(line, end="", flush=True)
                 table, failed = table + line, failed or not right
     if args.page:
-        args.page.write_text(page_with(args.page.read_text(), BEGIN, table))
+        args.page.write_text(page_with_rows(args.page.read_text(), BEGIN, table))
     return int(failed)
 
 

@@ -24,18 +24,19 @@ from performance.records import Record, here, merged, of_bench, read, write
 from performance.tables import line as said
 
 LLAMA = "--shape llama3.2-1b --stored bf16"
-SHAPES = ("--shape tinyllama-1.1b", "--shape tinyllama-1.1b --quantize int8", LLAMA,
-          f"{LLAMA} --quantize int8", f"{LLAMA} --quantize int4",
-          "--shape qwen2.5-0.5b --stored bf16")
+FLOATS = ("--shape tinyllama-1.1b", LLAMA, "--shape qwen2.5-0.5b --stored bf16")
+CODES = ("--shape tinyllama-1.1b --quantize int8", f"{LLAMA} --quantize int8",
+         f"{LLAMA} --quantize int4")
 SEVEN = "--shape llama2-7b --stored bf16"
 STAGES = {
-    "speeds": [f"{shape} --repeat 3" for shape in SHAPES],
+    "speeds": [f"{shape} --repeat 3" for shape in FLOATS],
+    "codes": [f"{shape} --repeat 3" for shape in CODES],
     "seven": [f"{SEVEN} --repeat 3", f"{SEVEN} --quantize int8 --repeat 3"],
     "prompts": [f"{LLAMA} --prompt {n} --tokens 32 --repeat 3" for n in (128, 2048, 8192, 16384)],
     "batch": [f"{LLAMA} --prompt 128 --batch 1,8,32,64,128"],
     "contexts": [f"{LLAMA} --prompt 1024 --batch 8,32,64,128,256"],
     "mixed": [f"{LLAMA} --workload nano"],
-    "profile": [f"{shape} --repeat 2 --profile" for shape in SHAPES]}
+    "profile": [f"{shape} --repeat 2 --profile" for shape in (*FLOATS, *CODES)]}
 
 
 def measure(line: str, backend: str, peers: str, limit: int) -> tuple[list[Record], str]:
