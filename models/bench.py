@@ -163,6 +163,7 @@ def measure(name: str, args: argparse.Namespace, done: list[Workload]) -> dict[s
     checked, verdict, ok = _check(name, args, options, registry)
     with open_checkpoint(_checkpoint(name, args, registry, args.layers), options,
                          registry) as model:
+        model.stop_ids = frozenset()  # so many tokens are timed, whatever they say
         backend = model.session.policy.primary
         ids = np.random.default_rng(1).integers(0, model.config.vocab_size, args.prompt).tolist()
         runs = [_run(model, ids, args.tokens) for _ in range(args.repeat + 1)][1:]  # one to warm up
@@ -215,7 +216,7 @@ def _check(name: str, args: argparse.Namespace, options: LoadOptions, registry: 
     kinds that it has, and its head; of a file, all layers."""
     start, layers = time.perf_counter(), min(2, args.layers or 2)
     with open_checkpoint(_checkpoint(name, args, registry, layers), options, registry) as model:
-        check = CrossCheck(registry, [REFERENCE])
+        check, model.stop_ids = CrossCheck(registry, [REFERENCE]), frozenset()
         with model.session.observed(check):
             model.generate(list(range(1, 1 + min(CHECKED_TOKENS, args.prompt))),
                            max_new_tokens=1 + CHECKED_STEPS).run()

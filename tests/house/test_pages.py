@@ -41,7 +41,8 @@ def tool(monkeypatch):
 
 @pytest.mark.parametrize(("name", "old", "new"), [
     ("kills", "| load | SIGINT | 50 |  |  |  |  | 0 |\n", "| start | SIGKILL | 3 | 2 | 1 | - |"),
-    ("fuzz", "| gguf | 3,000 |  |  |  |  | 0 |\n", "| index | 3 |  |  |  |  | 0 |\n")])
+    ("fuzz", "| gguf | 3,000 |  |  |  |  | 0 |\n", "| index | 3 |  |  |  |  | 0 |\n")],
+    ids=["kills", "fuzz"])
 def test_a_part_of_a_table_is_measured(tool, tmp_path, monkeypatch, name, old, new):
     if name == "kills":
         module = tool("kills", {"SIGKILL": importlib.import_module("killed").Row(finished=1)})
