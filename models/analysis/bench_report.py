@@ -71,10 +71,18 @@ def peers(rows: list[dict[str, Any]]) -> None:
         what = f"{r['shape']}, {r['sequences']} sequences, {r['tokens']:,} new tokens"
         said = (f"skipped: {r['skipped']}" if "skipped" in r else
                 f"{r['version']}: {r['tokens_per_s']:,.0f} tokens/s, prompts included; ours "
-                f"{r['our_tokens_per_s']:,.0f}; " + (
+                f"{r['our_tokens_per_s']:,.0f}; {_decode(r)}" + (
                     "tokens are sampled, so not compared" if r["equal_tokens"] is None else
                     f"{r['equal_tokens']:,} tokens are equal before the first that differs"))
         console.print(f"{what} by {r['peer']}: {said}", highlight=False, markup=False)
+
+
+def _decode(row: dict[str, Any]) -> str:
+    """Return both rates after the first tokens, where they are known."""
+    if not {"decode_tokens_per_s", "our_decode_tokens_per_s"} <= set(row):
+        return ""
+    theirs, ours = row["decode_tokens_per_s"], row["our_decode_tokens_per_s"]
+    return f"decode {theirs:,.0f}, ours {ours:,.0f}, ratio {ours / theirs:.2f}; "
 
 
 def benchmark(rows: list[dict[str, Any]]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from core.errors import OptionError
 from core.installed.registry import default_registry
 from models import bench
+from models.analysis import bench_report
 from models.analysis.peers import Peer, Workload, measure_peers
 from models.checkpoints.base import read_checkpoint
 from models.engine.load import settle_checkpoint
@@ -49,7 +50,7 @@ def rows(python: str, work: Workload, name: str = "transformers", quantize: str 
 
 
 @pytest.mark.parametrize("name", ["transformers", "llama.cpp"])
-def test_an_answer_is_compared(python, name):
+def test_an_answer_is_compared(python, name, capsys):
     if name == "llama.cpp":
         pytest.importorskip("gguf")
     (row,) = rows(python("equal"), WORK, name)
@@ -57,6 +58,9 @@ def test_an_answer_is_compared(python, name):
     assert (row["tokens_per_s"], row["our_tokens_per_s"]) == (12, 3)
     assert (row["prefill_tokens_per_s"], row["decode_tokens_per_s"]) == (50, 10)
     assert (row["our_prefill_tokens_per_s"], row["our_decode_tokens_per_s"]) == (10, 8 / 3)
+    bench_report.peers([{"shape": "any", **row}])
+    said = " ".join(capsys.readouterr().out.split())  # lines end where the terminal does
+    assert "decode 10, ours 3, ratio 0.27; 6 tokens are equal" in said
     assert rows(python("other"), WORK, name)[0]["equal_tokens"] == 4
     assert rows(python("equal"), HOT, name)[0]["equal_tokens"] is None
 

@@ -118,12 +118,12 @@ def roofline(records: Iterable[Record]) -> Figure | None:
             cards.setdefault(_card(record), []).append(record)
     if not cards:
         return None
+    names = sorted({_point(r) for found in cards.values() for r in found})
     figure = Figure(figsize=(5.4 * len(cards), 4))
     for axes, (card, found) in zip(_axes(figure, len(cards)), sorted(cards.items()), strict=True):
         speeds = [r.nbytes / r.seconds / r.share for r in found
                   if r.figure == "decode" and r.share and r.nbytes and r.seconds]
         most = next((f for name, f in ARITHMETIC.items() if card in name), None)
-        names = sorted({_point(r) for r in found})
         for record in sorted(found, key=_point):
             at = names.index(_point(record))
             assert record.nbytes and record.flops and record.seconds  # chosen above
