@@ -1,7 +1,6 @@
 """docs/performance.md and its plots come from committed records, and records from what measures."""
 
 import dataclasses
-import subprocess
 import sys
 from pathlib import Path
 
@@ -123,8 +122,7 @@ def test_a_stage_measures(tmp_path, monkeypatch, capsys):
 
 
 def test_a_line_that_fails_is_told_without_paths(monkeypatch):
-    monkeypatch.setattr(measure.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(
-        command, 2, "", "error: no such thing"))
+    monkeypatch.setattr(measure, "ended", lambda *_: (2, "", "error: no such thing"))
     found, fault = measure.measure("--prompt 0", "cpu_numpy", "llama.cpp=/home/me/python", 9)
     assert not found and fault == ("python -m models.bench --backend cpu_numpy --prompt 0 --peers "
                                    "llama.cpp: exit code 2: error: no such thing")

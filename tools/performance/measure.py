@@ -15,6 +15,7 @@ import argparse
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ FLOATS = ("--shape tinyllama-1.1b", LLAMA, "--shape qwen2.5-0.5b --stored bf16")
 CODES = ("--shape tinyllama-1.1b --quantize int8", f"{LLAMA} --quantize int8",
          f"{LLAMA} --quantize int4")
 SEVEN = "--shape llama2-7b --stored bf16"
+PATIENCE_S = 20  # for what is interrupted
 STAGES = {
     "speeds": [f"{shape} --repeat 3" for shape in FLOATS],
     "codes": [f"{shape} --repeat 3" for shape in CODES],
@@ -47,14 +49,28 @@ def measure(line: str, backend: str, peers: str, limit: int) -> tuple[list[Recor
                           *(["--peers", named] if named else [])])
     program = [sys.executable, "-m", "models.bench", *options, "--json",
                *(["--peers", peers] if peers else [])]
-    try:
-        done = subprocess.run(program, capture_output=True, text=True, timeout=limit, check=False)
-    except subprocess.TimeoutExpired:
-        return [], f"{command}: no end within {limit} s"
-    rows = json.loads(done.stdout) if done.stdout.startswith("[") else []
-    fault = "" if done.returncode == 0 else (
-        f"{command}: exit code {done.returncode}: {done.stderr.strip()[-600:]}")
+    code, said, errors = ended(program, limit)
+    rows = json.loads(said) if said.startswith("[") else []
+    fault = f"{command}: exit code {code}: {errors.strip()[-600:]}" if code else ""
     return of_bench(rows, {**here(), "command": command}), fault
+
+
+def ended(program: list[str], limit: int) -> tuple[int, str, str]:
+    """Return the exit code and both outputs of a program, interrupted after `limit` seconds:
+    models.bench prints then what it has measured."""
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as process:
+        try:
+            said, errors = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            try:
+                said, errors = process.communicate(timeout=PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                said, errors = process.communicate()
+            errors += f"interrupted after {limit} s"
+    return process.returncode, said, errors
 
 
 def main() -> int:
