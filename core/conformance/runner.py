@@ -20,7 +20,8 @@ from core.tensor.dtype import DType
 from core.tensor.tensor import Array, Tensor
 from core.verify.compare import Comparison, Expected, compare
 from core.verify.guard import GuardedPlan
-from core.verify.values import differing, page_sums, reversed_floats
+from core.verify.memory.weights import page_sums
+from core.verify.values import differing, reversed_floats
 
 FICKLE = "supports() took this call, and refused it when asked again"
 

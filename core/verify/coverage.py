@@ -11,15 +11,12 @@ _ROOM = {"B", "NB", "BS"}  # dimensions that say how large a cache is, and nothi
 _FIRST = ("length", "T", "S", "group")  # what a fault most often depends on
 
 
-def sizes_of(binding: Binding) -> dict[str, int]:
-    """Return a call's dimensions by name, with the longest sequence as `length` and the query heads
-    of a key/value head as `group`."""
+def fixed_sizes(binding: Binding) -> dict[str, int]:
+    """Return the dimensions of each call of a binding by name, with the query heads of a key/value
+    head as `group`."""
     found = {k: v for k, v in binding.call.dims.items() if k not in _ROOM}
     if found.get("Hkv") and "H" in found:
         found["group"] = found["H"] // found["Hkv"]
-    lengths = binding.arguments.get("seq_lens")
-    if lengths is not None and "seq_lens" not in binding.op.sig.mutated:
-        found["length"] = int(lengths.numpy().max(initial=0))
     return found
 
 
@@ -34,8 +31,12 @@ class Coverage:
 
     def add(self, node: str, sizes: Mapping[str, int], *, wrong: bool) -> None:
         """Count one call."""
+        seen = self.wrong if wrong else self.right
         for name, value in sizes.items():
-            (self.wrong if wrong else self.right).setdefault(name, set()).add(value)
+            if name in seen:
+                seen[name].add(value)
+            else:
+                seen[name] = {value}
         self.nodes[wrong].add(node)
         self.calls[wrong] += 1
 

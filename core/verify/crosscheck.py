@@ -18,9 +18,10 @@ from core.verify.capsules.recorder import Recorder
 from core.verify.compare import Budget, Expected, agreement, budget_of, least_budget
 from core.verify.expected import expectations
 from core.verify.guard import GuardedLaunch, Twins
+from core.verify.memory.weights import PageSums
 from core.verify.policies import REFERENCE, parse_policy
 from core.verify.shadow import Shadow, Shadows
-from core.verify.values import Before, results_of, same_bits
+from core.verify.values import Before, Site, same_bits
 from core.verify.verdict import OURS, Broken, Side, Tally, Verdict, judge_sides
 from core.verify.vote import vote_on
 
@@ -43,8 +44,9 @@ class CrossCheck:
     A kernel is wrong too that writes beyond its outputs or its workspace, or changes an input. It
     runs in a twin of the plan with guard bytes; its inputs are kept. States and weights, which are
     large, are looked at in each node's first call of a phase and then in each sixteenth (in every
-    call for `reference`), and so is other tensors' memory beside its outputs. What was changed is
-    put back.
+    call for `reference`), and so is other tensors' memory beside its outputs. A later look reads
+    the weights once, after all sides ran, and finds what was changed since the look before. What
+    was changed is put back.
 
     against   the texts of policies, see `core.verify.policies`; `reference` asks for the reference
               at every call
@@ -63,7 +65,7 @@ class CrossCheck:
         policies = {name: parse_policy(name, registry) for name in against}
         self._shadows = {n: Shadows(p) for n, p in policies.items() if p is not None}
         self._budgets: dict[tuple[str, str, str], Budget] = {}  # by node, phase and result
-        self._twins = Twins()
+        self._twins, self._sums = Twins(), PageSums()
         self._calls: Counter[tuple[str, str]] = Counter()  # by node and phase
         self._repeated: set[Kernel] = set()  # those whose first wrong call was launched again
 
@@ -82,16 +84,19 @@ class CrossCheck:
                  for name, s in self._shadows.items()}
         shadows = {name: s for name, s in found.items() if isinstance(s, Shadow)}
         recorder = self.recorder if self.recorder and self.recorder.wants(binding) else None
-        before = Before(plan, binding, whole=recorder is not None or self._always
-                        or self._due(binding, number))
+        due, first = self._due(launch.site, number)
+        anew = recorder is not None or self._always or first
+        before = Before(launch.site, whole=anew or due, sums=self._sums, anew=anew)
         for shadow in shadows.values():
             shadow.prepare()
         rules = launch(before.whole) + before.changed()
         broken: dict[str, Broken] = {OURS: [(binding.kernel, text) for text in rules]}
-        mine = results_of(binding)
+        mine = launch.site.found()
         for name, shadow in shadows.items():
-            shadow.run(before.whole)
+            shadow.run(before.whole, anew)
             broken[name] = shadow.broken + [(shadow.kernels[-1], t) for t in before.changed()]
+        if due and not anew and (lost := before.changed_weights()):
+            broken = who_changed(lost, binding, launch, before, shadows)
         if recorder is not None:
             recorder.asked(plan, binding, before.inputs(), mine)
         agreed = {} if any(broken.values()) else {
@@ -109,19 +114,19 @@ class CrossCheck:
                     vote += repeated(binding, launch, before, mine)
             else:
                 self._remember(binding, expected)
-        self.tally.count(binding, found, agreed, sides, vote)
+        self.tally.count(launch.site, found, agreed, sides, vote)
         if vote:
             self._report(plan, binding, inputs, sides, vote)
             for shadow in shadows.values():
                 shadow.follow()
 
-    def _due(self, binding: Binding, number: int) -> bool:
-        """Return True where states and weights are looked at too: at a node's first call in a
-        phase, and then at each sixteenth."""
-        place = binding.node.name, binding.call.phase
+    def _due(self, site: Site, number: int) -> tuple[bool, bool]:
+        """Return (whether states and weights are looked at too, whether this is the node's first
+        call in a phase): they are at the first, and then at each sixteenth."""
+        place = site.binding.node.name, site.phase
         count = self._calls[place]
-        self._calls[place] += 1
-        return count == 0 or (count + number) % _OFTEN == 0
+        self._calls[place] = count + 1
+        return count == 0 or (count + number) % _OFTEN == 0, count == 0
 
     def _agreement(self, binding: Binding, mine: Mapping[str, Array], shadow: Shadow,
                    before: Before) -> Verdict | None:
@@ -156,6 +161,27 @@ class CrossCheck:
                                                                kernel, reason)
                 if self.stop:
                     raise CheckError(reason + (f"; the call is in {path}" if path else ""))
+
+
+def who_changed(lost: Sequence[str], binding: Binding, launch: GuardedLaunch, before: Before,
+                shadows: Mapping[str, Shadow]) -> dict[str, Broken]:
+    """Launch each side again to see which of them changes the weights `lost`. Where none does, the
+    step's own kernel is named, with who else it may have been."""
+    before.rewind()
+    launch(True)
+    broken: dict[str, Broken] = {
+        OURS: [(binding.kernel, text) for text in before.changed_weights()]}
+    before.changed()
+    for name, shadow in shadows.items():
+        shadow.prepare()
+        shadow.run()
+        broken[name] = [(shadow.kernels[-1], text) for text in before.changed_weights()]
+        before.changed()
+    if not any(broken.values()):
+        others = ", ".join(k.id for s in shadows.values() for k in s.kernels)
+        broken[OURS] = [(binding.kernel, f"{text}, in one of its last {_OFTEN} calls, and not when "
+                         f"launched again; or {others or 'another kernel'} did") for text in lost]
+    return broken
 
 
 def repeated(binding: Binding, launch: GuardedLaunch, before: Before,

@@ -13,16 +13,13 @@ from core.plan.arena import GUARD, POISON
 from core.plan.liveness import FAR
 from core.plan.lower import Binding
 from core.plan.plan import Plan
-from core.tensor.allocator import Buffer, DeviceAllocator
+from core.tensor.allocator import DeviceAllocator
 from core.tensor.dtype import DType
 from core.tensor.tensor import Array, Tensor
-from core.verify.memory.buffers import gaps, read_bytes, write_bytes
+from core.verify.memory.buffers import Span, gaps
+from core.verify.values import Site
 
 REACH = 8 * GUARD  # bytes on each side of a result where a write into others' memory is looked for
-_POISON = bytes([POISON]) * REACH
-_NAN = np.frombuffer(_POISON, np.uint8)
-#: Runs a kernel, and returns the rules that it broke. Given True, it looks at all it can.
-GuardedLaunch = Callable[..., list[str]]
 
 
 def guarded_tensor(shape: Sequence[int], dtype: DType, allocator: DeviceAllocator) -> Tensor:
@@ -43,109 +40,119 @@ class Edges:
 
     def __init__(self, name: str, tensor: Tensor, fill: int | None, *, written: bool = True,
                  ) -> None:
-        self.name, self._fill, self.written = name, fill is not None, written
+        self.name, self.fill, self.written = name, fill, written
         start, stop = tensor.offset, tensor.offset + tensor.nbytes
         self.start, self.end, self.buffer = start, stop, tensor.buffer
-        self._before, self._after = (start - GUARD, start), (stop, stop + GUARD)
-        self._whole = np.full(self._after[1] - self._before[0] if self._fill else GUARD, POISON,
-                              np.uint8)
-        if fill is not None:
-            self._whole[start - self._before[0]:stop - self._before[0]] = fill
+        self._before = Span(self.buffer, start - GUARD, start)
+        self._after = Span(self.buffer, stop, stop + GUARD)
+        self._inner = Span(self.buffer, start, stop)
+        self._whole = Span(self.buffer, start - GUARD, stop + GUARD)
 
     def poison(self) -> None:
         """Fill the guard bytes with NaN, and the tensor with `fill`."""
-        if self._fill:
-            write_bytes(self.buffer, self._before[0], self._whole)
+        if self.fill is None:
+            self._before.fill()
+            self._after.fill()
             return
-        for first, last in (self._before, self._after):
-            write_bytes(self.buffer, first, _NAN[:last - first])
+        self._whole.fill()
+        if self.fill != POISON:
+            self._inner.fill(self.fill)
 
     def damage(self) -> list[str]:
         """Return what was written there since `poison`, as a sentence for each side; mend it."""
         found = []
-        for side, (first, last) in (("before", self._before), ("beyond", self._after)):
-            hit = damaged(self.buffer, first, last)
-            if hit is not None:
-                count = hit[1] - hit[0]
-                where = (f"from {hit[0]} bytes after its end" if side == "beyond" else
-                         f"from {last - first - hit[0]} bytes before its start")
-                found.append(f"wrote {count} bytes {side} `{self.name}`, {where}")
-                write_bytes(self.buffer, first, _NAN[:last - first])
+        if (hit := self._before.damage()) is not None:
+            found.append(f"wrote {hit[1] - hit[0]} bytes before `{self.name}`, from "
+                         f"{GUARD - hit[0]} bytes before its start")
+        if (hit := self._after.damage()) is not None:
+            found.append(f"wrote {hit[1] - hit[0]} bytes beyond `{self.name}`, from {hit[0]} bytes "
+                         "after its end")
         return found
 
 
-class GuardedPlan:
-    """Runs a plan that was made with `guard=GUARD`: poisons what each binding is to write and the
-    bytes around it, and looks at those bytes after it ran.
+class GuardedLaunch:
+    """Runs one binding: poisons what it is to write and the bytes around it, and looks at those
+    bytes after it ran.
 
-    For far writes it looks also at what lies between the tensors of the arenas and belongs to none.
-    On request, which costs more, it looks at all memory within `REACH` of the outputs, at guards of
-    inputs, and at the modes of arithmetic.
+    site  what a check reads of the binding
+    gaps  what lies between the tensors of the arenas and belongs to none
+    near  memory of others, within `REACH` of its outputs
+    """
+
+    def __init__(self, site: Site, launch: Callable[[], object], edges: Sequence[Edges],
+                 gaps: Sequence[Span], near: Sequence[Span]) -> None:
+        self.site = site
+        self._launch, self._edges, self._gaps, self._near = launch, edges, gaps, near
+        self._written = [e for e in edges if e.written]
+
+    def __call__(self, whole: bool = False) -> list[str]:
+        """Run the binding, and return a sentence for each rule that it broke.
+
+        whole  look also at `near`, at guards of inputs, and at the modes of arithmetic; costs more
+        """
+        edges = self._edges if whole else self._written
+        for edge in edges:
+            edge.poison()
+        near = [(span, np.array(span.read())) for span in self._near] if whole else []
+        before = modes() if whole else {}
+        self._launch()
+        said = [text for edge in edges for text in edge.damage()]
+        return [*(said or self._strays(edges)), *_restored(near, edges),
+                *(changed_modes(before) if whole else ())]
+
+    def _strays(self, edges: Sequence[Edges]) -> list[str]:
+        return [f"wrote {hit[1] - hit[0]} bytes that belong to no tensor, "
+                + _place(hit[0] + gap.first, hit[1] + gap.first, edges)
+                for gap in self._gaps if (hit := gap.damage()) is not None]
+
+
+class GuardedPlan:
+    """Runs a plan that was made with `guard=GUARD`, each binding as a `GuardedLaunch`.
 
     fill  the byte that outputs and workspaces hold before each launch
     """
 
     def __init__(self, plan: Plan, *, fill: int = POISON) -> None:
         self.plan = plan
-        self._edges = [_edges(plan, i, binding, fill) for i, binding in enumerate(plan.bindings)]
-        self._gaps = [(a.tensor.buffer, *gap) for a in plan.arenas.values()
-                      for gap in gaps(a.used, FAR * GUARD, a.tensor.nbytes - FAR * GUARD)]
-        self._near = [_near(plan, *of) for of in zip(plan.bindings, self._edges, strict=True)]
+        between = [Span(a.tensor.buffer, *gap) for a in plan.arenas.values()
+                   for gap in gaps(a.used, FAR * GUARD, a.tensor.nbytes - FAR * GUARD)]
+        self._walk = []
+        for number, (binding, launch) in enumerate(plan.walk()):
+            edges = _edges(plan, number, binding, fill)
+            self._walk.append((binding, GuardedLaunch(
+                Site(plan, binding), launch, edges, between, _near(plan, binding, edges))))
         for arena in plan.arenas.values():
             arena.poison()
 
     def walk(self) -> Iterator[tuple[Binding, GuardedLaunch]]:
         """Yield the bindings, each with a function that runs it and returns the rules broken."""
-        for number, (binding, launch) in enumerate(self.plan.walk()):
-            def guarded(whole: bool = False, *, launch: Callable[[], object] = launch,
-                        number: int = number) -> list[str]:
-                edges = [e for e in self._edges[number] if whole or e.written]
-                for edge in edges:
-                    edge.poison()
-                near = [(buffer, first, np.array(read_bytes(buffer, first, last)))
-                        for buffer, first, last in self._near[number] if whole]
-                before = modes() if whole else {}
-                launch()
-                said = [text for edge in edges for text in edge.damage()]
-                return [*(said or self._strays(edges)), *_restored(near, edges),
-                        *(changed_modes(before) if whole else ())]
-            yield binding, guarded
-
-    def _strays(self, edges: list[Edges]) -> list[str]:
-        found = []
-        for buffer, first, last in self._gaps:
-            hit = damaged(buffer, first, last)
-            if hit is not None:
-                write_bytes(buffer, first, np.full(last - first, POISON, np.uint8))
-                found.append(f"wrote {hit[1] - hit[0]} bytes that belong to no tensor, "
-                             + _place(hit[0] + first, hit[1] + first, edges))
-        return found
+        yield from self._walk
 
 
-def _near(plan: Plan, binding: Binding, edges: Sequence[Edges]) -> list[tuple[Buffer, int, int]]:
+def _near(plan: Plan, binding: Binding, edges: Sequence[Edges]) -> list[Span]:
     """Return the bytes of the arenas that lie within `REACH` of what a binding writes, and belong
-    to neither it nor its inputs, as (buffer, first, last)."""
+    to neither it nor its inputs."""
     own = [(t.buffer, t.offset, t.offset + t.nbytes) for t in binding.arguments.values()]
     own += [(e.buffer, e.start - GUARD, e.end + GUARD) for e in edges]
-    found: list[tuple[Buffer, int, int]] = []
+    found: list[Span] = []
     for arena in plan.arenas.values():
         buffer = arena.tensor.buffer
         taken = [part[1:] for part in own if part[0] is buffer]
         for edge in (e for e in edges if e.buffer is buffer):
             zone = max(0, edge.start - REACH), min(arena.tensor.nbytes, edge.end + REACH)
-            found += [(buffer, *gap) for gap in gaps(taken, *zone)]
+            found += [Span(buffer, *gap) for gap in gaps(taken, *zone)]
             taken.append(zone)
     return found
 
 
-def _restored(near: Sequence[tuple[Buffer, int, Array]], edges: Sequence[Edges]) -> list[str]:
+def _restored(near: Sequence[tuple[Span, Array]], edges: Sequence[Edges]) -> list[str]:
     """Return a sentence for each range that has changed since it was read, and put it back."""
     found = []
-    for buffer, first, old in near:
-        at = np.flatnonzero(read_bytes(buffer, first, first + len(old)) != old)
+    for span, old in near:
+        at = np.flatnonzero(span.read() != old)
         if len(at):
-            write_bytes(buffer, first, old)
-            start, stop = int(at[0]) + first, int(at[-1]) + 1 + first
+            span.write(old)
+            start, stop = int(at[0]) + span.first, int(at[-1]) + 1 + span.first
             whose = ("that belong to no tensor" if (old[at] == POISON).all() else
                      "into other tensors")
             found.append(f"wrote {stop - start} bytes {whose}, " + _place(start, stop, edges))
@@ -159,16 +166,6 @@ def _place(start: int, stop: int, edges: Sequence[Edges]) -> str:
            (e.start - stop, f"from {e.start - start} bytes before the start of `{e.name}`")
            for e in edges]
     return min(far)[1]
-
-
-def damaged(buffer: Buffer, first: int, last: int) -> tuple[int, int] | None:
-    """Return the range within these bytes, from the first to the last, that holds no poison."""
-    found = read_bytes(buffer, first, last)
-    if found.tobytes() == (_POISON[:last - first] if last - first <= REACH else
-                           bytes([POISON]) * (last - first)):
-        return None
-    at = np.flatnonzero(found != POISON)
-    return int(at[0]), int(at[-1]) + 1
 
 
 def _edges(plan: Plan, number: int, binding: Binding, fill: int) -> list[Edges]:

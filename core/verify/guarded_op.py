@@ -66,7 +66,7 @@ def run_guarded(op: Op, arrays: Mapping[str, Array | None], attrs: Mapping[str, 
         for tensor, array in placed:
             tensor.write(array)
     for binding, launch in guarded.walk():
-        before = Before(plan, binding, whole=True)
+        before = Before(launch.site, whole=True)
         broken += [f"{binding.kernel.id} {text}" for text in [*launch(True), *before.changed()]]
     results = dict(zip(op.result_names, read_results(plan, op), strict=True))
     return OpRun(results, [b.kernel for b in plan.bindings], list(dict.fromkeys(broken)))

@@ -17,6 +17,8 @@ from core.plugins.kernel import Kernel
 from core.tensor.allocator import Buffer
 from core.tensor.tensor import Array, Tensor
 from core.verify.guard import GuardedPlan, guarded_tensor
+from core.verify.memory.buffers import Watched
+from core.verify.memory.weights import PageSums
 from core.verify.subgraph import extract
 from core.verify.values import Before
 
@@ -33,11 +35,13 @@ class Shadow:
     come from the plan's own store, so that prepacked forms are shared. The shadow has its own copy
     of what the nodes update in place; `states` keeps it from step to step, equal to the original.
 
+    `sums` are those of weights, from looks of other shadows too.
+
     Raises NoKernelError where the policy's backends do not take the nodes.
     """
 
     def __init__(self, plan: Plan, nodes: Sequence[Node], outputs: Iterable[Value],
-                 policy: KernelPolicy, *, states: States) -> None:
+                 policy: KernelPolicy, *, states: States, sums: PageSums) -> None:
         part = extract(plan.graph, nodes, outputs)
         allocator = policy.primary.allocator
         updated = {v.root.name for n in part.nodes for v in n.outputs.values()
@@ -60,33 +64,33 @@ class Shadow:
         self.follow()
         self.plan = Plan(part, policy, plan.weights, tensors, guard=GUARD)
         self._guarded = GuardedPlan(self.plan)
+        self._sums = sums
         #: (kernel, sentence) for each rule that a kernel broke in the last run
         self.broken: list[tuple[Kernel, str]] = []
-        self._outputs = {name: self.plan.output(name) for name in part.outputs}
-
-    @property
-    def kernels(self) -> list[Kernel]:
-        return [s.kernel for s in self.plan.bindings]
+        self.kernels = [s.kernel for s in self.plan.bindings]
+        self._outputs = {name: Watched(self.plan.output(name)) for name in part.outputs}
 
     def prepare(self) -> None:
         """Copy what the original is about to update, and what lies on another device."""
         for source, target in self._copied:
             target.write(np.ascontiguousarray(source.numpy()))
 
-    def run(self, whole: bool = False) -> None:
-        """Compute the nodes. `whole`: look at prepacked weights too."""
+    def run(self, whole: bool = False, anew: bool = True) -> None:
+        """Compute the nodes. `whole`: look at prepacked weights too, `anew` also before."""
         self.broken = []
         for binding, launch in self._guarded.walk():
             # who runs a single node looks at its inputs; what lies between several is ours
             packed = whole and bool(self.plan.packed(binding))
-            before = Before(self.plan, binding, whole=packed) if packed or len(
-                self.kernels) > 1 else None
-            said = [*launch(whole), *(before.changed() if before is not None else ())]
+            before = Before(launch.site, whole=packed, sums=self._sums, anew=anew) if (
+                packed or len(self.kernels) > 1) else None
+            said = launch(whole)
+            if before is not None:
+                said += before.changed() + ([] if anew else before.changed_weights())
             self.broken += [(binding.kernel, text) for text in said]
 
     def result(self, value: Value) -> Array:
         """Return the array of a value of the original graph, where the last run left it."""
-        return self._outputs[value.name].numpy()
+        return self._outputs[value.name].array()
 
     def follow(self) -> None:
         """Make our states equal to the original's: when made, and after a difference."""
@@ -101,6 +105,7 @@ class Shadows:
         self.policy = policy
         self._kept: WeakKeyDictionary[Plan, dict[Node, Shadow | str]] = WeakKeyDictionary()
         self._states: States = {}
+        self._sums = PageSums()
 
     def of(self, plan: Plan, nodes: Sequence[Node], outputs: Iterable[Value], *,
            fusion: bool = True) -> Shadow | str:
@@ -111,7 +116,8 @@ class Shadows:
         if found is None:
             try:
                 policy = self.policy if fusion else replace(self.policy, fusion=False)
-                found = Shadow(plan, nodes, outputs, policy, states=self._states)
+                found = Shadow(plan, nodes, outputs, policy, states=self._states,
+                               sums=self._sums)
             except NoKernelError as error:
                 found = str(error)  # not the error: its frames would keep the plan alive
             if isinstance(found, str) or found.plan.activation_bytes[0] < _KEPT_BYTES:

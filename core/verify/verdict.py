@@ -12,10 +12,10 @@ from core.plan.plan import Plan
 from core.plugins.kernel import Kernel
 from core.tensor.tensor import Array
 from core.verify.compare import Comparison, Expected, compare
-from core.verify.coverage import Coverage, sizes_of
+from core.verify.coverage import Coverage
 from core.verify.expected import expectations
 from core.verify.shadow import Shadow
-from core.verify.values import inputs_of, results_of
+from core.verify.values import Site, inputs_of, results_of
 
 SHOWN = ("length", "T", "group", "d")  # the sizes that a verdict of one line names
 Fault = tuple[str, str]  #: (op, kernel id) of a kernel that was wrong in a call
@@ -160,17 +160,18 @@ class Tally:
         self.against = list(against)
         self._rows: dict[tuple[str, str, str], CheckRow] = {}
 
-    def count(self, binding: Binding, shadows: Mapping[str, Shadow | str],
+    def count(self, site: Site, shadows: Mapping[str, Shadow | str],
               agreed: Mapping[str, Verdict],
               sides: Mapping[str, Side], vote: str) -> None:
         """Count one call: shadows that agreed, or else the sides that were judged, with their vote.
 
         A string in place of a shadow is the reason why there is none.
         """
-        node, own, sizes = binding.node.name, binding.kernel, sizes_of(binding)
+        binding, sizes = site.binding, site.sizes()
+        node, own = binding.node.name, binding.kernel
         for name in self.against:
-            row = self._rows.setdefault((binding.op.name, own.id, name),
-                                        CheckRow(binding.op.name, own.id, name))
+            key = binding.op.name, own.id, name
+            row = self._rows.get(key) or self._rows.setdefault(key, CheckRow(*key))
             shadow = shadows.get(name)
             if isinstance(shadow, str):
                 row.skipped = shadow.splitlines()[0]

@@ -3,26 +3,70 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 
+from core.plan.arena import POISON
 from core.tensor.allocator import Buffer
-from core.tensor.tensor import Array
+from core.tensor.tensor import Array, Tensor
 
 
-def read_bytes(buffer: Buffer, first: int, last: int) -> Array:
-    """Return these bytes of a buffer, wherever it is: a view where the host can read them."""
-    host = buffer.allocator.host_view(buffer)
-    if host is not None:
-        return host[first:last]
-    copy = np.empty(last - first, np.uint8)
-    buffer.allocator.copy_to_host(buffer, copy, first)
-    return copy
+class Span:
+    """Holds the bytes of a buffer from `first` to `last`, and looks at them again and again:
+    through a view that is made once, where the host can read the buffer."""
+
+    def __init__(self, buffer: Buffer, first: int, last: int) -> None:
+        host = buffer.allocator.host_view(buffer)
+        self.buffer, self.first, self.last = buffer, first, last
+        self._view = None if host is None else host[first:last]
+
+    def read(self) -> Array:
+        """Return the bytes: a view where the host can read them."""
+        if self._view is not None:
+            return self._view
+        copy = np.empty(self.last - self.first, np.uint8)
+        self.buffer.allocator.copy_to_host(self.buffer, copy, self.first)
+        return copy
+
+    def write(self, array: Array) -> None:
+        """Overwrite the bytes."""
+        self.buffer.allocator.copy_from_host(self.buffer, array, self.first)
+
+    def fill(self, byte: int = POISON) -> None:
+        """Give all of them this value."""
+        if self._view is not None:
+            self._view.fill(byte)
+        else:
+            self.write(np.full(self.last - self.first, byte, np.uint8))
+
+    def damage(self) -> tuple[int, int] | None:
+        """Return the range, counted from `first`, that holds no poison, and poison it again.
+        Returns None where there is none."""
+        found = self.read()
+        if found.tobytes() == _poison(self.last - self.first):
+            return None
+        at = np.flatnonzero(found != POISON)
+        self.fill()
+        return int(at[0]), int(at[-1]) + 1
 
 
-def write_bytes(buffer: Buffer, first: int, array: Array) -> None:
-    """Write bytes into a buffer, wherever it is."""
-    buffer.allocator.copy_from_host(buffer, array, first)
+class Watched:
+    """Reads a tensor again and again: through a view that is made once, where the host can."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        host = tensor.buffer.allocator.host_view(tensor.buffer)
+        self._view = None if host is None else tensor.numpy()
+
+    def array(self) -> Array:
+        """Return the contents as they are now; host memory is not copied."""
+        return self.tensor.numpy() if self._view is None else self._view
+
+
+@lru_cache(maxsize=256)
+def _poison(nbytes: int) -> bytes:
+    return bytes([POISON]) * nbytes
 
 
 def gaps(used: Iterable[tuple[int, int]], start: int, stop: int) -> list[tuple[int, int]]:
