@@ -16,7 +16,7 @@ from core.plan.plan import Plan
 from core.tensor.allocator import DeviceAllocator
 from core.tensor.dtype import DType
 from core.tensor.tensor import Array, Tensor
-from core.verify.memory.buffers import Span, gaps
+from core.verify.memory.buffers import Span, Spans, gaps
 from core.verify.values import Site
 
 REACH = 8 * GUARD  # bytes on each side of a result where a write into others' memory is looked for
@@ -45,6 +45,7 @@ class Edges:
         self.start, self.end, self.buffer = start, stop, tensor.buffer
         self._before = Span(self.buffer, start - GUARD, start)
         self._after = Span(self.buffer, stop, stop + GUARD)
+        self.sides = self._before, self._after
         self._inner = Span(self.buffer, start, stop)
         self._whole = Span(self.buffer, start - GUARD, stop + GUARD)
 
@@ -84,6 +85,7 @@ class GuardedLaunch:
         self.site = site
         self._launch, self._edges, self._gaps, self._near = launch, edges, gaps, near
         self._written = [e for e in edges if e.written]
+        self._quick = Spans([*(side for e in self._written for side in e.sides), *gaps])
 
     def __call__(self, whole: bool = False) -> list[str]:
         """Run the binding, and return a sentence for each rule that it broke.
@@ -96,6 +98,8 @@ class GuardedLaunch:
         near = [(span, np.array(span.read())) for span in self._near] if whole else []
         before = modes() if whole else {}
         self._launch()
+        if not whole and self._quick.intact():
+            return []
         said = [text for edge in edges for text in edge.damage()]
         return [*(said or self._strays(edges)), *_restored(near, edges),
                 *(changed_modes(before) if whole else ())]

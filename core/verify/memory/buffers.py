@@ -20,6 +20,7 @@ class Span:
         host = buffer.allocator.host_view(buffer)
         self.buffer, self.first, self.last = buffer, first, last
         self._view = None if host is None else host[first:last]
+        self._poison = _poison(last - first)
 
     def read(self) -> Array:
         """Return the bytes: a view where the host can read them."""
@@ -44,7 +45,7 @@ class Span:
         """Return the range, counted from `first`, that holds no poison, and poison it again.
         Returns None where there is none."""
         found = self.read()
-        if found.tobytes() == _poison(self.last - self.first):
+        if found.tobytes() == self._poison:
             return None
         at = np.flatnonzero(found != POISON)
         self.fill()
@@ -64,9 +65,39 @@ class Watched:
         return self.tensor.numpy() if self._view is None else self._view
 
 
+class Spans:
+    """Asks of many spans at once whether all hold poison; those that touch are read as one."""
+
+    def __init__(self, spans: Iterable[Span]) -> None:
+        ranges: dict[Buffer, list[tuple[int, int]]] = {}
+        for span in spans:
+            ranges.setdefault(span.buffer, []).append((span.first, span.last))
+        found = [Span(buffer, *of) for buffer, some in ranges.items() for of in merged(some)]
+        self._seen = [(s._view, s._poison) for s in found if s._view is not None]
+        self._readable = len(self._seen) == len(found)
+
+    def intact(self) -> bool:
+        """Return True if all bytes hold poison, False where some do not, or the host cannot read
+        them."""
+        for view, poison in self._seen:
+            if view.tobytes() != poison:
+                return False
+        return self._readable
+
+
 @lru_cache(maxsize=256)
 def _poison(nbytes: int) -> bytes:
     return bytes([POISON]) * nbytes
+
+
+def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the bytes of these ranges as ranges that neither overlap nor touch."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(ranges):
+        if found and first <= found[-1][1]:
+            first, last = found[-1][0], max(last, found.pop()[1])
+        found.append((first, last))
+    return found
 
 
 def gaps(used: Iterable[tuple[int, int]], start: int, stop: int) -> list[tuple[int, int]]:
