@@ -2,7 +2,6 @@
 
 import ctypes
 import threading
-import time
 
 import numpy as np
 
@@ -105,13 +104,12 @@ def flaky(x, weight, out):
 
 
 def later(x, weight, out):
-    old = out.copy()
-
-    def write():
-        for _ in range(100):
-            time.sleep(0.002)
-            np.copyto(out, old)
-    threading.Thread(target=write).start()
+    before = kept.get("late")
+    kept["late"] = out, out.copy()
+    if before is not None:
+        thread = threading.Thread(target=np.copyto, args=before)
+        thread.start()
+        thread.join()  # whenever else it wrote, a tool would see it by chance
 
 
 def old_buffer(x, weight, out, *, eps):
