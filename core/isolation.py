@@ -14,7 +14,8 @@ import re
 import signal
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,7 @@ from typing import IO, Any
 from core.errors import OptionError
 
 TIMEOUT_S = 120.0  #: seconds that one step may take unless the user says otherwise
+START_S = 60.0  #: seconds that a plugin may take at least to be imported, or in a hook
 _SIZE, _HEAD = 8192, struct.Struct("<III")  # state, calls so far, bytes of the note
 _STARTED, _CALLING, _BETWEEN, _ENDED = range(4)
 _GRACE_S = 2.0  # seconds in which a process writes where it stands, once told to end
@@ -34,7 +36,7 @@ class Note:
     who     node, kernel, distribution, dimensions
     what    the function of the kernel: launch, bind, ...
     home    where the plugin's files lie
-    kernel  its id
+    kernel  its id; empty where it is a plugin that starts
     """
 
     who: str
@@ -92,6 +94,8 @@ class Notes:
         if note is None:
             return f"the process {ending} before a kernel was called"
         place = _place(self.lines, note.home)
+        if state != _CALLING and not note.kernel:
+            return f"the process {ending} after {note.what} of {note.who}"
         if state == _CALLING:
             inside = "" if note.what == "launch" else f" in {note.what}"
             # malloc aborts where it finds its heap damaged, which another call may have done
@@ -129,11 +133,24 @@ def begin(path: Path) -> Notes:
     return active
 
 
+@contextmanager
+def starting(who: str, what: str) -> Iterator[None]:
+    """Note that a plugin starts, by `what`, where a process waits for this one."""
+    notes = active
+    if notes is not None:
+        notes.enter(Note(who, what, "", "").encoded())
+    try:
+        yield
+    finally:
+        if notes is not None:
+            notes.leave()
+
+
 class Watch:
-    """Tell when the process that works has been in one call for too long."""
+    """Tell when the process that works has been in one call for longer than `limit` seconds."""
 
     def __init__(self, notes: Notes, limit_s: float) -> None:
-        self._notes, self._limit = notes, limit_s
+        self._notes, self.limit, self._step = notes, limit_s, limit_s
         self._calls: int | None = None
         self._since = 0.0
 
@@ -141,9 +158,14 @@ class Watch:
         """Return whether the present call has lasted for the limit. Ask often."""
         calls, now = self._notes.calls, time.monotonic()
         if calls is None or calls != self._calls:
-            self._calls, self._since = calls, now
+            self._calls, self._since, self.limit = calls, now, self._step
             return False
-        return now - self._since > self._limit
+        if now - self._since <= self.limit:
+            return False
+        note = self._notes.note
+        if note is not None and not note.kernel:  # what starts may compile, or load libraries
+            self.limit = max(self.limit, START_S)
+        return now - self._since > self.limit
 
 
 def stop(pid: int, wait: Callable[[float], Any]) -> None:

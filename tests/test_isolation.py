@@ -1,12 +1,16 @@
 """The notes of a process that works, and what the one that waits makes of them."""
 
+import importlib
 import signal
 import time
+from importlib.metadata import EntryPoint
 
 import pytest
 
 from core import isolation
 from core.errors import OptionError
+from core.installed.loader import Plugins
+from core.installed.registry import Registry
 from core.isolation import Note, Notes, Watch, check_limit, ending
 
 NOTE = Note("layers.0.attention (attention), x:fast (dist 1), T=1", "launch", "/x/", "x:fast")
@@ -73,3 +77,32 @@ def test_endings():
     assert ending(0) == "ended Python with exit code 0"
     assert ending(-signal.SIGTERM) == f"killed by signal {signal.SIGTERM.value} (SIGTERM)"
     assert ending(-250) == "killed by signal 250"
+
+
+def test_what_starts_is_named_and_has_more_time(notes, monkeypatch):
+    monkeypatch.setattr(isolation, "active", notes)
+    monkeypatch.setattr(isolation, "START_S", 0.3)
+    watch = Watch(notes, 0.05)
+    with isolation.starting("plugin slow (kernelyard-slow 1.0)", "import"):
+        assert not watch.late()
+        time.sleep(0.1)
+        assert not watch.late() and watch.limit == 0.3
+        assert notes.told("ended") == "plugin slow (kernelyard-slow 1.0): ended in import"
+        time.sleep(0.3)
+        assert watch.late()
+    assert not watch.late() and notes.told("ended") == (
+        "the process ended after import of plugin slow (kernelyard-slow 1.0)")
+
+
+def test_imports_and_hooks_of_plugins_are_noted(notes, monkeypatch, tmp_path):
+    (tmp_path / "telling.py").write_text(
+        "from core import hookimpl, isolation\n"
+        "KERNELYARD_API, said = 2, [isolation.active.note.what]\n"
+        "@hookimpl\ndef register_backends(register):\n"
+        "    said.append(isolation.active.note)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(isolation, "active", notes)
+    Registry(Plugins([EntryPoint("telling", "telling", "kernelyard.plugins")]))
+    imported, hook = importlib.import_module("telling").said
+    assert imported == "import" and (hook.who, hook.what, hook.kernel) == (
+        "plugin telling (telling)", "register_backends", "")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -23,6 +24,7 @@ from core.installed.discovery import (
     place,
     trusted,
 )
+from core.isolation import starting
 from core.output import named_output
 from core.plugins import hookspecs
 from core.plugins.backend import API_VERSION, OLDEST_API
@@ -105,7 +107,7 @@ class Plugins:
         self._places[entry.name] = place(entry.dist)
         start = time.perf_counter()
         try:
-            with named_output(f"plugin {entry.name}"):
+            with starts(f"plugin {entry.name}", source, "import"):
                 plugin = entry.load()
             self.seconds[entry.name] = time.perf_counter() - start
             version = served_version(entry.value, getattr(plugin, "KERNELYARD_API", None))
@@ -155,7 +157,7 @@ class Plugins:
         plugin = self.manager.get_plugin(name)
         others = [p for p in self.manager.get_plugins() if p is not plugin]
         try:
-            with named_output(f"plugin {name}"):
+            with starts(f"plugin {name}", self.distributions[name], hook):
                 self.manager.subset_hook_caller(hook, others)(**kwargs)
         except KeyboardInterrupt:
             raise
@@ -166,6 +168,13 @@ class Plugins:
                                             worded(error), traceback.format_exc()))
             return False
         return True
+
+
+@contextmanager
+def starts(name: str, source: str, what: str) -> Iterator[None]:
+    """Name a plugin that starts: what it prints, and itself where that ends the process."""
+    with named_output(name), starting(f"{name} ({source})", what):
+        yield
 
 
 def served_version(where: str, stated: object) -> int:

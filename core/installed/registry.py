@@ -21,9 +21,8 @@ from core.errors import (
 )
 from core.installed import api1
 from core.installed.choice import EVERY_PLUGIN, PluginChoice
-from core.installed.loader import Plugins
+from core.installed.loader import Plugins, starts
 from core.ir.op import Op, register_op
-from core.output import named_output
 from core.plugins.backend import Backend, BackendOptions, BackendSpec
 from core.plugins.checks import check_backend, check_entry, check_op
 from core.plugins.kernel import Kernel, check_kernel
@@ -150,7 +149,7 @@ class Registry:
         module, _, attribute = spec.target.partition(":")
         try:
             asked = {k: v for k, v in self.options.given().items() if k in spec.options}
-            with named_output(f"backend {name}"):
+            with starts(f"backend {name}", spec.target, "its start"):
                 opened: Backend = getattr(importlib.import_module(module), attribute)(**asked)
             opened.name = name
         except (BackendError, OptionError, KeyboardInterrupt):

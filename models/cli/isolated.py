@@ -47,11 +47,12 @@ def isolate(args: argparse.Namespace, module: str, argv: Sequence[str] | None) -
         given = list(sys.argv[1:] if argv is None else argv)
         process = subprocess.Popen([sys.executable, "-c", _CHILD, str(notes.path), module,
                                     str(len(sys.path)), *sys.path, *given])
-        late = _wait(process, Watch(notes, limit))
+        watch = Watch(notes, limit)
+        late = _wait(process, watch)
         code = process.returncode
         if notes.ended and code >= 0:
             return code
-        raise KernelError(notes.told(f"took over {limit:g} s" if late else ending(code)))
+        raise KernelError(notes.told(f"took over {watch.limit:g} s" if late else ending(code)))
 
 
 def _wait(process: subprocess.Popen[bytes], watch: Watch) -> bool:

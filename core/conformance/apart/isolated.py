@@ -115,7 +115,7 @@ class _Worker:
             while not self._pipe.poll(_ASK_S):
                 if watch.late():
                     stop(self._process.pid or 0, self._process.join)
-                    return self._end(f"took over {self._limit:g} s")
+                    return self._end(f"took over {watch.limit:g} s")
             found: Ended = self._pipe.recv()
             return found
         except (EOFError, OSError):  # it has ended
