@@ -86,7 +86,7 @@ class Before:
     def __init__(self, site: Site, *, whole: bool, sums: PageSums | None = None, anew: bool = True,
                  ) -> None:
         self.site, self.whole, self.anew, self.lost = site, whole, anew, False
-        every = places_of(site.binding)
+        every = places_of(site.binding) if site.mutated else {}
         self.places = every if site.phase == "decode" else {}
         self._kept: dict[str, bytes] = {}
         self._rows: dict[str, tuple[Any, Array]] = {}  # of states, where not kept: place, contents

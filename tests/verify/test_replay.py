@@ -136,6 +136,14 @@ def test_shrinking_rows(tmp_path):
     assert small.inputs["x"].shape == (4, 1) and small.inputs["weight"].shape == (1, 1)
 
 
+def test_shrinking_to_a_size_below_one_that_is_right(tmp_path):
+    registry = with_suspect(OPS["linear"], lambda a: spoil(a) if len(a) == 2 or len(a) > 4
+                            else None)
+    capsule = captured(registry, tmp_path)
+    assert len(capsule.inputs["x"]) > 4
+    assert len(shrink(capsule, "suspect", registry, repeat=1).inputs["x"]) == 2
+
+
 def test_on_the_command_line(tmp_path, monkeypatch, capsys):
     registry = with_suspect(OPS["linear"])
     captured(registry, tmp_path)

@@ -18,7 +18,7 @@ from core.verify.capsules.capsule import Capsule
 from core.verify.capsules.replay import recorded_kernel, replay, run_once
 
 Arrays = Mapping[str, Array | None]
-_PASSES = 3  # over all dimensions; each pass may let another dimension go lower
+_EACH = 8  # sizes up to this are tried one by one
 _LENGTH = "length"  # of sequences: a value of `seq_lens`, and no dimension
 _LAST = "last rows"  # those that stay of T, where T itself keeps the first
 
@@ -26,8 +26,8 @@ _LAST = "last rows"  # those that stay of T, where T itself keeps the first
 def shrink(capsule: Capsule, backend: str, registry: Registry, *, repeat: int) -> Capsule:
     """Return a capsule of the smallest call that `backend` still gets wrong, with what it gives.
 
-    Each dimension is cut to 1, or else halved towards the smallest size that is wrong; what points
-    to rows or slots is cut with it. A call that the definition or the kernel refuses is not wrong.
+    Each dimension is cut to the smallest size that is wrong; what points to rows or slots is cut
+    with it. A call that the definition or the kernel refuses is not wrong.
     """
     op = find_op(capsule.op)
     sizes = _sizes(op, capsule)
@@ -42,14 +42,13 @@ def shrink(capsule: Capsule, backend: str, registry: Registry, *, repeat: int) -
             return False
 
     arrays: Arrays = capsule.inputs
-    for _ in range(_PASSES):
+    before: dict[str, int] = {}
+    while sizes != before:  # each pass may let another dimension go lower
         before = dict(sizes)
         for name in sorted(sizes, key=lambda n: (n not in ("T", "S", _LAST, _LENGTH), n)):
             cut = partial(cut_to, op, arrays, sizes, name)
             arrays = _least(sizes[name], cut, wrong) or arrays
             sizes = _sizes(op, replace(capsule, inputs=dict(arrays)))
-        if sizes == before:
-            break
     cuts = ", ".join(f"{n} {first[n]} to {sizes[n]}" for n in sizes
                      if n != _LAST and sizes[n] != first[n])
     made = recorded_kernel(capsule, registry)
@@ -97,16 +96,29 @@ def cut_to(op: Op, arrays: Arrays, sizes: Mapping[str, int], name: str, size: in
 
 def _least(size: int, cut: Callable[[int], Arrays | None], wrong: Callable[[Arrays], bool],
            ) -> Arrays | None:
-    """Return the smallest cut that is wrong, None where only the whole is."""
+    """Return the smallest cut that is wrong, None where only the whole is.
+
+    Every small size is tried, since a fault may show at some only; then powers of two, and what
+    lies between the last that is right and the first that is wrong, by halves.
+    """
     right, best, found = 0, size, None
-    tried = 1
-    while tried < best and tried > right:
+
+    def worse(tried: int) -> bool:
+        nonlocal best, found
         arrays = cut(tried)
-        if arrays is not None and wrong(arrays):
-            best, found = tried, arrays
-        else:
-            right = tried
-        tried = (right + best) // 2
+        if arrays is None or not wrong(arrays):
+            return False
+        best, found = tried, arrays
+        return True
+    powers = (2**k for k in range(_EACH.bit_length(), size.bit_length()))
+    for tried in (n for n in (*range(1, _EACH + 1), *powers) if n < size):
+        if worse(tried):
+            break
+        right = tried
+    while best > right + 1:
+        middle = (right + best) // 2
+        if not worse(middle):
+            right = middle
     return found
 
 
