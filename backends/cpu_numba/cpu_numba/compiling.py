@@ -17,6 +17,7 @@ from core import Launch, held_interrupts
 from cpu_numba import machine
 from cpu_numba.caching import KEPT, KeptFunction
 from cpu_numba.helpers import Helpers, Job
+from cpu_numba.kernels.compiled.whole import kernels_whole
 
 _LOCK = threading.RLock()
 #: what was bound and is not compiled yet: launches by function and types
@@ -81,7 +82,7 @@ def _compile_one(job: Job, *, looks: bool = True) -> None:
     function, signature = job
     if signature not in function.overloads:
         function._cache = KeptFunction(function, looks=looks)
-        with held_interrupts():
+        with held_interrupts(), kernels_whole(function):
             function.compile(signature)
 
 

@@ -21,6 +21,7 @@ import numba
 from numba.core.dispatcher import Dispatcher
 
 from cpu_numba.caching import KEPT, KeptFunction, full_name
+from cpu_numba.kernels.compiled.whole import kernels_whole
 
 Job = tuple[Any, tuple[numba.types.Type, ...]]  # a Numba dispatcher, and types of its arguments
 
@@ -97,7 +98,8 @@ def help() -> None:
     while number := os.read(queue, 1):
         name, types = jobs[number[0]]
         functions[name]._cache = KeptFunction(functions[name])
-        functions[name].compile(types)
+        with kernels_whole(functions[name]):
+            functions[name].compile(types)
         print(name, flush=True)
 
 

@@ -4,7 +4,6 @@ work, and on all threads over many."""
 import math
 
 import numpy as np
-from numba import prange
 
 from cpu_numba.kernels.compiled.exponential import exp
 from cpu_numba.kernels.compiled.jit import njit
@@ -18,13 +17,14 @@ from cpu_numba.kernels.compiled.simd import (
     store,
     store_some,
 )
+from cpu_numba.kernels.compiled.spread import on_threads
 
 
 @njit(_nrt=False)
-def rotate_token(x, position, frequencies, out, start, heads, half, interleaved):
-    apart, step = (1, 2) if interleaved else (half, 1)
+def rotate_token(t, x, positions, frequencies, out, heads, half, interleaved):
+    start, (apart, step) = 2 * t * heads * half, (1, 2) if interleaved else (half, 1)
     for i in range(half):
-        angle = np.float32(position) * frequencies[i]
+        angle = np.float32(positions[t]) * frequencies[i]
         c, s = math.cos(angle), math.sin(angle)
         for h in range(heads):
             at = start + 2 * h * half + step * i
@@ -37,15 +37,13 @@ def rotate_token(x, position, frequencies, out, start, heads, half, interleaved)
 def rotate(x, positions, frequencies, out, tokens, heads, half, interleaved):
     """Rotate the pairs of each head by position * frequency, the angle rounded to float32."""
     for t in range(tokens):
-        rotate_token(x, positions[t], frequencies, out, 2 * t * heads * half, heads, half,
-                     interleaved)
+        rotate_token(t, x, positions, frequencies, out, heads, half, interleaved)
 
 
-@njit(parallel=True)
+@njit
 def rotate_many(x, positions, frequencies, out, tokens, heads, half, interleaved):
-    for t in prange(tokens):
-        rotate_token(x, positions[t], frequencies, out, 2 * t * heads * half, heads, half,
-                     interleaved)
+    on_threads(rotate_token, tokens, False, (x, positions, frequencies, out, heads, half,
+                                             interleaved))
 
 
 @njit(_nrt=False)
@@ -77,7 +75,11 @@ def swiglu(gate, up, out, size):
     gated(gate, up, out, 0, size)
 
 
-@njit(parallel=True)
+@njit(_nrt=False)
+def gated_token(t, gate, up, out, size):
+    gated(gate, up, out, t * size, size)
+
+
+@njit
 def swiglu_many(gate, up, out, rows, size):
-    for t in prange(rows):
-        gated(gate, up, out, t * size, size)
+    on_threads(gated_token, rows, False, (gate, up, out, size))

@@ -8,12 +8,12 @@ stretch leaves its largest score, its sum and its mixed values, which `join` put
 import math
 
 import numpy as np
-from numba import prange
 
 from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.rows import fill
 from cpu_numba.kernels.compiled.simd import fma, load, load_some, splat, store, store_some, total
 from cpu_numba.kernels.compiled.softmax import softmax_row
+from cpu_numba.kernels.compiled.spread import on_threads
 
 STRETCH = 128  # positions; their keys or values for one head stay in the first cache
 
@@ -110,9 +110,9 @@ def join(mixed, record, step, count, out, at, size):
         store_some(out, at + i, value * splat(np.float32(1) / weight), n)
 
 
-@njit(_nrt=False, inline="always")
-def work(q, cache, scales, table, starts, lens, mixed, scores, places, heads, kv_heads, size, width,
-         block, scale, unit):
+@njit(_nrt=False)
+def work(unit, q, cache, scales, table, starts, lens, mixed, scores, places, heads, kv_heads, size,
+         width, block, scale):
     """Compute one stretch of one key/value head for one token, unless the token sees nothing of
     it."""
     group, stretches = heads // kv_heads, -(-width * block // STRETCH)
@@ -126,20 +126,15 @@ def work(q, cache, scales, table, starts, lens, mixed, scores, places, heads, kv
                 scores[mine], places[mine], mixed, unit * group * (size + 2))
 
 
-@njit(parallel=True)
+@njit
 def attend(q, cache, scales, table, starts, lens, out, mixed, scores, places, tokens, heads,
            kv_heads, size, width, block, scale, alone):
     """Compute every token of q, on one thread if `alone`. `mixed` has (size + 2) * group for each
     unit of work, `scores` and `places` a stretch for each."""
     group, stretches = heads // kv_heads, -(-width * block // STRETCH)
-    if alone:
-        for unit in range(tokens * kv_heads * stretches):
-            work(q, cache, scales, table, starts, lens, mixed, scores, places, heads, kv_heads,
-                 size, width, block, scale, unit)
-    else:
-        for unit in prange(tokens * kv_heads * stretches):
-            work(q, cache, scales, table, starts, lens, mixed, scores, places, heads, kv_heads,
-                 size, width, block, scale, unit)
+    on_threads(work, tokens * kv_heads * stretches, alone,
+               (q, cache, scales, table, starts, lens, mixed, scores, places, heads, kv_heads, size,
+                width, block, scale))
     for t in range(tokens):
         _, seen = seen_by(t, starts, lens)
         for h in range(heads):

@@ -10,13 +10,13 @@ threads also fight for the cores with Numba's: each waits for work in a busy loo
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import prange
 
 from cpu_numba.kernels.compiled.groups import group_sums
 from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.naming import named
 from cpu_numba.kernels.compiled.rounding import round_row
 from cpu_numba.kernels.compiled.simd import fma, load, load_some, prefetch, splat, store, store_some
+from cpu_numba.kernels.compiled.spread import on_threads
 from cpu_numba.kernels.compiled.tile import GROUPED, ROWS, WHOLE
 from cpu_numba.kernels.compiled.transpose import transpose
 from cpu_numba.kernels.compiled.work_queue import claim
@@ -122,6 +122,17 @@ def transpose_weights(weights, start, packed, count, column, depth, each, unit, 
                       ROWS, 16)
 
 
+@njit(_nrt=False)
+def make_tokens(b, x, transposed, rounded, tokens, size, units, unit, group):
+    """Transpose the b-th block of tokens, rounded to integers where panels hold those."""
+    if rounded.scales.size:
+        for t in range(b * TOKENS, min(tokens, (b + 1) * TOKENS)):
+            round_row(x, t, size, group, rounded)
+        transpose_tokens(rounded.first, transposed, b * TOKENS, tokens, size, unit, units)
+    else:
+        transpose_tokens(x, transposed, b * TOKENS, tokens, size, unit, units)
+
+
 def product_of(name, fill_scales, fill_panel):
     """Make the product of a kind of matrix, a tuple of arrays whose `steps` are None where a row is
     one group.
@@ -143,24 +154,29 @@ def product_of(name, fill_scales, fill_panel):
 
     @njit(_nrt=False)
     @named(name, "share")
-    def share(matrix, bias, out, transposed, x_scales, panel, room, totals, scale, offset, sums,
-              tokens, rows, size, units, unit, group, counter):
+    def share(i, threads, matrix, bias, out, transposed, x_scales, panels, rooms, totals, factors,
+              sums, tokens, rows, size, units, unit, group, counter):
         """Compute ROWS rows after another, as long as there are unclaimed ones."""
         groups, span = -(-size // group), DEPTH * unit
+        n = panels.size // threads
+        panel, n = panels[i * n:(i + 1) * n], rooms.size // threads
+        room, n = rooms[i * n:(i + 1) * n], totals.size // threads
+        total, n = totals[i * n:(i + 1) * n], factors.size // (2 * threads)
+        scale, offset = factors[2 * i * n:(2 * i + 1) * n], factors[(2 * i + 1) * n:2 * (i + 1) * n]
         first = claim(counter, ROWS)
         while first < rows:
             count = min(ROWS, rows - first)
             fill_scales(matrix, first, count, size, group, scale, offset)
-            begin(bias, first, count, tokens, sums, groups, offset, totals)
+            begin(bias, first, count, tokens, sums, groups, offset, total)
             for column in range(0, size, span):
                 depth = min(span, size - column)
                 fill_panel(matrix, room, first, count, size, column, depth, unit, panel)
                 multiply(matrix.steps, transposed, units, panel, column, depth, unit, group, tokens,
-                         scale, x_scales, totals)
-            finish(totals, out, first, count, tokens, rows)
+                         scale, x_scales, total)
+            finish(total, out, first, count, tokens, rows)
             first = claim(counter, ROWS)
 
-    @njit(parallel=True)
+    @njit
     @named(name, "product")
     def product(x, matrix, bias, out, transposed, panels, rooms, totals, factors, sums, rounded,
                 tokens, rows, size, units, unit, group, threads, counter):
@@ -171,21 +187,11 @@ def product_of(name, fill_scales, fill_panel):
         counter[0] = 0
         if sums.size:
             group_sums(x, sums, tokens, size, group)
-        for b in prange(-(-tokens // TOKENS)):
-            if rounded.scales.size:
-                for t in range(b * TOKENS, min(tokens, (b + 1) * TOKENS)):
-                    round_row(x, t, size, group, rounded)
-                transpose_tokens(rounded.first, transposed, b * TOKENS, tokens, size, unit, units)
-            else:
-                transpose_tokens(x, transposed, b * TOKENS, tokens, size, unit, units)
-        panel, total = panels.size // threads, totals.size // threads
-        factor, room = factors.size // threads, rooms.size // threads
-        for i in prange(threads):
-            mine = factors[i * factor:(i + 1) * factor]
-            share(matrix, bias, out, transposed, rounded.scales, panels[i * panel:(i + 1) * panel],
-                  rooms[i * room:(i + 1) * room], totals[i * total:(i + 1) * total],
-                  mine[:factor // 2], mine[factor // 2:], sums, tokens, rows, size, units, unit,
-                  group, counter)
+        on_threads(make_tokens, -(-tokens // TOKENS), False,
+                   (x, transposed, rounded, tokens, size, units, unit, group))
+        on_threads(share, threads, False,
+                   (threads, matrix, bias, out, transposed, rounded.scales, panels, rooms, totals,
+                    factors, sums, tokens, rows, size, units, unit, group, counter))
     return product
 
 

@@ -38,7 +38,7 @@ class Matrix(NamedTuple):
     pieces: int
 
 
-@njit(_nrt=False, inline="always")
+@njit(_nrt=False, forceinline=True)
 def dots(a, i, b, j, x, first, size):
     """Return the products of `size` elements of x with those of a from i on, and of b from j on."""
     p = splat(np.float32(0))
@@ -59,7 +59,7 @@ def dots(a, i, b, j, x, first, size):
     return total(p + r), total(q + s)
 
 
-@njit(_nrt=False, inline="always")
+@njit(_nrt=False, forceinline=True)
 def dots_of_four(a, i, b, j, x, t, tokens, size):
     """Return what `dots` does for four tokens from t on, in lanes: see `four`."""
     p, places, whole = no_sums(), places_of(t, tokens, size, 0), size // 64 * 64
@@ -74,7 +74,7 @@ def dots_of_four(a, i, b, j, x, t, tokens, size):
     return totals(add_sums(p, q))
 
 
-@njit(_nrt=False, inline="always")
+@njit(_nrt=False, forceinline=True)
 def two_rows(n, x, matrix, sizes):
     """Compute out[:, n] and, half the rows on, out[:, m], which stay in the cache for all tokens.
     Of an odd number of rows the last is computed twice, with the same bits."""
@@ -99,7 +99,7 @@ def two_rows(n, x, matrix, sizes):
         t += 1
 
 
-@njit(_nrt=False, inline="always")
+@njit(_nrt=False, forceinline=True)
 def gated_row(n, x, gate, up, _, sizes):
     tokens, size = sizes
     t = 0

@@ -8,13 +8,13 @@ runs across lanes; the query heads of a group share each block.
 import math
 
 import numpy as np
-from numba import prange
 
 from cpu_numba.kernels.compiled.attention import seen_by
 from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.rows import convert_row, fill
 from cpu_numba.kernels.compiled.simd import fma, get, load, load_some, splat, store, store_some
 from cpu_numba.kernels.compiled.softmax import scale_row, softmax_row
+from cpu_numba.kernels.compiled.spread import on_threads
 
 KEYS = 64  # a block: four vectors of scores
 QUERIES = 128  # rows of a tile, over all query heads of a group
@@ -122,25 +122,33 @@ def tile(q, cache, scales, table, sequence, width, block, heads, kv_heads, head,
         convert_row(mixed, r * size, out, at, size)
 
 
-@njit(parallel=True)
+@njit(_nrt=False)
+def tiles(worker, q, cache, scales, table, starts, lens, out, scratch, workers, tokens, heads,
+          kv_heads, size, width, block, scale):
+    """Compute every tile of a worker."""
+    most, piece = max(1, QUERIES * kv_heads // heads), scratch.size // workers
+    mine = scratch[worker * piece:(worker + 1) * piece]
+    for unit in range(worker, -(-tokens // most) * kv_heads, workers):
+        first, head = unit // kv_heads * most, unit % kv_heads
+        end = min(tokens, first + most)
+        while first < end:
+            s, seen = seen_by(first, starts, lens)
+            last = min(end, starts[s + 1])
+            if seen > 0:
+                tile(q, cache, scales, table, s, width, block, heads, kv_heads, head, size, first,
+                     last - first, seen, scale, out, mine)
+            else:
+                group = heads // kv_heads
+                for t in range(first, last):
+                    at = (t * heads + head * group) * size
+                    fill(out, at, group * size)
+            first = last
+
+
+@njit
 def attend(q, cache, scales, table, starts, lens, out, scratch, workers, tokens, heads, kv_heads,
            size, width, block, scale):
     """Every token of q; `scratch` is cut into one piece for each worker."""
-    most = max(1, QUERIES * kv_heads // heads)  # tokens of a tile
-    tiles, piece = -(-tokens // most), scratch.size // workers
-    for worker in prange(workers):
-        mine = scratch[worker * piece:(worker + 1) * piece]
-        for unit in range(worker, tiles * kv_heads, workers):
-            first, head = unit // kv_heads * most, unit % kv_heads
-            while first < min(tokens, (unit // kv_heads + 1) * most):
-                s, seen = seen_by(first, starts, lens)
-                last = min(tokens, (unit // kv_heads + 1) * most, starts[s + 1])
-                if seen > 0:
-                    tile(q, cache, scales, table, s, width, block, heads, kv_heads, head, size,
-                         first, last - first, seen, scale, out, mine)
-                else:
-                    group = heads // kv_heads
-                    for t in range(first, last):
-                        at = (t * heads + head * group) * size
-                        fill(out, at, group * size)
-                first = last
+    on_threads(tiles, workers, False,
+               (q, cache, scales, table, starts, lens, out, scratch, workers, tokens, heads,
+                kv_heads, size, width, block, scale))

@@ -3,12 +3,12 @@
 import math
 
 import numpy as np
-from numba import prange
 
 from cpu_numba.kernels.compiled.exponential import exp
 from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.rows import convert_row
 from cpu_numba.kernels.compiled.simd import get, load, put, splat, total
+from cpu_numba.kernels.compiled.spread import on_threads
 
 _STRETCH = 4096  # terms that float32 sums up; stretches are summed in float64
 
@@ -37,10 +37,9 @@ def adjust(logits, starts, ids, penalties, add, mask, out, rows, size):
         adjust_row(r, logits, starts, ids, penalties, add, mask, out, size)
 
 
-@njit(parallel=True)
+@njit
 def adjust_many(logits, starts, ids, penalties, add, mask, out, rows, size):
-    for r in prange(rows):
-        adjust_row(r, logits, starts, ids, penalties, add, mask, out, size)
+    on_threads(adjust_row, rows, False, (logits, starts, ids, penalties, add, mask, out, size))
 
 
 @njit(_nrt=False)
@@ -101,10 +100,9 @@ def log_probs(logits, token, chosen, rank, top_ids, top, rows, size, n):
         log_probs_row(r, logits, token, chosen, rank, top_ids, top, size, n)
 
 
-@njit(parallel=True)
+@njit
 def log_probs_many(logits, token, chosen, rank, top_ids, top, rows, size, n):
-    for r in prange(rows):
-        log_probs_row(r, logits, token, chosen, rank, top_ids, top, size, n)
+    on_threads(log_probs_row, rows, False, (logits, token, chosen, rank, top_ids, top, size, n))
 
 
 @njit

@@ -3,12 +3,13 @@ serves later, does less of it. Results do not depend on which thread computes th
 
 from typing import Any, NamedTuple
 
-from numba import prange, types
+from numba import types
 from numba.extending import intrinsic
 
 from cpu_numba.kernels.compiled import emit
 from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.naming import named
+from cpu_numba.kernels.compiled.spread import on_threads
 
 
 class Shared(NamedTuple):
@@ -32,34 +33,29 @@ def claim(typing_context, counter, count):
 
 def shared(work):
     """Make loop(how, x, first, second, third, sizes): it runs work(n, x, first, second, third,
-    sizes) for every n that `how`, a Shared, has. x and matrices may be tuples of arrays; Numba's
-    parallel loops take no deeper ones."""
+    sizes) for every n that `how`, a Shared, has."""
     @njit(_nrt=False)
     @named(work.py_func.__module__, work.py_func, "share")
-    def share(counter, starts, x, first, second, third, sizes):
+    def share(_, counter, starts, x, first, second, third, sizes):
         piece = claim(counter, 1)
         while piece + 1 < starts.size:
             for n in range(starts[piece], starts[piece + 1]):
                 work(n, x, first, second, third, sizes)
             piece = claim(counter, 1)
 
-    @njit(parallel=True)
+    @njit(_nrt=False)
     @named(work.py_func.__module__, work.py_func, "loop")
     def loop(how, x, first, second, third, sizes):
         threads, counter, starts = how
         counter[0] = 0
-        if threads == 1:
-            share(counter, starts, x, first, second, third, sizes)
-        else:
-            for _ in prange(threads):
-                share(counter, starts, x, first, second, third, sizes)
+        on_threads(share, threads, threads == 1, (counter, starts, x, first, second, third, sizes))
     return loop
 
 
 def shared_rows(rows_of):
     """Make a shared loop for products with one to three matrices: rows_of(n, x, matrix, sizes) for
     every n of each; `first` has as many as `first.pieces` says."""
-    @njit(_nrt=False, inline="always")
+    @njit(_nrt=False, forceinline=True)
     @named(rows_of.py_func.__module__, rows_of.py_func, "of_three")
     def work(n, x, first, second, third, sizes):
         matrix = first  # all are of one type: the code that multiplies stands here once
