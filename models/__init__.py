@@ -7,8 +7,9 @@
 The names below `Model` are for plugins that bring a family or a file format.
 """
 
-# ruff: noqa: E402 - a shadowed `core` is named before anything is imported from it
+
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -26,24 +27,38 @@ except ImportError:  # another `kernelyard` comes first: what it cannot say stan
 
 check_own("core")
 
-from models.architectures.base import Architecture
-from models.architectures.config import ModelConfig
-from models.architectures.layers import Builder
-from models.architectures.llama import Llama
-from models.architectures.rope import RopeConfig, RopeType
-from models.architectures.tensors import Rows, Stack, WeightSpec
-from models.checkpoints.base import Checkpoint, CheckpointFormat
-from models.engine.load import load, load_engine
-from models.engine.model import Model
-from models.engine.options import LoadOptions
-from models.json_reader import ConfigReader
-from models.serving.engine import Engine
-from models.serving.grammar.params import StructuredOutputsParams
-from models.serving.params import SamplingParams
-from models.tokenizers.pretokenizers import PreTokenizer
+#: public name -> its module, imported when the name is first used: a program that brings a family
+#: of models needs no server, and one that generates text no file format but its own
+_HOMES = {
+    "Architecture": "architectures.base", "AsyncEngine": "serving.async_engine",
+    "Builder": "architectures.layers", "Checkpoint": "checkpoints.base",
+    "CheckpointFormat": "checkpoints.base", "ConfigReader": "json_reader",
+    "Engine": "serving.engine", "Llama": "architectures.llama", "LoadOptions": "engine.options",
+    "Model": "engine.model", "ModelConfig": "architectures.config",
+    "PreTokenizer": "tokenizers.pretokenizers", "RopeConfig": "architectures.rope",
+    "RopeType": "architectures.rope", "Rows": "architectures.tensors",
+    "SamplingParams": "serving.params", "Stack": "architectures.tensors",
+    "StructuredOutputsParams": "serving.grammar.params", "WeightSpec": "architectures.tensors",
+    "load": "engine.load", "load_engine": "engine.load",
+}
 
 if TYPE_CHECKING:
+    from models.architectures.base import Architecture
+    from models.architectures.config import ModelConfig
+    from models.architectures.layers import Builder
+    from models.architectures.llama import Llama
+    from models.architectures.rope import RopeConfig, RopeType
+    from models.architectures.tensors import Rows, Stack, WeightSpec
+    from models.checkpoints.base import Checkpoint, CheckpointFormat
+    from models.engine.load import load, load_engine
+    from models.engine.model import Model
+    from models.engine.options import LoadOptions
+    from models.json_reader import ConfigReader
     from models.serving.async_engine import AsyncEngine
+    from models.serving.engine import Engine
+    from models.serving.grammar.params import StructuredOutputsParams
+    from models.serving.params import SamplingParams
+    from models.tokenizers.pretokenizers import PreTokenizer
 
 __all__ = [
     "Architecture", "AsyncEngine", "Builder", "Checkpoint", "CheckpointFormat", "ConfigReader",
@@ -53,9 +68,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - a class
-    """Return AsyncEngine, which brings asyncio and multiprocessing: most programs need neither."""
-    if name == "AsyncEngine":
-        from models.serving.async_engine import AsyncEngine
-        return AsyncEngine
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a class or a function
+    """Return a public name, and keep it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"models.{_HOMES[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from models import batch, bench, conform, doctor, export, models, plan, run, serve, verify
 from models.cli.command import command
 
-COMMANDS = {"run": (run.main, "generate text with a model"),
-            "serve": (serve.main, "serve a model to clients of OpenAI's API"),
-            "plan": (plan.main, "say what a model will need in memory, before loading it"),
-            "models": (models.main, "list the models that --model takes by name"),
-            "doctor": (doctor.main, "say what is installed, what works, and how to fix the rest"),
-            "export": (export.main, "write a model in another format"),
-            "batch": (batch.main, "answer a file of requests in OpenAI's batch format"),
-            "bench": (bench.main, "measure speed at published shapes, outputs checked"),
-            "conform": (conform.main, "compare the kernels of a backend with the definitions"),
-            "verify": (verify.main, "compare backends with each other or with saved results")}
+#: a module of `models` -> what its `main` does. It is imported when it is called: the server alone
+#: takes as long as all that `run` needs
+COMMANDS = {"run": "generate text with a model",
+            "serve": "serve a model to clients of OpenAI's API",
+            "plan": "say what a model will need in memory, before loading it",
+            "models": "list the models that --model takes by name",
+            "doctor": "say what is installed, what works, and how to fix the rest",
+            "export": "write a model in another format",
+            "batch": "answer a file of requests in OpenAI's batch format",
+            "bench": "measure speed at published shapes, outputs checked",
+            "conform": "compare the kernels of a backend with the definitions",
+            "verify": "compare backends with each other or with saved results"}
 
 
 @command
@@ -25,9 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`kernelyard COMMAND ...` is `python -m models.COMMAND ...`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] in COMMANDS:
-        return COMMANDS[arguments[0]][0](arguments[1:])
+        code: int = import_module(f"models.{arguments[0]}").main(arguments[1:])
+        return code
     lines = ["usage: kernelyard COMMAND [options]", ""]
-    lines += [f"  {name:8} {what}" for name, (_, what) in COMMANDS.items()]
+    lines += [f"  {name:8} {what}" for name, what in COMMANDS.items()]
     asked = arguments[:1] in (["-h"], ["--help"])
     if not asked and arguments:
         lines.insert(0, f"error: unknown command {arguments[0]!r}")

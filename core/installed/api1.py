@@ -35,13 +35,23 @@ RENAMED = {
 OPS = {"three_linear": "qkv_linear", "three_quantized": "qkv_quantized"}
 
 
+class _Moved(ModuleType):
+    """Stands where a module was. It takes all names from where they live when one is asked for."""
+
+    def __getattr__(self, name: str) -> object:
+        old = self.__name__.partition(".")[2]
+        for home in MOVED[old]:
+            names = vars(import_module(f"core.{home}"))
+            self.__dict__.update({k: v for k, v in names.items() if not k.startswith("__")})
+        for was, now in RENAMED.get(old, {}).items():
+            self.__dict__[was] = self.__dict__[now]
+        if name not in self.__dict__:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return self.__dict__[name]
+
+
 def serve() -> None:
     """Make the modules of API 1 importable."""
-    for old, homes in MOVED.items():
-        module = ModuleType(f"core.{old}", f"core.{old} of plugin API 1")
-        for home in homes:
-            names = vars(import_module(f"core.{home}"))
-            module.__dict__.update({k: v for k, v in names.items() if not k.startswith("__")})
-        for name, now in RENAMED.get(old, {}).items():
-            setattr(module, name, getattr(module, now))
+    for old in MOVED:
+        module = _Moved(f"core.{old}", f"core.{old} of plugin API 1")
         sys.modules[module.__name__] = module

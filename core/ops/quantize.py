@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from contextvars import copy_context
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
+from core.ops.group_range import largest_magnitudes, ranges
 from core.tensor.dtype import bf16
 from core.tensor.tensor import Array
 
 DEFAULT_GROUP = {8: 64, 4: 128}
-_BLOCK = 1 << 16  # elements quantised at a time: their float32 stays in a core's second cache
-_LITTLE = 1 << 20  # elements that take less time than threads take to begin
+_BLOCK = 1 << 17  # elements quantised at a time: they stay in a core's second cache, or almost
+_AHEAD = 1 << 22  # elements whose pages are brought in at a time: many for each turn of a thread
+_PAGE = 4096  # bytes; where pages are larger, some are touched twice
+_NORMAL = np.finfo(np.float32).tiny  # scales from here on, and zeros up to there, leave codes in
+_EXACT = 1 << 18                     # their range by themselves: the errors are far below a half
 
 
 @dataclass(frozen=True)
@@ -30,13 +32,13 @@ class Quantized:
 
 
 def quantize(weight: Array, bits: int, group_size: int | None = None, *,
-             symmetric: bool | None = None, threads: int | None = None) -> Quantized:
+             symmetric: bool | None = None) -> Quantized:
     """Round each group to its own grid.
 
     Symmetric: scale = max|w| / 127 (8 bits) or / 7 (4 bits, codes 1..15). Asymmetric: the grid
     spans min..max. By default 8 bits are symmetric and 4 bits are not. A row's last group may be
-    short. `threads` share the rows (default: as many as this process has cores); their number
-    changes no bit. Beside the result only a block for each thread takes memory.
+    short. One thread computes, a block at a time, since NumPy's threads would wait for each other
+    at every call; another brings in the pages that are next, which takes as long.
     """
     group = group_size or DEFAULT_GROUP[bits]
     symmetric = bits == 8 if symmetric is None else symmetric
@@ -45,51 +47,56 @@ def quantize(weight: Array, bits: int, group_size: int | None = None, *,
     codes = np.empty((n, k) if bits == 8 else (n, -(-k // 2)), np.int8 if bits == 8 else np.uint8)
     scales = np.empty((n, groups), np.float32)
     result = Quantized(codes, scales, None if symmetric else np.empty_like(scales), bits, group)
-    workers = 1 if n * k < _LITTLE else min(n, threads or _cores())
-    edges = [n * i // workers for i in range(workers + 1)]
-    if workers == 1:
-        _fill(result, weight, 0, n)
+    step = min(n, max(1, _BLOCK // max(1, groups * group)))
+    blocks = [slice(first, min(n, first + step)) for first in range(0, n, step or 1)]
+    if weight.size < 2 * _AHEAD:
+        _fill(result, weight, step, blocks)
         return result
     from concurrent.futures import ThreadPoolExecutor  # not at each start: it takes 20 ms
-    with ThreadPoolExecutor(workers) as pool:  # NumPy lets others run while it computes a block
-        for done in [pool.submit(copy_context().run, _fill, result, weight, *span)
-                     for span in pairwise(edges)]:
-            done.result()
+    with ThreadPoolExecutor(1) as pool:
+        many = max(1, _AHEAD // (step * k))
+        ready = [pool.submit(_bring_in, weight[span], codes[span])
+                 for i in range(0, len(blocks), many)
+                 if (span := slice(blocks[i].start, blocks[i:i + many][-1].stop))]
+        _fill(result, weight, step, (
+            block for i, block in enumerate(blocks) if ready[i // many].result() is None))
     return result
 
 
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _bring_in(weight: Array, codes: Array) -> None:
+    """Read a byte of each page of the weight, and write one of each page of the codes."""
+    if weight.flags.c_contiguous:
+        weight.reshape(-1).view(np.uint8)[::_PAGE].max(initial=0)
+    codes.reshape(-1).view(np.uint8)[::_PAGE] = 0
 
 
-def _fill(result: Quantized, weight: Array, start: int, stop: int) -> None:
-    """Quantise the rows from `start` to `stop`, by blocks that a core's cache holds."""
+def _fill(result: Quantized, weight: Array, step: int, blocks: Iterable[slice]) -> None:
+    """Quantise blocks of at most `step` rows."""
     k, (groups, group) = weight.shape[1], (result.scales.shape[1], result.group_size)
     width, bits = groups * group, result.bits
-    step = min(stop - start, max(1, _BLOCK // max(1, width)))
-    block, other = np.zeros((2, step, width), np.float32)
-    pairs = np.zeros((step, k + k % 2), np.uint8)
-    for first in range(start, stop, step):
-        part = slice(first, min(stop, first + step))
-        rows, nibbles = block[:part.stop - first], pairs[:part.stop - first]
+    block, pairs = np.zeros((step, width), np.float32), np.zeros((step, k + k % 2), np.uint8)
+    shifted = np.empty((step, pairs.shape[1] // 2), "<u2")
+    whole = weight.dtype == bf16.numpy and width == k  # its own bits tell which is larger
+    spare = np.empty((3, step * width), np.uint16 if whole else np.uint32)
+    for part in blocks:
+        rows, nibbles = block[:part.stop - part.start], pairs[:part.stop - part.start]
         _widen(weight[part], rows[:, :k])
         if width > k:  # padding must not widen the last group's range
             rows[:, k:] = 0 if result.zeros is None else rows[:, k - 1:k]
-        grouped = rows.reshape(-1, groups, group)
+        bare = weight[part] if whole else rows
+        words = bare.view(spare.dtype).reshape(-1)
+        grouped, room = rows.reshape(-1, groups, group), spare[:, :words.size]
         if result.zeros is None:
-            scratch = other[:len(rows)].reshape(grouped.shape)
-            result.scales[part] = _symmetric(grouped, scratch, bits)
+            result.scales[part] = _symmetric(grouped, words, room, bits)
         else:
-            result.scales[part], result.zeros[part] = _asymmetric(grouped, bits)
+            result.scales[part], result.zeros[part] = _asymmetric(grouped, words, room, bits)
         if bits == 8:
             np.copyto(result.codes[part], rows[:, :k], casting="unsafe")
             continue
         np.copyto(nibbles[:, :k], rows[:, :k], casting="unsafe")
         both = nibbles.view("<u2")  # the lower index in the low byte
-        np.copyto(result.codes[part], both | both >> 4, casting="unsafe")
+        np.bitwise_or(both, np.right_shift(both, 4, out=shifted[:len(both)]), out=both)
+        np.copyto(result.codes[part], both, casting="unsafe")
 
 
 def _widen(rows: Array, out: Array) -> None:
@@ -102,22 +109,25 @@ def _widen(rows: Array, out: Array) -> None:
         out[:] = rows
 
 
-def _symmetric(grouped: Array, scratch: Array, bits: int) -> Array:
-    """Replace the numbers by their codes; return the scales."""
+def _symmetric(grouped: Array, words: Array, room: Array, bits: int) -> Array:
+    """Replace the numbers by their codes; return the scales. `words`, `room`: see `ranges`."""
     largest, middle = (127, 0) if bits == 8 else (7, 8)
-    scale: Array = np.abs(grouped, out=scratch).max(axis=-1) / np.float32(largest)
+    most = largest_magnitudes(words, grouped.shape[-1], room).reshape(grouped.shape[:-1])
+    scale: Array = most / np.float32(largest)
     scale[scale == 0] = 1
     np.divide(grouped, scale[..., None], out=grouped)
     np.rint(grouped, out=grouped)
-    np.clip(grouped, -largest, largest, out=grouped)
+    if not scale.min(initial=1) >= _NORMAL:
+        np.clip(grouped, -largest, largest, out=grouped)
     if middle:
         np.add(grouped, np.float32(middle), out=grouped)
     return scale
 
 
-def _asymmetric(grouped: Array, bits: int) -> tuple[Array, Array]:
+def _asymmetric(grouped: Array, words: Array, room: Array, bits: int) -> tuple[Array, Array]:
     """Replace the numbers by their codes; return scales and zeros."""
-    low, high = grouped.min(axis=-1), grouped.max(axis=-1)
+    low, high = (found.reshape(grouped.shape[:-1])
+                 for found in ranges(words, grouped.shape[-1], room))
     lowest, steps = (-127, 254) if bits == 8 else (0, 15)
     scale = (high - low) / np.float32(steps)
     scale[scale == 0] = np.where(low == 0, 1, np.abs(low))[scale == 0]
@@ -125,5 +135,6 @@ def _asymmetric(grouped: Array, bits: int) -> tuple[Array, Array]:
     np.divide(grouped, scale[..., None], out=grouped)
     np.add(grouped, zero[..., None], out=grouped)
     np.rint(grouped, out=grouped)
-    np.clip(grouped, lowest, lowest + steps, out=grouped)
+    if not (scale.min(initial=1) >= _NORMAL and np.abs(zero).max(initial=0) <= _EXACT):
+        np.clip(grouped, lowest, lowest + steps, out=grouped)
     return scale, zero

@@ -76,10 +76,9 @@ class Quantization:
                               "--quantize out")
         return chosen
 
-    def apply(self, weight: Array, threads: int | None = None) -> Quantized:
-        """Quantise a matrix [N,K] on `threads`, by default on all cores."""
-        return quantize(weight, self.bits, self.group_size, symmetric=self.symmetric,
-                        threads=threads)
+    def apply(self, weight: Array) -> Quantized:
+        """Quantise a matrix [N,K]."""
+        return quantize(weight, self.bits, self.group_size, symmetric=self.symmetric)
 
     def probe(self, columns: int) -> Quantized:
         """Return one row of zeros, quantised: for the shapes and dtypes of the parts."""

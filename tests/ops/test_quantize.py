@@ -34,18 +34,17 @@ def plain(weight, bits, group, symmetric):
     return codes, np.stack(scales, 1), np.stack(zeros, 1)
 
 
-@pytest.mark.parametrize("threads", [None, 1, 3])
 @pytest.mark.parametrize(("bits", "symmetric"), [(8, True), (8, False), (4, True), (4, False)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
-def test_bits_of_the_plain_formula(dtype, bits, symmetric, threads, monkeypatch):
-    monkeypatch.setattr(module, "_LITTLE", 1)  # threads also for these small matrices
-    monkeypatch.setattr(module, "_BLOCK", 1 << 9)  # and several blocks, the last one short
+def test_bits_of_the_plain_formula(dtype, bits, symmetric, monkeypatch):
+    monkeypatch.setattr(module, "_BLOCK", 1 << 9)  # several blocks, the last one short
+    monkeypatch.setattr(module, "_AHEAD", 1 << 11)  # pages are brought in for some blocks at a time
     rng = np.random.default_rng(7)
     for n, k, group in ((67, 128, 32), (5, 100, 64), (9, 33, 32), (1, 7, 3), (2, 130, 1000)):
         weight = rng.normal(0, 1, (n, k)).astype(dtype)
         weight[0, :4] = 0
         weight[-1] = 0.5  # a group of equal numbers
-        q = quantize(weight, bits, group, symmetric=symmetric, threads=threads)
+        q = quantize(weight, bits, group, symmetric=symmetric)
         codes, scales, zeros = plain(weight, bits, group, symmetric)
         if bits == 4:
             padded = np.pad(codes, ((0, 0), (0, k % 2))).astype(np.uint8)
