@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from importlib import metadata
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
@@ -238,6 +237,7 @@ def _home(kernel: Kernel) -> str:
 @cache
 def _distribution(root: str) -> str:
     """Return "distribution version" of the plugin whose entry point lies in this package."""
+    from importlib import metadata  # brings `email`: not to every `import core`
     for entry in metadata.entry_points(group="kernelyard.plugins"):
         if entry.dist is not None and entry.value.partition(":")[0].partition(".")[0] == root:
             return f"{entry.dist.name} {entry.dist.version}"

@@ -12,8 +12,11 @@ import site
 import sys
 import sysconfig
 from collections.abc import Iterable
-from importlib.metadata import Distribution, EntryPoint, distributions
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution, EntryPoint
 
 GROUP = "kernelyard.plugins"
 
@@ -24,6 +27,7 @@ def find_entries() -> tuple[list[EntryPoint], list[tuple[EntryPoint, str]]]:
 
     Of distributions that share a name the first on Python's path counts, as in importlib.metadata.
     """
+    from importlib.metadata import distributions  # brings `email`: not to every `import core`
     groups: dict[str, list[tuple[Distribution, list[EntryPoint]]]] = {}
     for dist in distributions():
         if GROUP in (dist.read_text("entry_points.txt") or ""):

@@ -7,9 +7,8 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -28,6 +27,9 @@ from core.isolation import starting
 from core.output import named_output
 from core.plugins import hookspecs
 from core.plugins.backend import API_VERSION, OLDEST_API
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 OURS = "kernelyard"  # the distribution whose plugins load first: where a name clashes, it keeps it
 #: the distributions of this project; plugins of all others are named by the commands

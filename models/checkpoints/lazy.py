@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from core.ops.quantize import Quantized
+from core.ops.quantized.quantize import Quantized
 from core.tensor.tensor import Array
 from models.checkpoints.quantization import Quantization
 

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from core.errors import OptionError
-from core.ops.quantize import Quantized, quantize
+from core.ops.quantized.quantize import Quantized, quantize
 from core.tensor.tensor import Array
 
 #: scheme -> bits, symmetric

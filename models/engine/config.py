@@ -10,6 +10,7 @@ from core.errors import BackendError, CheckpointError, DtypeError, OptionError, 
 from core.installed.registry import Registry, split_backends
 from core.ir.graph import Graph
 from core.ops.quantized.layouts import Layout, expand, part_names
+from core.ops.quantized.quantize import Quantized
 from core.plan.policy import KernelPolicy, Override
 from core.plan.weights import (
     Progress,
@@ -29,7 +30,15 @@ from models.architectures.tensors import EMBEDDING, HEAD
 from models.checkpoints.base import Checkpoint
 from models.checkpoints.lazy import abstract_arrays, abstract_cast, abstract_quantize
 from models.checkpoints.quantization import Quantization
-from models.checkpoints.quantize import Cast, Quantize, cast, convert, quantize_weights
+from models.checkpoints.quantize import (
+    Cast,
+    Quantize,
+    cast,
+    choose_weights,
+    convert,
+    needs_cast,
+    quantize_weights,
+)
 from models.checkpoints.shapes import arrange_whole
 from models.engine.options import DTYPES, KV_DTYPES, LoadOptions
 from models.engine.table import Expand, abstract_expand, expand_table, why_expanded
@@ -128,10 +137,14 @@ class EngineConfig:
         if self.table_expanded is not None:
             stored, layouts = expand_table(stored, layouts, self.config.hidden_size, tied=tied,
                                            expand=expand)
-        arrays = convert(stored, layouts, self.activations, progress, cast)
-        if tied:
-            arrays.pop(HEAD, None)
-        store = quantize_weights(arrays, layouts, self.quantization, tied, progress, quantize)
+        stored = {n: stored[n] for n in stored if not tied or n != HEAD}
+        chosen = choose_weights(stored, layouts, self.quantization, tied)
+        arrays = convert(stored, layouts, self.activations, progress, cast, chosen)
+
+        def converted(how: Quantization, weight: Array) -> Quantized:
+            return quantize(how, cast(weight, self.activations.numpy)
+                            if needs_cast(weight, self.activations) else weight)
+        store = quantize_weights(arrays, layouts, self.quantization, tied, progress, converted)
         store.add(INV_FREQ, inverse_frequencies(self.config.rope, self.config.head_dim))
         return store
 

@@ -7,7 +7,7 @@ import pytest
 
 import models
 from core.installed.registry import default_registry
-from core.ops.quantize import quantize
+from core.ops.quantized.quantize import quantize
 from core.ops.quantized_linear import expand_weight
 from models import export
 from models.analysis.losses import measure_losses, simulated

@@ -52,3 +52,14 @@ def test_peak_memory(checkpoints, to, kind):
     assert found["weights_mib"] == pytest.approx(size, rel=0.02)
     assert found["peak_anon_mib"] <= widened + OVERHEAD
     assert found["peak_rss_mib"] <= size + widened + OVERHEAD + found["libraries_mib"]
+
+
+def test_peak_memory_while_quantising(checkpoints):
+    """What was read leaves memory again: the codes and one tensor are held, not the file."""
+    path = checkpoints / "hf-bf16"
+    done = subprocess.run([sys.executable, TOOL, "--folder", ".", "--child", str(path),
+                           "--quantize", "int8"], capture_output=True, text=True, check=True)
+    found, largest = json.loads(done.stdout), 1024 * 2816 * 2 / 2**20
+    assert found["peak_file_mib"] <= found["libraries_mib"] + largest + OVERHEAD
+    assert found["peak_rss_mib"] <= (found["weights_mib"] + found["libraries_mib"] + largest
+                                     + OVERHEAD)

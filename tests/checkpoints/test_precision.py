@@ -8,7 +8,7 @@ from format_models import REGISTRY, difference, expanded, logits, random_model
 
 import models
 from core.errors import OptionError
-from core.ops.quantize import quantize
+from core.ops.quantized.quantize import quantize
 from core.ops.quantized_linear import expand_weight
 from models import export
 from models.checkpoints.base import read_checkpoint

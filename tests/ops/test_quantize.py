@@ -1,11 +1,12 @@
-"""Quantising by blocks and in threads gives the bits of the plain formula over the whole matrix."""
+"""Quantising by blocks gives the bits of the plain formula over the whole matrix."""
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from core.ops import quantize as module
-from core.ops.quantize import quantize
+from core.ops.quantized import group_range
+from core.ops.quantized import quantize as module
+from core.ops.quantized.quantize import quantize
 
 
 def plain(weight, bits, group, symmetric):
@@ -64,9 +65,48 @@ def test_scales_of_the_smallest_numbers():
     assert q.codes.max() == 127 and q.codes.min() >= -127
 
 
-def test_what_a_thread_raises_is_raised(monkeypatch):
-    monkeypatch.setattr(module, "_LITTLE", 1)
+@pytest.mark.parametrize(("bits", "symmetric"), [(8, True), (8, False), (4, True), (4, False)])
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_groups_that_leave_their_range(dtype, bits, symmetric):
+    """Codes are held in their range where rounding errors are as large as a code: nearly equal
+    numbers far from 0, the smallest numbers, and the largest."""
+    rng = np.random.default_rng(3)
+    weight = np.concatenate([
+        (1000 + rng.normal(0, 1e-3, (40, 64))), rng.normal(0, 1, (40, 64)) * 1e-44,
+        rng.normal(0, 1, (40, 64)) * 1e-38, rng.choice([-3e38, 3e38, 0.0, -0.0], (4, 64)),
+        -np.abs(rng.normal(0, 1, (40, 64)))]).astype(dtype)
+    with np.errstate(over="ignore"):
+        q = quantize(weight, bits, 64, symmetric=symmetric)
+        codes, scales, zeros = plain(weight, bits, 64, symmetric)
+    if bits == 4:
+        codes = codes.astype(np.uint8)[:, ::2] | codes.astype(np.uint8)[:, 1::2] << 4
+    assert np.array_equal(q.codes, codes.astype(q.codes.dtype))
+    assert q.scales.tobytes() == scales.astype(np.float32).tobytes()
+    assert symmetric or np.array_equal(q.zeros, zeros.astype(np.float32))
+
+
+@pytest.mark.parametrize("group", [1, 2, 3, 6, 7, 64, 96])
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16])
+def test_ranges_are_those_of_numpy(dtype, group):
+    rng = np.random.default_rng(group)
+    numbers = (rng.normal(0, 1, (50, group)) * rng.choice([1e-40, 1, 1e30], (50, 1))).astype(dtype)
+    numbers[0], numbers[1], numbers[2, -1], numbers[3, 0] = -1, -0.0, np.inf, -np.inf
+    numbers[4, -1] = np.nan
+    words = numbers.view(f"u{numbers.itemsize}").reshape(-1)
+    room = np.empty((3, words.size), words.dtype)
+    wide = numbers.astype(np.float32)
+    low, high = group_range.ranges(words, group, room)
+    most = group_range.largest_magnitudes(words, group, room)
+    assert np.isnan(low[4]) or np.isnan(high[4])
+    keep = np.arange(50) != 4
+    assert np.array_equal(low[keep], wide.min(1)[keep])
+    assert np.array_equal(high[keep], wide.max(1)[keep])
+    assert np.array_equal(most, np.abs(wide).max(1), equal_nan=True)
+
+
+def test_what_goes_wrong_is_raised(monkeypatch):
+    monkeypatch.setattr(module, "_AHEAD", 1)  # while another thread brings in pages
     weight = np.ones((8, 64), np.float32)
     weight[5, 3] = np.nan
     with np.errstate(invalid="raise"), pytest.raises(FloatingPointError):
-        quantize(weight, 8, 32, threads=2)
+        quantize(weight, 8, 32)

@@ -1,2 +1,2 @@
-"""Holds the layouts of quantised matrices, the product with codes in blocks, and look-ups in
-codes."""
+"""Holds quantising, the layouts of quantised matrices, the product with codes in blocks, and
+look-ups in codes."""

@@ -9,7 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from core.errors import ConfigError
-from core.ops.quantize import quantize
+from core.ops.quantized.quantize import quantize
 from core.plan.weights import Progress
 from models.architectures.rope import inverse_frequencies
 from models.checkpoints.llama2c.layout import FREQUENCIES, Slot, total_bytes

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.ops.group_range import largest_magnitudes, ranges
+from core.ops.quantized.group_range import largest_magnitudes, ranges
 from core.tensor.dtype import bf16
 from core.tensor.tensor import Array
 
