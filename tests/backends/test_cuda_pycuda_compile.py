@@ -106,14 +106,16 @@ def test_nvrtc_compiles_without_spills(case):
 @pytest.mark.skipif(NVCC is None, reason="needs nvcc, of the CUDA toolkit")
 @pytest.mark.parametrize("case", FIRST, ids=map(_id, FIRST))
 def test_nvcc_compiles_without_spills(case, tmp_path):
+    """The oldest target and the newest: NVRTC has compiled for those between."""
     file, defines = case
-    kinds = [f"-gencode=arch=compute_{t[3:]},code={t}" for t in TARGETS]
+    targets = TARGETS[::len(TARGETS) - 1]
+    kinds = [f"-gencode=arch=compute_{t[3:]},code={t}" for t in targets]
     done = subprocess.run(["nvcc", "-fatbin", *kinds, "-std=c++17", "-Xptxas=-v", "-Werror",
                            "all-warnings", *(f"-D{k}={v}" for k, v in defines.items()), "-o",
                            str(tmp_path / "out"), str(compiler.sources.folder / file)],
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("Compiling entry function") % len(TARGETS) == 0
+    assert done.stderr.count("Compiling entry function") % len(targets) == 0
     assert _spilled(done.stderr) <= ALLOWED_SPILL, done.stderr
 
 
