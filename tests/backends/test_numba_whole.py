@@ -6,7 +6,7 @@ import pytest
 numba = pytest.importorskip("numba")
 pytest.importorskip("cpu_numba")
 
-from cpu_numba.kernels.compiled import whole  # noqa: E402
+from cpu_numba import whole  # noqa: E402
 from cpu_numba.kernels.compiled.jit import njit  # noqa: E402
 from cpu_numba.kernels.compiled.spread import on_threads  # noqa: E402
 

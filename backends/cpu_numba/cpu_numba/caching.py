@@ -34,7 +34,8 @@ def _sources() -> str:
     """Return one digest of every file that may be inlined, and of what compiles it."""
     made = hashlib.sha256("\0".join((numba.__version__, llvmlite.__version__,
                                      platform.python_version())).encode())
-    for path in sorted((Path(__file__).parent / "kernels/compiled").glob("*.py")):
+    here = Path(__file__).parent
+    for path in (here / "whole.py", *sorted((here / "kernels/compiled").glob("*.py"))):
         made.update(path.read_bytes())
     return made.hexdigest()
 

@@ -17,7 +17,7 @@ from core import Launch, held_interrupts
 from cpu_numba import machine
 from cpu_numba.caching import KEPT, KeptFunction
 from cpu_numba.helpers import Helpers, Job
-from cpu_numba.kernels.compiled.whole import kernels_whole
+from cpu_numba.whole import kernels_whole
 
 _LOCK = threading.RLock()
 #: what was bound and is not compiled yet: launches by function and types

@@ -21,7 +21,7 @@ import numba
 from numba.core.dispatcher import Dispatcher
 
 from cpu_numba.caching import KEPT, KeptFunction, full_name
-from cpu_numba.kernels.compiled.whole import kernels_whole
+from cpu_numba.whole import kernels_whole
 
 Job = tuple[Any, tuple[numba.types.Type, ...]]  # a Numba dispatcher, and types of its arguments
 

@@ -28,11 +28,11 @@ class _Library(JITCodeLibrary):
         if not _active:
             super()._ensure_finalized()
 
-    def _optimize_functions(self, ll_module: Any) -> None:
+    def _optimize_functions(self, ll_module: Any) -> None:  # noqa: ANN401 - Numba's types, and below
         """Leave functions as they are: what all of them become is optimised."""
         ll_module.data_layout = super().codegen._data_layout
 
-    def add_linking_library(self, library: Any) -> None:
+    def add_linking_library(self, library: Any) -> None:  # noqa: ANN401
         self._linking_libraries.append(library)
 
     def get_pointer_to_function(self, name: str) -> int:
@@ -62,16 +62,16 @@ class _Library(JITCodeLibrary):
         return found
 
     @property
-    def codegen(self) -> Any:
+    def codegen(self) -> Any:  # noqa: ANN401
         return super().codegen if self._finalized else self
 
-    def set_env(self, name: str, env: Any) -> None:
+    def set_env(self, name: str, env: Any) -> None:  # noqa: ANN401
         """Keep what Numba would write into machine code; here there is none yet."""
         self._environment = name, env
 
 
 @contextmanager
-def kernels_whole(function: Any) -> Iterator[None]:
+def kernels_whole(function: Any) -> Iterator[None]:  # noqa: ANN401
     """Compile so what is compiled in this block."""
     global _active
     codegen = function.targetctx.codegen()
