@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.conformance.rules.determinism import DeterminismRule
 from core.conformance.rules.invariance import InvariantPolicy
@@ -25,9 +25,10 @@ from models.engine.config import EngineConfig, settle
 from models.engine.memory import check_fits
 from models.engine.model import Model
 from models.engine.options import EngineOptions, LoadOptions
-from models.engine.pool import open_engine
-from models.serving.engine import Engine
 from models.serving.sampling_options import check_call
+
+if TYPE_CHECKING:
+    from models.serving.engine import Engine
 
 
 def load(path_or_name: str | Path, options: LoadOptions | None = None, *,
@@ -67,6 +68,7 @@ def load_engine(path_or_name: str | Path, options: LoadOptions | None = None,
 
     Raises as `load`.
     """
+    from models.engine.pool import open_engine  # with serving, which one sequence does not need
     if "max_model_len" in overrides:
         overrides["max_context"] = overrides.pop("max_model_len")
     own = {f.name: overrides.pop(f.name) for f in fields(EngineOptions) if f.name in overrides}

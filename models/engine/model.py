@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from core.errors import OptionError, PromptError
 from core.plan.ledger import Ledger
@@ -16,13 +16,13 @@ from models.engine.config import EngineConfig
 from models.engine.generate import Generation
 from models.engine.model_sampling import MODEL, OPTIONS, settle_sampling
 from models.engine.options import EngineOptions
-from models.engine.pool import open_engine
-from models.serving.engine import Engine
-from models.serving.grammar.params import StructuredOutputsParams
-from models.serving.params import SamplingParams
 from models.serving.prompt import encode_prompt
-from models.serving.request import RequestOutput
 from models.serving.sampling_options import check_flags, check_sampling
+
+if TYPE_CHECKING:
+    from models.serving.engine import Engine
+    from models.serving.grammar.params import StructuredOutputsParams
+    from models.serving.request import RequestOutput
 
 SEQUENCES = 64  # that `generate` computes at once
 
@@ -101,6 +101,7 @@ class Model:
                 isinstance(p, (str, list, tuple)) for p in prompt_or_ids):
             if reuse or allow_nonfinite:
                 raise OptionError("reuse and allow_nonfinite are for one prompt, found a list")
+            from models.serving.params import SamplingParams
             return self.engine.generate(prompt_or_ids, SamplingParams(
                 **chosen, max_tokens=max_new_tokens, stop=stops, seed=seed,
                 structured_outputs=structured_outputs))
@@ -124,6 +125,7 @@ class Model:
         with self.session.lock:
             self.session.alive()
             if self._engine is None:
+                from models.engine.pool import open_engine  # which one sequence does not need
                 self._engine = open_engine(self._settled, self.session.weights,
                                            EngineOptions(max_num_seqs=SEQUENCES))
             return self._engine
