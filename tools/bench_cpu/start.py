@@ -65,7 +65,7 @@ def child(path: str, backend: str, quantize: str | None) -> None:
     phases.end("estimating memory", check_fits(config))
     weights = phases.end("converting and quantising", config.weights())
     session = phases.end("plan of a step, packing", Session(
-        config.graph, weights, config.policy, chunk=options.chunk,
+        config.graph, weights, config.policy, chunk=config.chunk,
         vocab_size=config.config.vocab_size, max_context=config.context))
     with Model(config, session) as model:
         phases.end("plan of the prompt, first token",
