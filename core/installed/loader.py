@@ -27,6 +27,7 @@ from core.isolation import starting
 from core.output import named_output
 from core.plugins import hookspecs
 from core.plugins.backend import API_VERSION, OLDEST_API
+from core.reading import shown
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -130,17 +131,22 @@ class Plugins:
                 self.foreign[entry.name] = source
 
     def collect(self, hook: str, add: Callable[..., None],
-                check: Callable[..., None] = lambda *_: None, **kwargs: object) -> None:
+                check: Callable[..., None] = lambda *_: None, kind: type | None = None,
+                **kwargs: object) -> None:
         """Call a hook plugin by plugin, and `add(plugin, *things)` for each call of `register`.
 
         `check` takes the same arguments while the plugin's hook runs: what it raises breaks the
-        plugin, of which nothing is added then. An error that `add` raises drops that one thing.
+        plugin, of which nothing is added then; so does a thing that is not of `kind`, where that is
+        given. An error that `add` raises drops that one thing.
         """
         for name in list(self.distributions):
             offered: list[tuple[Any, ...]] = []
 
             def register(*things: Any, name: str = name,  # noqa: ANN401 - what the hook offers
                          offered: list[tuple[Any, ...]] = offered) -> None:
+                if kind is not None and (len(things) != 1 or not isinstance(things[0], kind)):
+                    raise PluginError(f"{hook}: register{shown(things)} was called; expected one "
+                                      f"{kind.__name__}")
                 check(name, *things)
                 offered.append(things)
             if not self._call(name, hook, register=register, **kwargs):

@@ -59,8 +59,9 @@ class Registry:
         self._tables: dict[str, dict[str, Any]] = {}
         self._renamed: dict[Kernel, Kernel] = {}
         self._lost_ops: set[tuple[str, str]] = set()  # (plugin, op) that another plugin defines
-        self.plugins.collect("register_ops", self._add_op, check_op)
-        self.plugins.collect("register_backends", self._add_backend, check_backend)
+        self.plugins.collect("register_ops", self._add_op, check_op, Op)
+        self.plugins.collect("register_backends", self._add_backend, check_backend,
+                             BackendSpec)
 
     def table(self, hook: str) -> Mapping[str, Any]:
         """Return what the plugins register by `register(name, thing)` in this hook, or by
@@ -201,7 +202,7 @@ class Registry:
                 table = {(k.op, k.name): k for k in BUILT_IN[backend][1]()}
                 self.owners[backend] = self.plugins.distributions.get("models", "kernelyard")
                 self.sources.update(dict.fromkeys(table.values(), self.owners[backend]))
-            self.plugins.collect("register_kernels", add, check, backend=backend)
+            self.plugins.collect("register_kernels", add, check, Kernel, backend=backend)
             if not table:
                 raise BackendError("\n".join([f"backend {backend} registered no kernels",
                                               *map(str, self.plugins.broken)]))

@@ -157,7 +157,9 @@ WORST = {"exits": ("import os; os._exit(0)", "ended Python with exit code 0"),
          "late": (FINE + "@hookimpl\ndef register_models(register):\n    1 / 0\n",
                   "ZeroDivisionError"),
          "shapeless": (FINE + "@hookimpl\ndef register_models(register):\n    register(3)\n",
-                       r"register\(3,\): expected a name and a thing")}
+                       r"register\(3,\): expected a name and a thing"),
+         "no_op": (FINE + "@hookimpl\ndef register_ops(register):\n    register('x')\n",
+                   "PluginError: register_ops: register('x',) was called; expected one Op")}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals have other names")
