@@ -1,4 +1,4 @@
-"""Watches weights for changes by sums of their pages."""
+"""Finds changes of weights by sums of their pages."""
 
 from __future__ import annotations
 
