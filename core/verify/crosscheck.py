@@ -18,10 +18,11 @@ from core.verify.capsules.recorder import Recorder
 from core.verify.compare import Budget, Expected, agreement, budget_of, least_budget
 from core.verify.expected import expectations
 from core.verify.guard import GuardedLaunch, Twins
+from core.verify.memory.before import Before, Site
 from core.verify.memory.weights import PageSums
 from core.verify.policies import REFERENCE, parse_policy
 from core.verify.shadow import Shadow, Shadows
-from core.verify.values import Before, Site, same_bits
+from core.verify.values import same_bits
 from core.verify.verdict import OURS, Broken, Side, Tally, Verdict, judge_sides
 from core.verify.vote import vote_on
 

@@ -16,8 +16,8 @@ from core.plan.plan import Plan
 from core.tensor.allocator import DeviceAllocator
 from core.tensor.dtype import DType
 from core.tensor.tensor import Array, Tensor
+from core.verify.memory.before import Site
 from core.verify.memory.buffers import Span, Spans, gaps
-from core.verify.values import Site
 
 REACH = 8 * GUARD  # bytes on each side of a result where a write into others' memory is looked for
 

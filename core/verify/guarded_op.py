@@ -17,7 +17,8 @@ from core.tensor.allocator import ALIGNMENT
 from core.tensor.dtype import DType
 from core.tensor.tensor import Array, Tensor
 from core.verify.guard import GuardedPlan, guarded_tensor
-from core.verify.values import Before, reversed_floats
+from core.verify.memory.before import Before
+from core.verify.values import reversed_floats
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from core.plugins.kernel import Kernel
 from core.tensor.allocator import Buffer
 from core.tensor.tensor import Array, Tensor
 from core.verify.guard import GuardedPlan, guarded_tensor
+from core.verify.memory.before import Before
 from core.verify.memory.buffers import Watched
 from core.verify.memory.weights import PageSums
 from core.verify.subgraph import extract
-from core.verify.values import Before
 
 #: One policy's own copies of a session's states, by the memory that each follows.
 States = dict[Buffer, Tensor]

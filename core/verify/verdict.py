@@ -14,8 +14,9 @@ from core.tensor.tensor import Array
 from core.verify.compare import Comparison, Expected, compare
 from core.verify.coverage import Coverage
 from core.verify.expected import expectations
+from core.verify.memory.before import Site
 from core.verify.shadow import Shadow
-from core.verify.values import Site, inputs_of, results_of
+from core.verify.values import inputs_of, results_of
 
 SHOWN = ("length", "T", "group", "d")  # the sizes that a verdict of one line names
 Fault = tuple[str, str]  #: (op, kernel id) of a kernel that was wrong in a call
