@@ -38,9 +38,9 @@ def draw(records: Sequence[Record], folder: Path) -> None:
                                   "tokens of context", lambda r: r.prompt),
         "prompts": lambda: lines({"prefill": [r for r in gpu if r.figure == "prefill"]},
                                  "tokens of the prompt", lambda r: r.prompt, log=True),
-        "threads": lambda: lines({what: [r for r in one if r.figure == what and r.threads]
+        "threads": lambda: lines({what: [r for r in _counted(one) if r.figure == what]
                                   for what in ("decode", "prefill")},
-                                 "threads", lambda r: r.threads or 0),
+                                 "threads", lambda r: r.threads or 0, least=1),
         "steps": lambda: steps([r for r in records if r.kernels])}
     with mpl.rc_context(STYLE):
         for name, plot in plots.items():
@@ -57,14 +57,24 @@ def _label(record: Record) -> str:
 
 
 def _card(record: Record) -> str:
-    return record.card.removeprefix("NVIDIA ").partition(" 80GB")[0]
+    return record.card.removeprefix("NVIDIA ").partition(" 80GB")[0].partition(" with ")[0]
+
+
+def _counted(records: Iterable[Record]) -> list[Record]:
+    """Return records of the processor and model that have the most counts of threads."""
+    found = dict[tuple[str, str, int | None], list[Record]]()
+    for record in records:
+        if record.threads and not record.kernels:
+            found.setdefault((record.card, record.model, record.layers), []).append(record)
+    return max(found.values(), default=[], key=lambda group: (
+        len({r.threads for r in group}), len(group), group[0].model == "llama3.2-1b"))
 
 
 def lines(panels: dict[str, list[Record]], what: str, key: Key, *, log: bool = False,
-          ) -> Figure | None:
-    """Draw tokens/s over `key`: a line for each model, backend and card that has two points, and a
-    dashed one for its peer."""
-    curves = {name: _curves(found, key) for name, found in panels.items()}
+          least: int = 2) -> Figure | None:
+    """Draw tokens/s over `key`: a line for each model, backend and card that has so many points,
+    and a dashed one for its peer."""
+    curves = {name: _curves(found, key, least) for name, found in panels.items()}
     if not any(curves.values()):
         return None
     figure = Figure(figsize=(5.4 * len(panels), 3.6))
@@ -91,17 +101,17 @@ def lines(panels: dict[str, list[Record]], what: str, key: Key, *, log: bool = F
             axes.set_xticks(ticks, [f"{t:,.0f}" for t in ticks])
         if not log:
             axes.set_ylim(bottom=0)
-        axes.legend()
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.15))
     return figure
 
 
-def _curves(records: Iterable[Record], key: Key) -> dict[str, list[Record]]:
+def _curves(records: Iterable[Record], key: Key, least: int) -> dict[str, list[Record]]:
     """Return records of one label and date that differ in `key`, sorted by it."""
     found = dict[tuple[str, str], dict[float, Record]]()
     for record in records:
         found.setdefault((_label(record), record.date), {})[key(record)] = record
     return {label: [points[x] for x in sorted(points)] for (label, _), points in found.items()
-            if len(points) > 1}
+            if len(points) >= least}
 
 
 def _axes(figure: Figure, count: int) -> list[Axes]:
@@ -168,10 +178,11 @@ def steps(records: Sequence[Record]) -> Figure | None:
             axes.barh(row, width, 0.5, left=start, color=colour, alpha=0.35, linewidth=0)
             least = min(width, nbytes / best * 1e3) if record.share else 0.0
             axes.barh(row, least, 0.5, left=start, color=colour, linewidth=0)
-            if seconds > 0.03 * sum(k[3] for k in record.kernels):
+            if seconds > 0.06 * sum(k[3] for k in record.kernels):
                 name = node.replace("layers.*.", "")
-                axes.text(start + width / 2, row + 0.32, f"{name}\n{calls} × {width / calls:.3g}",
-                          ha="center", va="bottom", fontsize=6.5)
+                axes.text(start + width / 2, row + 0.32, f"{name}\n{calls} × "
+                          f"{width / calls * 1e3:.3g} µs",
+                          ha="center", va="bottom", fontsize=6)
             start += width
     axes.set(xlabel="ms", ylim=(-0.5, len(records) - 0.1))
     axes.set_yticks(range(len(records)), [_label(r).replace(", ", "\n", 1) for r in records])

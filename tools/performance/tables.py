@@ -95,7 +95,8 @@ def _step(record: Record) -> str:
     step = record.seconds or whole
     text = (f"**{cells(record)['model']}, {record.backend}**, {record.card}, {record.date}, commit "
             f"{record.commit}: {step * 1e6:,.0f} µs in sequence, {whole * 1e6:,.0f} µs kernel by "
-            f"kernel, {verdict(record)}, ledger {record.ledger}\n\n"
+            f"kernel, {verdict(record)}, ledger {record.ledger}."
+            f"{f' Note: {record.note}.' if record.note else ''}\n\n"
             "| node | kernel | calls | µs each | of all | MB | GB/s |\n"
             "|---|---|---|---|---|---|---|\n")
     for node, kernel, calls, seconds, nbytes in record.kernels:
