@@ -176,7 +176,7 @@ def product_flops(graph: Graph) -> dict[str, int]:
     found = {"row_flops": 0, "head_flops": 0}
     for node in graph.nodes:
         if isinstance(node.op, Product) and (x := node.inputs["x"]) is not None:
-            specs = {name: v and v.spec for name, v in node.inputs.items()}
+            specs = {name: v.spec if v else None for name, v in node.inputs.items()}
             what = "head_flops" if node.name == HEAD else "row_flops"
             found[what] += node.op.cost(specs, node.attrs).flops // int(x.spec.shape[0])
     return found

@@ -178,7 +178,7 @@ def steps(records: Sequence[Record]) -> Figure | None:
             axes.barh(row, width, 0.5, left=start, color=colour, alpha=0.35, linewidth=0)
             least = min(width, nbytes / best * 1e3) if record.share else 0.0
             axes.barh(row, least, 0.5, left=start, color=colour, linewidth=0)
-            if seconds > 0.06 * sum(k[3] for k in record.kernels):
+            if seconds > 0.07 * sum(k[3] for k in record.kernels):
                 name = node.replace("layers.*.", "")
                 axes.text(start + width / 2, row + 0.32, f"{name}\n{calls} × "
                           f"{width / calls * 1e3:.3g} µs",
