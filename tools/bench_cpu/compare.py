@@ -76,8 +76,7 @@ def compare(shape: str, kind: str, threads: int, folder: Path, args: argparse.Na
     """Return the records of each of our backends: decode and prefill."""
     path = export(shape, kind, args.layers, folder)
     names = [b for b in args.backends if args.every or kind in RATIOS[b]]
-    rng = np.random.default_rng(5)
-    ids = rng.integers(5, SHAPES[shape]["vocab_size"], args.prompt).tolist()
+    ids = np.random.default_rng(5).integers(5, SHAPES[shape]["vocab_size"], args.prompt).tolist()
     engines = [Engine(n, path, threads, args.prompt + args.tokens + 8,
                       activations(n, kind, args), mmap=not args.no_mmap)
                for n in (*names, *[LLAMA] * args.llama)]
@@ -192,9 +191,9 @@ def profile(engine: Engine, ids: list[int]) -> None:
 def thread_counts(text: str) -> list[int]:
     """Read N,N,... for argparse."""
     counts = [int(n) for n in text.split(",")]
-    if min(counts) < 1:
-        raise ValueError(text)
-    return counts
+    if min(counts) > 0:
+        return counts
+    raise ValueError(text)
 
 
 def main() -> int:
