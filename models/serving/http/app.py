@@ -15,7 +15,7 @@ from models.serving.http import errors
 from models.serving.http.chat import converse
 from models.serving.http.completions import complete
 from models.serving.http.errors import ApiError, JsonResponse
-from models.serving.http.limits import BodyLimit, Keys
+from models.serving.http.limits import BodyLimit, HeadAsGet, Keys
 from models.serving.http.metrics import Metrics
 from models.serving.http.respond import ClientLeftError, left
 from models.serving.http.schema import (
@@ -51,6 +51,7 @@ def create_app(service: Service, *, keys: Sequence[str] = (), body_limit: int = 
     errors.install(app)
     app.add_exception_handler(ClientLeftError, _nobody)
     app.add_middleware(BodyLimit, limit=body_limit)
+    app.add_middleware(HeadAsGet)
     if keys:
         app.add_middleware(Keys, keys=keys)
     metrics = Metrics(engine, service.name)

@@ -60,6 +60,9 @@ class _Job:
         for prompt in prompts:
             if isinstance(prompt, str):
                 encoded.append((await service.encode(prompt, special=special), prompt))
+            elif not prompt:
+                raise ApiError(400, "prompt has an empty list of ids, expected at least one id",
+                               param="prompt")
             else:
                 encoded.append((prompt, None))
             service.max_tokens(None if self._echo_only else self._params.max_tokens,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from collections.abc import Mapping
 from dataclasses import fields
@@ -13,7 +14,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from core.errors import InputError, KernelyardError, LifetimeError, QueueFullError
+from core.errors import InputError, KernelyardError, LifetimeError, PromptError, QueueFullError
+from core.reading import shown
 from models.serving.link.process import EngineError
 from models.serving.openai.error import BodyError
 from models.serving.params import SamplingParams
@@ -69,9 +71,12 @@ def as_api_error(error: Exception) -> ApiError:
                             headers={"Retry-After": RETRY_AFTER})
         case BodyError():
             return ApiError(400, str(error), param=error.param, code=error.code)
+        case PromptError():
+            return ApiError(400, str(error), param="prompt")
         case InputError():
-            first = str(error).split(" ", 1)[0]
-            return ApiError(400, str(error), param=first if first in _FIELDS else None)
+            first = re.match(r"(?:an id of )?(\w*)", str(error))
+            field = first[1] if first is not None else ""
+            return ApiError(400, str(error), param=field if field in _FIELDS else None)
         case EngineError() | LifetimeError():
             return ApiError(503, str(error), code="engine_unavailable")
         case KernelyardError():
@@ -86,8 +91,12 @@ def error_response(error: Exception) -> Response:
     return JsonResponse(found.body(), found.status, headers=found.headers)
 
 
-def _validation(error: RequestValidationError) -> ApiError:
+def _validation(request: Request, error: RequestValidationError) -> ApiError:
     """Name the first field that has a wrong value."""
+    if isinstance(error.body, bytes):  # it is read as JSON where its header says so
+        found = request.headers.get("content-type")
+        said = "no Content-Type" if found is None else f"the Content-Type {shown(found)}"
+        return ApiError(400, f"the body has {said}, expected application/json")
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON: {first.get('ctx', {}).get('error', '')}")
@@ -96,15 +105,27 @@ def _validation(error: RequestValidationError) -> ApiError:
     return ApiError(400, f"{'.'.join(names) or 'the body'}: {first['msg']}", param=where)
 
 
+def _why(request: Request, error: HTTPException) -> str:
+    """Say what is wrong with a request that no endpoint has seen."""
+    path = shown(request.url.path)
+    match error.status_code:
+        case 404:
+            return f"the path {path} does not exist; /openapi.json has those that do"
+        case 405:
+            expected = (error.headers or {}).get("Allow", "another one")
+            return f"{path} does not take the method {request.method}, expected {expected}"
+    if error.__cause__:  # JSON that nests too deep, integers of over 4,300 digits
+        return f"the body cannot be read: {error.__cause__}"
+    return str(error.detail)
+
+
 def install(app: FastAPI) -> None:
     """Let every error of an application be answered with an error object."""
-    async def answer(_: Request, error: Exception) -> Response:
+    async def answer(request: Request, error: Exception) -> Response:
         if isinstance(error, RequestValidationError):
-            error = _validation(error)
+            error = _validation(request, error)
         elif isinstance(error, HTTPException) and not isinstance(error, ApiError):
-            why = (f"the body cannot be read: {error.__cause__}" if error.__cause__ else
-                   str(error.detail))  # JSON that nests too deep, integers of over 4,300 digits
-            error = ApiError(error.status_code, why, headers=error.headers)
+            error = ApiError(error.status_code, _why(request, error), headers=error.headers)
         return error_response(error)
     for kind in (ApiError, KernelyardError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, answer)

@@ -1,4 +1,4 @@
-"""Keeps out who has no key, and what is too large, before a request is read."""
+"""Looks at requests before they are read: keeps out who has no key and what is too large."""
 
 from __future__ import annotations
 
@@ -64,3 +64,15 @@ class BodyLimit:
                 raise error
             return message
         await self._app(scope, counted, send)
+
+
+class HeadAsGet:
+    """Answers HEAD as GET, as load balancers ask /health; the server leaves out the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # the server's own still says HEAD
+        await self._app(scope, receive, send)

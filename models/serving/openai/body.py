@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,6 +26,7 @@ UNBUILT: Mapping[str, tuple[object, ...]] = {
     "dry_multiplier": (0, 0.0), "xtc_probability": (0, 0.0), "top_a": (0, 0.0), "tfs": (1, 1.0),
     "lora_request": (), "adapter": (), "vllm_xargs": ({},), "kv_transfer_params": ({},),
     "return_tokens_as_token_ids": (False,)}
+_ID = re.compile("0|[1-9][0-9]{0,9}")  # as JSON writes an integer; two of them are two ids
 #: what others call `structured_outputs`
 STRUCTURED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "grammar",
               "json_schema")
@@ -120,8 +122,7 @@ def _params(body: Mapping[str, Any], defaults: Mapping[str, Any],
 def _bias(bias: Any) -> Any:  # noqa: ANN401 - JSON; SamplingParams checks what is no object
     if not isinstance(bias, Mapping):
         return bias
-    try:
-        return {int(key): value for key, value in bias.items()}
-    except ValueError:
-        raise BodyError(f"logit_bias has the keys {shown(list(bias))}, expected token ids",
-                        "logit_bias") from None
+    if wrong := [key for key in bias if not re.fullmatch(_ID, str(key))]:
+        raise BodyError(f"logit_bias has the keys {shown(wrong)}, expected token ids, such as "
+                        "\"10\"", "logit_bias")
+    return {int(key): value for key, value in bias.items()}

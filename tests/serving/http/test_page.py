@@ -1,5 +1,6 @@
 """Tests the chat page in a browser, by keyboard and by names that a screen reader says."""
 
+import json
 import shutil
 
 import pytest
@@ -75,6 +76,61 @@ def test_stop_ends_the_request(page, server):
     page.wait_for_function("document.getElementById('status').textContent === 'Stopped'")
     assert page.get_by_role("button", name="Send").is_enabled()
     server.idle()
+
+
+MARKUP = "# <img src=x onerror=alert(1)> **bold** [link](javascript:alert(1))\n```\n&lt;b&gt;\n```"
+
+
+def stream(*texts: str, end: str = "data: [DONE]\n\n") -> dict:
+    """Return an answer of the server that streams texts."""
+    chunks = [{"choices": [{"text": text}]} for text in texts]
+    usage = {"choices": [], "usage": {"completion_tokens": len(texts)}}
+    return {"content_type": "text/event-stream",
+            "body": "".join(f"data: {json.dumps(c)}\n\n" for c in [*chunks, usage]) + end}
+
+
+def test_what_a_model_writes_is_text_however_long(page):
+    words = [f"word {i} " * 20 + "\n" for i in range(400)]
+    page.route("**/completions", lambda route: route.fulfill(**stream(MARKUP, *words)))
+    page.get_by_label("Message").fill("go")
+    page.keyboard.press("Enter")
+    assert answered(page) == MARKUP + "".join(words)
+    assert page.locator("#log img, #log a, #log b, #log code").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    assert page.get_by_role("button", name="Send").is_visible(), "the form stays in view"
+    assert page.evaluate("at('log').scrollHeight - at('log').scrollTop - at('log').clientHeight"
+                         ) < 48, "the end is in view"
+
+
+@pytest.mark.parametrize(("answer", "said"), [
+    ({"status": 429, "json": {"error": {"message": "64 requests wait already"}}}, "64 requests"),
+    ({"status": 502, "body": "<b>proxy</b>"}, "status 502"),
+    (stream("a", end='event: error\ndata: {"error": {"message": "a kernel failed"}}\n\n'),
+     "a kernel failed"),
+    (stream("a", end=""), "the server ended the answer early")], ids=["429", "502", "error", "end"])
+def test_failures_are_told_and_may_be_tried_again(page, answer, said):
+    page.route("**/completions", lambda route: route.fulfill(**answer))
+    page.get_by_label("Message").fill("go")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.getElementById('status').textContent.includes('Failed')")
+    assert said in page.get_by_role("status").text_content()
+    assert page.locator(".failed").count() == 1
+    page.unroute("**/completions")
+    page.get_by_role("button", name="Regenerate").click()
+    answered(page)
+    assert page.locator(".failed").count() == 0 and page.locator("article").count() == 2
+
+
+def test_every_control_is_reached_by_tab_and_shows_it(page):
+    page.get_by_text("Settings").press("Enter")
+    page.get_by_text("Settings").focus()
+    reached = []
+    for _ in range(9):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id"))
+        assert page.evaluate("getComputedStyle(document.activeElement).outlineWidth") == "3px"
+    assert reached == ["system", "temperature", "top_p", "max_tokens", "seed", "key", "log",
+                       "text", "send"]
 
 
 def test_it_fits_a_phone_and_the_dark(page):
