@@ -18,6 +18,7 @@ from core.tensor.tensor import Array
 #: the inputs of `sample` for each row, and where `Sampling` holds them
 SETTINGS = {"temperature": np.float32, "top_k": np.int32, "top_p": np.float32,
             "min_p": np.float32, "penalty": np.float32}
+_MOVING = ("positions", "slots", "seq_lens", "sample_positions")  # inputs that a token more changes
 
 
 def bucket(n: int) -> int:
@@ -80,7 +81,7 @@ class Adjustments:
     mask: Array | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Batch:
     """Holds one step of several sequences.
 
@@ -94,6 +95,8 @@ class Batch:
     adjust     what changes these rows' logits, None for nothing
     top        how many log-probabilities a row gives beside its target's, None for none at all
     targets    i32 [R], the tokens that log-probabilities are of; -1 - r is what row r samples
+    before     the batch that this one is `next` to, until there is a later one
+    grown      then, the sequences that have blocks which that one lacks
     """
 
     slots: Array
@@ -105,6 +108,16 @@ class Batch:
     adjust: Adjustments | None = None
     top: int | None = None
     targets: Array | None = None
+    before: Batch | None = None
+    grown: Sequence[int] = ()
+
+    def next(self, grown: Sequence[int]) -> Batch:
+        """Return the batch in which each sequence computes the token that it samples in this one,
+        where each samples one and nothing is asked about logits."""
+        ids = -1 - self.slots if self.before is None else self.ids
+        self.before = None
+        return Batch(self.slots, self.starts + self.counts, self.counts, ids, self.rows,
+                     self.places, targets=self.targets, before=self, grown=grown)
 
     def kind(self, table: SequenceTable) -> GraphKind:
         """Return the graph that computes this."""
@@ -127,6 +140,20 @@ class Batch:
         if self.adjust is not None:
             found["E"] = bucket(max(len(self.adjust.ids), 64))
         return found
+
+    def pack_next(self, table: SequenceTable, fields: Mapping[str, Array]) -> None:
+        """Write the step into a plan's inputs where `before` has been packed last."""
+        n = len(self.slots)
+        fields["ids"][:n] = self.ids
+        for name in _MOVING:
+            if name in fields:
+                moved = fields[name][:n]
+                moved += 1
+        if self.grown:
+            rows, starts = list(self.grown), self.starts[self.grown]
+            fields["block_table"][rows] = blocks = table.blocks[self.slots[rows]]
+            fields["slots"][rows] = (blocks[np.arange(len(rows)), starts // BLOCK_SIZE]
+                                     * BLOCK_SIZE + starts % BLOCK_SIZE)
 
     def pack(self, table: SequenceTable, fields: Mapping[str, Array]) -> None:
         """Write the step into a plan's inputs, by name. What pads it belongs to idle sequences, and

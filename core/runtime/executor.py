@@ -16,7 +16,7 @@ from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore
 from core.runtime.batch import Batch, SequenceTable, batch_dims, widest_dims
 from core.runtime.step import GraphKind, Observer
-from core.runtime.step_plans import StepPlans, host_logits
+from core.runtime.step_plans import BoundStep, StepPlans
 from core.tensor.tensor import Array
 
 ONE = GraphKind("all", "argmax", batch=True)  #: a decode step in which nobody asks for more
@@ -41,10 +41,12 @@ class Pending:
     logits: Array | None
 
     def wait(self) -> dict[str, Array]:
-        found = {name: read()[:len(self.places)] for name, read in self.reads.items()}
+        n = len(self.places)
+        found = {name: read()[:n] for name, read in self.reads.items()}
         if self.logits is not None and "token" in found:
-            token = np.clip(found["token"], 0, self.logits.shape[1] - 1)
-            found["logit"] = self.logits[np.arange(len(token)), token]
+            vocab = self.logits.shape[1]
+            places = np.arange(0, n * vocab, vocab) + found["token"]
+            found["logit"] = self.logits.take(places, mode="clip")  # others look at wrong tokens
         return found
 
 
@@ -63,6 +65,7 @@ class Executor:
         self._backend = policy.primary
         self.steps = StepPlans(build, weights, policy, batch_dims(slots, width), keep=PLANS,
                                arenas=SharedArenas())
+        self._last: tuple[Batch, BoundStep] | None = None  # what was queued last
         self._open = True
 
     @property
@@ -78,6 +81,7 @@ class Executor:
 
     def set_blocks(self, blocks: int) -> None:
         """Take memory for so many blocks, which all sequences share, instead of the former ones."""
+        self._last = None
         self.steps.forget()
         self.steps.dims["NB"] = blocks
         self.steps.get(ONE, {"T": 1, "S": 1, "R": 1})  # its states are the cache
@@ -86,15 +90,20 @@ class Executor:
         """Queue a step. Raises NoKernelError for a size or kind that no kernel takes."""
         if not self._open:
             raise LifetimeError("this engine is closed; load it again")
-        kind = batch.kind(self.table)
-        step = self.steps.get(kind, batch.dims(kind))
-        batch.pack(self.table, step.fields)
+        last, self._last = self._last, None
+        if last is not None and batch.before is last[0]:
+            step = last[1]
+            batch.pack_next(self.table, step.fields)
+        else:
+            kind = batch.kind(self.table)
+            step = self.steps.get(kind, batch.dims(kind))
+            batch.pack(self.table, step.fields)
         step.upload()
         self.steps.run(step.plan)
-        reads = {name: self._backend.read_later(step.plan.output(name))
-                 for name in RESULTS if name in step.plan.graph.outputs}
-        logits = host_logits(step.plan) if reads and self.run_ahead == 1 else None
-        return Pending(batch.places, reads, logits)
+        alone, self._last = self.run_ahead == 1, (batch, step)
+        reads = {name: step.read_later(name, alone=alone)
+                 for name in RESULTS if name in step.outputs}
+        return Pending(batch.places, reads, step.here.get("logits") if reads and alone else None)
 
     def observed(self, observer: Observer | None) -> AbstractContextManager[None]:
         """Let an observer run every plan in the block; the former one is back after it."""
@@ -107,5 +116,5 @@ class Executor:
 
     def close(self) -> None:
         """Free the cache and the activations. A closed executor cannot run."""
-        self._open = False
+        self._open, self._last = False, None
         self.steps.clear()

@@ -25,7 +25,7 @@ from core.plugins.backend import Backend
 from core.reading import shown
 from core.runtime.batch import Batch, SequenceTable
 from core.runtime.step import BLOCK_SIZE, SEEN, GraphKind, Observer, Sampling, step_dims
-from core.runtime.step_plans import BoundStep, StepPlans, host_logits, sampled_logit
+from core.runtime.step_plans import BoundStep, StepPlans, sampled_logit
 from core.tensor.dtype import DType
 from core.tensor.tensor import Array
 
@@ -59,7 +59,6 @@ class Session:
         self.ids: list[int] = []  #: the tokens in the KV cache
         self.token = -1  #: sampled last; the next `step` reads it
         self.logit: float | None = None  #: of `token`, where logits lie in the host's memory
-        self._row: Array | None = None  # there, those of the decode step
         self.epoch = 0  #: counts prefills and truncations; another number means an interruption
         self._looping = False  # whether the decode inputs on the device follow from `ids`, `token`
         self._queued: deque[Callable[[], Array]] = deque()
@@ -99,7 +98,7 @@ class Session:
                 rows.append(np.array(plan.output("logits").numpy(), np.float32))
         if head == "last":
             token = int(plan.output("token").numpy()[0])
-            self.logit = sampled_logit(token, host_logits(plan), self._vocab_size)
+            self.logit = sampled_logit(token, step.here.get("logits"), self._vocab_size)
             self._start_loop(token)
         return np.concatenate(rows) if head == "all" else None
 
@@ -113,16 +112,18 @@ class Session:
         if not self._looping:
             self.alive()
             raise LifetimeError("there is no token to go on from; prefill a prompt first")
-        if self.length >= self.max_context:
+        left, queued, decode = self.max_context - len(self.ids), self._queued, self._decode
+        if left <= 0:
             raise PromptError(f"the context of {self.max_context} tokens is full; start with a "
                               "larger --max-context")
         self._looping = False  # until this step is whole
         ahead = self._backend.run_ahead if self._steps.observer is None else 1
-        while len(self._queued) < min(ahead, self.max_context - self.length):
+        while len(queued) < min(ahead, left):
             self._steps.run(self.decoder)
-            self._queued.append(self._backend.read_later(self.decoder.output("token")))
-        new = int(self._queued.popleft()()[0])
-        self.logit = sampled_logit(new, None if self._queued else self._row, self._vocab_size)
+            queued.append(decode.read_later("token", alone=ahead == 1))
+        new = int(queued.popleft()()[0])
+        row = None if queued else decode.here.get("logits")
+        self.logit = sampled_logit(new, row, self._vocab_size)
         self.ids.append(self.token)
         self.token, self._looping = new, True
         return new
@@ -197,7 +198,6 @@ class Session:
         self._steps.clear()
         for name in ("decoder", "_decode"):
             self.__dict__.pop(name, None)
-        self._row = None
         self.weights.close()
 
     # inside
@@ -205,7 +205,6 @@ class Session:
     def _decode_with(self, kind: GraphKind) -> None:
         self._decode = self._steps.get(kind, {"T": 1, "S": 1})
         self.decoder = self._decode.plan
-        self._row = host_logits(self.decoder)
 
     def _pack(self, ids: Sequence[int], step: BoundStep) -> None:
         """Write and upload the inputs of a step that computes `ids` next."""

@@ -23,7 +23,8 @@ from core.tensor.tensor import Array, Tensor
 class BoundStep:
     """Holds a plan and its inputs, which lie in one buffer: a step uploads them by one copy.
 
-    fields  the inputs as host arrays, by name; `upload` moves them to the device
+    fields   the inputs as host arrays, by name; `upload` moves them to the device
+    outputs  the results by name; `here` has those that lie in the host's memory, as arrays
     """
 
     def __init__(self, graph: Graph, policy: KernelPolicy, weights: WeightStore,
@@ -38,10 +39,21 @@ class BoundStep:
                   for name, (spec, offset) in places.items()}
         self.plan = Plan(graph, policy, weights, {**states, **inputs}, repeats=repeats,
                          arenas=arenas)
+        self._backend, self._bytes = policy.primary, self._staged.view(np.uint8)
+        self.outputs = {name: self.plan.output(name) for name in graph.outputs}
+        self.here = {name: tensor.numpy() for name, tensor in self.outputs.items()
+                     if tensor.device == HostAllocator.device}
 
     def upload(self) -> None:
         """Queue the copy of all fields to the device; they may change once it returns."""
-        self._whole.write(self._staged)
+        self._backend.allocator.copy_from_host(self._whole.buffer, self._bytes)
+
+    def read_later(self, name: str, *, alone: bool) -> Callable[[], Array]:
+        """Queue a read of an output's present value. `alone`: no other step is queued."""
+        if not alone or name not in self.here:
+            return self._backend.read_later(self.outputs[name])
+        value = self.here[name].copy()
+        return lambda: value
 
 
 class StepPlans:
@@ -129,13 +141,6 @@ class StepPlans:
         self.forget()
         if self._arenas is not None:
             self._arenas.clear()
-
-
-def host_logits(plan: Plan) -> Array | None:
-    """Return the logits [1, V] that a plan samples from as they lie in the host's memory, None if
-    they lie elsewhere."""
-    logits = plan.output("logits")
-    return logits.numpy() if logits.device == HostAllocator.device else None
 
 
 def sampled_logit(token: int, logits: Array | None, vocab_size: int) -> float | None:

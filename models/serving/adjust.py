@@ -14,16 +14,10 @@ from models.serving.request import Request
 _NONE = (np.zeros(0, np.int32), np.ones(0, np.float32), np.zeros(0, np.float32))
 
 
-def adjusts(request: Request) -> bool:
-    """Tell whether a request may change its logits at some token."""
-    params = request.params
-    return bool(params.penalised or params.logit_bias or params.min_tokens or request.grammar)
-
-
 def find_adjustments(requests: Sequence[Request | None]) -> Adjustments | None:
     """Return what changes the logits of these rows, None where nothing does. A row of None is that
     of a prompt's token, from which nothing is sampled."""
-    if not any(r is not None and adjusts(r) for r in requests):
+    if not any(r is not None and r.adjusts for r in requests):
         return None
     rows = [_NONE if r is None else _row(r) for r in requests]
     ids, penalties, add = (np.concatenate(part) for part in zip(*rows, strict=True))

@@ -22,9 +22,23 @@ class Batching:
         self._table = table
         #: by slot: the request in it, how often it was preempted before, the blocks it has there
         self._written: dict[int, tuple[Request, int, int]] = {}
+        #: the last step's requests and batch, where it decodes alone and all of them are plain
+        self._decodes: list[Request] = []
+        self._last: Batch | None = None
 
     def batch(self, step: Step) -> Batch:
-        """Return the batch of a step that is not empty."""
+        """Return the batch of a step that is not empty. Make it in the order of the steps."""
+        if self._last is not None and not step.prompts and step.decodes == self._decodes:
+            for row in step.grown:
+                self._keep(step.decodes[row])
+            self._last = self._last.next(step.grown)
+            return self._last
+        batch = self._make(step)
+        plain = not step.prompts and all(request.plain for request in step.decodes)
+        self._decodes, self._last = step.decodes, batch if plain else None
+        return batch
+
+    def _make(self, step: Step) -> Batch:
         slots, starts, counts, ids = list[int](), list[int](), list[int](), list[int]()
         rows, owners, targets = list[int](), list[Request | None](), list[int]()
         top: int | None = None
@@ -68,8 +82,8 @@ class Batching:
 
     def prompt_rows(self, step: Step) -> Iterator[tuple[Work, int, int]]:
         """Yield the row of each token that `prompt_targets` gives for a step."""
-        row = 0
-        for work in step.work:
+        row = len(step.decodes)  # a decode computes no token before the prompt's last one
+        for work in step.prompts:
             for token in self.prompt_targets(work):
                 yield work, row, token
                 row += 1

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.errors import CheckError, LifetimeError, OptionError
+from core.errors import LifetimeError, OptionError
 from core.plan.ledger import Ledger
 from core.runtime.executor import Executor, Pending
 from core.runtime.kv_cache import BlockPool
 from core.runtime.step import BLOCK_SIZE
 from models.serving.batching import Batching
 from models.serving.grammar.compiler import GrammarCompiler
-from models.serving.group import Group, nonfinite
+from models.serving.group import Group, check_tokens, nonfinite
 from models.serving.offline import generate
 from models.serving.params import SamplingParams
 from models.serving.prompt import Prompt, encode_prompt
@@ -139,7 +140,7 @@ class Engine:
             try:
                 while len(self._flight) < self.executor.run_ahead:
                     step = self.scheduler.schedule()
-                    if not step.work:
+                    if not step:
                         break
                     pending = self.submitter.submit(self._batching.batch(step))
                     self.scheduler.queued(step)
@@ -219,32 +220,32 @@ class Engine:
         results = pending.wait()
         self.stats.wait_s += time.perf_counter() - start
         self.stats.add(step)
-        tokens = results.get("token", np.zeros(0, np.int32))
-        rows = [row for row, place in enumerate(pending.places) if place >= 0]
-        sampled = [int(tokens[row]) for row in rows]
-        if wrong := [token for token in sampled if not 0 <= token < self.vocab_size]:
-            raise CheckError(f"a kernel sampled token {wrong[0]}, expected 0 to "
-                             f"{self.vocab_size - 1}; --check reference finds the kernel")
-        changed = dict.fromkeys(self.scheduler.update(step, sampled))
-        touched: dict[str, Group] = {}
-        for work, row, token in self._batching.prompt_rows(step):
-            group = self._groups.get(work.request.request_id)
-            if group is not None and group.requests[0] is work.request:
-                group.add_prompt_logprobs(row, token, results)
-        owners = [work.request for work in step.work if work.samples]
+        sampled, owners = results["token"].tolist() if results else [], step.sampling
+        rows: Sequence[int] = range(len(sampled))
+        if len(sampled) > len(owners):  # the others are of prompts' tokens
+            rows = np.flatnonzero(pending.places >= 0).tolist()
+            sampled = [sampled[row] for row in rows]
+            for work, row, token in self._batching.prompt_rows(step):
+                group = self._groups.get(work.request.request_id)
+                if group is not None and group.requests[0] is work.request:
+                    group.add_prompt_logprobs(row, token, results)
+        check_tokens(sampled, self.vocab_size)
+        changed: Collection[Request] = self.scheduler.update(step, sampled)
+        logits = results["logit"].tolist() if "logit" in results else []
+        finite, listed = math.isfinite(sum(logits)), "chosen" in results
+        if ended := len(changed) < len(owners):  # since the step was queued
+            changed = set(changed)
         for request, row, token in zip(owners, rows, sampled, strict=True):
-            group = self._groups.get(request.request_id)
-            if request not in changed or group is None:
-                continue  # it has ended since the step was queued
-            touched[request.request_id] = group
-            if "chosen" in results:
+            name = request.request_id
+            group = self._groups.get(name)
+            if group is None or (ended and request not in changed):
+                continue
+            if listed:
                 group.add_logprobs(request, row, token, results)
-            logit = results["logit"][row] if "logit" in results else 0.0
-            if not np.isfinite(logit):
-                self.scheduler.finish(request, "error", nonfinite(request, float(logit)))
+            if not finite and not math.isfinite(logits[row]):
+                self.scheduler.finish(request, "error", nonfinite(request, logits[row]))
             if (reason := group.push(request, token)) is not None:
                 self.scheduler.finish(request, reason)
-        for name, group in touched.items():
             group.news[name] = group.output
             if group.output.finished:
                 del self._groups[name]

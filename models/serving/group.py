@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from core.errors import CheckError
 from core.tensor.tensor import Array
 from models.serving.request import (
     CompletionOutput,
@@ -44,6 +45,8 @@ class Group:
         output, text = self.output.outputs[request.index], self._texts[request.index]
         output.token_ids.append(token)
         reason, detail = request.finish_reason, request.stop_reason
+        if text is None and reason is None and len(output.token_ids) > 1:
+            return None
         if text is not None:
             text.push(token, reason, detail)
             output.text, reason, detail = text.text, text.finish_reason, text.stop_reason
@@ -53,8 +56,10 @@ class Group:
             output.text = self._whole(output.token_ids[:-1] if left_out else output.token_ids)
         output.finish_reason, output.stop_reason = reason, detail
         self.output.cached_tokens = self.requests[0].cached_tokens
+        if reason is None:
+            return None
         self.output.finished = all(o.finished for o in self.output.outputs)
-        return reason if reason is not None and request.finish_reason is None else None
+        return reason if request.finish_reason is None else None
 
     def end_all(self, reason: str) -> None:
         """End early what has not ended, with what there is of its text."""
@@ -102,6 +107,14 @@ class Group:
 
     def _token_text(self, token: int) -> str | None:
         return self._tokenizer.decode([token]) or self._tokenizer.token(token)
+
+
+def check_tokens(sampled: Sequence[int], vocab_size: int) -> None:
+    """Raise CheckError for a token that the vocabulary lacks."""
+    if sampled and not 0 <= min(sampled) <= max(sampled) < vocab_size:
+        wrong = next(token for token in sampled if not 0 <= token < vocab_size)
+        raise CheckError(f"a kernel sampled token {wrong}, expected 0 to {vocab_size - 1}; --check "
+                         "reference finds the kernel")
 
 
 def nonfinite(request: Request, logit: float) -> str:

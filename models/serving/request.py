@@ -30,6 +30,9 @@ class Request:
     eos_ids      the model's ids that end a text; none where the parameters ignore them
     salt         prompts share cached blocks only under an equal salt
     needs_token  no step is scheduled while a sampled id is unknown: its logits depend on it
+    adjusts      its logits may be changed at some token
+    plain        they are not, and no log-probabilities are asked for
+    least        length of `ids` beyond which a stop id ends it
     grammar      says which tokens may come next, None where all may
 
     Changed by the scheduler alone:
@@ -43,10 +46,11 @@ class Request:
     passed       requests that came later and were admitted before it
     """
 
-    __slots__ = ("arrival", "blocks", "cached_tokens", "capacity", "computed", "entered",
+    __slots__ = ("adjusts", "arrival", "blocks", "cached_tokens", "capacity", "computed", "entered",
                  "eos_ids", "finish_reason", "grammar", "ids", "index", "keys", "last_step",
-                 "limit", "needs_token", "order", "params", "passed", "preemptions", "prompt_len",
-                 "request_id", "salt", "slot", "status", "stop_ids", "stop_reason", "total")
+                 "least", "limit", "needs_token", "order", "params", "passed", "plain",
+                 "preemptions", "prompt_len", "request_id", "salt", "slot", "status", "stop_ids",
+                 "stop_reason", "total")
 
     def __init__(self, request_id: str, prompt_ids: Sequence[int], params: SamplingParams, *,
                  eos_ids: frozenset[int] = frozenset(), salt: str = "", index: int = 0,
@@ -55,6 +59,10 @@ class Request:
         self.ids, self.prompt_len = list(prompt_ids), len(prompt_ids)
         self.salt, self.grammar = salt.encode(), grammar
         self.needs_token = needs_token or params.penalised or grammar is not None
+        self.adjusts = bool(params.penalised or params.logit_bias or params.min_tokens
+                            or grammar is not None)
+        self.plain = not self.adjusts and params.logprobs is params.prompt_logprobs is None
+        self.least = self.prompt_len + params.min_tokens
         self.eos_ids = frozenset[int]() if params.ignore_eos else eos_ids
         self.stop_ids = self.eos_ids | frozenset(params.stop_token_ids or ())
         self.status, self.slot, self.preemptions, self.passed = Status.WAITING, -1, 0, 0

@@ -10,7 +10,7 @@ from core.errors import LifetimeError, OptionError, PromptError, QueueFullError
 from core.runtime.kv_cache import BlockPool
 from models.serving.holdings import Holdings
 from models.serving.request import Request, Status
-from models.serving.step import Budget, Step, Work
+from models.serving.step import Budget, Step
 
 PARTIAL = 4      # prompts that may be half computed at a time
 PASSES = 8       # later requests that may be admitted before one that does not fit
@@ -100,7 +100,10 @@ class Scheduler:
         self._number += 1
         step = Step(self._number)
         prompts = self._decode(step)
-        budget = Budget(self.max_num_batched_tokens, self.max_num_batched_tokens - len(step.work))
+        if not prompts and (step.preempted or not (self.waiting and self.held.slots)):
+            return step
+        most = self.max_num_batched_tokens
+        budget = Budget(most, most - len(step.decodes))
         shares = list[int]()
         for request in prompts:
             remaining = request.total - request.computed
@@ -110,26 +113,22 @@ class Scheduler:
             self._admit(prompts, shares, budget)
         left = budget.left
         for request, share in zip(prompts, shares, strict=True):
-            start = request.computed
-            tokens = share + min(left, request.total - start - share)
+            tokens = share + min(left, request.total - request.computed - share)
             left -= tokens - share
             if tokens:
-                request.computed, request.last_step = start + tokens, step.number
-                samples = request.computed == request.total
-                request.total += samples
-                step.work.append(Work(request, start, tokens, samples))
+                step.add(request, tokens)
         return step
 
     def queued(self, step: Step) -> None:
         """Note that the step's work is queued: later steps may read the full blocks it writes."""
-        for request, _, tokens, _ in step.work:
+        for request, _, tokens, _ in step.prompts:
             if tokens > 1 and request.status is Status.RUNNING:
                 self.held.enter(request)
 
     def update(self, step: Step, tokens: Sequence[int]) -> list[Request]:
         """Take the token of each work that samples, in order. Returns the requests that have one
         more, `ids[-1]`; some of them have ended. Raises LifetimeError for a step out of order."""
-        rows = [work.request for work in step.work if work.samples]
+        rows = step.sampling
         if step.number <= self._updated or len(tokens) != len(rows):
             raise LifetimeError(f"step {step.number} brings {len(tokens)} tokens after step "
                                 f"{self._updated}; expected {len(rows)}, and steps in order")
@@ -139,18 +138,17 @@ class Scheduler:
         for request, token in zip(rows, tokens, strict=True):
             if request.finish_reason is not None:
                 continue
-            request.ids.append(token)
+            ids, grammar = request.ids, request.grammar
+            ids.append(token)
             changed.append(request)
-            grammar = request.grammar
             complete = grammar is not None and grammar.accept(token)
             if grammar is not None and grammar.problem is not None:
                 self.finish(request, *grammar.problem)
-            elif token in request.stop_ids and (
-                    len(request.ids) - request.prompt_len > request.params.min_tokens):
+            elif token in request.stop_ids and len(ids) > request.least:
                 self.finish(request, "stop", None if token in request.eos_ids else token)
             elif complete:
                 self.finish(request, "stop")
-            elif len(request.ids) >= request.limit:
+            elif len(ids) >= request.limit:
                 self.finish(request, "length")
         return changed
 
@@ -167,7 +165,8 @@ class Scheduler:
 
     def _decode(self, step: Step) -> list[Request]:
         """Give each running sequence its next token; return those with more to compute."""
-        prompts, lacking, work, number = list[Request](), 0, step.work, step.number
+        prompts, lacking = list[Request](), 0
+        decodes, starts, number = step.decodes, step.starts, step.number
         for request in self.running:  # which grows shorter at its end where one is preempted
             start, total = request.computed, request.total
             if total - start > 1:
@@ -177,8 +176,11 @@ class Scheduler:
             elif start >= request.capacity and not self._grow(request, step, lacking):
                 lacking += 1
             else:
+                if start < request.prompt_len:
+                    step.prompt_tokens += 1
                 request.computed, request.total, request.last_step = total, total + 1, number
-                work.append(Work(request, start, 1, True))
+                decodes.append(request)
+                starts.append(start)
         return prompts
 
     def _grow(self, request: Request, step: Step, lacking: int) -> bool:
@@ -198,6 +200,7 @@ class Scheduler:
         if not pool.free:
             return False
         self.held.grow(request)
+        step.grown.append(len(step.decodes))
         return True
 
     def _admit(self, prompts: list[Request], shares: list[int], budget: Budget) -> None:

@@ -22,7 +22,5 @@ class EngineStats:
         """Count a step that is complete."""
         self.steps += 1
         self.preemptions += len(step.preempted)
-        for work in step.work:
-            self.new_tokens += work.samples
-            self.prompt_tokens += max(0, min(work.start + work.tokens, work.request.prompt_len)
-                                      - work.start)
+        self.new_tokens += len(step.sampling)
+        self.prompt_tokens += step.prompt_tokens

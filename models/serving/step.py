@@ -21,17 +21,52 @@ class Work(NamedTuple):
     samples: bool
 
 
-@dataclass
+@dataclass(slots=True)
 class Step:
-    """Holds what a step computes. Numbers start at 1; a step without work is not to be run."""
+    """Holds what a step computes. Numbers start at 1; a step without work is not to be run.
+
+    decodes  requests of which it computes one token, after which each samples; `starts` are the
+             positions. They come before `prompts`
+    prompts  the work of other requests
+    grown    rows of `decodes` that have got a block for it
+    prompt_tokens  how many of the tokens belong to prompts
+    """
 
     number: int
-    work: list[Work] = field(default_factory=list)
+    decodes: list[Request] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)
+    prompts: list[Work] = field(default_factory=list)
     preempted: list[Request] = field(default_factory=list)
+    grown: list[int] = field(default_factory=list)
+    prompt_tokens: int = 0
+
+    @property
+    def work(self) -> list[Work]:
+        """List the work of all requests in order."""
+        return [*(Work(request, start, 1, True) for request, start in zip(
+            self.decodes, self.starts, strict=True)), *self.prompts]
+
+    @property
+    def sampling(self) -> list[Request]:
+        """List the requests that get a token, in order."""
+        return [*self.decodes, *(work.request for work in self.prompts if work.samples)]
 
     @property
     def tokens(self) -> int:
-        return sum(work.tokens for work in self.work)
+        return len(self.decodes) + sum(work.tokens for work in self.prompts)
+
+    def add(self, request: Request, tokens: int) -> None:
+        """Compute so many more tokens of a request, and sample where they are its last."""
+        start, end = request.computed, request.computed + tokens
+        samples = end == request.total
+        self.prompts.append(Work(request, start, tokens, samples))
+        self.prompt_tokens += max(0, min(end, request.prompt_len) - start)
+        request.computed, request.last_step = end, self.number
+        request.total += samples
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anything to compute."""
+        return bool(self.decodes or self.prompts)
 
 
 class Budget:
