@@ -42,11 +42,11 @@ def find_matches(op: FusedOp, graph: Graph, index: Index | None = None) -> Itera
     for several ops in one graph gives its `index`."""
     index = index or Index(graph)
     for pattern, forms in _patterns(op):
-        if not forms <= index.forms.keys():
+        if not set(forms.values()) <= index.forms.keys():
             continue
         anchor = pattern.nodes[-1]
-        for node in index.forms[_form(anchor)]:
-            for state in _extend(pattern, anchor, node, _State({}, {}, {}, []), index.readers):
+        for node in index.forms[forms[anchor]]:
+            for state in _extend(forms, anchor, node, _State({}, {}, {}, []), index):
                 match = _finish(op, pattern, state)
                 if _replaceable(match, index) and _takes(op, match, state, index):
                     yield match
@@ -54,13 +54,13 @@ def find_matches(op: FusedOp, graph: Graph, index: Index | None = None) -> Itera
 
 
 @cache
-def _patterns(op: FusedOp) -> list[tuple[Pattern, set[tuple[object, ...]]]]:
+def _patterns(op: FusedOp) -> list[tuple[Pattern, dict[PatternNode, tuple[object, ...]]]]:
     """Return the op's patterns, one for each choice of optional inputs that are left out, with the
-    forms of their nodes."""
+    forms of their nodes, in order."""
     optional = [p.name for p in op.sig.params if p.optional]
     patterns = [op.pattern(frozenset(absent)) for n in range(len(optional) + 1)
                 for absent in combinations(optional, n)]
-    return [(pattern, set(map(_form, pattern.nodes))) for pattern in patterns]
+    return [(pattern, {node: _form(node) for node in pattern.nodes}) for pattern in patterns]
 
 
 def _form(node: Node | PatternNode) -> tuple[object, ...]:
@@ -76,8 +76,9 @@ class Index:
         self.nodes = graph.nodes
         self.envs: dict[tuple[object, ...], Env | None] = {}  # of calls, None where refused
         self.forms: dict[tuple[object, ...], list[Node]] = {}
-        for node in graph.nodes:
-            self.forms.setdefault(_form(node), []).append(node)
+        self.form = {node: _form(node) for node in graph.nodes}
+        for node, form in self.form.items():
+            self.forms.setdefault(form, []).append(node)
         self.consumers = graph.consumers()
         self.order = {node: i for i, node in enumerate(graph.nodes)}
         self.returned = {v.root for v in graph.outputs.values()}
@@ -92,22 +93,22 @@ class Index:
                 self.readers[seen] += self.consumers[value]
 
 
-def _extend(pattern: Pattern, wanted: PatternNode, node: Node, state: _State,
-            readers: dict[Value, list[Node]]) -> Iterator[_State]:
+def _extend(forms: dict[PatternNode, tuple[object, ...]], wanted: PatternNode, node: Node,
+            state: _State, index: Index) -> Iterator[_State]:
     """Assign `node` to `wanted`, then the remaining pattern nodes, with backtracking."""
     state = state.copy()
     if not _assign(wanted, node, state):
         return
-    rest = [p for p in reversed(pattern.nodes) if p not in state.nodes]
-    if not rest:
+    rest = next((p for p in reversed(forms) if p not in state.nodes), None)
+    if rest is None:
         yield state
         return
     # the assignment above followed inputs; a node left over reads a bound value as well
     made = [v for n in state.nodes.values() for v in n.outputs.values()]
     for value in [*state.args.values(), *made]:
-        for candidate in readers[value]:
-            if candidate.op is rest[0].op and candidate not in state.nodes.values():
-                yield from _extend(pattern, rest[0], candidate, state, readers)
+        for candidate in index.readers[value]:
+            if index.form[candidate] == forms[rest] and candidate not in state.nodes.values():
+                yield from _extend(forms, rest, candidate, state, index)
 
 
 def _assign(wanted: PatternNode, node: Node, state: _State) -> bool:
@@ -175,7 +176,7 @@ def _takes(op: FusedOp, match: Match, state: _State, index: Index) -> bool:
     """Say whether the op takes these dtypes, which its nodes may mix, and its views these
     shapes."""
     specs = {k: None if v is None else v.spec for k, v in match.inputs.items()}
-    key = op, *specs.values(), *match.attrs.values()
+    key = op, *map(id, specs.values()), *match.attrs.values()  # a graph's values share specs
     if key not in index.envs:
         try:
             index.envs[key] = op.bind(specs, match.attrs)

@@ -108,7 +108,7 @@ class _Lowering:
         """Return a node's call and the kernel for it, if any of these backends has one. Asks once
         for all nodes that are alike: layers repeat."""
         key = (op, backends, node if self.policy.overrides else "", *attrs.values(), *(
-            v and (v.spec, v.kind, v.is_view, self.home.get(v.root)) for v in inputs.values()))
+            v and (id(v.spec), v.kind, v.is_view, self.home.get(v.root)) for v in inputs.values()))
         if key not in self._asked:
             policy = self.policy if backends is None else replace(self.policy, backends=backends)
             call = make_call(op, inputs, attrs, node)

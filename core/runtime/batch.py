@@ -18,7 +18,7 @@ from core.tensor.tensor import Array
 #: the inputs of `sample` for each row, and where `Sampling` holds them
 SETTINGS = {"temperature": np.float32, "top_k": np.int32, "top_p": np.float32,
             "min_p": np.float32, "penalty": np.float32}
-_MOVING = ("positions", "slots", "seq_lens", "sample_positions")  # inputs that a token more changes
+_MOVING = {"positions", "slots", "seq_lens", "sample_positions"}  # inputs that grow with a token
 
 
 def bucket(n: int) -> int:
@@ -114,10 +114,9 @@ class Batch:
     def next(self, grown: Sequence[int]) -> Batch:
         """Return the batch in which each sequence computes the token that it samples in this one,
         where each samples one and nothing is asked about logits."""
-        ids = -1 - self.slots if self.before is None else self.ids
-        self.before = None
-        return Batch(self.slots, self.starts + self.counts, self.counts, ids, self.rows,
-                     self.places, targets=self.targets, before=self, grown=grown)
+        self.before = None  # or all batches would stay
+        return Batch(self.slots, self.starts + self.counts, self.counts, -1 - self.slots,
+                     self.rows, self.places, targets=self.targets, before=self, grown=grown)
 
     def kind(self, table: SequenceTable) -> GraphKind:
         """Return the graph that computes this."""
@@ -145,10 +144,8 @@ class Batch:
         """Write the step into a plan's inputs where `before` has been packed last."""
         n = len(self.slots)
         fields["ids"][:n] = self.ids
-        for name in _MOVING:
-            if name in fields:
-                moved = fields[name][:n]
-                moved += 1
+        for name in _MOVING & fields.keys():
+            fields[name][:n] += 1
         if self.grown:
             rows, starts = list(self.grown), self.starts[self.grown]
             fields["block_table"][rows] = blocks = table.blocks[self.slots[rows]]
@@ -164,12 +161,11 @@ class Batch:
         places = np.arange(tokens) - np.repeat(ends - self.counts - self.starts, self.counts)
         blocks = table.blocks[owners, places // BLOCK_SIZE]
         slots = np.where(blocks < 0, -1, blocks * BLOCK_SIZE + places % BLOCK_SIZE)
-        lens = self.starts + self.counts
         _fill(fields, "ids", self.ids, 0)
         _fill(fields, "positions", places, 0)
         _fill(fields, "slots", slots, -1)
         _fill(fields, "block_table", table.blocks[self.slots], -1)
-        _fill(fields, "seq_lens", lens, 0)
+        _fill(fields, "seq_lens", self.starts + self.counts, 0)
         starts = fields["query_starts"]
         starts[0], starts[1:n + 1] = 0, ends
         idle, whole = len(starts) - 1 - n, len(fields["ids"])

@@ -44,8 +44,7 @@ class Pending:
         n = len(self.places)
         found = {name: read()[:n] for name, read in self.reads.items()}
         if self.logits is not None and "token" in found:
-            vocab = self.logits.shape[1]
-            places = np.arange(0, n * vocab, vocab) + found["token"]
+            places = np.arange(n) * self.logits.shape[1] + found["token"]
             found["logit"] = self.logits.take(places, mode="clip")  # others look at wrong tokens
         return found
 
@@ -81,7 +80,6 @@ class Executor:
 
     def set_blocks(self, blocks: int) -> None:
         """Take memory for so many blocks, which all sequences share, instead of the former ones."""
-        self._last = None
         self.steps.forget()
         self.steps.dims["NB"] = blocks
         self.steps.get(ONE, {"T": 1, "S": 1, "R": 1})  # its states are the cache

@@ -106,9 +106,8 @@ class BlockPool:
     def completed(self, step: int) -> None:
         """Note that the steps up to `step` are complete; what waited for them is released."""
         self._complete = step
-        if self._later:
-            for number in sorted(n for n in self._later if n <= step):
-                self._drop(self._later.pop(number))
+        for number in sorted(n for n in self._later if n <= step):
+            self._drop(self._later.pop(number))
 
     def _drop(self, blocks: Iterable[int]) -> None:
         for block in blocks:

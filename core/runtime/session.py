@@ -141,7 +141,9 @@ class Session:
         self._sampling = sampling
         self._table.open(0, sampling)
         self._table.put_blocks(0, 0, range(self._steps.dims["NB"]))  # one sequence has all of them
-        self._decode_with(GraphKind("last", sampling.kind, loop=True))
+        self._decode = self._steps.get(GraphKind("last", sampling.kind, loop=True),
+                                       {"T": 1, "S": 1})
+        self.decoder = self._decode.plan
         if sampling.kind == "sample_seen":
             marks = np.zeros((1, self._vocab_size), np.int8)
             marks[0, counted] = 1
@@ -201,10 +203,6 @@ class Session:
         self.weights.close()
 
     # inside
-
-    def _decode_with(self, kind: GraphKind) -> None:
-        self._decode = self._steps.get(kind, {"T": 1, "S": 1})
-        self.decoder = self._decode.plan
 
     def _pack(self, ids: Sequence[int], step: BoundStep) -> None:
         """Write and upload the inputs of a step that computes `ids` next."""

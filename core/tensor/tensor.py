@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import index
 from typing import Any
 
@@ -26,9 +27,9 @@ class TensorSpec:
     shape: tuple[int | str, ...]
     dtype: DType
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """Return the shape as numbers. Raises ShapeError while a dimension is still a name."""
+        """Hold the shape as numbers. Raises ShapeError while a dimension is still a name."""
         numbers = tuple(d for d in self.shape if isinstance(d, int))
         if len(numbers) < len(self.shape):
             raise ShapeError(f"{self} has no size yet: bind its named dimensions first")
@@ -116,7 +117,7 @@ class Tensor:
     @property
     def extent(self) -> int:
         """Return the bytes from the first element to the end of the last, gaps included."""
-        last = sum((d - 1) * s for d, s in zip(self.shape, self.strides, strict=True))
+        last = sum([(d - 1) * s for d, s in zip(self.shape, self.strides, strict=True)])
         return (last + 1) * self.dtype.itemsize if self.size else 0
 
     @property
@@ -162,7 +163,7 @@ class Tensor:
         else:
             _ = self.buffer.handle
             host = host[self.offset:]
-        steps = tuple(s * self.dtype.itemsize for s in self.strides)
+        steps = tuple([s * self.dtype.itemsize for s in self.strides])
         return np.ndarray(self.shape, self.dtype.numpy, buffer=host, strides=steps)
 
     def write(self, array: Array) -> None:

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from core.plan.ledger import Ledger
 from core.runtime.executor import Executor, Pending
 from core.runtime.kv_cache import BlockPool
 from core.runtime.step import BLOCK_SIZE
-from models.serving.batching import Batching
+from models.serving.batches.batching import Batching
 from models.serving.grammar.compiler import GrammarCompiler
 from models.serving.group import Group, check_tokens, nonfinite
 from models.serving.offline import generate
@@ -230,11 +230,10 @@ class Engine:
                 if group is not None and group.requests[0] is work.request:
                     group.add_prompt_logprobs(row, token, results)
         check_tokens(sampled, self.vocab_size)
-        changed: Collection[Request] = self.scheduler.update(step, sampled)
+        changed = dict.fromkeys(self.scheduler.update(step, sampled))
         logits = results["logit"].tolist() if "logit" in results else []
         finite, listed = math.isfinite(sum(logits)), "chosen" in results
-        if ended := len(changed) < len(owners):  # since the step was queued
-            changed = set(changed)
+        ended = len(changed) < len(owners)  # since the step was queued
         for request, row, token in zip(owners, rows, sampled, strict=True):
             name = request.request_id
             group = self._groups.get(name)

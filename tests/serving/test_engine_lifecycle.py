@@ -10,7 +10,7 @@ import models
 from core.errors import CheckError, KernelyardError, OptionError
 from core.runtime.executor import Executor, Pending
 from models import SamplingParams
-from models.serving.batching import Batching
+from models.serving.batches.batching import Batching
 from models.serving.scheduler import Scheduler
 
 MODEL = "stories-llama2"

@@ -140,7 +140,7 @@ def test_a_limit_of_the_grammar_ends_its_request_alone(engine):
 
 def test_a_token_that_the_mask_forbids_is_an_error(engine, monkeypatch):
     """Let a kernel ignore the mask."""
-    monkeypatch.setattr("models.serving.adjust.fill_masks", lambda grammars: None)
+    monkeypatch.setattr("models.serving.batches.adjust.fill_masks", lambda grammars: None)
     engine.add_request("a", TEXT, ask(0, temperature=0))
     while engine.has_unfinished_requests:
         (*_, output) = engine.step() or [None]

@@ -8,7 +8,7 @@ import numpy as np
 
 from core.runtime.batch import Batch, SequenceTable
 from core.runtime.step import Sampling
-from models.serving.adjust import find_adjustments
+from models.serving.batches.adjust import find_adjustments
 from models.serving.request import Request
 from models.serving.step import Step, Work
 
