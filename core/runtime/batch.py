@@ -147,10 +147,10 @@ class Batch:
         for name in _MOVING & fields.keys():
             fields[name][:n] += 1
         if self.grown:
-            rows, starts = list(self.grown), self.starts[self.grown]
-            fields["block_table"][rows] = blocks = table.blocks[self.slots[rows]]
-            fields["slots"][rows] = (blocks[np.arange(len(rows)), starts // BLOCK_SIZE]
-                                     * BLOCK_SIZE + starts % BLOCK_SIZE)
+            rows, slots = list(self.grown), self.slots[list(self.grown)]
+            fields["block_table"][rows] = table.blocks[slots]
+            new = table.blocks[slots, self.starts[rows] // BLOCK_SIZE]  # which the token begins
+            fields["slots"][rows] = new * BLOCK_SIZE
 
     def pack(self, table: SequenceTable, fields: Mapping[str, Array]) -> None:
         """Write the step into a plan's inputs, by name. What pads it belongs to idle sequences, and

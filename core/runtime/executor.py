@@ -99,8 +99,7 @@ class Executor:
         step.upload()
         self.steps.run(step.plan)
         alone, self._last = self.run_ahead == 1, (batch, step)
-        reads = {name: step.read_later(name, alone=alone)
-                 for name in RESULTS if name in step.outputs}
+        reads = {n: step.read_later(n, alone=alone) for n in RESULTS if n in step.outputs}
         return Pending(batch.places, reads, step.here.get("logits") if reads and alone else None)
 
     def observed(self, observer: Observer | None) -> AbstractContextManager[None]:

@@ -16,7 +16,6 @@ from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore
 from core.runtime.step import GraphKind, Observer, is_cache, packed_inputs
 from core.tensor.dtype import DType, i32
-from core.tensor.host import HostAllocator
 from core.tensor.tensor import Array, Tensor
 
 
@@ -41,8 +40,7 @@ class BoundStep:
                          arenas=arenas)
         self._backend, self._bytes = policy.primary, self._staged.view(np.uint8)
         self.outputs = {name: self.plan.output(name) for name in graph.outputs}
-        self.here = {name: tensor.numpy() for name, tensor in self.outputs.items()
-                     if tensor.device == HostAllocator.device}
+        self.here = {n: t.numpy() for n, t in self.outputs.items() if t.device == "cpu"}
 
     def upload(self) -> None:
         """Queue the copy of all fields to the device; they may change once it returns."""
