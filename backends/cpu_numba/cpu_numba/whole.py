@@ -44,7 +44,7 @@ class _Library(JITCodeLibrary):
         return super().get_pointer_to_function(name)
 
     def finalize(self) -> None:
-        """Link everything that is called, at any depth, then optimise and compile."""
+        """Make machine code of all that is called, at any depth, as one."""
         # LLVM links a function only once something linked before calls it: callers go first
         self._linking_libraries = list(self._below({}))[::-1]
         self._shared_module = None  # what ours linked lacks all that is called
