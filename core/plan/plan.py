@@ -50,10 +50,11 @@ class Plan:
         self._bind(memory.scratch)
         for backend in backends:
             backend.settle()
-        self._launches = [launch for binding in self.bindings for launch in binding.launches]
+        launches = [launch for binding in self.bindings for launch in binding.launches]
+        every = partial(run_all, launches, self.bindings)  # no plan: its memory goes with the plan
         self._used = used = [self._backend(b)
                              for b in sorted({s.kernel.backend for s in self.bindings})]
-        self._run: Launch = self.in_any_thread(self._sequence)
+        self._run: Launch = self.in_any_thread(every)
         self.captured = False  #: whether a backend has recorded the step for replay
         places = {s.device for s in self.bindings} | set(self._home.values())
         if len(backends) > len(self._owners):
@@ -62,7 +63,7 @@ class Plan:
         if (repeats and isolation.active is None and len(used) == len(places) == 1
                 and used[0] is self._owners[places.pop()]):
             self.captured = True
-            self._run = captured(used[0].in_any_thread(used[0].capture(self._sequence)),
+            self._run = captured(used[0].in_any_thread(used[0].capture(every)),
                                  len(self.bindings), used[0].name)
 
     # running
@@ -71,24 +72,10 @@ class Plan:
         """Compute every output from the current inputs. No checks, no allocation, no decisions."""
         self._run()
 
-    def _sequence(self) -> None:
-        try:
-            for launch in self._launches:
-                launch()
-        except BaseException as error:  # whose launch it was is looked for only now
-            of = next(b for b in self.bindings if any(run is launch for run in b.launches))
-            raise_named(error, "launch", of.kernel, of.call)
-
     def walk(self) -> Iterator[tuple[Binding, Launch]]:
         """Yield the bindings, each with a function that runs it: for checking and profiling."""
         for binding in self.bindings:
-            def launch(of: Binding = binding) -> None:
-                try:
-                    for run in of.launches:
-                        run()
-                except BaseException as error:
-                    raise_named(error, "launch", of.kernel, of.call)
-            yield binding, self.in_any_thread(launch)
+            yield binding, self.in_any_thread(partial(run_all, binding.launches, [binding]))
 
     def in_any_thread(self, launch: Launch) -> Launch:
         """Return a launch of bindings of this plan that any thread may call."""
@@ -194,3 +181,13 @@ class Plan:
             target.write(np.ascontiguousarray(source.numpy()))
         binding.launches.append(copy)
         binding.notes.append(f"copies `{name}` from {source.device} to {binding.device}")
+
+
+def run_all(launches: list[Launch], bindings: list[Binding]) -> None:
+    """Launch everything; an error names whose launch raised it."""
+    try:
+        for launch in launches:
+            launch()
+    except BaseException as error:  # whose launch it was is looked for only now
+        of = next(b for b in bindings if any(run is launch for run in b.launches))
+        raise_named(error, "launch", of.kernel, of.call)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 from core.failures import ask, place_in, who
-from core.plan.lower import Binding
-from core.plan.plan import Plan
+from core.plan.plan import run_all
 from core.plugins.kernel import Call, Kernel
 from core.verify.crosscheck import CrossCheck
 
@@ -50,13 +49,10 @@ def call_of(frame: FrameType | None) -> CallInProgress | None:
 
 def _called(frame: FrameType) -> tuple[str, Kernel, Call] | None:
     names = frame.f_locals
-    if frame.f_code is Plan._sequence.__code__:
+    if frame.f_code is run_all.__code__:
         launch = names.get("launch")
-        of = next((b for b in names["self"].bindings if launch in b.launches), None)
-    else:
-        of = names.get("of")  # of `Plan.walk`
-    if isinstance(of, Binding):
-        return "launch", of.kernel, of.call
+        of = next((b for b in names["bindings"] if launch in b.launches), None)
+        return None if of is None else ("launch", of.kernel, of.call)
     if frame.f_code is Kernel.bind_to.__code__:
         return "bind", names["self"], names["call"]
     if frame.f_code is ask.__code__:

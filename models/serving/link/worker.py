@@ -19,7 +19,9 @@ from multiprocessing.connection import Connection
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from core.errors import KernelError, KernelyardError
+from core.errors import KernelError, KernelyardError, NoKernelError
+from core.runtime.batch import bucket
+from core.runtime.step import GraphKind
 from models.serving.engine import Engine
 from models.serving.link.messages import Delta, EngineFacts, EngineState, Message, sequence_id
 from models.serving.link.preparing import Preparing
@@ -104,8 +106,14 @@ def portable(error: BaseException) -> KernelyardError:
 
 
 def _warm(engine: Engine) -> EngineFacts:
-    """Plan a prompt and a decode step, whose kernels then are known. Text is made elsewhere."""
+    """Plan a prompt, and decode steps of all sizes, greedy or not: a stream would wait for each as
+    for three steps of a small model. Their kernels then are known. Text is made elsewhere."""
     engine.tokenizer = NoTokenizer("the engine's process makes no text")
+    for rows in sorted({bucket(n + 1) for n in range(engine.scheduler.max_num_seqs)}):
+        for sampling in ("argmax", "sample"):
+            with suppress(NoKernelError):  # whoever needs that size is told
+                engine.executor.steps.get(GraphKind("all", sampling, batch=True),
+                                          {"T": rows, "S": rows, "R": rows})
     engine.generate([[0]], SamplingParams(temperature=0, max_tokens=2, ignore_eos=True))
     engine.stats = EngineStats()
     gc.collect()
