@@ -15,6 +15,9 @@ from core.conformance.report import CHECK
 from core.installed.registry import default_registry
 from models.checkpoints.base import SHIPPED
 
+#: of suites that tests start: see `addopts` in pyproject.toml
+os.environ["PYTEST_ADDOPTS"] = f"{os.environ.get('PYTEST_ADDOPTS', '')} -p no:schemathesis"
+
 
 @pytest.fixture(scope="session")
 def story():

@@ -15,7 +15,7 @@ from core.errors import AllocationError, KernelError, PluginError
 from core.installed.registry import Registry
 from core.ir.graph import Graph
 from core.ir.op import OPS
-from core.plan.plan import Plan
+from core.plan.plan import Plan, run_all
 from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore
 from core.plugins.kernel import Kernel
@@ -151,7 +151,8 @@ def test_the_node_of_a_step_is_found_afterwards(walk):
 def test_a_step_calls_the_launches_themselves():
     """Naming costs a step nothing: no launch is wrapped."""
     launches = [lambda: None for _ in range(3)]
-    assert plan_of_three(launches)._launches == launches
+    every = plan_of_three(launches)._run
+    assert every.func is run_all and every.args[0] == launches
 
 
 def test_a_captured_step_names_the_step():
