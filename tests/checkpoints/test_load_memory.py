@@ -55,7 +55,7 @@ def test_peak_memory(checkpoints, to, kind):
 
 
 def test_peak_memory_while_quantising(checkpoints):
-    """What was read leaves memory again: the codes and one tensor are held, not the file."""
+    """Memory gives back what was read: the codes and one tensor are held, not the file."""
     path = checkpoints / "hf-bf16"
     done = subprocess.run([sys.executable, TOOL, "--folder", ".", "--child", str(path),
                            "--quantize", "int8"], capture_output=True, text=True, check=True)

@@ -4,11 +4,10 @@ engine. The others are chosen before them: no GPU has run them."""
 from core import Call, cuda
 from cuda_cupy.device import device
 from cuda_cupy.kernels.declare import kernels
-from cuda_cupy.kernels.linear import CUT_OFF
+from cuda_cupy.kernels.products import AFTER, declare_products
 from cuda_cupy.launch import c_type, launch
 from cuda_cupy.tensor_map import tensor_map
 
-_AFTER = -1          # priority: after all others
 _HOPPER = 90         # compute capability times 10; later GPUs have other instructions
 _SHARED = 227 * 1024  # bytes that a block may have
 _ROWS = 128          # of x, in a tile of products_hopper.cu
@@ -37,7 +36,7 @@ def _attends(call: Call) -> str | None:
     return _arch()
 
 
-@kernels.implements("attention", name="attention_hopper", supports=_attends, priority=_AFTER,
+@kernels.implements("attention", name="attention_hopper", supports=_attends, priority=AFTER,
                     dtypes={"A": "f16 bf16", "C": "f16 bf16"})
 def attention_hopper(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale):
     (tokens, heads, size), (sequences, width) = q.shape, block_table.shape
@@ -98,23 +97,4 @@ def _products(x, weights, biases, outs, *, gated):
                            "BF16": int(kinds["A"] == "bf16")})
 
 
-@kernels.implements("linear", name="linear_hopper", supports=_multiplies, priority=_AFTER,
-                    dtypes={"A": "f16 bf16", "W": "f16 bf16", "O": "f16 bf16"})
-@kernels.implements("linear", name="linear_hopper_wide", supports=_multiplies, priority=_AFTER,
-                    tolerance=CUT_OFF, dtypes={"A": "f16 bf16", "W": "f16 bf16", "O": "f32"})
-def linear_hopper(x, weight, bias, out):
-    return _products(x, [weight], [bias], [out], gated=False)
-
-
-@kernels.implements("qkv_linear", name="qkv_hopper", supports=_multiplies, priority=_AFTER,
-                    dtypes={"A": "f16 bf16", "W": "f16 bf16"})
-def qkv_hopper(x, first, second, third, first_bias, second_bias, third_bias, first_out, second_out,
-               third_out):
-    return _products(x, [first, second, third], [first_bias, second_bias, third_bias],
-                     [first_out, second_out, third_out], gated=False)
-
-
-@kernels.implements("gate_up_swiglu", name="gate_up_hopper", supports=_multiplies, priority=_AFTER,
-                    dtypes={"A": "f16 bf16", "W": "f16 bf16"})
-def gate_up_hopper(x, gate, up, out):
-    return _products(x, [gate, up], [], [out], gated=True)
+declare_products("hopper", _multiplies, _products)

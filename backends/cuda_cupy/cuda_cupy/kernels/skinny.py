@@ -3,11 +3,10 @@ chosen before them: their results were checked on a GPU, but no step was timed w
 
 from core import Call, cuda
 from cuda_cupy.device import device
-from cuda_cupy.kernels.declare import kernels
-from cuda_cupy.kernels.linear import CUT_OFF, FEW
+from cuda_cupy.kernels.linear import FEW
+from cuda_cupy.kernels.products import declare_products
 from cuda_cupy.launch import c_type, launch
 
-_AFTER = -1             # priority: after cuBLAS
 _CHUNK = 32             # columns that the lanes of a row take at once, as in skinny.cu
 _LONG, _LONGEST = 4096, 8192  # columns from which 16 warps share a row, and the most
 _DEPTH = 8              # tiles of columns that are on their way: as many as registers hold
@@ -44,23 +43,4 @@ def _skinny(x, weights, biases, outs, gated):
                            "BF16": int(c_type(x) == "bf16")})
 
 
-@kernels.implements("linear", name="linear_skinny", supports=_few, priority=_AFTER,
-                    dtypes={"A": "f16 bf16", "W": "f16 bf16", "O": "f16 bf16"})
-@kernels.implements("linear", name="linear_skinny_wide", supports=_few, priority=_AFTER,
-                    tolerance=CUT_OFF, dtypes={"A": "f16 bf16", "W": "f16 bf16", "O": "f32"})
-def linear_skinny(x, weight, bias, out):
-    return _skinny(x, [weight], [bias], [out], gated=False)
-
-
-@kernels.implements("qkv_linear", name="qkv_skinny", supports=_few, priority=_AFTER,
-                    dtypes={"A": "f16 bf16", "W": "f16 bf16"})
-def qkv_skinny(x, first, second, third, first_bias, second_bias, third_bias, first_out, second_out,
-               third_out):
-    return _skinny(x, [first, second, third], [first_bias, second_bias, third_bias],
-                   [first_out, second_out, third_out], gated=False)
-
-
-@kernels.implements("gate_up_swiglu", name="gate_up_skinny", supports=_few, priority=_AFTER,
-                    dtypes={"A": "f16 bf16", "W": "f16 bf16"})
-def gate_up_skinny(x, gate, up, out):
-    return _skinny(x, [gate, up], [], [out], gated=True)
+declare_products("skinny", _few, _skinny)
