@@ -80,7 +80,8 @@ class QkvLinear(FusedOp):
                                       (5, (33, 7, 5), 264, True),
                                       (6, (96, 40, 40), 896, True),
                                       (16, (256, 64, 64), 2048, False),
-                                      (17, (64, 16, 16), 96, False))]
+                                      (17, (64, 16, 16), 96, False),
+                                      (150, (264, 40, 40), 328, True))]
 
     def error_examples(self) -> list[ErrorExample]:
         w = spec("f32[3,4]")

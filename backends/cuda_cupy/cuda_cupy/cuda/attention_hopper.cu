@@ -17,8 +17,6 @@ __device__ __forceinline__ float power_of_2(float x) {
     return y;
 }
 
-template <bool V> struct Flag { static constexpr bool value = V; };
-
 struct Place { int sequence, start, stop; };
 
 // The queries of a block; the grid counts tiles of all sequences, blocks beyond have none.
@@ -172,7 +170,7 @@ attention_hopper(const __grid_constant__ TensorMap map, const A* q, const int* t
 #pragma unroll
         for (int n = 0; n < TILE / 4; n++) weights[n] = pair(scores[2 * n], scores[2 * n + 1]);
     };
-    const auto turn = [&](int i, auto hidden) {
+    const auto turn = [&](int i, bool hidden) {
         settle(i - 1);
         score(i);
         barrier_wait(&barriers[1][FULL + (i - 1) % STAGES], (i - 1) / STAGES % 2);
@@ -180,7 +178,7 @@ attention_hopper(const __grid_constant__ TensorMap map, const A* q, const int* t
         wgmma_wait<1>();
         hold(scores);
         release(0, i);
-        if (hidden.value) hide(i);
+        if (hidden) hide(i);
         exponentiate();
     };
     if (needed) {
@@ -191,9 +189,9 @@ attention_hopper(const __grid_constant__ TensorMap map, const A* q, const int* t
         hide(0);
         exponentiate();
 #pragma unroll 1
-        for (int i = 1; i < whole; i++) turn(i, Flag<false>());
+        for (int i = 1; i < whole; i++) turn(i, false);
 #pragma unroll 1
-        for (int i = max(1, whole); i < needed; i++) turn(i, Flag<true>());
+        for (int i = max(1, whole); i < needed; i++) turn(i, true);
         settle(needed - 1);
 
         const int last = needed - 1, held = seen - last * TILE;  // positions of it; others may be NaN

@@ -82,8 +82,9 @@ template <int N> __device__ __forceinline__ void hold(float (&r)[N]) {
 #define C4(c, i) "+f"(c[i]), "+f"(c[i + 1]), "+f"(c[i + 2]), "+f"(c[i + 3])
 #define C16(c, i) C4(c, i), C4(c, i + 4), C4(c, i + 8), C4(c, i + 12)
 #define C32(c, i) C16(c, i), C16(c, i + 16)
-#define NAMES32 "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22," \
-                "%23,%24,%25,%26,%27,%28,%29,%30,%31"
+#define NAMES8 "%0,%1,%2,%3,%4,%5,%6,%7"
+#define NAMES16 NAMES8 ",%8,%9,%10,%11,%12,%13,%14,%15"
+#define NAMES32 NAMES16 ",%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30,%31"
 #define NAMES64 NAMES32 ",%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49," \
                 "%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63"
 
@@ -93,7 +94,7 @@ template <int N> __device__ __forceinline__ void hold(float (&r)[N]) {
                  "%103,%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,%116,%117,%118,"    \
                  "%119,%120,%121,%122,%123,%124,%125,%126,%127"
 
-// c [64, 128 or 256] = a [64, 16] b [columns, 16]^T, or += where `add`; both in shared memory.
+// c [64, 16 to 256] = a [64, 16] b [columns, 16]^T, or += where `add`; both in shared memory.
 __device__ __forceinline__ void wgmma(float (&c)[128], u64 a, u64 b, int add) {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n" WGMMA("256")
                  " {" NAMES128 "}, %128, %129, p, 1, 1, 0, 0;\n}"
@@ -103,6 +104,21 @@ __device__ __forceinline__ void wgmma(float (&c)[64], u64 a, u64 b, int add) {
     asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n" WGMMA("128")
                  " {" NAMES64 "}, %64, %65, p, 1, 1, 0, 0;\n}"
                  : C64(c, 0) : "l"(a), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void wgmma(float (&c)[32], u64 a, u64 b, int add) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n" WGMMA("64")
+                 " {" NAMES32 "}, %32, %33, p, 1, 1, 0, 0;\n}"
+                 : C32(c, 0) : "l"(a), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void wgmma(float (&c)[16], u64 a, u64 b, int add) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %18, 0;\n" WGMMA("32")
+                 " {" NAMES16 "}, %16, %17, p, 1, 1, 0, 0;\n}"
+                 : C16(c, 0) : "l"(a), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void wgmma(float (&c)[8], u64 a, u64 b, int add) {
+    asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %10, 0;\n" WGMMA("16")
+                 " {" NAMES8 "}, %8, %9, p, 1, 1, 0, 0;\n}"
+                 : C4(c, 0), C4(c, 4) : "l"(a), "l"(b), "r"(add));
 }
 // c [64, 64 or 128] += a [64, 16] b [16, columns]; a in registers, as mma's.
 __device__ __forceinline__ void wgmma(float (&c)[32], const u32* a, u64 b) {

@@ -58,17 +58,21 @@ def attention_hopper(q, cache, cache_scales, block_table, query_starts, seq_lens
                            "REGISTERS": registers, "IDLE_REGISTERS": idle, "QUANTIZED": 0})
 
 
-def _multiplies(call: Call) -> str | None:
+def _hopper_products(call: Call) -> str | None:
     a, w, d = call.dtypes["A"], call.dtypes["W"], call.dims
     if a != w:
         return f"takes weights of x's dtype, got {w} for {a}"
-    if d["T"] < 64:
-        return f"takes 64 rows of x or more, got {d['T']}"
     rows = [d[n] for n in ("N", "N1", "N2", "N3") if n in d]
     if d["K"] % 8 or any(n % 8 for n in rows):
         return (f"takes rows of 16-byte pieces, of x, W and out: multiples of 8; got "
                 f"K {d['K']}, N {', '.join(map(str, rows))}")
     return _arch()
+
+
+def _multiplies(call: Call) -> str | None:
+    if call.dims["T"] < 64:
+        return f"takes 64 rows of x or more, got {call.dims['T']}"
+    return _hopper_products(call)
 
 
 def _products(x, weights, biases, outs, *, gated):
@@ -98,3 +102,39 @@ def _products(x, weights, biases, outs, *, gated):
 
 
 declare_products("hopper", _multiplies, _products)
+
+_WIDEST = 128      # rows of x of stream_hopper.cu
+_BESIDE = 100 * 1024  # bytes of shared memory that leave room for a block of the next kernel
+_CLUSTER = 8       # blocks that may share a tile's columns
+
+
+def _streams(call: Call) -> str | None:
+    if not 2 <= call.dims["T"] <= _WIDEST:
+        return f"takes 2 to {_WIDEST} rows of x, got {call.dims['T']}"
+    return _hopper_products(call)
+
+
+def _stream(x, weights, biases, outs, *, gated):
+    tokens, width = x.shape
+    rows = [w.shape[0] for w in weights]
+    columns = next(n for n in (16, 32, 64, 128) if tokens <= n)
+    height = 64 if gated else 128  # rows of out of a tile
+    tiles = sum(cuda.cover(n, height) for n in rows[:1 if gated else 3])
+    split = 1  # by the weights alone: a row is summed in one way, however many rows x has
+    while (split < _CLUSTER and 2 * split * tiles <= device().multiprocessors
+           and width >= 2 * split * 4 * _STAGE):
+        split *= 2
+    stage = (128 + columns) * _STAGE * 2
+    stages = _BESIDE // stage
+    maps = [tensor_map(x.data.ptr, (width, tokens), (_STAGE, columns)),
+            *(tensor_map(w.data.ptr, (width, len(w)), (_STAGE, height)) for w in weights)]
+    three = [(*of, None, None, None)[:3] for of in (biases, outs)]
+    kinds = {"A": c_type(x), "O": c_type(outs[0])}
+    return launch("stream_hopper.cu", "stream_hopper", (tiles * split,), 160,
+                  (*(*maps, maps[1], maps[1])[:4], *three[0], *three[1], tokens, width,
+                   *(*rows, 0, 0)[:3]), shared=stages * stage + 128,
+                  defines={**kinds, "COLUMNS": columns, "STAGES": stages, "SPLIT": split,
+                           "GATED": int(gated), "BF16": int(kinds["A"] == "bf16")})
+
+
+declare_products("stream", _streams, _stream)
