@@ -223,7 +223,7 @@ def _check(name: str, args: argparse.Namespace, options: LoadOptions, registry: 
         tally = check.tally
         verdict = (f"{tally.calls} kernel calls of {model.config.layers} layers and the head "
                    f"checked against float64 in {time.perf_counter() - start:.0f} s, "
-                   f"{tally.wrong} wrong")
+                   f"{tally.found}")
         return _kernels(model), verdict, tally.ok
 
 

@@ -203,6 +203,12 @@ class Tally:
         return sum(r.wrong for r in self.rows)
 
     @property
+    def found(self) -> str:
+        """Say how many comparisons were wrong, and what was wrong in the first of them."""
+        reasons = [r.reason for r in self.rows if r.wrong]
+        return ": ".join([f"{self.wrong} wrong", *reasons[:1]])
+
+    @property
     def ok(self) -> bool:
         """Return True if something was compared and nothing was wrong."""
         return self.calls > 0 and self.wrong == 0

@@ -107,7 +107,7 @@ def check_engine(engine: Engine, registry: Registry, count: int, longest: int = 
     with engine.executor.observed(check):
         engine.generate(prompts, SamplingParams(max_tokens=2, ignore_eos=True, temperature=0.0))
     verdict = (f"{check.tally.calls} kernel calls of steps of {count} sequences checked against "
-               f"float64 in {time.perf_counter() - start:.0f} s, {check.tally.wrong} wrong")
+               f"float64 in {time.perf_counter() - start:.0f} s, {check.tally.found}")
     return verdict, check.tally.ok, _kernels(engine.executor.steps.made)
 
 

@@ -6,15 +6,15 @@ import pytest
 
 pytest.importorskip("cuda_cupy", reason="needs ./backends/cuda_cupy")
 from core.tensor.dtype import bf16, f16, f32
-from cuda_cupy.kernels import hopper
+from cuda_cupy.kernels import hopper, stream
 
 
-def call(dims, attrs=None, **dtypes):
-    return SimpleNamespace(dims=dims, attrs=attrs or {}, dtypes=dtypes)
+def call(dims, attrs=None, op="", **dtypes):
+    return SimpleNamespace(dims=dims, attrs=attrs or {}, dtypes=dtypes, op=SimpleNamespace(name=op))
 
 
-def product(tokens=512, width=2048, dtypes=(bf16, bf16), **rows):
-    return call({"T": tokens, "K": width, **(rows or {"N": 512})}, A=dtypes[0], W=dtypes[1])
+def product(tokens=512, width=2048, dtypes=(bf16, bf16), op="linear", **rows):
+    return call({"T": tokens, "K": width, **(rows or {"N": 512})}, op=op, A=dtypes[0], W=dtypes[1])
 
 
 def attention(tokens=512, sequences=1, size=64, block=16, scale=0.125, cache=bf16):
@@ -24,8 +24,11 @@ def attention(tokens=512, sequences=1, size=64, block=16, scale=0.125, cache=bf1
 
 @pytest.fixture
 def on(monkeypatch):
-    return lambda arch: monkeypatch.setattr(
-        hopper, "device", lambda: SimpleNamespace(arch=arch, multiprocessors=132))
+    def use(arch):
+        for module in (hopper, stream):
+            monkeypatch.setattr(module, "device",
+                                lambda: SimpleNamespace(arch=arch, multiprocessors=132))
+    return use
 
 
 @pytest.mark.parametrize("arch", [80, 89, 100, 120])
@@ -33,6 +36,7 @@ def test_other_gpus_are_refused_with_the_reason(on, arch):
     on(arch)
     expected = f"needs wgmma, of compute capability 9.0; this GPU has {arch / 10}"
     assert hopper._multiplies(product()) == hopper._attends(attention()) == expected
+    assert stream._streams(product(8)) == expected
 
 
 @pytest.mark.parametrize(("refused", "reason"), [
@@ -40,8 +44,8 @@ def test_other_gpus_are_refused_with_the_reason(on, arch):
     (product(dtypes=(bf16, f16)), "got f16 for bf16"),
     (product(width=2044), "K 2044, N 512"), (product(N1=64, N2=12, N3=8), "N 64, 12, 8"),
     (attention(size=80), "got 80"), (attention(block=12), "got 12"),
-    (attention(block=256), "got 256"), (attention(31), "got 31 for 1"),
-    (attention(64, 3), "got 64 for 3"),
+    (attention(block=256), "got 256"), (attention(63), "got 63 for 1"),
+    (attention(128, 3), "got 128 for 3"),
     (attention(scale=0.0), "got 0.0"), (attention(cache=f32), "got f32")])
 def test_what_they_cannot_compute_is_refused(on, refused, reason):
     on(90)
@@ -51,8 +55,22 @@ def test_what_they_cannot_compute_is_refused(on, refused, reason):
 
 def test_they_take_what_they_can(on):
     on(90)
-    assert hopper._multiplies(product(64)) is hopper._attends(attention(32)) is None
+    assert hopper._multiplies(product(64)) is hopper._attends(attention(64)) is None
     assert hopper._multiplies(product(64, 8, N1=8, N2=16, N3=8)) is None
+
+
+@pytest.mark.parametrize(("asked", "refused"), [
+    (product(1), "takes 2 to 128 rows of x, got 1"),
+    (product(129), "takes 2 to 128 rows of x, got 129"),
+    (product(8), "is slower than skinny.cu with under 8192 rows of W, got 512"),
+    (product(16, N1=64, N2=64, N3=2048),
+     "is slower than skinny.cu with under 8192 rows of W, got 2176"),
+    (product(8, width=8200), None),  # which skinny.cu does not take
+    (product(8, op="gate_up_swiglu"), None), (product(17), None), (product(8, N=8192), None),
+    (product(64, dtypes=(bf16, f16)), "takes weights of x's dtype, got f16 for bf16")])
+def test_few_rows_are_streamed_where_that_is_faster(on, asked, refused):
+    on(90)
+    assert stream._streams(asked) == refused
 
 
 class Array(SimpleNamespace):
@@ -69,9 +87,10 @@ class Array(SimpleNamespace):
 @pytest.fixture
 def launched(on, monkeypatch):
     on(90)
-    monkeypatch.setattr(hopper, "tensor_map", lambda address, sizes, box: (sizes, box))
-    monkeypatch.setattr(hopper, "launch", lambda file, entry, grid, threads, arguments, **more: (
-        SimpleNamespace(grid=grid, threads=threads, arguments=arguments, **more)))
+    for module in (hopper, stream):
+        monkeypatch.setattr(module, "tensor_map", lambda address, sizes, box: (sizes, box))
+        monkeypatch.setattr(module, "launch", lambda file, entry, grid, threads, arguments, **kw: (
+            SimpleNamespace(grid=grid, threads=threads, arguments=arguments, **kw)))
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -89,6 +108,25 @@ def test_tiles_cover_a_product(launched, tokens, rows, gated):
     assert made.shared <= hopper._SHARED and len(made.arguments) == 4 + 3 + 3 + 6
     assert [sizes for sizes, _ in made.arguments[:1 + len(rows)]] == [
         (2048, tokens), *((2048, n) for n in rows)]
+
+
+@pytest.mark.parametrize(("rows", "gated", "split"), [
+    ((2048,), False, 8), ((2048, 512, 512), False, 4), ((128256,), False, 1),
+    ((8192, 8192), True, 1), ((8, 24, 1000), False, 8), ((2048, 2048), True, 4)])
+def test_clusters_share_the_columns_of_few_tiles(launched, rows, gated, split):
+    made = []
+    for tokens in (2, 16, 17, 64, 128):
+        x, weights = Array(tokens, 2048), [Array(n, 2048) for n in rows]
+        outs = [Array(tokens, n) for n in rows[:1 if gated else 3]]
+        made.append(stream._stream(x, weights, [None] * len(rows), outs, gated=gated))
+        tiles = sum(-(-o.shape[1] // (64 if gated else 128)) for o in outs)
+        assert made[-1].grid == (tiles * split,) and made[-1].threads == 160
+        assert made[-1].shared <= 102528 and len(made[-1].arguments) == 4 + 3 + 3 + 5
+        defines = made[-1].defines
+        assert defines["COLUMNS"] >= tokens and defines["STAGES"] >= 3
+        # a cluster's sums take the place of the stages
+        assert split == 1 or 2 * defines["COLUMNS"] * 68 * 4 <= made[-1].shared - 128
+    assert {m.defines["SPLIT"] for m in made} == {split}  # whatever the rows of x
 
 
 @pytest.mark.parametrize("size", [64, 128])

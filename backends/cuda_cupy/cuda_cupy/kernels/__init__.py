@@ -11,6 +11,7 @@ from cuda_cupy.kernels import (  # noqa: F401 - they declare
     rowwise,
     sampling,
     skinny,
+    stream,
 )
 from cuda_cupy.kernels.declare import kernels
 

@@ -1,5 +1,4 @@
-"""Binds products of few rows of x, 16-bit, that stream the weights through tensor cores. cuBLAS is
-chosen before them: their results were checked on a GPU, but no step was timed with them."""
+"""Binds products of few rows of x, 16-bit, that stream the weights through tensor cores."""
 
 from core import Call, cuda
 from cuda_cupy.device import device
@@ -12,7 +11,7 @@ _LONG, _LONGEST = 4096, 8192  # columns from which 16 warps share a row, and the
 _DEPTH = 8              # tiles of columns that are on their way: as many as registers hold
 
 
-def _few(call: Call) -> str | None:
+def few_rows(call: Call) -> str | None:
     """Say why skinny.cu does not take a call; None if it does."""
     a, w, d = call.dtypes["A"], call.dtypes["W"], call.dims
     if a != w:
@@ -43,4 +42,4 @@ def _skinny(x, weights, biases, outs, gated):
                            "BF16": int(c_type(x) == "bf16")})
 
 
-declare_products("skinny", _few, _skinny)
+declare_products("skinny", few_rows, _skinny, priority=2, gated_priority=2)
