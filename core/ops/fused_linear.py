@@ -81,7 +81,7 @@ class QkvLinear(FusedOp):
                                       (6, (96, 40, 40), 896, True),
                                       (16, (256, 64, 64), 2048, False),
                                       (17, (64, 16, 16), 96, False),
-                                      (150, (264, 40, 40), 328, True))]
+                                      (130, (136, 40, 40), 96, True))]
 
     def error_examples(self) -> list[ErrorExample]:
         w = spec("f32[3,4]")

@@ -64,6 +64,7 @@ class Linear(Product):
                 "bias": r.normal(n) if bias else None}, {}, large)
         return [product(0, 4, 8), product(1, 5632, 2048), product(1, 2048, 5632), product(1, 7, 33),
                 product(1, 128, 896, True), product(2, 96, 130), product(17, 352, 128, True),
+                product(130, 264, 72, True),
                 product(512, 256, 512), product(LONGEST_T, 64, 96), product(3, 17001, 64),
                 product(2, 97, 4864, True), product(9, 352, 896), product(16, 100, 2048),
                 *(product(1, p.rows, p.columns, p.bias, large=p.large) for p in products()

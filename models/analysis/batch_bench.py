@@ -15,6 +15,7 @@ from core.installed.registry import Registry
 from core.ir.graph import Graph
 from core.ops.linear import Product
 from core.plan.plan import Plan
+from core.runtime.step import BLOCK_SIZE
 from core.tensor.tensor import Array
 from core.verify.crosscheck import CrossCheck
 from core.verify.policies import REFERENCE
@@ -123,7 +124,10 @@ def bench_engine(config: Callable[[int | None], EngineConfig], counts: Sequence[
     done    gets what was asked and generated
     """
     checked: list[tuple[str, bool, Kernels]] = []
-    with _open(config(2), max([*counts, NANO[0] if nano else 1])) as small:
+    few = config(2)
+    # a check compares the whole KV cache, so that has room for what is checked and no more
+    room = max(CHECKED * -(-(LONG + 2) // BLOCK_SIZE), -(-few.context // BLOCK_SIZE))
+    with _open(few, max([*counts, NANO[0] if nano else 1]), room) as small:
         # the sequence that ends last is alone in its steps
         for count in sorted({1, *(min(n, CHECKED) for n in counts or [CHECKED])}):
             checked.append(check_engine(small, small.executor.policy.registry, count))
@@ -158,8 +162,8 @@ def _verdict(checked: Sequence[tuple[str, bool, Kernels]], used: Kernels) -> dic
     return {"verdict": f"timed with kernels that were not checked: {missing}", "ok": False}
 
 
-def _open(config: EngineConfig, most: int) -> Engine:
-    return open_engine(config, config.weights(), EngineOptions(max_num_seqs=most))
+def _open(config: EngineConfig, most: int, blocks: int | None = None) -> Engine:
+    return open_engine(config, config.weights(), EngineOptions(max_num_seqs=most, kv_blocks=blocks))
 
 
 def read_matrices(graph: Graph, arrays: Mapping[str, Array]) -> int:

@@ -28,7 +28,7 @@ __device__ __forceinline__ void put(O* at, float a, float b) {
 extern "C" __global__ void __launch_bounds__(384, 1)
 products_hopper(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w0,
                 const __grid_constant__ TensorMap w1, const __grid_constant__ TensorMap w2,
-                const O* bias0, const O* bias1, const O* bias2, O* out0, O* out1, O* out2, int tokens,
+                const A* bias0, const A* bias1, const A* bias2, O* out0, O* out1, O* out2, int tokens,
                 int width, int n0, int n1, int n2, int tiles) {
     extern __shared__ __align__(1024) u8 shared[];
     u64* const barriers = (u64*)(shared + STAGES * STAGE);  // free, then full, by stage
@@ -93,7 +93,7 @@ products_hopper(const __grid_constant__ TensorMap x, const __grid_constant__ Ten
 
         const Part here = part(tile / across, n0, n1);
         const int rows = here.matrix == 0 ? n0 : here.matrix == 1 ? n1 : n2;
-        const O* const bias = here.matrix == 0 ? bias0 : here.matrix == 1 ? bias1 : bias2;
+        const A* const bias = here.matrix == 0 ? bias0 : here.matrix == 1 ? bias1 : bias2;
         O* const out = here.matrix == 0 ? out0 : here.matrix == 1 ? out1 : out2;
 #pragma unroll
         for (int r = 0; r < 2; r++) {

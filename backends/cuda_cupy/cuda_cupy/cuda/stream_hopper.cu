@@ -40,15 +40,15 @@ __device__ __forceinline__ float4 total(const float* part) {  // over the blocks
 #define CLUSTER
 #endif
 
-__device__ __forceinline__ float finish(float sum, float up, const O* bias, int row) {
+__device__ __forceinline__ float finish(float sum, float up, const A* bias, int row) {
     if (GATED) return silu(sum) * up;
     return bias ? sum + widen(bias[row]) : sum;
 }
 
 extern "C" __global__ void CLUSTER __launch_bounds__(160)
 stream_hopper(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w0,
-              const __grid_constant__ TensorMap w1, const __grid_constant__ TensorMap w2, const O* bias0,
-              const O* bias1, const O* bias2, O* out0, O* out1, O* out2, int tokens, int width, int n0, int n1,
+              const __grid_constant__ TensorMap w1, const __grid_constant__ TensorMap w2, const A* bias0,
+              const A* bias1, const A* bias2, O* out0, O* out1, O* out2, int tokens, int width, int n0, int n1,
               int n2) {
     extern __shared__ __align__(1024) u8 shared[];
     u64* const barriers = (u64*)(shared + STAGES * STAGE);  // free, then full, by stage
@@ -58,7 +58,7 @@ stream_hopper(const __grid_constant__ TensorMap x, const __grid_constant__ Tenso
     const int which = GATED || tile < first ? 0 : tile < second ? 1 : 2;
     const int row = (tile - (which == 0 ? 0 : which == 1 ? first : second)) * OUTPUTS;  // of W, the first
     const int rows = which == 0 ? n0 : which == 1 ? n1 : n2;
-    const O* const bias = which == 0 ? bias0 : which == 1 ? bias1 : bias2;
+    const A* const bias = which == 0 ? bias0 : which == 1 ? bias1 : bias2;
     O* const out = which == 0 ? out0 : which == 1 ? out1 : out2;
     const int all = (width + DEEP - 1) / DEEP, each = (all + SPLIT - 1) / SPLIT;
     const int start = rank * each, steps = max(0, min(each, all - start));
