@@ -11,6 +11,7 @@ from cpu_numba.kernels import (  # noqa: F401 - they declare
     lookup,
     prefill,
     quantized,
+    tiled,
 )
 from cpu_numba.kernels.declare import kernels
 

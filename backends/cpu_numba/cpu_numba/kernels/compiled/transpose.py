@@ -56,7 +56,7 @@ def transpose(typing_context, source, start, skip, rows, count, target, at, step
 def _row(context, builder, kind, array, index, target, count):
     """Return the elements of a row that fill sixteen words of the target: float32, or pairs."""
     if kind.dtype == types.uint8:
-        return _nibbles(context, builder, kind, array, index, target, count)
+        return nibbles(context, builder, kind, array, index, target, count)
     if target.dtype == types.float32:
         return builder.bitcast(emit.load(context, builder, kind, array, index, count), emit.WORDS)
     several = 2 * emit.WIDTH
@@ -69,7 +69,7 @@ def _row(context, builder, kind, array, index, target, count):
     return pairs.rounded(builder, builder.sitofp(value, ir.VectorType(emit.F32, several)))
 
 
-def _nibbles(context, builder, kind, array, index, target, count):
+def nibbles(context, builder, kind, array, index, target, count):
     """Codes from 8, the middle; a byte holds the one of an even place, then of an odd one."""
     several = emit.WIDTH if target.dtype == types.float32 else 2 * emit.WIDTH
     if count is not None:
@@ -115,3 +115,16 @@ def _transposed(builder, rows):
             for half, order_of_half in enumerate(fours):
                 transposed[4 * (parity + 2 * half) + c] = taken(low, high, order_of_half)
     return transposed
+
+
+@intrinsic
+def turn(typing_context, array, at):
+    """Transpose 16 rows of 16 float32 numbers, which begin at array[at], in place."""
+    def code(context, builder, signature, args):
+        places = [builder.add(args[1], emit.I64(emit.WIDTH * row)) for row in range(emit.WIDTH)]
+        rows = [builder.bitcast(emit.read(context, builder, array, args[0], place), emit.WORDS)
+                for place in places]
+        for place, value in zip(places, _transposed(builder, rows), strict=True):
+            emit.write_words(context, builder, array, args[0], place, value)
+        return context.get_dummy_value()
+    return types.void(array, types.intp), code
