@@ -77,6 +77,7 @@ class Kernel:
     tolerance: Tolerance | None = None
     option: str | None = None
     family: str | None = None
+    machine: Callable[[], str | None] | None = None
 
     @property
     def id(self) -> str:
@@ -111,8 +112,8 @@ class Kernel:
             default = call.op.attributes[name].default if name in call.op.attributes else None
             if value != default:
                 return f"takes no `{name}`"
-        reason: str | None = ask(self, "supports", call) if self.supports is not None else None
-        return reason
+        reason: str | None = self.machine() if self.machine is not None else None
+        return reason or (None if self.supports is None else ask(self, "supports", call))
 
     def _left_out(self, op: Op) -> list[str]:
         """List the op's inputs and attributes that this kernel has no parameter for."""
@@ -133,7 +134,8 @@ class KernelSet:
                    workspace: Callable[[Call], TensorSpec] | None = None,
                    deterministic: bool = True, batch_invariant: bool = False,
                    tolerance: Tolerance | None = None, option: str | None = None,
-                   family: str | None = None) -> Callable[[F], F]:
+                   family: str | None = None,
+                   machine: Callable[[], str | None] | None = None) -> Callable[[F], F]:
         """Declare the decorated function a kernel for `op`; the function itself is unchanged.
 
         dtypes     for each dtype variable of the signature, the dtypes taken: {"A": "f32 bf16"}
@@ -154,11 +156,11 @@ class KernelSet:
         family           all kernels of the backend with this name give a row equal bits, for any
                          number of rows; those of a fused op the bits of its parts'. Implies
                          batch_invariant
+        machine    None, or why this machine runs the kernel for no call: an instruction it lacks
 
-        The conformance suite tests flags and families. The parameters are the op's inputs,
-        then its new outputs, then as keywords its attributes, by the op's names. It may leave out
-        an optional input, or an attribute that has a default: calls in which that differs from the
-        default are refused for it.
+        The conformance suite tests flags and families. The parameters are the op's inputs, then its
+        new outputs, then as keywords its attributes, by the op's names. It may leave out an input
+        or attribute that has a default: calls in which that differs are refused for it.
         """
         if option is not None and option not in BackendOptions.__dataclass_fields__:
             raise PluginError(f"kernel of {self.backend} for {op}: option {option!r} is no field "
@@ -169,7 +171,7 @@ class KernelSet:
                 op, self.backend, name or bind.__name__, bind,
                 {var: tuple(as_dtype(d) for d in text.split()) for var, text in dtypes.items()},
                 supports, priority, prepare, packs, workspace, deterministic,
-                batch_invariant or family is not None, tolerance, option, family))
+                batch_invariant or family is not None, tolerance, option, family, machine))
             return bind
         return declare
 

@@ -14,17 +14,15 @@ from cpu_numba.kernels.linear import FEW
 AFTER = -3  # priority until a processor with AMX has timed them: all others are chosen before
 
 
-def _supports(call: Call) -> str | None:
+def _many(call: Call) -> str | None:
     tokens = call.dims["T"]
-    if tokens <= FEW:
-        return f"is for more than {FEW} tokens, got {tokens}"
-    return machine.without_tiles()
+    return None if tokens > FEW else f"is for more than {FEW} tokens, got {tokens}"
 
 
 def _whole_steps(call: Call) -> str | None:
     group = call.attrs["group_size"]
-    return _supports(call) if group % tiled.COLUMNS == 0 else (
-        f"needs groups of a multiple of {tiled.COLUMNS}, got {group}")
+    return _many(call) if group % tiled.COLUMNS == 0 else (
+        f"needs groups of a multiple of {tiled.COLUMNS} columns, got {group}")
 
 
 def _sizes(tokens, columns, parts):
@@ -54,15 +52,16 @@ def _product(function, parts, x, matrix, rows, bias, out, workspace):
                  numba.get_num_threads(), np.zeros(1, np.int64))
 
 
-@kernels.implements("linear", dtypes={"A": "bf16", "W": "bf16", "O": FLOATS}, supports=_supports,
-                    workspace=_scratch_of(1), priority=AFTER)
+@kernels.implements("linear", dtypes={"A": "bf16", "W": "bf16", "O": FLOATS}, supports=_many,
+                    workspace=_scratch_of(1), priority=AFTER, machine=machine.without_tiles)
 def linear_tiles(x, weight, bias, out, *, workspace):
     return _product(tiled.floats, 1, x, flat(weight), len(weight), bias, out, workspace)
 
 
 # results in float32 would keep more than the two parts of a weight do
 @kernels.implements("quantized_linear", supports=_whole_steps, workspace=_scratch_of(2),
-                    dtypes={"A": "bf16", "Q": "i8 i4x2", "B": FLOATS, "O": "bf16"}, priority=AFTER)
+                    dtypes={"A": "bf16", "Q": "i8 i4x2", "B": FLOATS, "O": "bf16"}, priority=AFTER,
+                    machine=machine.without_tiles)
 def quantized_tiles(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
     matrix = flat(codes), flat(scales), flat(zeros), 8 // bits, group_size
     return _product(tiled.codes, 2, x, matrix, len(codes), bias, out, workspace)
