@@ -17,7 +17,9 @@
 static __thread struct { uint8_t palette, row[8]; uint16_t bytes[8]; } shape;
 static __thread uint8_t tiles[8][ROWS][BYTES];
 static unsigned long counted; /* products that were emulated */
+static int installed;
 
+int emulating(void) { return installed; }
 unsigned long emulated(void) { return counted; }
 
 static void refuse(const char *why) {
@@ -139,5 +141,5 @@ static void on_illegal(int signal_number, siginfo_t *info, void *context) {
 
 void emulate(void) {
     struct sigaction action = {.sa_sigaction = on_illegal, .sa_flags = SA_SIGINFO};
-    sigaction(SIGILL, &action, NULL);
+    installed = !sigaction(SIGILL, &action, NULL);
 }
