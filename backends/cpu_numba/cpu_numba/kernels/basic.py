@@ -8,8 +8,6 @@ from cpu_numba.kernels.compiled import softmax as exponentials
 from cpu_numba.kernels.declare import DOT, FLOATS, kernels
 from cpu_numba.kernels.flat import flat, wide
 
-_MANY = 1 << 15  # elements from which all threads are worth waking (some 10 µs)
-
 
 @kernels.implements("embedding", dtypes={"W": FLOATS, "O": FLOATS}, family=DOT)
 def embedding(ids, table, out):
@@ -30,7 +28,7 @@ def add_rms_norm(a, b, weight, sum, out, *, eps):
 @kernels.implements("rope", dtypes={"A": FLOATS}, family=DOT)
 def rope(x, positions, inv_freq, out, *, interleaved):
     tokens, heads, size = x.shape
-    rotate = activations.rotate_many if x.size >= _MANY else activations.rotate
+    rotate = activations.rotate_many if x.size >= rows.MANY else activations.rotate
     return bound(rotate, flat(x), positions, inv_freq, flat(out), tokens, heads, size // 2,
                  interleaved)
 
@@ -42,11 +40,11 @@ def softmax(x, out):
 
 @kernels.implements("add", dtypes={"A": FLOATS}, family=DOT)
 def add(a, b, out):
-    return bound(rows.add, flat(a), flat(b), flat(out), a.size)
+    return bound(rows.add, flat(a), flat(b), flat(out), len(a), a.size // max(1, len(a)))
 
 
 @kernels.implements("swiglu", dtypes={"A": FLOATS}, family=DOT)
 def swiglu(gate, up, out):
-    if gate.size >= _MANY:
+    if gate.size >= rows.MANY:
         return bound(activations.swiglu_many, flat(gate), flat(up), flat(out), *gate.shape)
     return bound(activations.swiglu, flat(gate), flat(up), flat(out), gate.size)

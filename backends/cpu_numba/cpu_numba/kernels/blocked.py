@@ -9,7 +9,7 @@ from cpu_numba.kernels.compiled import block_panels, block_rows, pairs, rounding
 from cpu_numba.kernels.declare import FLOATS, kernels
 from cpu_numba.kernels.flat import flat, wide
 from cpu_numba.kernels.linear import few
-from cpu_numba.kernels.prefill import INTEGERS, pieces_of, unit_of
+from cpu_numba.kernels.prefill import INTEGERS, chunk_of, pieces_of, unit_of
 from cpu_numba.kernels.quantized import terms_in, terms_of
 from cpu_numba.kernels.threads import sharing
 
@@ -94,5 +94,5 @@ def block_panel(x, codes, high, steps, scales, min_steps, minimums, bias, out, *
     return bound(block_panels.PRODUCTS[bits, group_size, block_size], flat(x), matrix, matrix.bias,
                  matrix.out, transposed[:transposed.size // unit].view(kind), panels.view(kind),
                  room.view(np.int8), totals, factors, sums, rounded, tokens, len(codes), columns,
-                 -(-columns // 32) * 32 // unit, unit, group_size, numba.get_num_threads(),
-                 np.zeros(1, np.int64))
+                 -(-columns // 32) * 32 // unit, unit, group_size,
+                 chunk_of(tokens, len(codes)), numba.get_num_threads(), np.zeros(1, np.int64))

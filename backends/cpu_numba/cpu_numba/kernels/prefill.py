@@ -10,6 +10,7 @@ from cpu_numba.kernels.compiled import blocks, integers, pairs, rounding
 from cpu_numba.kernels.declare import kernels
 from cpu_numba.kernels.flat import cut, flat, wide
 from cpu_numba.kernels.quantized import DTYPES, whole_bytes
+from cpu_numba.kernels.threads import chunk
 
 INTEGERS = np.dtype(np.int32)
 
@@ -26,6 +27,11 @@ def pieces_of(tokens, columns, groups, zeros):
 def _scratch(call: Call) -> TensorSpec:
     d, zeros = call.dims, call.inputs.get("zeros") is not None
     return TensorSpec((sum(pieces_of(d["T"], d["K"], d.get("G", 1), zeros)),), f32)
+
+
+def chunk_of(tokens, rows):
+    """Return how many tokens `blocks` multiplies by a panel of rows at a time."""
+    return chunk(tokens, blocks.TOKENS, -(-rows // blocks.ROWS))
 
 
 def unit_of(x, weights, out, group):
@@ -56,7 +62,7 @@ def _product(x, weights, scales, zeros, bias, out, workspace, each, group, middl
     return bound(blocks.product, flat(x), matrix, wide(bias), flat(out), transposed.view(kind),
                  panels.view(kind), panels[:0], totals, factors, sums, rounded, tokens,
                  len(weights), columns, -(-columns // 32) * 32 // unit, unit, group,
-                 numba.get_num_threads(), np.zeros(1, np.int64))
+                 chunk_of(tokens, len(weights)), numba.get_num_threads(), np.zeros(1, np.int64))
 
 
 @kernels.implements("linear", dtypes=linear.DTYPES, supports=linear.narrow, workspace=_scratch)

@@ -15,6 +15,14 @@ def alone(multiplications):
     return multiplications < _LITTLE
 
 
+def chunk(tokens, block, panels):
+    """Return how many tokens a piece of work has, in whole blocks: all of them, unless there are
+    more threads than panels of weights. Each piece packs its panel anew."""
+    blocks = max(1, -(-tokens // block))
+    chunks = min(blocks, -(-numba.get_num_threads() // max(1, panels)))
+    return -(-blocks // chunks) * block
+
+
 def sharing(multiplications, count, nbytes):
     """Divide `count` pieces of work that read `nbytes` among threads: in long runs, then shorter
     ones, half of a thread's share of what is left (guided self-scheduling, Polychronopoulos and

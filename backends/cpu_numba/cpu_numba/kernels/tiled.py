@@ -10,6 +10,7 @@ from cpu_numba.kernels.compiled import amx, tiled
 from cpu_numba.kernels.declare import FLOATS, kernels
 from cpu_numba.kernels.flat import cut, flat, wide
 from cpu_numba.kernels.linear import FEW
+from cpu_numba.kernels.threads import chunk
 
 AFTER = -3  # priority until a processor with AMX has timed them: all others are chosen before
 
@@ -37,19 +38,13 @@ def _scratch_of(parts):
     return lambda call: TensorSpec((sum(_sizes(call.dims["T"], call.dims["K"], parts)),), f32)
 
 
-def _chunk(tokens, rows):
-    """Return how many tokens a piece of work has: all, unless threads would find no rows."""
-    blocks = -(-tokens // tiled.BLOCK)
-    chunks = min(blocks, -(-numba.get_num_threads() // -(-rows // tiled.ROWS)))
-    return -(-blocks // chunks) * tiled.BLOCK
-
-
 def _product(function, parts, x, matrix, rows, bias, out, workspace):
     tokens, columns = x.shape
     packed, panels, totals = cut(workspace, _sizes(tokens, columns, parts))
     return bound(function, flat(x), matrix, wide(bias), flat(out), packed.view(np.uint32),
-                 panels.view(np.uint32), totals, tokens, rows, columns, _chunk(tokens, rows),
-                 numba.get_num_threads(), np.zeros(1, np.int64))
+                 panels.view(np.uint32), totals, tokens, rows, columns,
+                 chunk(tokens, tiled.BLOCK, -(-rows // tiled.ROWS)), numba.get_num_threads(),
+                 np.zeros(1, np.int64))
 
 
 @kernels.implements("linear", dtypes={"A": "bf16", "W": "bf16", "O": FLOATS}, supports=_many,

@@ -56,18 +56,18 @@ def transpose_scales(scales, zeros, middle, first, count, groups, transposed, of
 
 
 @njit(_nrt=False)
-def begin(bias, first, count, tokens, sums, groups, offsets, totals):
-    """The totals before any product is added."""
+def begin(bias, first, count, start, end, sums, groups, offsets, totals):
+    """Set the totals of tokens from `start` on as they are before any product is added."""
     for n in range(0, ROWS, 16):
         some = max(0, min(16, count - n))
-        start = load_some(bias, first + n, some) if bias.size else splat(np.float32(0))
-        for t in range(tokens):
-            value = start
+        begun = load_some(bias, first + n, some) if bias.size else splat(np.float32(0))
+        for t in range(start, end):
+            value = begun
             if sums.size:
                 for g in range(groups):
                     away = splat(np.float32(0)) - load(offsets, g * ROWS + n)
                     value = fma(away, splat(sums[t * groups + g]), value)
-            store(totals, t * ROWS + n, value)
+            store(totals, (t - start) * ROWS + n, value)
 
 
 def _multiplier(name, tiles):
@@ -75,17 +75,18 @@ def _multiplier(name, tiles):
 
     @njit(_nrt=False)
     @named(name)
-    def multiply(transposed, units, panel, column, depth, unit, group, tokens, scales, x_scales,
-                 totals):
-        """Add columns column .. column + depth - 1 of every token times the panel to totals, by
-        groups."""
+    def multiply(transposed, units, panel, column, depth, unit, group, start, end, tokens, scales,
+                 x_scales, totals):
+        """Add columns column .. column + depth - 1 of tokens start .. end - 1 times the panel to
+        totals, by groups."""
         now, begun = -(-depth // unit), ((column // group + 1) * group - column) // unit
         scale, skip = scales[column // group * ROWS:], x_scales.size // max(1, tokens)
-        for first in range(0, tokens, TOKENS):
+        for first in range(start, end, TOKENS):
             many = block_of(first, tokens)
             x_at = first * units + column // unit * many
             for part in range(0, many, most if many == TOKENS else fewer):
-                at, x_scale = (first + part) * ROWS, (first + part) * skip + column // group
+                at, x_scale = (first - start + part) * ROWS, (
+                    first + part) * skip + column // group
                 if many == TOKENS:
                     of_twelve(transposed, x_at + part, many, panel, now, begun, -(-group // unit),
                               scale, x_scales, x_scale, skip, totals, at)
@@ -100,10 +101,10 @@ multiply_grouped = _multiplier("multiply_grouped", GROUPED)
 
 
 @njit(_nrt=False)
-def finish(totals, out, first, count, tokens, rows):
-    for t in range(tokens):
+def finish(totals, out, first, count, start, end, rows):
+    for t in range(start, end):
         for n in range(0, count, 16):
-            value = load(totals, t * ROWS + n)
+            value = load(totals, (t - start) * ROWS + n)
             if count - n >= 16:
                 store(out, t * rows + first + n, value)
             else:
@@ -143,47 +144,50 @@ def product_of(name, fill_scales, fill_panel):
     """
     @njit(_nrt=False, forceinline=True)
     @named(name, "multiply")
-    def multiply(steps, transposed, units, panel, column, depth, unit, group, tokens, scale,
-                 x_scales, totals):
+    def multiply(steps, transposed, units, panel, column, depth, unit, group, start, end, tokens,
+                 scale, x_scales, totals):
         if steps is None:  # as an argument: only of them Numba knows what is None
-            multiply_whole(transposed, units, panel, column, depth, unit, group, tokens, scale,
-                           x_scales, totals)
+            multiply_whole(transposed, units, panel, column, depth, unit, group, start, end, tokens,
+                           scale, x_scales, totals)
         else:
-            multiply_grouped(transposed, units, panel, column, depth, unit, group, tokens, scale,
-                             x_scales, totals)
+            multiply_grouped(transposed, units, panel, column, depth, unit, group, start, end,
+                             tokens, scale, x_scales, totals)
 
     @njit(_nrt=False)
     @named(name, "share")
     def share(i, threads, matrix, bias, out, transposed, x_scales, panels, rooms, totals, factors,
-              sums, tokens, rows, size, units, unit, group, counter):
-        """Compute ROWS rows after another, as long as there are unclaimed ones."""
-        groups, span = -(-size // group), DEPTH * unit
+              sums, tokens, rows, size, units, unit, group, chunk, counter):
+        """Compute one piece after another, as long as there are unclaimed ones: ROWS rows by
+        `chunk` tokens."""
+        groups, span, chunks = -(-size // group), DEPTH * unit, max(1, -(-tokens // chunk))
         n = panels.size // threads
         panel, n = panels[i * n:(i + 1) * n], rooms.size // threads
         room, n = rooms[i * n:(i + 1) * n], totals.size // threads
         total, n = totals[i * n:(i + 1) * n], factors.size // (2 * threads)
         scale, offset = factors[2 * i * n:(2 * i + 1) * n], factors[(2 * i + 1) * n:2 * (i + 1) * n]
-        first = claim(counter, ROWS)
-        while first < rows:
-            count = min(ROWS, rows - first)
+        piece = claim(counter, 1)
+        while piece // chunks * ROWS < rows:
+            first, start = piece // chunks * ROWS, piece % chunks * chunk
+            count, end = min(ROWS, rows - first), min(tokens, start + chunk)
             fill_scales(matrix, first, count, size, group, scale, offset)
-            begin(bias, first, count, tokens, sums, groups, offset, total)
+            begin(bias, first, count, start, end, sums, groups, offset, total)
             for column in range(0, size, span):
                 depth = min(span, size - column)
                 fill_panel(matrix, room, first, count, size, column, depth, unit, panel)
-                multiply(matrix.steps, transposed, units, panel, column, depth, unit, group, tokens,
-                         scale, x_scales, total)
-            finish(total, out, first, count, tokens, rows)
-            first = claim(counter, ROWS)
+                multiply(matrix.steps, transposed, units, panel, column, depth, unit, group, start,
+                         end, tokens, scale, x_scales, total)
+            finish(total, out, first, count, start, end, rows)
+            piece = claim(counter, 1)
 
     @njit
     @named(name, "product")
     def product(x, matrix, bias, out, transposed, panels, rooms, totals, factors, sums, rounded,
-                tokens, rows, size, units, unit, group, threads, counter):
+                tokens, rows, size, units, unit, group, chunk, threads, counter):
         """Compute out[t,n] = x[t] · w[n] + bias[n]; a unit of the panels is `unit` columns, and
-        `transposed` has room for `units`. The scratch: `transposed` for x, a piece for each thread
-        of `panels`, `rooms` for codes, `totals` and `factors`, `sums` of x's groups for zeros, and
-        `rounded` for x in integers, where panels hold those."""
+        `transposed` has room for `units`; `chunk` is a multiple of TOKENS. The scratch:
+        `transposed` for x, a piece for each thread of `panels`, `rooms` for codes, `totals` and
+        `factors`, `sums` of x's groups for zeros, and `rounded` for x in integers, where panels
+        hold those."""
         counter[0] = 0
         if sums.size:
             group_sums(x, sums, tokens, size, group)
@@ -191,7 +195,7 @@ def product_of(name, fill_scales, fill_panel):
                    (x, transposed, rounded, tokens, size, units, unit, group))
         on_threads(share, threads, False,
                    (threads, matrix, bias, out, transposed, rounded.scales, panels, rooms, totals,
-                    factors, sums, tokens, rows, size, units, unit, group, counter))
+                    factors, sums, tokens, rows, size, units, unit, group, chunk, counter))
     return product
 
 

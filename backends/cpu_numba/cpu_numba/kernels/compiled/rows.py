@@ -1,5 +1,4 @@
-"""Computes by rows without threads, where the work is too little to wake any: conversion, sums,
-norms."""
+"""Computes by rows: conversion, sums, norms; on all threads where there are many elements."""
 
 import math
 
@@ -7,6 +6,9 @@ import numpy as np
 
 from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.simd import fma, load, load_some, splat, store, store_some, total
+from cpu_numba.kernels.compiled.spread import on_threads
+
+MANY = 1 << 15  # elements from which all threads are worth waking (some 10 µs)
 
 
 @njit(_nrt=False)
@@ -27,11 +29,15 @@ def fill(target, first, size):
         target[i] = 0
 
 
+@njit(_nrt=False)
+def gather_row(t, ids, table, out, size):
+    convert_row(table, ids[t] * size, out, t * size, size)
+
+
 @njit
 def gather(ids, table, out, tokens, size):
     """Set out[t] = table[ids[t]]."""
-    for t in range(tokens):
-        convert_row(table, ids[t] * size, out, t * size, size)
+    on_threads(gather_row, tokens, tokens * size < MANY, (ids, table, out, size))
 
 
 @njit(_nrt=False)
@@ -44,9 +50,14 @@ def add_row(a, b, out, start, size):
         store_some(out, whole, load_some(a, whole, rest) + load_some(b, whole, rest), rest)
 
 
+@njit(_nrt=False)
+def add_token(t, a, b, out, size):
+    add_row(a, b, out, t * size, size)
+
+
 @njit
-def add(a, b, out, size):
-    add_row(a, b, out, 0, size)
+def add(a, b, out, rows, size):
+    on_threads(add_token, rows, rows * size < MANY, (a, b, out, size))
 
 
 @njit(_nrt=False)
@@ -68,19 +79,27 @@ def norm_row(x, weight, out, start, size, eps):
         store_some(out, start + whole, v, rest)
 
 
+@njit(_nrt=False)
+def norm_token(t, x, weight, out, size, eps):
+    norm_row(x, weight, out, t * size, size, eps)
+
+
 @njit
 def norm(x, weight, out, rows, size, eps):
     """Compute out = x / sqrt(mean(x²) + eps) * weight, by rows."""
-    for t in range(rows):
-        norm_row(x, weight, out, t * size, size, eps)
+    on_threads(norm_token, rows, rows * size < MANY, (x, weight, out, size, eps))
+
+
+@njit(_nrt=False)
+def add_norm_token(t, a, b, weight, added, out, size, eps):
+    add_row(a, b, added, t * size, size)
+    norm_row(added, weight, out, t * size, size, eps)
 
 
 @njit
 def add_norm(a, b, weight, added, out, rows, size, eps):
     """Compute added = a + b; out = norm(added)."""
-    for t in range(rows):
-        add_row(a, b, added, t * size, size)
-        norm_row(added, weight, out, t * size, size, eps)
+    on_threads(add_norm_token, rows, rows * size < MANY, (a, b, weight, added, out, size, eps))
 
 
 @njit(_nrt=False)
