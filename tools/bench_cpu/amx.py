@@ -6,7 +6,9 @@
 Kernels are held to their float64 definition by the conformance suite's own judge, on its examples.
 Then both kernels of a product multiply the matrices of some layers, so many that no cache keeps
 them, with random weights. A line gives, for each count of threads, the milliseconds of a layer on
-tiles, on AVX-512, and their ratio; the last column is the TFLOP/s of the tiles.
+tiles, on AVX-512, and their ratio; the last column is the TFLOP/s of the tiles. Before them stands
+what the machine itself does with more threads: multiplications in registers alone, which no
+splitting of work can pass.
 """
 
 import argparse
@@ -29,6 +31,9 @@ from core.tensor.dtype import bf16, f32, i4x2, i8
 from core.tensor.host import HostAllocator
 from core.tensor.tensor import TensorSpec
 from cpu_numba import compiling, machine
+from cpu_numba.kernels.compiled.jit import njit
+from cpu_numba.kernels.compiled.simd import fma, splat, store
+from cpu_numba.kernels.compiled.spread import on_threads
 from cpu_numba.kernels.tiled import AFTER
 
 #: rows and columns of a layer's matrices
@@ -41,6 +46,37 @@ KERNELS = {"bf16": ("linear", "linear_tiles", "linear_blocks"),
            "int8": ("quantized_linear", "quantized_tiles", "int8_blocks"),
            "int4": ("quantized_linear", "quantized_tiles", "int4_blocks")}
 GROUP = 32
+SPINS = 1 << 22  # of the loop that only multiplies
+
+
+@njit(_nrt=False)
+def spin(i: Any, out: Any, count: Any) -> None:  # noqa: ANN401 - Numba's types
+    """Multiply and add in twelve chains of 16 lanes, `count` times each."""
+    half = splat(np.float32(0.5))
+    a, b, c, d, e, f = half, half, half, half, half, half
+    g, h, k, m, n, p = half, half, half, half, half, half
+    for _ in range(count):
+        a, b, c = fma(a, half, half), fma(b, half, half), fma(c, half, half)
+        d, e, f = fma(d, half, half), fma(e, half, half), fma(f, half, half)
+        g, h, k = fma(g, half, half), fma(h, half, half), fma(k, half, half)
+        m, n, p = fma(m, half, half), fma(n, half, half), fma(p, half, half)
+    store(out, 16 * i, a + b + c + d + e + f + g + h + k + m + n + p)
+
+
+@njit
+def spin_all(out: Any, threads: Any, count: Any) -> None:  # noqa: ANN401 - likewise
+    on_threads(spin, threads, False, (out, count))
+
+
+def limits(threads: int) -> str:
+    """Return the GFLOP/s of multiplications in registers."""
+    numba.set_num_threads(threads)
+    out = np.zeros(16 * threads, np.float32)
+    spin_all(out, threads, 1 << 10)
+    begun = time.perf_counter()
+    spin_all(out, threads, SPINS)
+    rate = 2 * 16 * 12 * SPINS * threads / (time.perf_counter() - begun) / 1e9
+    return f"{threads} threads: {rate:,.0f} GFLOP/s of float32 in registers"
 
 
 def check(registry: Registry) -> int:
@@ -144,6 +180,10 @@ def main() -> None:
     facts = subprocess.run(["lscpu"], capture_output=True, text=True, check=False).stdout
     print(*(line for line in facts.splitlines() if line.startswith(
         ("Model name", "Thread(s)", "Core(s)", "L1d", "L2", "L3", "NUMA node(s)"))), sep="\n")
+    most = numba.config.NUMBA_NUM_THREADS
+    args.threads = [n for n in args.threads if n <= most]
+    for threads in args.threads:
+        print(limits(threads))
     if reason := machine.without_tiles():
         sys.exit(f"no kernel on tiles runs here: {reason}")
     registry = Registry()
@@ -154,8 +194,6 @@ def main() -> None:
     print(f"all examples are right, {time.perf_counter() - begun:.0f} s")
     if args.check_only:
         return
-    most = numba.config.NUMBA_NUM_THREADS
-    args.threads = [n for n in args.threads if n <= most]
     print(f"{'model':14} weights rows | " + " | ".join(
         f"{f'{n} threads: tiles, AVX-512, ratio':^22}" for n in args.threads) + " | TFLOP/s")
     for model in LAYERS:
