@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import KernelError, OptionError, missing_packages
-from core.installed.registry import split_backends
+from core.installed.registry import Registry, split_backends
 from core.isolation import TIMEOUT_S, check_limit
 from core.output import escaped
 from core.reading import read_file
 from models.checkpoints.base import DEFAULT_MODEL, Checkpoint, read_checkpoint, shipped_models
+from models.checkpoints.lazy import abstract_arrays
 from models.cli import report
 from models.cli.arguments import add_load_options, load_options
 from models.cli.command import command
@@ -30,6 +31,7 @@ from models.engine.options import EngineOptions, LoadOptions
 from models.serving.conversation import ConversationEncoder
 from models.serving.engine import Engine
 from models.serving.http.listen import bind, run_app
+from models.serving.link.cores import cores, left_to_http, told
 from models.serving.link.messages import EngineFacts
 from models.serving.live.check import RATE, LiveCheck, check_rate
 from models.tokenizers.base import choose_template
@@ -108,8 +110,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     registry = options.registry(args.check)
     report.left_out(registry)
     with bind(args.host, args.port) as listener:
-        engine_process = partial(open_engine, args.model, options, engine_options, against, rate)
         checkpoint = read_checkpoint(args.model, registry)
+        spare = _spare(options, registry, checkpoint)
+        engine_process = partial(open_engine, args.model, options, engine_options, against, rate,
+                                 spare)
         template = choose_template(checkpoint.tokenizer, args.chat_template)
         conversations = None if template is None else ConversationEncoder(
             checkpoint.tokenizer, template, escape=args.escape_special)
@@ -124,12 +128,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def open_engine(model: str, options: LoadOptions, engine_options: EngineOptions,
-                against: Sequence[str] = (), rate: float = RATE) -> Engine:
+                against: Sequence[str] = (), rate: float = RATE,
+                spare: int | None = None) -> Engine:
     """Open the engine, with a progress bar, in the process that runs it.
 
     against, rate  what a share of its steps is compared with; nothing: none is
+    spare          cores that its kernels leave to HTTP
     """
-    registry = options.registry(*against)
+    registry = options.registry(*against, spare=spare)
     with report.Loading() as loading:
         engine = load_engine(model, options, engine_options, registry=registry,
                              progress=loading.progress)
@@ -171,6 +177,18 @@ def _mode(options: LoadOptions) -> str:
     named = [options.dtype, options.quantize, options.kv_dtype and f"kv_{options.kv_dtype}",
              options.deterministic and "deterministic"]
     return "-".join(part for part in named if part) or "default"
+
+
+def _spare(options: LoadOptions, registry: Registry, checkpoint: Checkpoint) -> int | None:
+    """Return the cores that kernels leave to HTTP, and tell it; None where there are none, or the
+    user or the backend decides."""
+    first = split_backends(options.backend)[0]
+    weights = sum(array.size for array in abstract_arrays(checkpoint.arrays).values())
+    if (options.threads is not None or "spare" not in registry.spec(first).options
+            or not left_to_http(weights, cores())):
+        return None
+    tell(told(weights, cores()))
+    return 1
 
 
 def _check_installed() -> None:

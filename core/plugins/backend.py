@@ -31,6 +31,7 @@ class BackendOptions:
     device      which of the machine's devices, counted from 0
     threads     of the CPU, for kernels
     allow_tf32  products of f32 values may round their inputs to TF32 (10 bits of mantissa)
+    spare       cores for other work, where kernels' threads wait for one another in busy loops
 
     Raises OptionError for a value that no backend could take.
     """
@@ -38,9 +39,10 @@ class BackendOptions:
     device: int | None = None
     threads: int | None = None
     allow_tf32: bool | None = None
+    spare: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("device", 0), ("threads", 1)):
+        for name, least in (("device", 0), ("threads", 1), ("spare", 1)):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < least):
                 raise OptionError(f"--{name} {shown(value)}: expected a whole number, at least "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,8 @@ class LoadOptions:
         True, "on a CPU, copy the weights into memory instead of mapping the file: faster "
         "decoding, slower start", "--no-mmap", action="store_false")
     device: int | None = option(None, "which GPU, counted from 0", type=int, metavar="N")
-    threads: int | None = option(None, "CPU threads (default: all cores)", type=int, metavar="N")
+    threads: int | None = option(None, "CPU threads (default: all cores; `serve` may leave "
+                               "one to HTTP)", type=int, metavar="N")
     allow_tf32: bool | None = option(None, "f32 products on a GPU may round their inputs to TF32",
                                      action="store_true")
     only_plugins: str | Sequence[str] | None = option(
@@ -141,13 +142,15 @@ class LoadOptions:
         """Return the plugins to load. Raises OptionError for a choice that contradicts itself."""
         return PluginChoice.of(self.only_plugins, self.without_plugins)
 
-    def registry(self, *others: str | None) -> Registry:
+    def registry(self, *others: str | None, spare: int | None = None) -> Registry:
         """Return the chosen plugins, their backends opened with `backend_options`.
 
         others  more texts that name backends, such as "a,b" or "attention=c"
+        spare   see BackendOptions; one of the named backends takes it
         Raises OptionError for an option that no named backend takes, or an unknown plugin.
         """
-        registry = default_registry(self.backend_options, self.plugin_choice)
+        registry = default_registry(replace(self.backend_options, spare=spare),
+                                    self.plugin_choice)
         texts = [*split_backends(self.backend), *self.kernels, *filter(None, others)]
         words = {word for text in texts for word in re.split("[,+:=]", text)}
         named = [name for name in registry.specs if name in words]

@@ -23,7 +23,7 @@ class NumbaBackend(Backend):
 
     name = "cpu_numba"
 
-    def __init__(self, threads: int | None = None) -> None:
+    def __init__(self, threads: int | None = None, spare: int = 0) -> None:
         """Raises BackendError for more threads than Numba starts, and in a forked process."""
         self.check_alive()
         self.allocator = HostAllocator()
@@ -31,7 +31,8 @@ class NumbaBackend(Backend):
         if threads is not None and threads > most:
             raise BackendError(f"--threads {threads}: Numba starts at most {most}, one a core; ask "
                                "for no more, or set NUMBA_NUM_THREADS")
-        self.threads = threads or most
+        cores = numba.config.NUMBA_DEFAULT_NUM_THREADS
+        self.threads = threads or min(most, max(1, cores - spare))
         # GNU's OpenMP waits for work in a busy loop of 300,000 iterations: on a machine that others
         # use too that costs up to 16 ms a loop. After 2,000 iterations a thread often sleeps before
         # the other has done its share, and waking took a virtual machine a quarter of a decode step

@@ -10,7 +10,7 @@ def register_backends(register):
     register(BackendSpec("cpu_numba", "cpu", "cpu_numba.backend:NumbaBackend",
                          "compiled for this machine's vector width, all cores",
                          requires={"numba": "pip install numba"},
-                         options=("threads",)))
+                         options=("threads", "spare")))
 
 
 @hookimpl

@@ -54,7 +54,8 @@ def _stretches(q, cache, cache_scales, block_table, query_starts, seq_lens, out,
 @kernels.implements("attention", dtypes=_DTYPES, workspace=_parts, priority=-1, family=DOT)
 def attention_stretches_many(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *,
                              scale, workspace):
-    """Compute attention of a few tokens after another: slower than tiles, bits as of a few."""
+    """Compute attention of a few tokens after another: bits as of a few. It is slower than tiles
+    for many tokens of a sequence, and 1.1 to 5 times as fast for one of each."""
     firsts = range(0, len(q), FEW)
     starts = np.empty((len(firsts), len(query_starts)), np.int32)
     launches = [_stretches(q[i:i + FEW], cache, cache_scales, block_table, mine, seq_lens,
@@ -69,7 +70,10 @@ def attention_stretches_many(q, cache, cache_scales, block_table, query_starts, 
     return launch
 
 
-def _narrow_group(call: Call) -> str | None:
+def _prompts(call: Call) -> str | None:
+    tokens, sequences = call.dims["T"], call.dims["S"]
+    if tokens <= sequences:  # a tile of one token lays out keys for it alone
+        return f"needs more tokens than sequences, got {tokens} of {sequences}"
     group = call.dims["H"] // call.dims["Hkv"]
     return None if group <= flash.QUERIES else (
         f"needs at most {flash.QUERIES} query heads a key/value head, got {group}")
@@ -83,7 +87,7 @@ def _blocks(call: Call) -> TensorSpec:
     return TensorSpec((numba.get_num_threads(), piece), f32)
 
 
-@kernels.implements("attention", dtypes=_DTYPES, supports=_narrow_group, workspace=_blocks)
+@kernels.implements("attention", dtypes=_DTYPES, supports=_prompts, workspace=_blocks)
 def attention_tiles(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale,
                     workspace):
     tokens, heads, size = q.shape
