@@ -24,6 +24,9 @@ _KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO"), (stat.S_ISSOCK,
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
+#: how git begins what it leaves in place of a large file, and the most bytes that this has
+_POINTER, POINTER_BYTES = b"version https://git-lfs.github.com/", 1024
+
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
 _short.maxlong = 45
@@ -31,12 +34,16 @@ _short.maxlong = 45
 
 def open_regular(path: Path) -> BinaryIO:
     """Open for reading in binary. Raises OSError, with a `strerror` for people, unless the path
-    leads to a regular file; it never waits."""
+    leads to a regular file that is no pointer of Git LFS; it never waits."""
     _require_regular(path, os.stat(path).st_mode)  # before opening: that alone can change a device
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     file = open(os.open(path, flags), "rb")  # noqa: SIM115 - the caller closes it
     try:
-        _require_regular(path, os.fstat(file.fileno()).st_mode)
+        found = os.fstat(file.fileno())
+        _require_regular(path, found.st_mode)
+        if found.st_size < POINTER_BYTES and file.peek(len(_POINTER)).startswith(_POINTER):
+            raise OSError(errno.EINVAL, "git has left a pointer of Git LFS in place of the file: "
+                          "run `git lfs pull` in its folder", str(path))
     except OSError:
         file.close()
         raise

@@ -40,6 +40,7 @@ def read_config(reader: ConfigReader, architecture: str, biases: frozenset[str],
     ConfigError for what cannot be computed."""
     reader.require("hidden_act", "silu", "swish")
     reader.require("partial_rotary_factor", 1.0)
+    reader.require("is_causal", True)  # false lets positions see later ones: a model of embeddings
     eps = reader.get("rms_norm_eps", float, 1e-6)
     if not 0 <= eps < 1:
         raise ConfigError(f"{reader.where}: rms_norm_eps is {eps}, expected 0 to 1")

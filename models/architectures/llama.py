@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+from core.errors import ConfigError
 from core.ir.graph import Graph, Value
 from core.plan.weights import WeightStore
+from core.reading import shown
 from core.runtime.step import GraphKind
 from core.tensor.dtype import DType, f32
 from core.tensor.tensor import TensorSpec
@@ -23,10 +27,22 @@ class Llama(Architecture):
 
     name, model_type = "LlamaForCausalLM", "llama"
     gguf_name, gguf_pairs = "llama", True
+    #: what transformers computes alike under another `model_type`
+    also_types: ClassVar[tuple[str, ...]] = ("mistral",)
 
     def config(self, reader: ConfigReader) -> ModelConfig:
+        self.check_type(reader)
         reader.size("pretraining_tp", 1)  # slices of a product: the same function for any number
         return read_config(reader, self.name, self.biases(reader), self.window(reader))
+
+    def check_type(self, reader: ConfigReader) -> None:
+        """Raise ConfigError where `model_type` names another family: transformers goes by it, and
+        would compute something else."""
+        known = (self.model_type, *self.also_types)
+        if reader.get("model_type", str, self.model_type) not in known:
+            raise ConfigError(f"{reader.where}: model_type is {shown(reader.data['model_type'])}, "
+                              f"and architectures says {self.name}, expected "
+                              f"{' or '.join(map(repr, known))}; correct the one that is wrong")
 
     def window(self, reader: ConfigReader) -> int | None:
         """Return the sliding window, None without one: transformers goes by model_type."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.errors import CheckpointError
-from core.reading import MIB
+from core.reading import MIB, POINTER_BYTES, open_regular
 from models.checkpoints.gguf.split import first_part
 from models.checkpoints.huggingface.hub import HubId, hub_folder
 
@@ -63,8 +63,9 @@ def _in_hub(name: str, shipped: Sequence[str]) -> Place:
 
 
 def check_beside(path: Path) -> None:
-    """Raise CheckpointError if one of the small files of a model is no regular file or a huge one:
-    the libraries that open them would wait, or fill the memory."""
+    """Raise CheckpointError if one of the small files of a model is no regular file, a huge one, or
+    a pointer of Git LFS: the libraries that open them would wait, fill the memory, or say little.
+    """
     folder = path if path.is_dir() else path.absolute().parent
     for name in _SMALL_FILES:
         try:
@@ -77,6 +78,11 @@ def check_beside(path: Path) -> None:
             what = (f"has {found.st_size} bytes, expected at most {_LARGEST}"
                     if stat.S_ISREG(found.st_mode) else "is no regular file")
             raise CheckpointError(f"{folder / name} {what}; fetch it again")
+        if found.st_size < POINTER_BYTES:
+            try:
+                open_regular(folder / name).close()
+            except OSError as error:
+                raise CheckpointError(f"cannot read {folder / name}: {error.strerror}") from None
 
 
 def only_gguf(path: Path) -> Path:
@@ -85,13 +91,20 @@ def only_gguf(path: Path) -> Path:
     if path.is_file() or any((path / n).exists() for n in FOLDER_CONFIGS):
         return path
     try:
-        found = sorted(p for p in path.iterdir() if p.suffix == ".gguf")
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() == ".gguf")
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from None
     if len(found) > 1 and first_part(found) is None:
         raise CheckpointError(f"{path} holds {len(found)} GGUF files; name one of them: "
                               f"{', '.join(p.name for p in found[:8])}")
     return found[0] if found else path
+
+
+def listed(folder: Path) -> str:
+    """Return the names in a folder for a message; a link that leads nowhere is told as such."""
+    names = [p.name if p.exists() else f"{p.name} (a link to a file that is not there)"
+             for p in sorted(folder.iterdir())]
+    return (", ".join(names[:12]) + (", ..." if len(names) > 12 else "")) or "nothing"
 
 
 def _expanded(path: str | Path) -> Path:

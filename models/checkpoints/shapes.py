@@ -30,8 +30,11 @@ def arrange_whole(checkpoint: Checkpoint, tensors: Mapping[str, WeightSpec], *, 
     missing = sorted(n for n in expected if n not in specs)
     if missing:
         others = f" with {len(missing) - 1} others" if len(missing) > 1 else ""
+        unknown = sorted(n for n in specs if n not in expected)[:3]
         raise CheckpointError(f"{checkpoint.path}: tensor {missing[0]!r} is missing{others}; the "
-                              f"checkpoint holds {len(specs)} tensors")
+                              f"checkpoint holds {len(specs)} tensors" + (
+                                  f", such as {', '.join(unknown)}: rename them" if unknown
+                                  else "; fetch it again"))
     for name, shape in expected.items():
         if specs[name].shape != shape:
             raise CheckpointError(f"{checkpoint.path}: tensor {name} has shape "

@@ -70,11 +70,16 @@ def load_engine(path_or_name: str | Path, options: LoadOptions | None = None,
     """
     from models.engine.pool import open_engine  # with serving, which one sequence does not need
     if "max_model_len" in overrides:
+        if "max_context" in overrides:
+            raise OptionError("max_model_len and max_context are two names of one option; give one")
         overrides["max_context"] = overrides.pop("max_model_len")
     own = {f.name: overrides.pop(f.name) for f in fields(EngineOptions) if f.name in overrides}
     if not isinstance(engine_options, EngineOptions | None):
         raise OptionError(f"engine_options is {shown(engine_options)}, expected EngineOptions")
     settled, registry = _settled(options, overrides, registry, progress)
+    if settled.chunk is not None:
+        raise OptionError("chunk has no meaning for an engine: max_num_batched_tokens says how "
+                          "many tokens a step has; give that instead")
     config = settle_checkpoint(read_checkpoint(path_or_name, registry), settled, registry)
     weights = config.weights(progress)
     return open_engine(config, weights, replace(engine_options or EngineOptions(), **own))

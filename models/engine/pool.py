@@ -42,7 +42,7 @@ def open_engine(config: EngineConfig, weights: WeightStore, options: EngineOptio
         config, options, config.policy.primary.allocator.device)
     executor = Executor(config.graph, weights, config.policy, slots=slots, width=width)
     block = executor.reserve(WIDEST, tokens)
-    blocks = options.kv_blocks or _blocks(config, options, block, slots * width)
+    blocks = _blocks(config, options, block, slots * width)
     executor.set_blocks(blocks)
     return Engine(executor, checkpoint.tokenizer, vocab_size=config.config.vocab_size,
                   eos_ids=frozenset(checkpoint.eos_ids), blocks=blocks, name=checkpoint.name,
@@ -54,20 +54,27 @@ def open_engine(config: EngineConfig, weights: WeightStore, options: EngineOptio
 
 
 def _blocks(config: EngineConfig, options: EngineOptions, nbytes: int, most: int) -> int:
-    """Return how many blocks of `nbytes` the KV cache gets, `most` if there is memory for them."""
-    allocator = config.policy.primary.allocator
+    """Return how many blocks of `nbytes` the KV cache gets: those asked for, else `most` if there
+    is memory for them."""
+    allocator, asked = config.policy.primary.allocator, options.kv_blocks
     free = allocator.available()
-    if free is None:
-        return most
+    if asked is not None and free is not None and asked * nbytes > free:
+        raise AllocationError(
+            f"{config.checkpoint.path}: a KV cache of {asked:,} blocks of {BLOCK_SIZE} tokens "
+            f"needs {megabytes(asked * nbytes)} on {allocator.device}, {megabytes(free)} are free "
+            f"beside weights and activations; pass --kv-blocks {free // nbytes} or less")
+    if asked is not None or free is None:
+        return asked or most
     share = cache_share(options, allocator.device)
     fits, width = int(share * free) // nbytes, -(-config.context // BLOCK_SIZE)
     if fits < width:
         raise AllocationError(
             f"{config.checkpoint.path}: the KV cache of one sequence of {config.context:,} tokens "
             f"needs {megabytes(width * nbytes)} on {allocator.device}, {megabytes(free)} are free "
-            f"beside weights and activations, of which {share:.0%} may be used; "
+            f"beside weights and activations, of which {100 * share:.3g}% may be used; "
             + (f"pass --max-context {fits * BLOCK_SIZE} or less" if fits else
-               "not one block fits: pass a smaller --max-num-batched-tokens or --max-num-seqs"))
+               "not one block fits: pass a smaller --max-num-batched-tokens or --max-num-seqs")
+            + ("" if share == 1 else ", or a larger --gpu-memory-utilization"))
     return min(fits, most)
 
 

@@ -28,7 +28,8 @@ def apply_class(data: dict[str, Any], settings: ConfigReader) -> tuple[bool, lis
         block[PREFIX] = asked
     known = find_pretokenizer("qwen2", settings.where)
     same = data.get("normalizer") == known.normalizer and \
-        _patterns(data.get("pre_tokenizer")) == _patterns(known.block)
+        _patterns(data.get("pre_tokenizer")) == _patterns(known.block) and \
+        _is_plain(data.get("model"))
     return differ, [] if same else [
         f"{settings.where}: tokenizer_class is Qwen2's, and tokenizer.json prepares texts "
         "otherwise; tokenizer.json counts, as in transformers 4 (transformers 5 makes Qwen2's)"]
@@ -44,3 +45,10 @@ def _blocks(block: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON
 
 def _patterns(block: Any) -> list[object]:  # noqa: ANN401 - JSON
     return [b.get("pattern") for b in _blocks(block) if b.get("type") == "Split"]
+
+
+def _is_plain(model: Any) -> bool:  # noqa: ANN401 - JSON
+    """Return whether a model is byte-level BPE as Qwen2's class makes it."""
+    return isinstance(model, dict) and model.get("type", "BPE") == "BPE" and not any(
+        model.get(key) for key in ("end_of_word_suffix", "continuing_subword_prefix",
+                                   "ignore_merges"))

@@ -58,6 +58,26 @@ def test_every_name_of_the_package_has_a_fate():
         check_others({"tokenizer.ggml.new": 3}, "m")
 
 
+TEMPLATE = "tokenizer.chat_template"
+
+
+@pytest.mark.parametrize(("keys", "said"), [
+    ({TEMPLATE: 7}, "chat template 'default' is 7, expected a text"),
+    ({f"{TEMPLATE}.rag": True}, "chat template 'rag' is True, expected a text"),
+    ({f"{TEMPLATE}s": ["rag"]}, r"expected the names .* which are \[\]"),
+    ({f"{TEMPLATE}s": "rag"}, r"chat_templates is 'rag', expected the names")])
+def test_templates_that_are_none(keys, said, tmp_path):
+    _, path = write_foreign(tmp_path / "m.gguf", random_model(), **keys)
+    with pytest.raises(TokenizerError, match=said):
+        read_checkpoint(path, REGISTRY)
+
+
+def test_a_named_template_needs_no_list(tmp_path):
+    """llama.cpp finds one by its key alone."""
+    _, path = write_foreign(tmp_path / "m.gguf", random_model(), **{f"{TEMPLATE}.rag": "x"})
+    assert read_checkpoint(path, REGISTRY).tokenizer.template.sources == {"rag": "x"}
+
+
 def test_a_file_with_such_a_key_is_refused(tmp_path):
     _, path = write_foreign(tmp_path / "m.gguf", random_model(),
                             **{"tokenizer.ggml.remove_extra_whitespaces": True})

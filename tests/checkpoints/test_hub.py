@@ -137,10 +137,19 @@ def test_files_that_are_needed(weights, beside):
 
 def test_gguf_where_there_is_nothing_else():
     assert needed_files([*SMALL, "x.gguf", "README.md"]) == ["x.gguf"]
+    parts = [f"x-0000{i}-of-00002.gguf" for i in (1, 2)]
+    assert needed_files([*SMALL, *parts]) == parts
+    with pytest.raises(CheckpointError, match=r"3 GGUF files"):
+        needed_files([*SMALL, *parts, "y.gguf"])
     with pytest.raises(CheckpointError, match=r"2 GGUF files; fetch one of them .*: a.gguf, b.g"):
         needed_files([*SMALL, "b.gguf", "a.gguf"])
     with pytest.raises(CheckpointError, match=r"no weights in a known format, but config.json"):
         needed_files(SMALL)
+
+
+def test_a_cache_that_is_no_folder(python, tmp_path):
+    (tmp_path / "cache").write_text("")
+    assert "cannot be listed: " in python("kernelyard", "models", code=2).stderr
 
 
 def test_listing(python, tmp_path):

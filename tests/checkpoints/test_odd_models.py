@@ -59,6 +59,28 @@ def test_windows_that_somebody_notices(folder, qwen):
         configure(path, sliding_window=15)
 
 
+@pytest.mark.parametrize(("keys", "said"), [
+    ({"is_causal": False}, "is_causal is False"),
+    ({"model_type": "granite"}, "model_type is 'granite', and architectures says LlamaForC"),
+    ({"layer_types": ["chunked_attention"]}, r"layer_types is \['chunked_attention'\], expected"),
+    ({"layer_types": ["full_attention"] * 2}, "expected for each of 1 layers one of full")])
+def test_keys_that_ask_for_another_computation(keys, said, folder):
+    """transformers 5.24 gives other logits for the first two, and fails for the others."""
+    with pytest.raises(ConfigError, match=said):
+        load(configure(folder, **keys))
+
+
+def test_a_class_that_is_no_llama(qwen):
+    with pytest.raises(ConfigError, match=r"model_type is 'mistral', .* expected 'qwen2'"):
+        load(configure(qwen, model_type="mistral"))
+
+
+def test_foreign_names_are_shown(folder):
+    rewrite(folder, lambda t: {f"_orig_mod.{n}": a for n, a in t.items()})
+    with pytest.raises(CheckpointError, match=r"missing with .* such as _orig_mod\..*: rename"):
+        load(folder)
+
+
 @pytest.mark.parametrize("keeps", ["a different head", "an equal head", "the head alone"])
 def test_a_tied_head_in_the_file(keeps, folder, tmp_path):
     """Decides as transformers 5: a different head is kept, with a warning, also by an export."""

@@ -120,13 +120,48 @@ def test_an_adapter(folder):
         read_checkpoint(folder, REGISTRY)
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 123\n"
+
+
+@pytest.mark.parametrize("name", [*FILES, "pytorch_model.bin", "model.safetensors.index.json"])
+def test_a_pointer_of_git_lfs(name, folder):
+    if "model." in name and "tokenizer" not in name:
+        (folder / "model.safetensors").unlink()
+    if name.endswith(".bin"):
+        pytest.importorskip("torch", reason="needs the extra: pip install '.[meta]'")
+    (folder / name).write_bytes(POINTER)
+    with pytest.raises(InputError, match=rf"{name}: git has left a pointer .*`git lfs pull`"):
+        read_checkpoint(folder, REGISTRY)
+
+
+@pytest.mark.parametrize("name", ["a.gguf", "model.bin", "kuiper-llama3:model.bin"])
+def test_a_pointer_of_git_lfs_by_name(name, tmp_path):
+    path = tmp_path / name.rpartition(":")[2]
+    path.write_bytes(POINTER)
+    with pytest.raises(CheckpointError, match="git lfs pull"):
+        read_checkpoint(f"kuiper-llama3:{path}" if ":" in name else path, REGISTRY)
+
+
+def test_a_folder_without_a_model_is_listed(folder, tmp_path):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(tmp_path / "gone")
+    with pytest.raises(CheckpointError, match=r"no weights: no model\.safetensors, .* it holds: "
+                       r"config.*, model\.safetensors \(a link to a file that is not there\)"):
+        read_checkpoint(folder, REGISTRY)
+    (folder / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"holds no model: no config\.json, .* it holds: "):
+        read_checkpoint(folder, REGISTRY)
+
+
 def test_a_folder_with_one_gguf_file(folder, tmp_path):
     pytest.importorskip("gguf", reason="needs the extra: pip install '.[gguf]'")
     from models.checkpoints.gguf.writer import write_gguf
     source, place = Source(read_checkpoint(folder, REGISTRY), REGISTRY), tmp_path / "g"
     place.mkdir()
     write_gguf(source, place / "a.gguf", "f32", no_progress)
-    assert read_checkpoint(place, REGISTRY).path == place / "a.gguf"
+    (place / "a.gguf").rename(place / "a.GGUF")
+    assert read_checkpoint(place, REGISTRY).path == place / "a.GGUF"
+    (place / "a.GGUF").rename(place / "a.gguf")
     write_gguf(source, place / "b.gguf", "f32", no_progress)
     with pytest.raises(CheckpointError, match=r"2 GGUF files; name one of them: a\.gguf, b\.gguf"):
         read_checkpoint(place, REGISTRY)

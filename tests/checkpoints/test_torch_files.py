@@ -1,6 +1,8 @@
 """pytorch_model.bin, and archives that PyTorch did not write."""
 
 import io
+import os
+import pickle
 import sys
 import zipfile
 
@@ -41,6 +43,34 @@ def test_pytorch_model_bin_without_torch(torch_folder, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     assert run.main(["--model", str(path), "--prompt", "a"]) == 2
     assert "pip install torch" in capsys.readouterr().err
+
+
+class Runs:
+    """Calls a function where it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_objects_are_not_unpickled(zipped, torch_folder, tmp_path, monkeypatch):
+    torch = pytest.importorskip("torch", reason="needs the extra: pip install '.[meta]'")
+    monkeypatch.chdir(tmp_path)
+    path = torch_folder() / "pytorch_model.bin"
+    torch.save({"x": Runs()}, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=r"it holds [a-z]+\.mkdir, which is no tensor and was "
+                       "not run; take the model in safetensors"):
+        read_checkpoint(path.parent, REGISTRY)
+    path.write_bytes(pickle.dumps(Runs()))  # warns of its protocol, in PyTorch's words
+    with pytest.raises(CheckpointError, match=r"its pickle is not one of tensors; it is trunc"):
+        read_checkpoint(path.parent, REGISTRY)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_tensors_one_level_down(torch_folder):
+    path = torch_folder(optimizer={"step": 1})
+    with pytest.raises(CheckpointError, match=r"holds 'optimizer', which is a dict, .*state_dict"):
+        read_checkpoint(path, REGISTRY)
 
 
 def test_a_stride_of_zero(torch_folder):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 import models
-from core.errors import AllocationError
+from core.errors import AllocationError, OptionError
 from core.runtime.executor import Executor
 from core.runtime.step_plans import BoundStep
 from core.tensor.host import HostAllocator
@@ -56,6 +56,24 @@ def test_memory_for_no_block_is_told(monkeypatch):
     have_free(monkeypatch, 1 << 10)
     with pytest.raises(AllocationError, match="not one block fits: pass a smaller --max-num-b"):
         models.load_engine(MODEL, max_context=64)
+
+
+def test_more_blocks_than_memory_holds_are_told(monkeypatch):
+    have_free(monkeypatch, 1 << 20)
+    with pytest.raises(AllocationError, match=r"a KV cache of 9,999 blocks .* needs .* 1\.0 MiB "
+                       r"are free .*; pass --kv-blocks \d+ or less") as error:
+        models.load_engine(MODEL, kv_blocks=9999)
+    fits = int(re.search(r"--kv-blocks (\d+)", str(error.value))[1])
+    with models.load_engine(MODEL, kv_blocks=fits) as engine:
+        assert engine.pool.blocks == fits
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"max_model_len": 16, "max_context": 32}, "two names of one option"),
+    ({"chunk": 4}, "chunk has no meaning for an engine: max_num_batched_tokens")])
+def test_options_that_would_be_ignored(options, said):
+    with pytest.raises(OptionError, match=said):
+        models.load_engine(MODEL, **options)
 
 
 def test_plans_of_other_sizes_are_left_for_later(monkeypatch):

@@ -46,7 +46,11 @@ def test_another_class_does_not(tmp_path):
 
 @pytest.mark.parametrize(("name", "keys"), [
     ("stories-qwen2", {"json": {"normalizer": {"type": "Lowercase"}}}),
-    ("stories-llama3", {"tokenizer_class": "Qwen2Tokenizer"})], ids=["normalizer", "class"])
+    ("stories-qwen2", {"json": {"model": {
+        "type": "WordLevel", "vocab": {"a": 0, "<unk>": 1}, "unk_token": "<unk>"},
+        "added_tokens": []}}),
+    ("stories-llama3", {"tokenizer_class": "Qwen2Tokenizer"})],
+    ids=["normalizer", "model", "class"])
 def test_a_class_that_tokenizer_json_contradicts_is_noted(name, keys, tmp_path):
     made = load_tokenizer(folder_of(name, tmp_path, **keys))
     assert any("tokenizer_class is Qwen2's, and tokenizer.json prepares" in n for n in made.notes)

@@ -28,7 +28,8 @@ def read_sampling(meta: Mapping[str, Any], where: str) -> GenerationDefaults:
               if key.startswith(PREFIX)}
     named = {NAMES[key]: value for key, value in stated.items() if key in NAMES}
     sampled = not named.keys() <= {"repetition_penalty"}
-    sampling = stated_sampling(ConfigReader({"do_sample": sampled, **named}, where))
+    sampling = stated_sampling(ConfigReader({"do_sample": sampled, **named},
+                                            f"{where}: {PREFIX}*"))
     neutral = dict(NEUTRAL)
     if "repetition_penalty" not in sampling:
         del neutral["penalty_last_n"]

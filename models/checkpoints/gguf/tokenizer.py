@@ -70,7 +70,7 @@ def read_gguf_tokenizer(header: GgufHeader) -> Tokenizer:
         unknown,
         _flag(meta, "add_bos_token", default_bos, where),
         _flag(meta, "add_eos_token", False, where), _flag(meta, "add_space_prefix", True, where),
-        bool(meta.get(LEGACY, True)), _added(meta, where), _templates(meta))
+        bool(meta.get(LEGACY, True)), _added(meta, where), _templates(meta, where))
     return build_tokenizer(v, where)
 
 
@@ -99,12 +99,24 @@ def _count(meta: Mapping[str, Any]) -> float:
     return len(tokens) if isinstance(tokens, list) else math.inf
 
 
-def _templates(meta: Mapping[str, Any]) -> dict[str, str]:
-    """Read `tokenizer.chat_template`, and `.NAME` for each name in `tokenizer.chat_templates`."""
+def _templates(meta: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Read `tokenizer.chat_template`, and each `.NAME` of it; `tokenizer.chat_templates` lists the
+    names. Raises TokenizerError for one that is no text, or is not there."""
     key = "tokenizer.chat_template"
-    names = [n for n in meta.get("tokenizer.chat_templates") or () if isinstance(n, str)]
-    found = {DEFAULT: meta.get(key), **{name: meta.get(f"{key}.{name}") for name in names}}
-    return {name: text for name, text in found.items() if isinstance(text, str)}
+    found = {name.removeprefix(f"{key}."): meta[name] for name in meta
+             if name.startswith(f"{key}.")}
+    if key in meta:
+        found = {DEFAULT: meta[key], **found}
+    names = meta.get(f"{key}s", [])
+    if not isinstance(names, list) or any(name not in found for name in names):
+        raise TokenizerError(f"{where}: {key}s is {shown(names)}, expected the names of chat "
+                             f"templates that the file has, which are {shown(sorted(found))}; "
+                             "convert the model again")
+    for name, text in found.items():
+        if not isinstance(text, str):
+            raise TokenizerError(f"{where}: chat template {name!r} is {shown(text)}, expected a "
+                                 "text; convert the model again")
+    return found
 
 
 def _added(meta: Mapping[str, Any], where: str) -> dict[int, AddedToken]:

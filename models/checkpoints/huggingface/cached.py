@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import InputError
+from core.errors import CheckpointError, InputError
 from models.checkpoints.huggingface.hub import needed_files
 from models.json_reader import ConfigReader
 
@@ -29,13 +29,16 @@ class Listed:
 
 def cached_models(families: Collection[str]) -> Iterator[Listed]:
     """Yield every revision in the cache that has the weights of one of `families`, or a GGUF file;
-    by branch or tag, else by commit. Nothing is loaded."""
+    by branch or tag, else by commit. Nothing is loaded. Raises CheckpointError."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
     try:
         repos = scan_cache_dir().repos
     except CacheNotFound:
         return
+    except (OSError, ValueError) as error:  # no folder, or one that cannot be read
+        raise CheckpointError("the cache of the hub cannot be listed: "
+                              f"{' '.join(str(error).split())[:200]}") from None
     for repo in sorted(repos, key=lambda r: r.repo_id):
         for revision in sorted(repo.revisions, key=lambda r: r.commit_hash):
             found = described(revision.snapshot_path, families)
@@ -52,7 +55,7 @@ def described(folder: Path, families: Collection[str]) -> tuple[str, int] | None
     try:
         names = needed_files(p.relative_to(folder).as_posix() for p in folder.rglob("*"))
         size = sum((folder / name).stat().st_size for name in names)
-        if names[0].endswith(".gguf"):
+        if names[0].lower().endswith(".gguf"):
             return "GGUF", size
         family = ConfigReader.open(folder / "config.json").get("architectures", list)[0]
         missing = [name for index in names if index.endswith(".index.json")

@@ -15,11 +15,13 @@ from models.checkpoints.huggingface.generation_config import read_generation_con
 from models.checkpoints.huggingface.quantized import read_quantized
 from models.checkpoints.huggingface.safetensors import read_safetensors
 from models.checkpoints.limits import check_numbers
+from models.checkpoints.locate import FOLDER_CONFIGS, listed
 from models.checkpoints.meta.torch_file import read_torch
 from models.checkpoints.stored import drop_buffers, match_biases, with_prefix
 from models.json_reader import ConfigReader
 from models.tokenizers.base import load_tokenizer
 
+CONFIG = "config.json"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 TORCH, TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 ADAPTER = "adapter_config.json"
@@ -42,7 +44,11 @@ class HuggingFaceFolder:
             raise CheckpointError(f"{path} holds an adapter ({ADAPTER}), not a whole model; merge "
                                   "it into its base model (peft: merge_and_unload, then "
                                   "save_pretrained) and name the folder that this writes")
-        config = ConfigReader.open(path / "config.json")
+        if not (path / CONFIG).exists():
+            raise CheckpointError(f"{path} holds no model: no {', no '.join(FOLDER_CONFIGS)} and "
+                                  f"no GGUF file; it holds: {listed(path)}. Name the folder that "
+                                  "holds a whole model, or the model's file")
+        config = ConfigReader.open(path / CONFIG)
         check_numbers(config)
         weights = read_quantized(config, with_prefix(_read_arrays(path)))
         drop_buffers(weights, str(path))
@@ -65,8 +71,9 @@ def _read_arrays(path: Path) -> dict[str, Array]:
             return read(path / single)
         if (path / index).exists():
             return _read_shards(path, index, read)
-    raise CheckpointError(f"{path} has neither {SINGLE} nor {INDEX}; it holds: "
-                          f"{', '.join(sorted(p.name for p in path.iterdir())) or 'nothing'}")
+    raise CheckpointError(f"{path} has no weights: no {SINGLE}, {INDEX}, {TORCH} or {TORCH_INDEX}; "
+                          f"it holds: {listed(path)}. Fetch the weights, or give "
+                          "them one of these names")
 
 
 def _read_shards(path: Path, index: str, read: Callable[[Path], dict[str, Array]],

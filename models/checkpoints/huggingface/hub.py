@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from core.errors import CheckpointError
+from models.checkpoints.gguf.split import first_part
 
 _PART = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?"
 _ID = re.compile(rf"({_PART}/{_PART})(?:@([\w./-]+))?", re.ASCII)
@@ -43,9 +44,9 @@ class HubId:
 
 def needed_files(names: Iterable[str]) -> list[str]:
     """Choose what is read of a repository's files: configuration, tokenizer, and weights in
-    safetensors, else in PyTorch's files, else a single GGUF file. Never code.
+    safetensors, else in PyTorch's files, else one GGUF model, in a file or in parts. Never code.
 
-    Raises CheckpointError for no weights, and for several GGUF files without others.
+    Raises CheckpointError for no weights, and for several GGUF models without others.
     """
     here = [n for n in names if "/" not in n or n.startswith("additional_chat_templates/")]
     small = [n for n in here if any(fnmatchcase(n, pattern) for pattern in _SMALL)]
@@ -54,8 +55,8 @@ def needed_files(names: Iterable[str]) -> list[str]:
         if weights:
             index = f"{pattern}.index.json"
             return [*small, *weights, *(n for n in here if fnmatchcase(n, index))]
-    gguf = sorted(n for n in here if n.endswith(".gguf"))
-    if len(gguf) > 1:
+    gguf = sorted(n for n in here if n.lower().endswith(".gguf"))
+    if len(gguf) > 1 and first_part([Path(n) for n in gguf]) is None:
         raise CheckpointError(f"it holds {len(gguf)} GGUF files; fetch one of them with "
                               f"`hf download`, and name the file: {', '.join(gguf[:8])}")
     if not gguf:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+import warnings
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +14,12 @@ import ml_dtypes
 import numpy as np
 
 from core.errors import CheckpointError, OptionError
-from core.reading import MIB, open_regular
+from core.reading import MIB, open_regular, shown
 from core.tensor.tensor import Array
 
 _PICKLE = 16 * MIB  # bytes: names and shapes; a model of 126 layers needs 150 KB
+#: how the package names what a pickle asks for beside tensors
+_GLOBAL = re.compile(r"nsupported (?:global: )?(?:GLOBAL|class) ([\w.]+)")
 _FLOATS = ("float32", "float16", "bfloat16")
 _OTHERS = ("bool", "uint8", "int8", "int16", "int32", "int64", "float64")  # buffers
 
@@ -35,17 +39,31 @@ def read_torch(path: Path, *, buffers: bool = False) -> dict[str, Array]:
     Raises CheckpointError for anything else."""
     torch, zipped = load_torch(), _check_file(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the package, about its own future
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # pickle, zip and torch each raise their own
-        said = str(error).strip().splitlines()
-        raise CheckpointError(f"{path} cannot be read by torch.load: "
-                              f"{said[0][:160] if said else type(error).__name__}; it is truncated "
-                              "or no file of tensors: fetch it again") from None
-    if not isinstance(loaded, dict) or not all(
-            isinstance(n, str) and isinstance(t, torch.Tensor) for n, t in loaded.items()):
-        raise CheckpointError(f"{path} holds a {type(loaded).__name__}, expected a dict of tensors")
+        raise CheckpointError(f"{path} cannot be read by torch.load: {_why(error)}") from None
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path} holds a {type(loaded).__name__}, expected a dict of "
+                              "tensors; save model.state_dict() alone")
+    for name, value in loaded.items():
+        if not (isinstance(name, str) and isinstance(value, torch.Tensor)):
+            raise CheckpointError(f"{path} holds {shown(name)}, which is a {type(value).__name__}, "
+                                  "expected tensors by name; save model.state_dict() alone")
     kinds = _FLOATS + _OTHERS if buffers else _FLOATS
     return {name: _array(path, name, tensor, torch, kinds) for name, tensor in loaded.items()}
+
+
+def _why(error: Exception) -> str:
+    """Say what a failure means, and what to do: the package advises to run what the file holds."""
+    foreign = _GLOBAL.search(str(error))
+    if foreign:
+        return (f"it holds {foreign[1]}, which is no tensor and was not run; take the model in "
+                "safetensors, or a file of model.state_dict() alone")
+    said = str(error).strip().splitlines() or [type(error).__name__]
+    first = "its pickle is not one of tensors" if "weights_only" in said[0] else said[0][:160]
+    return f"{first}; it is truncated or no file of tensors: fetch it again"
 
 
 def _check_file(path: Path) -> bool:
@@ -58,8 +76,8 @@ def _check_file(path: Path) -> bool:
             with zipfile.ZipFile(file) as archive:
                 members = archive.infolist()
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-        said = error.strerror if isinstance(error, OSError) else error
-        raise CheckpointError(f"cannot read {path}: {said}; fetch it again") from None
+        said = error.strerror if isinstance(error, OSError) else f"{error}; fetch it again"
+        raise CheckpointError(f"cannot read {path}: {said}") from None
     for member in members:
         packed = member.compress_type != zipfile.ZIP_STORED
         if packed or member.file_size != member.compress_size:
