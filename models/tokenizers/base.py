@@ -11,6 +11,7 @@ from core.errors import ConfigError, TokenizerError
 from models.json_reader import ConfigReader
 from models.tokenizers.added import special_texts
 from models.tokenizers.chat_template import DEFAULT, ChatTemplate, load_template, read_template
+from models.tokenizers.class_rules import note_class
 from models.tokenizers.json_tokenizer import JsonTokenizer
 from models.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
 from models.tokenizers.settings import read_settings
@@ -101,6 +102,7 @@ def load_tokenizer(folder: Path, only: str | None = None) -> Tokenizer:
         if is_tiktoken(file):
             raise TokenizerError(f"{file} holds tiktoken's ranks, which name no special tokens; "
                                  "copy the tokenizer.json that the model was published with")
+        notes += note_class(settings, "tokenizer.model")
         legacy = settings.get("legacy", bool, not llama)
         tokenizer = SentencePieceTokenizer(
             file, ConfigReader({**settings.data, "legacy": legacy}, settings.where), template)

@@ -6,9 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from core.reading import shown
 from models.json_reader import ConfigReader
 from models.tokenizers.pretokenizers import find_pretokenizer
 
+#: classes that leave tokenizer.json as it is, or read tokenizer.model as we do
+_PLAIN = ("PreTrainedTokenizer", "TokenizersBackend", "LlamaTokenizer", "CodeLlamaTokenizer",
+          "GPT2Tokenizer")
 _QWEN2 = ("Qwen2Tokenizer", "Qwen2TokenizerFast")
 PREFIX = "add_prefix_space"
 
@@ -20,10 +24,10 @@ def apply_class(data: dict[str, Any], settings: ConfigReader) -> tuple[bool, lis
     levels = [b for b in _blocks(data.get("pre_tokenizer")) if b.get("type") == "ByteLevel"]
     differ = asked is not None and any(b.get(PREFIX, False) != asked for b in levels)
     if settings.data.get("tokenizer_class") not in _QWEN2:
-        return False, [
+        return False, [*note_class(settings, "tokenizer.json"), *([
             f"{settings.where}: {PREFIX} is {str(asked).lower()}, and tokenizer.json says "
             "otherwise; tokenizer.json counts, as in transformers 5 (transformers 4 follows the "
-            "key)"] if differ else []
+            "key)"] if differ else [])]
     for block in levels if differ else ():
         block[PREFIX] = asked
     known = find_pretokenizer("qwen2", settings.where)
@@ -33,6 +37,15 @@ def apply_class(data: dict[str, Any], settings: ConfigReader) -> tuple[bool, lis
     return differ, [] if same else [
         f"{settings.where}: tokenizer_class is Qwen2's, and tokenizer.json prepares texts "
         "otherwise; tokenizer.json counts, as in transformers 4 (transformers 5 makes Qwen2's)"]
+
+
+def note_class(settings: ConfigReader, file: str) -> list[str]:
+    """Return a note where transformers may read `file` in another way, by the class that is named.
+    Raises ConfigError for one that is no text."""
+    named = settings.get("tokenizer_class", str, _PLAIN[0])
+    return [] if named.removesuffix("Fast") in _PLAIN else [
+        f"{settings.where}: tokenizer_class is {shown(named)}, which may split texts otherwise in "
+        f"transformers; {file} counts"]
 
 
 def _blocks(block: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - JSON

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,15 @@ class JsonTokenizer:
         return found
 
     def _add(self, stated: Mapping[int, AddedToken], where: str) -> None:
-        """Add what only tokenizer_config.json and its older companions name."""
+        """Add what only tokenizer_config.json and its older companions name. A token that they name
+        as BOS, EOS and the like is special whatever its entry says, as in transformers."""
         from tokenizers import AddedToken as HfAdded
         there = {t.text: t for t in self._read_added().values()}
-        wanted = list(stated.values())
-        wanted += [AddedToken(text) for text in dict.fromkeys(special_texts(self.settings).values())
-                   if text not in {t.text for t in wanted} and text not in there]
+        named = dict.fromkeys(special_texts(self.settings).values())
+        wanted = [replace(t, special=True) if t.text in named else t for t in stated.values()]
+        known = {t.text for t in wanted}
+        wanted += [replace(there.get(text, AddedToken(text)), special=True)
+                   for text in named if text not in known]
         for token in wanted:
             if token.text and there.get(token.text) != token:
                 self._tokenizer.add_tokens([HfAdded(**token.as_json())])

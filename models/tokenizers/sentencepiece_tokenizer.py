@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -62,7 +63,8 @@ class SentencePieceTokenizer:
                 for i, kind in enumerate(piece_types(p.serialized_model_proto())) if kind in found}
 
     def _named(self, added: dict[int, AddedToken]) -> dict[int, AddedToken]:
-        """Add the special tokens that the settings name: pieces, or new ids at the end."""
+        """Add the special tokens that the settings name: pieces, or new ids at the end. One that is
+        there is special whatever its entry says, as in transformers."""
         ids = {t.text: i for i, t in added.items()}
         for text in dict.fromkeys(special_texts(self.settings).values()):
             if text not in ids:
@@ -70,6 +72,7 @@ class SentencePieceTokenizer:
                 ids[text] = max(self.processor.get_piece_size(), *(j + 1 for j in added), 0) \
                     if i is None else i
                 added[ids[text]] = AddedToken(text)
+            added[ids[text]] = replace(added[ids[text]], special=True)
         return added
 
     def _piece(self, text: str) -> int | None:

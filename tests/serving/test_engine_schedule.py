@@ -8,6 +8,14 @@ import models
 from models import SamplingParams
 
 MODEL = "stories-llama2"
+BACKENDS = ("cpu_numpy", "cpu_numba,cpu_numpy")
+
+
+def options_of(backend: str) -> dict:
+    """Return options that compute in float32 on it, on every machine. Skips where it is not
+    installed."""
+    pytest.importorskip(backend.partition(",")[0])
+    return {"backend": backend, "dtype": "f32"}
 
 
 def params(tokens: int, **more) -> SamplingParams:
@@ -34,10 +42,11 @@ def engine():
         yield engine
 
 
-def test_a_long_prompt_stalls_nobody():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_long_prompt_stalls_nobody(backend):
     """Compute a prompt of 16 chunks: who runs gets a token each step, who comes is served soon."""
-    with models.load_engine(MODEL, max_context=400, max_num_seqs=8,
-                            max_num_batched_tokens=20) as engine:
+    with models.load_engine(MODEL, max_context=400, max_num_seqs=8, max_num_batched_tokens=20,
+                            **options_of(backend)) as engine:
         running = [f"r{i}" for i in range(4)]
         for i, name in enumerate(running):
             engine.add_request(name, prompt(i, 3), params(60))
@@ -58,12 +67,14 @@ def test_a_long_prompt_stalls_nobody():
         finish(engine)
 
 
-def test_preemption_ends():
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_preemption_ends(backend):
     """Run 50 requests in a pool for 1.2 of the longest: each is preempted at most 3 times, and has
     the tokens that it has with room for all."""
     prompts = [prompt(i, random.Random(i).randrange(2, 60)) for i in range(50)]
     asked = [params(random.Random(-i).randrange(4, 68)) for i in range(50)]
-    options = {"max_context": 128, "max_num_seqs": 12, "enable_prefix_caching": False}
+    options = {"max_context": 128, "max_num_seqs": 12, "enable_prefix_caching": False,
+               **options_of(backend)}
     with models.load_engine(MODEL, **options) as engine:
         expected = [o.outputs[0].token_ids for o in engine.generate(prompts, asked)]
         assert engine.stats.preemptions == 0

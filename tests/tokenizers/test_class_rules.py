@@ -56,6 +56,32 @@ def test_a_class_that_tokenizer_json_contradicts_is_noted(name, keys, tmp_path):
     assert any("tokenizer_class is Qwen2's, and tokenizer.json prepares" in n for n in made.notes)
 
 
+@pytest.mark.parametrize(("name", "file"), [("stories-llama2", "tokenizer.model"),
+                                            ("stories-llama3", "tokenizer.json")])
+def test_a_class_of_another_family_is_noted(name, file, tmp_path):
+    """transformers 5.24 gives other ids for this class with either file."""
+    made = load_tokenizer(folder_of(name, tmp_path, tokenizer_class="CohereTokenizer"))
+    assert any(f"is 'CohereTokenizer', which may split texts otherwise in transformers; {file} c"
+               in n for n in made.notes)
+
+
+@pytest.mark.parametrize("stated", [True, False], ids=["tokenizer_config.json", "tokenizer.json"])
+@pytest.mark.parametrize("name", ["stories-llama2", "stories-qwen2"])
+def test_a_token_that_is_named_is_special(name, stated, tmp_path):
+    """transformers 5.24 hides BOS, EOS and the like, whatever the token's entry says."""
+    plain = load_tokenizer(SHIPPED / name)
+    eos = plain.token(plain.eos_id)
+    entry = {"content": eos, "special": False, "single_word": False, "lstrip": False,
+             "rstrip": False, "normalized": False}
+    keys = {"added_tokens_decoder": {str(plain.eos_id): entry}} if stated else {}
+    if name == "stories-qwen2" and not stated:
+        data = json.loads((SHIPPED / name / "tokenizer.json").read_text(encoding="utf-8"))
+        keys["json"] = {"added_tokens": [{**t, "special": False} for t in data["added_tokens"]]}
+    made = load_tokenizer(folder_of(name, tmp_path, **keys))
+    assert made.special_tokens[eos] == made.eos_id == plain.eos_id
+    assert made.decode(plain.encode(f"Once{eos}x")) == "Oncex"
+
+
 @pytest.mark.parametrize("legacy", [True, False])
 def test_sentencepiece_without_a_space_in_front(legacy, tmp_path):
     made = load_tokenizer(folder_of("stories-llama2", tmp_path, add_prefix_space=False,

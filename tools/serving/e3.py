@@ -1,18 +1,21 @@
 """Compares an engine's greedy tokens with those of transformers, by a table of Markdown.
 
-    python tools/serving/e3.py [--model NAME ...] [--backend NAME]
+    python tools/serving/e3.py [--model NAME ...] [--backend NAME] [--vllm PYTHON]
 
 Each model is exported to a Hugging Face folder, which both programs read in float32. transformers
 computes the prompts by its continuous batching, `generate_batch`, or one after another with
---one-by-one. Where tokens differ, both programs' logits at the first different token say how near
-the two are: a difference below TIE is a near tie, which rounding decides. Exit code 1: there is
-another difference.
+--one-by-one. With --vllm, the tokens are those of vLLM, which PYTHON has. Where tokens differ, our
+logits and those of transformers at the first different token say how near the two are: a difference
+below TIE is a near tie, which rounding decides. Exit code 1: there is another difference.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import random
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +29,16 @@ from models import SamplingParams, export
 
 PROMPTS, LONGEST, TOKENS = 64, 90, 48
 TIE = 1e-4  # of logits; float32 sums of these models differ by about 1e-5
+_VLLM = """
+import json, sys
+from vllm import LLM, SamplingParams
+folder, asked, answer = sys.argv[1:]
+prompts, tokens = json.load(open(asked))
+model = LLM(folder, dtype="float32", max_model_len=160, enforce_eager=True)
+params = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True)
+found = model.generate([{"prompt_token_ids": ids} for ids in prompts], params)
+json.dump([list(one.outputs[0].token_ids) for one in found], open(answer, "w"))
+"""
 OPTIONS = {"max_num_seqs": 12, "max_num_batched_tokens": 40, "kv_blocks": 48}  # chunks, preemption
 
 
@@ -54,7 +67,18 @@ def transformers_tokens(model: PreTrainedModel, prompts: list[list[int]], *, bat
     return made
 
 
-def compare(name: str, backend: str, *, batched: bool) -> tuple[str, bool]:
+def vllm_tokens(python: str, folder: Path, prompts: list[list[int]]) -> list[list[int]]:
+    """Return the greedy tokens that vLLM generates for all prompts at once."""
+    asked, answer = folder.with_name("asked.json"), folder.with_name("answer.json")
+    asked.write_text(json.dumps([prompts, TOKENS]))
+    subprocess.run([python, "-c", _VLLM, str(folder), str(asked), str(answer)], check=True,
+                   env={**os.environ, "PYTHONPATH": "", "HF_HUB_OFFLINE": "1",
+                        "VLLM_CPU_KVCACHE_SPACE": "1"}, stdout=sys.stderr)
+    found: list[list[int]] = json.loads(answer.read_text())
+    return found
+
+
+def compare(name: str, backend: str, *, batched: bool, vllm: str | None) -> tuple[str, bool]:
     """Return a row of the table, and whether all differences are near ties."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "exported"
@@ -68,7 +92,8 @@ def compare(name: str, backend: str, *, batched: bool) -> tuple[str, bool]:
                 temperature=0, max_tokens=TOKENS, ignore_eos=True))
             preempted, ledger = engine.stats.preemptions, engine.ledger.hash
         ours = [o.outputs[0].token_ids for o in outputs]
-        expected = transformers_tokens(theirs, prompts, batched=batched)
+        expected = (vllm_tokens(vllm, path, prompts) if vllm else
+                    transformers_tokens(theirs, prompts, batched=batched))
         differ = [i for i in range(PROMPTS) if ours[i] != expected[i]]
         gaps = list[str]()
         ok = True
@@ -97,9 +122,10 @@ def main() -> int:
     p.add_argument("--model", action="append", metavar="NAME")
     p.add_argument("--backend", default="cpu_numpy")
     p.add_argument("--one-by-one", action="store_true")
+    p.add_argument("--vllm", metavar="PYTHON", help="compare with vLLM, which this Python has")
     args = p.parse_args()
-    rows = [compare(name, args.backend, batched=not args.one_by_one) for name in args.model
-            or ("stories-llama2", "stories-llama3", "stories-qwen2")]
+    rows = [compare(name, args.backend, batched=not args.one_by_one, vllm=args.vllm)
+            for name in args.model or ("stories-llama2", "stories-llama3", "stories-qwen2")]
     print("| model | equal | differences | preemptions | ledger |\n|---|---|---|---|---|")
     for row, _ in rows:
         print(row)
