@@ -27,8 +27,8 @@ class Llama(Architecture):
 
     name, model_type = "LlamaForCausalLM", "llama"
     gguf_name, gguf_pairs = "llama", True
-    #: what transformers computes alike under another `model_type`
-    also_types: ClassVar[tuple[str, ...]] = ("mistral",)
+    #: each `model_type` under which transformers computes this; a family made of this one has none
+    model_types: ClassVar[tuple[str, ...]] = ("llama", "mistral")
 
     def config(self, reader: ConfigReader) -> ModelConfig:
         self.check_type(reader)
@@ -38,8 +38,8 @@ class Llama(Architecture):
     def check_type(self, reader: ConfigReader) -> None:
         """Raise ConfigError where `model_type` names another family: transformers goes by it, and
         would compute something else."""
-        known = (self.model_type, *self.also_types)
-        if reader.get("model_type", str, self.model_type) not in known:
+        known = vars(type(self)).get("model_types", ())
+        if known and reader.get("model_type", str, known[0]) not in known:
             raise ConfigError(f"{reader.where}: model_type is {shown(reader.data['model_type'])}, "
                               f"and architectures says {self.name}, expected "
                               f"{' or '.join(map(repr, known))}; correct the one that is wrong")

@@ -10,7 +10,7 @@ class Qwen2(Llama):
 
     name, model_type = "Qwen2ForCausalLM", "qwen2"
     gguf_name, gguf_pairs = "qwen2", False
-    also_types = ()
+    model_types = ("qwen2",)
 
     def window(self, reader: ConfigReader) -> int | None:
         return find_window(reader, used=reader.get("use_sliding_window", bool, False),
