@@ -40,8 +40,7 @@ def apply_class(data: dict[str, Any], settings: ConfigReader) -> tuple[bool, lis
 
 
 def note_class(settings: ConfigReader, file: str) -> list[str]:
-    """Return a note where transformers may read `file` in another way, by the class that is named.
-    Raises ConfigError for one that is no text."""
+    """Note that transformers may read `file` otherwise, by its class. Raises ConfigError."""
     named = settings.get("tokenizer_class", str, _PLAIN[0])
     return [] if named.removesuffix("Fast") in _PLAIN else [
         f"{settings.where}: tokenizer_class is {shown(named)}, which may split texts otherwise in "
@@ -62,6 +61,5 @@ def _patterns(block: Any) -> list[object]:  # noqa: ANN401 - JSON
 
 def _is_plain(model: Any) -> bool:  # noqa: ANN401 - JSON
     """Return whether a model is byte-level BPE as Qwen2's class makes it."""
-    return isinstance(model, dict) and model.get("type", "BPE") == "BPE" and not any(
-        model.get(key) for key in ("end_of_word_suffix", "continuing_subword_prefix",
-                                   "ignore_merges"))
+    odd = ("end_of_word_suffix", "continuing_subword_prefix", "ignore_merges")
+    return model.get("type", "BPE") == "BPE" and not any(model.get(key) for key in odd)

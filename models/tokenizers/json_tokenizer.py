@@ -76,8 +76,7 @@ class JsonTokenizer:
         return found
 
     def _add(self, stated: Mapping[int, AddedToken], where: str) -> None:
-        """Add what only tokenizer_config.json and its older companions name. A token that they name
-        as BOS, EOS and the like is special whatever its entry says, as in transformers."""
+        """Add what only the settings name. BOS, EOS and the like are special."""
         from tokenizers import AddedToken as HfAdded
         there = {t.text: t for t in self._read_added().values()}
         named = dict.fromkeys(special_texts(self.settings).values())

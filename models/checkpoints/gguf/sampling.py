@@ -24,8 +24,7 @@ _PARTS = {"xtc_threshold": "xtc_probability", "mirostat_tau": "mirostat",
 
 def read_sampling(meta: Mapping[str, Any], where: str) -> GenerationDefaults:
     """Return what the keys say. Raises ConfigError for a value of another type."""
-    stated = {key.removeprefix(PREFIX): value for key, value in meta.items()
-              if key.startswith(PREFIX)}
+    stated = {key.removeprefix(PREFIX): meta[key] for key in meta if key.startswith(PREFIX)}
     named = {NAMES[key]: value for key, value in stated.items() if key in NAMES}
     sampled = not named.keys() <= {"repetition_penalty"}
     sampling = stated_sampling(ConfigReader({"do_sample": sampled, **named},
