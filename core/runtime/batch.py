@@ -18,7 +18,9 @@ from core.tensor.tensor import Array
 #: the inputs of `sample` for each row, and where `Sampling` holds them
 SETTINGS = {"temperature": np.float32, "top_k": np.int32, "top_p": np.float32,
             "min_p": np.float32, "penalty": np.float32}
-_MOVING = {"positions", "slots", "seq_lens", "sample_positions"}  # inputs that grow with a token
+#: inputs that grow with a token, and their rows of `Batch.moved`
+_MOVING = {"positions": 0, "seq_lens": 1, "sample_positions": 1, "slots": 2}
+Kept = list[tuple[Array, Array]]  # fields of a plan's inputs, and the numbers that go there
 
 
 def bucket(n: int) -> int:
@@ -95,8 +97,8 @@ class Batch:
     adjust     what changes these rows' logits, None for nothing
     top        how many log-probabilities a row gives beside its target's, None for none at all
     targets    i32 [R], the tokens that log-probabilities are of; -1 - r is what row r samples
-    before     the batch that this one is `next` to, until there is a later one
-    grown      then, the sequences that have blocks which that one lacks
+    grown      once it has moved on, the sequences that have got a block for that
+    moved      then, the numbers of its inputs that grow with each token, i32 [3, s]
     """
 
     slots: Array
@@ -108,15 +110,24 @@ class Batch:
     adjust: Adjustments | None = None
     top: int | None = None
     targets: Array | None = None
-    before: Batch | None = None
     grown: Sequence[int] = ()
+    moved: Array | None = None
 
-    def next(self, grown: Sequence[int]) -> Batch:
-        """Return the batch in which each sequence computes the token that it samples in this one,
-        where each samples one and nothing is asked about logits."""
-        self.before = None  # or all batches would stay
-        return Batch(self.slots, self.starts + self.counts, self.counts, -1 - self.slots,
-                     self.rows, self.places, targets=self.targets, before=self, grown=grown)
+    def move(self, table: SequenceTable, grown: Sequence[int]) -> None:
+        """Move on: let each sequence compute the token that it samples in this step, where each
+        samples one and nothing is asked about logits."""
+        self.grown = grown
+        if self.moved is None:
+            self.ids, ends = -1 - self.slots, self.starts + self.counts
+            blocks = table.blocks[self.slots, ends // BLOCK_SIZE]
+            self.moved = np.stack([ends, ends + 1, blocks * BLOCK_SIZE + ends % BLOCK_SIZE])
+            self.starts = self.moved[0]
+            return
+        np.add(self.moved, self.counts, self.moved)
+        if grown:
+            rows = list(grown)
+            blocks = table.blocks[self.slots[rows], self.starts[rows] // BLOCK_SIZE]
+            self.moved[2, rows] = blocks * BLOCK_SIZE  # which the token begins
 
     def kind(self, table: SequenceTable) -> GraphKind:
         """Return the graph that computes this."""
@@ -140,17 +151,20 @@ class Batch:
             found["E"] = bucket(max(len(self.adjust.ids), 64))
         return found
 
-    def pack_next(self, table: SequenceTable, fields: Mapping[str, Array]) -> None:
-        """Write the step into a plan's inputs where `before` has been packed last."""
-        n = len(self.slots)
-        fields["ids"][:n] = self.ids
-        for name in _MOVING & fields.keys():
-            fields[name][:n] += 1
+    def pack_moved(self, table: SequenceTable, fields: Mapping[str, Array], kept: Kept) -> Kept:
+        """Write the step into a plan's inputs where it was packed before it moved on. Returns what
+        the next call takes as `kept`, first an empty list."""
+        if not kept and self.moved is not None:
+            n = len(self.slots)
+            fields["ids"][:n] = self.ids
+            kept = [(fields[name][:n], self.moved[row]) for name, row in _MOVING.items()
+                    if name in fields]
+        for field, numbers in kept:
+            field[:] = numbers
         if self.grown:
-            rows, slots = list(self.grown), self.slots[list(self.grown)]
-            fields["block_table"][rows] = table.blocks[slots]
-            new = table.blocks[slots, self.starts[rows] // BLOCK_SIZE]  # which the token begins
-            fields["slots"][rows] = new * BLOCK_SIZE
+            rows = list(self.grown)
+            fields["block_table"][rows] = table.blocks[self.slots[rows]]
+        return kept
 
     def pack(self, table: SequenceTable, fields: Mapping[str, Array]) -> None:
         """Write the step into a plan's inputs, by name. What pads it belongs to idle sequences, and

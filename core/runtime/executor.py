@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from core.plan.arena import SharedArenas
 from core.plan.ledger import Ledger
 from core.plan.policy import KernelPolicy
 from core.plan.weights import WeightStore
-from core.runtime.batch import Batch, SequenceTable, batch_dims, widest_dims
+from core.runtime.batch import Batch, Kept, SequenceTable, batch_dims, widest_dims
 from core.runtime.step import GraphKind, Observer
 from core.runtime.step_plans import BoundStep, StepPlans
 from core.tensor.tensor import Array
@@ -44,9 +45,14 @@ class Pending:
         n = len(self.places)
         found = {name: read()[:n] for name, read in self.reads.items()}
         if self.logits is not None and "token" in found:
-            places = np.arange(n) * self.logits.shape[1] + found["token"]
+            places = found["token"] if n == 1 else found["token"] + _begins(n, self.logits.shape[1])
             found["logit"] = self.logits.take(places, mode="clip")  # others look at wrong tokens
         return found
+
+
+@cache
+def _begins(rows: int, width: int) -> Array:
+    return np.arange(rows) * width
 
 
 class Executor:
@@ -64,7 +70,7 @@ class Executor:
         self._backend = policy.primary
         self.steps = StepPlans(build, weights, policy, batch_dims(slots, width), keep=PLANS,
                                arenas=SharedArenas())
-        self._last: tuple[Batch, BoundStep] | None = None  # what was queued last
+        self._last: tuple[Batch, BoundStep, Kept] | None = None  # what was queued last
         self._open = True
 
     @property
@@ -85,20 +91,21 @@ class Executor:
         self.steps.get(ONE, {"T": 1, "S": 1, "R": 1})  # its states are the cache
 
     def submit(self, batch: Batch) -> Pending:
-        """Queue a step. Raises NoKernelError for a size or kind that no kernel takes."""
+        """Queue a step; the batch of the last one has moved on since. Raises NoKernelError for a
+        size or kind that no kernel takes."""
         if not self._open:
             raise LifetimeError("this engine is closed; load it again")
-        last, self._last = self._last, None
-        if last is not None and batch.before is last[0]:
+        last, self._last, kept = self._last, None, []
+        if last is not None and batch is last[0]:
             step = last[1]
-            batch.pack_next(self.table, step.fields)
+            kept = batch.pack_moved(self.table, step.fields, last[2])
         else:
             kind = batch.kind(self.table)
             step = self.steps.get(kind, batch.dims(kind))
             batch.pack(self.table, step.fields)
         step.upload()
         self.steps.run(step.plan)
-        alone, self._last = self.run_ahead == 1, (batch, step)
+        alone, self._last = self.run_ahead == 1, (batch, step, kept)
         reads = {n: step.read_later(n, alone=alone) for n in RESULTS if n in step.outputs}
         return Pending(batch.places, reads, step.here.get("logits") if reads and alone else None)
 

@@ -106,7 +106,7 @@ class BlockPool:
     def completed(self, step: int) -> None:
         """Note that the steps up to `step` are complete; what waited for them is released."""
         self._complete = step
-        for number in sorted(n for n in self._later if n <= step):
+        for number in sorted(n for n in self._later if n <= step) if self._later else ():
             self._drop(self._later.pop(number))
 
     def _drop(self, blocks: Iterable[int]) -> None:

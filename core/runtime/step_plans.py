@@ -31,7 +31,9 @@ class BoundStep:
                  ) -> None:
         places, nbytes = packed_inputs(graph)
         self._whole = Tensor.zeros((nbytes // 4,), i32, policy.primary.allocator)
-        self._staged = np.zeros(nbytes // 4, np.int32)
+        # memory of the host is written at once: its steps are complete when they return
+        self._here = self._whole.device == "cpu"
+        self._staged = self._whole.numpy() if self._here else np.zeros(nbytes // 4, np.int32)
         self.fields = {name: np.ndarray(spec.sizes, spec.dtype.numpy, self._staged, offset)
                        for name, (spec, offset) in places.items()}
         inputs = {name: Tensor(self._whole.buffer, spec.sizes, spec.dtype, offset)
@@ -44,7 +46,8 @@ class BoundStep:
 
     def upload(self) -> None:
         """Queue the copy of all fields to the device; they may change once it returns."""
-        self._backend.allocator.copy_from_host(self._whole.buffer, self._bytes)
+        if not self._here:
+            self._backend.allocator.copy_from_host(self._whole.buffer, self._bytes)
 
     def read_later(self, name: str, *, alone: bool) -> Callable[[], Array]:
         """Queue a read of an output's present value. `alone`: no other step is queued."""

@@ -138,7 +138,8 @@ class Engine:
         with self._lock:
             self._alive()
             try:
-                while len(self._flight) < self.executor.run_ahead:
+                ahead = self.executor.run_ahead
+                while len(self._flight) < ahead:
                     step = self.scheduler.schedule()
                     if not step:
                         break
@@ -230,14 +231,15 @@ class Engine:
                 if group is not None and group.requests[0] is work.request:
                     group.add_prompt_logprobs(row, token, results)
         check_tokens(sampled, self.vocab_size)
-        changed = dict.fromkeys(self.scheduler.update(step, sampled))
+        changed = self.scheduler.update(step, sampled)
+        # the others have ended since the step was queued
+        ended = set(owners).difference(changed) if len(changed) < len(owners) else ()
         logits = results["logit"].tolist() if "logit" in results else []
         finite, listed = math.isfinite(sum(logits)), "chosen" in results
-        ended = len(changed) < len(owners)  # since the step was queued
         for request, row, token in zip(owners, rows, sampled, strict=True):
             name = request.request_id
             group = self._groups.get(name)
-            if group is None or (ended and request not in changed):
+            if group is None or request in ended:
                 continue
             if listed:
                 group.add_logprobs(request, row, token, results)

@@ -49,6 +49,8 @@ class Step:
     @property
     def sampling(self) -> list[Request]:
         """List the requests that get a token, in order."""
+        if not self.prompts:
+            return self.decodes
         return [*self.decodes, *(work.request for work in self.prompts if work.samples)]
 
     @property

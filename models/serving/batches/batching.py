@@ -31,7 +31,7 @@ class Batching:
         if self._last is not None and not step.prompts and step.decodes == self._decodes:
             for row in step.grown:
                 self._keep(step.decodes[row])
-            self._last = self._last.next(step.grown)
+            self._last.move(self._table, step.grown)
             return self._last
         batch = self._make(step)
         plain = not step.prompts and all(request.plain for request in step.decodes)
