@@ -64,6 +64,9 @@ class Graph:
         self.values: dict[str, Value] = {}
         self.outputs: dict[str, Value] = {}
         self._names: set[str] = set()  # of values and nodes, which share one space
+        #: what was found out about the nodes that no dimension decides, by who looked for it; a
+        #: graph shares it with those that `bind` made of it, until one of them changes
+        self.structure: dict[object, Any] = {}
 
     # declaring
 
@@ -112,12 +115,14 @@ class Graph:
             node.outputs[key] = self._add_value(Value(label, out, "node", node))
         self.nodes.append(node)
         self._names.add(node.name)
+        self.structure = {}
         results = tuple(node.outputs.get(k) for k in op.result_names)
         return results[0] if len(results) == 1 else results
 
     def output(self, name: str, value: Value) -> None:
         """Name a value that the caller reads after a run."""
         self.outputs[name] = value
+        self.structure = {}
 
     def prune(self) -> None:
         """Remove nodes whose results no node reads and that update only each other."""
@@ -131,6 +136,7 @@ class Graph:
         self.nodes = [node for node in self.nodes if node not in dead]
         self.values = {name: v for name, v in self.values.items()
                        if v.producer not in dead and v.root.producer not in dead}
+        self.structure = {}
 
     # using
 
@@ -157,6 +163,7 @@ class Graph:
             bound._names.add(node.name)
         bound.nodes = list(nodes.values())
         bound.outputs = {k: bound.values[v.name] for k, v in self.outputs.items()}
+        bound.structure = self.structure
         return bound
 
     def consumers(self) -> dict[Value, list[Node]]:
@@ -189,6 +196,7 @@ class Graph:
     def _add_value(self, value: Value) -> Value:
         self.values[value.name] = value
         self._names.add(value.name)
+        self.structure = {}
         return value
 
     def _unique(self, name: str) -> str:

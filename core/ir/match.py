@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from itertools import combinations
 from typing import Any
 
@@ -37,20 +37,83 @@ class _State:
         return _State(dict(self.nodes), dict(self.args), dict(self.attrs), list(self.views))
 
 
-def find_matches(op: FusedOp, graph: Graph, index: Index | None = None) -> Iterator[Match]:
-    """Find every place where `op`'s composition occurs and may be replaced by one kernel. Who looks
-    for several ops in one graph gives its `index`."""
-    index = index or Index(graph)
+@dataclass
+class _Place:
+    """Describes a match in any graph of one structure: nodes by number, values by name."""
+
+    nodes: list[int]
+    inputs: dict[str, str | None]
+    attrs: dict[str, Any]
+    outputs: dict[str, str]
+    views: list[tuple[PatternValue, str]]
+
+
+class Search:
+    """Finds matches in one graph. Which nodes make a pattern is looked for once for all graphs that
+    are bound from one; whether the op takes their dtypes and shapes, in each."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._envs: dict[tuple[object, ...], Env | None] = {}  # of calls, None where refused
+
+    def matches(self, op: FusedOp) -> Iterator[Match]:
+        """Find every place where `op`'s composition occurs and may be replaced by one kernel."""
+        key, nodes, values = (Search, op), self.graph.nodes, self.graph.values
+        known = self.graph.structure
+        if key not in known:
+            known[key] = list(_find_places(op, self._index))
+        for alternatives in known[key]:
+            for place in alternatives:
+                match = Match([nodes[i] for i in place.nodes],
+                              {k: v and values[v] for k, v in place.inputs.items()},
+                              dict(place.attrs),
+                              {k: values[v] for k, v in place.outputs.items()})
+                if self._takes(op, match, place):
+                    yield match
+                    break
+
+    @cached_property
+    def _index(self) -> Index:
+        return Index(self.graph)
+
+    def _takes(self, op: FusedOp, match: Match, place: _Place) -> bool:
+        """Say whether the op takes these dtypes, which its nodes may mix, and its views these
+        shapes."""
+        specs = {k: None if v is None else v.spec for k, v in match.inputs.items()}
+        key = op, *map(id, specs.values()), *match.attrs.values()  # a graph's values share specs
+        if key not in self._envs:
+            try:
+                self._envs[key] = op.bind(specs, match.attrs)
+            except (DtypeError, ShapeError):
+                self._envs[key] = None
+        env = self._envs[key]
+        return env is not None and all(
+            tuple(resolve(d, env.dims) for d in wanted.shape) == self.graph.values[name].spec.shape
+            for wanted, name in place.views)
+
+
+def find_matches(op: FusedOp, graph: Graph) -> Iterator[Match]:
+    """Find every match of one op, as `Search` does."""
+    return Search(graph).matches(op)
+
+
+def _find_places(op: FusedOp, index: Index) -> Iterator[list[_Place]]:
+    """Find, for each node that may be the last one of a pattern, the places that end there."""
     for pattern, forms in _patterns(op):
         if not set(forms.values()) <= index.forms.keys():
             continue
         anchor = pattern.nodes[-1]
         for node in index.forms[forms[anchor]]:
+            found = []
             for state in _extend(forms, anchor, node, _State({}, {}, {}, []), index):
                 match = _finish(op, pattern, state)
-                if _replaceable(match, index) and _takes(op, match, state, index):
-                    yield match
-                    break
+                if _replaceable(match, index):
+                    found.append(_Place(
+                        [index.order[n] for n in match.nodes],
+                        {k: v and v.name for k, v in match.inputs.items()}, match.attrs,
+                        {k: v.name for k, v in match.outputs.items()},
+                        [(wanted, v.name) for wanted, v in state.views]))
+            yield found
 
 
 @cache
@@ -74,7 +137,6 @@ class Index:
 
     def __init__(self, graph: Graph) -> None:
         self.nodes = graph.nodes
-        self.envs: dict[tuple[object, ...], Env | None] = {}  # of calls, None where refused
         self.forms: dict[tuple[object, ...], list[Node]] = {}
         self.form = {node: _form(node) for node in graph.nodes}
         for node, form in self.form.items():
@@ -170,18 +232,3 @@ def _replaceable(match: Match, index: Index) -> bool:
         if read & updated:
             return False
     return True
-
-
-def _takes(op: FusedOp, match: Match, state: _State, index: Index) -> bool:
-    """Say whether the op takes these dtypes, which its nodes may mix, and its views these
-    shapes."""
-    specs = {k: None if v is None else v.spec for k, v in match.inputs.items()}
-    key = op, *map(id, specs.values()), *match.attrs.values()  # a graph's values share specs
-    if key not in index.envs:
-        try:
-            index.envs[key] = op.bind(specs, match.attrs)
-        except (DtypeError, ShapeError):
-            index.envs[key] = None
-    env = index.envs[key]
-    return env is not None and all(tuple(resolve(d, env.dims) for d in wanted.shape)
-                                   == value.spec.shape for wanted, value in state.views)

@@ -11,6 +11,7 @@ from core.failures import ask
 from core.ir.graph import Value
 from core.plan.liveness import Layout, Lifetime, lay_out
 from core.plan.lower import Binding
+from core.plugins.kernel import Kernel
 from core.tensor.allocator import DeviceAllocator
 from core.tensor.dtype import i8
 from core.tensor.tensor import Tensor, TensorSpec
@@ -86,6 +87,7 @@ def find_needs(bindings: Sequence[Binding], outputs: Collection[Value], home: Ma
     scratch, by step number. `given` places have tensors already. `outputs` live to the end."""
     values: dict[Place, Need] = {}
     scratch: dict[int, Need] = {}
+    asked: dict[tuple[Kernel, int], TensorSpec] = {}  # nodes that are alike share their `dims`
     for i, binding in enumerate(bindings):
         read = [v.root for v in binding.inputs.values() if v is not None and v.kind != "weight"]
         places = [(root, d) for root in read for d in (home[root], binding.device)]
@@ -93,7 +95,10 @@ def find_needs(bindings: Sequence[Binding], outputs: Collection[Value], home: Ma
             if place not in given:
                 values.setdefault(place, Need(place[0].spec, place[1], i, i)).last = i
         if binding.kernel.workspace is not None:
-            scratch[i] = Need(ask(binding.kernel, "workspace", binding.call), binding.device, i, i)
+            key = binding.kernel, id(binding.call.dims)
+            if key not in asked:
+                asked[key] = ask(binding.kernel, "workspace", binding.call)
+            scratch[i] = Need(asked[key], binding.device, i, i)
     for value in outputs:
         if (value.root, home[value.root]) in values:
             values[value.root, home[value.root]].last = len(bindings)

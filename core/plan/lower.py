@@ -11,7 +11,7 @@ from core.errors import OpError, OptionError
 from core.installed.registry import REFERENCE
 from core.ir.fusion import FusedOp
 from core.ir.graph import Graph, Node, Value
-from core.ir.match import Index, Match, find_matches
+from core.ir.match import Match, Search
 from core.ir.op import OPS, Op
 from core.ir.tolerance import Tolerance
 from core.plan.policy import KernelPolicy, Override, Refusals
@@ -142,13 +142,13 @@ class _Lowering:
         return claimed
 
     def _offers(self) -> Iterator[_Offer]:
-        backends, index = self.policy.backends, Index(self.graph)
+        backends, search = self.policy.backends, Search(self.graph)
         for op in [op for op in OPS.values() if isinstance(op, FusedOp)]:
             able = [b for b in backends if b != REFERENCE  # which is for single nodes
                     and self.policy.registry.kernels(b, op.name)]
             if not able and all(o.op != op.name for o in self.policy.overrides):
                 continue
-            for match in find_matches(op, self.graph, index):
+            for match in search.matches(op):
                 covers = tuple(sorted(match.nodes, key=self._order.__getitem__))
                 override = self.policy.override(op.name, covers[-1].name)
                 for backend in able if override is None else (override.backend,):

@@ -45,7 +45,8 @@ class Call:
     def __post_init__(self) -> None:
         """Let no kernel change what others, and the reference, compute by."""
         for name in ("inputs", "attrs", "dims", "dtypes"):
-            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+            if not isinstance(given := getattr(self, name), MappingProxyType):  # a call's already
+                object.__setattr__(self, name, MappingProxyType(dict(given)))
 
     @property
     def phase(self) -> str:

@@ -136,6 +136,8 @@ class Tensor:
         if not self.contiguous or math.prod(shape) != self.size:
             raise ShapeError(f"cannot view {self.spec} (strides {self.strides}) as {shape}: "
                              "expected a contiguous tensor of the same number of elements")
+        if shape == self.shape:
+            return self
         return Tensor(self.buffer, shape, self.dtype, self.offset)
 
     def rows(self, start: int, stop: int) -> Tensor:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from core.errors import AllocationError
 from core.plan.weights import WeightStore
-from core.runtime.footprint import Footprint, find_footprint
 from core.runtime.step import BLOCK_SIZE, DECODE, step_dims
 from core.tensor.dtype import DType
 from core.tensor.host import HostAllocator
 from models.checkpoints.lazy import LazyArrays
 from models.engine.config import EngineConfig
+from models.engine.footprint import Footprint, find_footprint
 
 
 def footprint(config: EngineConfig, context: int, prompt: int = 0,

@@ -8,10 +8,10 @@ from core.errors import AllocationError
 from core.plan.weights import WeightStore
 from core.runtime.batch import batch_dims, widest_dims
 from core.runtime.executor import Executor
-from core.runtime.footprint import batch_footprint
 from core.runtime.step import BLOCK_SIZE, GraphKind
 from core.tensor.host import HostAllocator
 from models.engine.config import EngineConfig
+from models.engine.footprint import batch_footprint
 from models.engine.memory import megabytes, nbytes
 from models.engine.options import EngineOptions
 from models.serving.engine import Engine
