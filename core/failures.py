@@ -11,8 +11,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
-from types import FrameType
+from functools import cache, partial
+from types import BuiltinFunctionType, FrameType
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -146,7 +146,7 @@ def bound(launch: object, kernel: Kernel, call: Call, wait: Callable[[], object]
     if not callable(launch):
         raise KernelError(f"{who(kernel, call)}: bind returned {_short(launch)}, expected a "
                           f"callable without arguments, at {_definition(kernel)}")
-    if inspect.isgeneratorfunction(launch) or inspect.iscoroutinefunction(launch):
+    if _computes_nothing(launch):
         raise KernelError(f"{who(kernel, call)}: bind returned {_short(launch)}, which computes "
                           "nothing when it is called: it yields or is async, at "
                           f"{_definition(kernel)}")
@@ -163,6 +163,14 @@ def bound(launch: object, kernel: Kernel, call: Call, wait: Callable[[], object]
         finally:
             notes.leave()
     return noted
+
+
+def _computes_nothing(launch: object) -> bool:
+    """Tell whether calling this only makes a generator or a coroutine."""
+    while isinstance(launch, partial):
+        launch = launch.func
+    return not isinstance(launch, BuiltinFunctionType) and (
+        inspect.isgeneratorfunction(launch) or inspect.iscoroutinefunction(launch))
 
 
 def captured(launch: Callable[[], object], nodes: int, backend: str) -> Callable[[], object]:

@@ -154,14 +154,13 @@ class Graph:
             if (spec := specs.get(value.spec)) is None:
                 shape = tuple(resolve(d, dims) for d in value.spec.shape)
                 spec = specs[value.spec] = TensorSpec(shape, value.spec.dtype)
-            new[value] = bound._add_value(Value(
+            new[value] = bound.values[value.name] = Value(
                 value.name, spec, value.kind,
-                None if value.producer is None else nodes[value.producer], new[value.alias_of]))
+                None if value.producer is None else nodes[value.producer], new[value.alias_of])
         for old, node in nodes.items():
             node.inputs = {k: new[v] for k, v in old.inputs.items()}
             node.outputs = {k: bound.values[v.name] for k, v in old.outputs.items()}
-            bound._names.add(node.name)
-        bound.nodes = list(nodes.values())
+        bound.nodes, bound._names = list(nodes.values()), set(self._names)
         bound.outputs = {k: bound.values[v.name] for k, v in self.outputs.items()}
         bound.structure = self.structure
         return bound

@@ -66,7 +66,7 @@ class Search:
             for place in alternatives:
                 match = Match([nodes[i] for i in place.nodes],
                               {k: v and values[v] for k, v in place.inputs.items()},
-                              dict(place.attrs),
+                              place.attrs,
                               {k: values[v] for k, v in place.outputs.items()})
                 if self._takes(op, match, place):
                     yield match

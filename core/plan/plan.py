@@ -136,6 +136,15 @@ class Plan:
         updated = {v.root for n in self.graph.nodes for v in n.outputs.values()
                    if v.alias_of is not None}
         copied: set[Place] = set()
+        made: dict[tuple[Value, str], tuple[Tensor, Any]] = {}  # what several kernels take
+
+        def tensor_of(value: Value, backend: Backend) -> tuple[Tensor, Any]:
+            """Return the tensor of a value on a backend's device, and its native array."""
+            if (value, backend.name) not in made:
+                tensor = self.tensor(value, backend.allocator.device)
+                made[value, backend.name] = tensor, backend.native(tensor)
+            return made[value, backend.name]
+
         for i, binding in enumerate(self.bindings):
             backend = self._backend(binding.kernel.backend)
             native = backend.in_any_thread(partial(self._prepared, binding, backend))()
@@ -144,8 +153,8 @@ class Plan:
                     native[name] = None
                 elif value.kind == "weight":
                     if name not in native:  # else prepare has replaced it
-                        whole = self.weights.tensor(value.root.name, backend.allocator)
-                        native[name] = backend.native(whole.view(*value.spec.sizes))
+                        native[name] = self.weights.native(value.root.name, backend,
+                                                           value.spec.sizes)
                 else:
                     place = (value.root, binding.device)
                     # what is updated between its readers is copied for each of them
@@ -153,12 +162,10 @@ class Plan:
                             place not in copied or value.root in updated):
                         copied.add(place)
                         self._copy(binding, name, value)
-                    binding.arguments[name] = self.tensor(value, binding.device)
-                    native[name] = backend.native(binding.arguments[name])
-            binding.results.update((k, self.tensor(v, binding.device))
-                                   for k, v in binding.outputs.items())
-            native.update((p.name, backend.native(binding.results[p.name]))
-                          for p in binding.op.sig.outputs)
+                    binding.arguments[name], native[name] = tensor_of(value, backend)
+            for name, value in binding.outputs.items():
+                binding.results[name], array = tensor_of(value, backend)
+                native.setdefault(name, array)  # an input that is updated has its own
             if i in scratch:
                 native["workspace"] = backend.native(scratch[i])
             launch = backend.in_any_thread(partial(

@@ -47,6 +47,7 @@ class WeightStore:
         self.quantized = dict(quantized or {})
         self.dtypes = {name: as_dtype(a.dtype) for name, a in self.arrays.items()}
         self._tensors: dict[tuple[str, str], Tensor] = {}
+        self._natives: dict[tuple[str, str, tuple[int, ...]], Any] = {}
         self._prepared: dict[tuple[object, ...], dict[str, Any]] = {}
         self._packed: dict[tuple[object, ...], dict[str, Tensor]] = {}
         self._progress, self._prepared_bytes = progress, 0
@@ -78,6 +79,13 @@ class WeightStore:
             self._tensors[key] = tensor
         return self._tensors[key]
 
+    def native(self, name: str, backend: Backend, sizes: tuple[int, ...]) -> Any:  # noqa: ANN401 - as its kernels take it
+        """Return the weight on the backend's device, in this shape, as the backend's array."""
+        key = (name, backend.name, sizes)
+        if key not in self._natives:
+            self._natives[key] = backend.native(self.tensor(name, backend.allocator).view(*sizes))
+        return self._natives[key]
+
     def held(self, name: str, device: str) -> Tensor | None:
         """Return the weight's tensor on a device, None where it has none: prepare replaced it."""
         return self._tensors.get((name, device))
@@ -90,6 +98,7 @@ class WeightStore:
     def put(self, name: str, tensor: Tensor) -> None:
         """Use this tensor for the weight on its device."""
         self._tensors[name, tensor.device] = tensor
+        self._natives.clear()
 
     def prepared(self, kernel: Kernel, backend: Backend, call: Call, weights: Mapping[str, str],
                  ) -> dict[str, Any]:
@@ -132,6 +141,7 @@ class WeightStore:
     def close(self) -> None:
         """Let go of every tensor and of the host arrays."""
         self._tensors.clear()
+        self._natives.clear()
         self._prepared.clear()
         self._packed.clear()
         self.arrays.clear()

@@ -117,8 +117,10 @@ class Tensor:
     @property
     def extent(self) -> int:
         """Return the bytes from the first element to the end of the last, gaps included."""
-        last = sum([(d - 1) * s for d, s in zip(self.shape, self.strides, strict=True)])
-        return (last + 1) * self.dtype.itemsize if self.size else 0
+        if 0 in self.shape:
+            return 0
+        return (1 + sum([(d - 1) * s for d, s in zip(self.shape, self.strides, strict=True)])
+                ) * self.dtype.itemsize
 
     @property
     def pointer(self) -> int:
@@ -160,13 +162,13 @@ class Tensor:
         copy."""
         host = self.buffer.allocator.host_view(self.buffer)
         if host is None:
-            host = np.empty(self.extent, np.uint8)
+            host, offset = np.empty(self.extent, np.uint8), 0
             self.buffer.allocator.copy_to_host(self.buffer, host, self.offset)
         else:
-            _ = self.buffer.handle
-            host = host[self.offset:]
-        steps = tuple([s * self.dtype.itemsize for s in self.strides])
-        return np.ndarray(self.shape, self.dtype.numpy, buffer=host, strides=steps)
+            _, offset = self.buffer.handle, self.offset
+        width = self.dtype.itemsize
+        return np.ndarray(self.shape, self.dtype.numpy, host, offset,
+                          tuple([s * width for s in self.strides]))
 
     def write(self, array: Array) -> None:
         """Overwrite a contiguous tensor from a host array of the same shape and dtype."""
