@@ -9,8 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from types import BuiltinFunctionType, FrameType
 from typing import Any, NoReturn, Protocol
@@ -74,23 +73,29 @@ def raise_named(error: BaseException, what: str, kernel: Kernel, call: Call) -> 
                       f"{_line(error, kernel)}") from error
 
 
-@contextmanager
-def naming(what: str, kernel: Kernel, call: Call) -> Iterator[None]:
-    """Name what is raised meanwhile, and note the call where a process waits for this one. Raises
-    KernelError where the modes of arithmetic are others afterwards."""
-    notes = isolation.active
-    if notes is not None:
-        notes.enter(_note(what, kernel, call))
-    before = modes()
-    try:
-        yield
-        for said in changed_modes(before):
-            raise KernelError(f"{who(kernel, call)}: {what} {said}, at {_definition(kernel)}")
-    except BaseException as error:
-        raise_named(error, what, kernel, call)
-    finally:
-        if notes is not None:
-            notes.leave()
+class naming:  # a function to those who use it; a generator takes longer than some binds
+    """Names what is raised in a `with` block, and notes the call where a process waits for this
+    one. Raises KernelError where the modes of arithmetic are others afterwards."""
+
+    def __init__(self, what: str, kernel: Kernel, call: Call) -> None:
+        self._of = what, kernel, call
+
+    def __enter__(self) -> None:
+        self._notes = isolation.active
+        if self._notes is not None:
+            self._notes.enter(_note(*self._of))
+        self._before = modes()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        what, kernel, call = self._of
+        try:
+            if error is not None:
+                raise_named(error, what, kernel, call)
+            for said in changed_modes(self._before):
+                raise KernelError(f"{who(kernel, call)}: {what} {said}, at {_definition(kernel)}")
+        finally:
+            if self._notes is not None:
+                self._notes.leave()
 
 
 def modes() -> dict[str, object]:

@@ -17,7 +17,8 @@ class Value:
     """Describes a graph's tensor. `kind`: input (set each step), weight, state (kept between
     steps), node.
 
-    `alias_of` is the value whose memory this one shares: a view, or an in-place update.
+    `alias_of` is the value whose memory this one shares: a view (`is_view`), or an in-place update.
+    `root` owns the memory.
     """
 
     name: str
@@ -25,15 +26,12 @@ class Value:
     kind: str
     producer: Node | None = None
     alias_of: Value | None = None
+    root: Value = field(init=False, repr=False)
+    is_view: bool = field(init=False, repr=False)
 
-    @property
-    def root(self) -> Value:
-        """Return the value that owns the memory."""
-        return self if self.alias_of is None else self.alias_of.root
-
-    @property
-    def is_view(self) -> bool:
-        return self.alias_of is not None and self.producer is None
+    def __post_init__(self) -> None:
+        self.root = self if self.alias_of is None else self.alias_of.root
+        self.is_view = self.alias_of is not None and self.producer is None
 
     def __str__(self) -> str:
         return f"%{self.name}: {self.spec}"

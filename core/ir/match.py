@@ -110,7 +110,8 @@ def _find_places(op: FusedOp, index: Index) -> Iterator[list[_Place]]:
                 if _replaceable(match, index):
                     found.append(_Place(
                         [index.order[n] for n in match.nodes],
-                        {k: v and v.name for k, v in match.inputs.items()}, match.attrs,
+                        {k: None if v is None else v.name for k, v in match.inputs.items()},
+                        match.attrs,
                         {k: v.name for k, v in match.outputs.items()},
                         [(wanted, v.name) for wanted, v in state.views]))
             yield found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
 
 from core.tensor.allocator import ALIGNMENT
@@ -38,15 +37,17 @@ def lay_out(lifetimes: list[Lifetime], guard: int = 0) -> Layout:
     ends = FAR * guard
     sizes = [_align(life.nbytes + 2 * guard) for life in lifetimes]
     offsets = [0] * len(lifetimes)
-    taken = defaultdict[int, list[tuple[int, int]]](list)  # by step: where buffers begin and end
+    #: by step: where buffers begin and end
+    taken: list[list[tuple[int, int]]] = [[] for _ in range(
+        1 + max((life.last for life in lifetimes), default=-1))]
     for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        steps, offset = range(lifetimes[i].first, lifetimes[i].last + 1), 0
-        for begin, end in sorted({place for step in steps for place in taken[step]}):
-            if offset < end and begin < offset + sizes[i]:
+        steps, offset, size = taken[lifetimes[i].first:lifetimes[i].last + 1], 0, sizes[i]
+        for begin, end in sorted(set().union(*steps)):
+            if offset < end and begin < offset + size:
                 offset = end
-        offsets[i] = offset
-        for step in steps:
-            taken[step].append((offset, offset + sizes[i]))
+        offsets[i], place = offset, (offset, offset + size)
+        for places in steps:
+            places.append(place)
     peak = max((o + size for o, size in zip(offsets, sizes, strict=True)), default=0) + 2 * ends
     return Layout(tuple(o + guard + ends for o in offsets), peak, sum(sizes))
 

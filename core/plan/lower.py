@@ -115,8 +115,7 @@ class _Lowering:
             self._asked[key] = call, *policy.choose(call, node,
                                                     partial(self._misplaced, inputs=inputs))
         call, kernel, refused = self._asked[key]
-        return (Call(op, call.inputs, call.attrs, call.dims, call.dtypes, node), kernel,
-                list(refused))
+        return call.at(node), kernel, list(refused)
 
     def _fuse(self) -> dict[Node, Binding]:
         """Return, for each node that a fused kernel covers, its binding.

@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -45,8 +45,13 @@ class Call:
     def __post_init__(self) -> None:
         """Let no kernel change what others, and the reference, compute by."""
         for name in ("inputs", "attrs", "dims", "dtypes"):
-            if not isinstance(given := getattr(self, name), MappingProxyType):  # a call's already
-                object.__setattr__(self, name, MappingProxyType(dict(given)))
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
+
+    def at(self, node: str) -> Call:
+        """Return the call of another node that is alike; both share one object of each mapping."""
+        other = object.__new__(Call)
+        other.__dict__.update(self.__dict__, node=node)
+        return other
 
     @property
     def phase(self) -> str:
@@ -92,9 +97,7 @@ class Kernel:
     def bind_to(self, call: Call, arrays: Mapping[str, Any], wait: Launch) -> Launch:
         """Bind native arrays by name: inputs (None for an absent one), outputs, `workspace`. `wait`
         waits for the device. Raises KernelError."""
-        op = call.op
-        positional = [arrays[p.name] for p in op.sig.params if p.name in self.takes]
-        positional += [arrays[p.name] for p in op.sig.outputs]
+        positional = [arrays[name] for name in _positional(self, call.op)]
         keywords = {k: v for k, v in call.attrs.items() if k in self.takes}
         if "workspace" in arrays:
             keywords["workspace"] = arrays["workspace"]
@@ -120,6 +123,13 @@ class Kernel:
         """List the op's inputs and attributes that this kernel has no parameter for."""
         names = [*(p.name for p in op.sig.params), *op.plain_attributes]
         return [n for n in names if n not in self.takes]
+
+
+@cache
+def _positional(kernel: Kernel, op: Op) -> list[str]:
+    """List the inputs that the kernel takes, and the outputs."""
+    return [*(p.name for p in op.sig.params if p.name in kernel.takes),
+            *(p.name for p in op.sig.outputs)]
 
 
 class KernelSet:

@@ -22,7 +22,6 @@ from core.tensor.tensor import Array
 
 ONE = GraphKind("all", "argmax", batch=True)  #: a decode step in which nobody asks for more
 PLANS = 96  # plans kept; they share their activations' memory
-RESULTS = ("token", "chosen", "rank", "top_ids", "top")
 
 
 @dataclass
@@ -106,7 +105,7 @@ class Executor:
         step.upload()
         self.steps.run(step.plan)
         alone, self._last = self.run_ahead == 1, (batch, step, kept)
-        reads = {n: step.read_later(n, alone=alone) for n in RESULTS if n in step.outputs}
+        reads = {n: step.read_later(n, alone=alone) for n in step.results}
         return Pending(batch.places, reads, step.here.get("logits") if reads and alone else None)
 
     def observed(self, observer: Observer | None) -> AbstractContextManager[None]:

@@ -18,12 +18,15 @@ from core.runtime.step import GraphKind, Observer, is_cache, packed_inputs
 from core.tensor.dtype import DType, i32
 from core.tensor.tensor import Array, Tensor
 
+RESULTS = ("token", "chosen", "rank", "top_ids", "top")
+
 
 class BoundStep:
     """Holds a plan and its inputs, which lie in one buffer: a step uploads them by one copy.
 
     fields   the inputs as host arrays, by name; `upload` moves them to the device
-    outputs  the results by name; `here` has those that lie in the host's memory, as arrays
+    outputs  the outputs by name; `here` has those that lie in the host's memory, as arrays
+    results  the names of those that a batch asks for
     """
 
     def __init__(self, graph: Graph, policy: KernelPolicy, weights: WeightStore,
@@ -43,6 +46,7 @@ class BoundStep:
         self._backend, self._bytes = policy.primary, self._staged.view(np.uint8)
         self.outputs = {name: self.plan.output(name) for name in graph.outputs}
         self.here = {n: t.numpy() for n, t in self.outputs.items() if t.device == "cpu"}
+        self.results = [n for n in RESULTS if n in self.outputs]
 
     def upload(self) -> None:
         """Queue the copy of all fields to the device; they may change once it returns."""

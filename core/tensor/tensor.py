@@ -62,10 +62,11 @@ class Tensor:
             raise ShapeError(f"shape {shown(shape)} with strides {shown(strides)} at byte "
                              f"{shown(offset)}, {shown(dtype)}: expected whole numbers, a DType "
                              "and a Buffer") from None
-        if len(self.strides) != len(self.shape) or any(d < 0 for d in self.shape):
+        if len(self.strides) != len(self.shape) or min(self.shape, default=0) < 0:
             raise ShapeError(f"shape {shown(self.shape)} with strides {shown(self.strides)} is "
                              "not a tensor")
-        if offset < 0 or any(s < 0 for s in self.strides) or offset + self.extent > buffer.nbytes:
+        if (offset < 0 or min(self.strides, default=0) < 0
+                or offset + self.extent > buffer.nbytes):
             raise BoundsError(f"tensor {self.spec} at byte {shown(offset)} needs "
                               f"{shown(offset + self.extent)} bytes, its buffer on {self.device} "
                               f"has {buffer.nbytes}")

@@ -21,6 +21,7 @@ class EngineStats:
     def add(self, step: Step) -> None:
         """Count a step that is complete."""
         self.steps += 1
-        self.preemptions += len(step.preempted)
         self.new_tokens += len(step.sampling)
-        self.prompt_tokens += step.prompt_tokens
+        if step.preempted or step.prompt_tokens:
+            self.preemptions += len(step.preempted)
+            self.prompt_tokens += step.prompt_tokens
