@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, partial
 from types import BuiltinFunctionType, FrameType
 from typing import Any, NoReturn, Protocol
@@ -73,29 +74,23 @@ def raise_named(error: BaseException, what: str, kernel: Kernel, call: Call) -> 
                       f"{_line(error, kernel)}") from error
 
 
-class naming:  # a function to those who use it; a generator takes longer than some binds
-    """Names what is raised in a `with` block, and notes the call where a process waits for this
-    one. Raises KernelError where the modes of arithmetic are others afterwards."""
-
-    def __init__(self, what: str, kernel: Kernel, call: Call) -> None:
-        self._of = what, kernel, call
-
-    def __enter__(self) -> None:
-        self._notes = isolation.active
-        if self._notes is not None:
-            self._notes.enter(_note(*self._of))
-        self._before = modes()
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        what, kernel, call = self._of
-        try:
-            if error is not None:
-                raise_named(error, what, kernel, call)
-            for said in changed_modes(self._before):
-                raise KernelError(f"{who(kernel, call)}: {what} {said}, at {_definition(kernel)}")
-        finally:
-            if self._notes is not None:
-                self._notes.leave()
+@contextmanager
+def naming(what: str, kernel: Kernel, call: Call) -> Iterator[None]:
+    """Name what is raised meanwhile, and note the call where a process waits for this one. Raises
+    KernelError where the modes of arithmetic are others afterwards."""
+    notes = isolation.active
+    if notes is not None:
+        notes.enter(_note(what, kernel, call))
+    before = modes()
+    try:
+        yield
+        for said in changed_modes(before):
+            raise KernelError(f"{who(kernel, call)}: {what} {said}, at {_definition(kernel)}")
+    except BaseException as error:
+        raise_named(error, what, kernel, call)
+    finally:
+        if notes is not None:
+            notes.leave()
 
 
 def modes() -> dict[str, object]:
@@ -151,7 +146,11 @@ def bound(launch: object, kernel: Kernel, call: Call, wait: Callable[[], object]
     if not callable(launch):
         raise KernelError(f"{who(kernel, call)}: bind returned {_short(launch)}, expected a "
                           f"callable without arguments, at {_definition(kernel)}")
-    if _computes_nothing(launch):
+    called: object = launch
+    while isinstance(called, partial):
+        called = called.func
+    if not isinstance(called, BuiltinFunctionType) and (
+            inspect.isgeneratorfunction(called) or inspect.iscoroutinefunction(called)):
         raise KernelError(f"{who(kernel, call)}: bind returned {_short(launch)}, which computes "
                           "nothing when it is called: it yields or is async, at "
                           f"{_definition(kernel)}")
@@ -168,14 +167,6 @@ def bound(launch: object, kernel: Kernel, call: Call, wait: Callable[[], object]
         finally:
             notes.leave()
     return noted
-
-
-def _computes_nothing(launch: object) -> bool:
-    """Tell whether calling this only makes a generator or a coroutine."""
-    while isinstance(launch, partial):
-        launch = launch.func
-    return not isinstance(launch, BuiltinFunctionType) and (
-        inspect.isgeneratorfunction(launch) or inspect.iscoroutinefunction(launch))
 
 
 def captured(launch: Callable[[], object], nodes: int, backend: str) -> Callable[[], object]:

@@ -138,8 +138,7 @@ class Engine:
         with self._lock:
             self._alive()
             try:
-                ahead = self.executor.run_ahead
-                while len(self._flight) < ahead:
+                while len(self._flight) < self.executor.run_ahead:
                     step = self.scheduler.schedule()
                     if not step:
                         break
@@ -232,14 +231,13 @@ class Engine:
                     group.add_prompt_logprobs(row, token, results)
         check_tokens(sampled, self.vocab_size)
         changed = self.scheduler.update(step, sampled)
-        # the others have ended since the step was queued
         ended = set(owners).difference(changed) if len(changed) < len(owners) else ()
         logits = results["logit"].tolist() if "logit" in results else []
         finite, listed = math.isfinite(sum(logits)), "chosen" in results
         for request, row, token in zip(owners, rows, sampled, strict=True):
             name = request.request_id
             group = self._groups.get(name)
-            if group is None or request in ended:
+            if group is None or request in ended:  # since the step was queued
                 continue
             if listed:
                 group.add_logprobs(request, row, token, results)

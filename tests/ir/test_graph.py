@@ -8,6 +8,7 @@ import pytest
 from small_graphs import mlp, spec
 
 from core.errors import OpError, ShapeError
+from core.ir import match
 from core.ir.graph import Graph
 from core.ir.match import find_matches
 from core.ir.op import OPS, find_op
@@ -112,6 +113,24 @@ def test_a_pattern_is_left_alone_where_a_value_it_reads_is_updated_on_the_way():
     graph.add("kv_cache_write", k, k, x, None, slots)
     graph.add("rms_norm", total, w, eps=1e-5)
     assert list(find_matches(find_op("add_rms_norm"), graph)) == []
+
+
+def test_patterns_are_looked_for_once_for_all_sizes(monkeypatch):
+    def found(graph):
+        return [([n.name for n in m.nodes], {k: v and v.spec for k, v in m.inputs.items()},
+                 m.outputs) for m in find_matches(find_op("gate_up_swiglu"), graph)]
+
+    graph = mlp()
+    (small,) = found(graph.bind({"T": 2}))
+    again = graph.bind({"T": 3})
+    with monkeypatch.context() as patch:
+        patch.setattr(match, "_extend", None)
+        (large,) = found(again)
+    assert small[0] == large[0] and [v.spec.shape[0] for v in small[2].values()] == [2]
+    assert [(v.spec.shape[0], again.values[v.name]) for v in large[2].values()] == [
+        (3, v) for v in large[2].values()]
+    again.output("peek", again.values["gate_proj"])  # which changes this graph alone
+    assert found(again) == [] and len(found(graph.bind({"T": 4}))) == 1
 
 
 def test_prune_keeps_what_is_read_and_what_updates_state():

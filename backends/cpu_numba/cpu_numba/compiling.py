@@ -31,9 +31,10 @@ def bound(function: Any, *args: Any) -> Launch:  # noqa: ANN401 - a Numba dispat
     It calls the entry point for these types itself: Numba's dispatcher would look up the types of
     all arguments at each call, and compile anew for a read-only (memory-mapped) weight.
     """
-    key = function, *map(_kind, args)
-    if key in _entries:
-        return partial(_entries[key], *args)
+    key = function, *[(a.dtype, a.ndim, a.flags.c_contiguous) if type(a) is np.ndarray else _kind(a)
+                      for a in args]
+    if (entry := _entries.get(key)) is not None:
+        return partial(entry, *args)
     signature = tuple(_type(a) for a in args)
     with _LOCK:
         if signature not in function.overloads and (function, signature) not in _waiting:

@@ -22,5 +22,5 @@ def wide(vector):
 
 def cut(array, sizes):
     """Return consecutive parts of an array with so many elements each; the last has the rest."""
-    ends = list(accumulate(sizes[:-1]))
-    return [array[i:j] for i, j in zip([0, *ends], [*ends, len(array)], strict=True)]
+    *before, end = accumulate(sizes[:-1], initial=0)
+    return [*[array[i:i + size] for i, size in zip(before, sizes, strict=False)], array[end:]]
