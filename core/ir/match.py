@@ -17,8 +17,8 @@ from core.ir.signature import Env, resolve
 
 @dataclass
 class Match:
-    """Describes where a fused op applies: the nodes it covers; its inputs, attributes and outputs
-    there."""
+    """Describes where a fused op applies: the nodes it covers, in order; its inputs, attributes and
+    outputs there."""
 
     nodes: list[Node] = field(default_factory=list)
     inputs: dict[str, Value | None] = field(default_factory=dict)
@@ -109,7 +109,7 @@ def _find_places(op: FusedOp, index: Index) -> Iterator[list[_Place]]:
                 match = _finish(op, pattern, state)
                 if _replaceable(match, index):
                     found.append(_Place(
-                        [index.order[n] for n in match.nodes],
+                        sorted(index.order[n] for n in match.nodes),
                         {k: None if v is None else v.name for k, v in match.inputs.items()},
                         match.attrs,
                         {k: v.name for k, v in match.outputs.items()},

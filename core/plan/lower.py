@@ -79,7 +79,6 @@ class _Lowering:
         self.graph, self.policy = graph, policy
         first = policy.primary.allocator.device
         self.home = {v: first for kind in ("input", "state") for v in graph.roots(kind)}
-        self._order = {node: i for i, node in enumerate(graph.nodes)}
         self._passed: dict[Node, Refusals] = {}  # fused kernels, by the last node of each
         self._asked: dict[tuple[object, ...], tuple[Call, Kernel | None, Refusals]] = {}
 
@@ -148,7 +147,7 @@ class _Lowering:
             if not able and all(o.op != op.name for o in self.policy.overrides):
                 continue
             for match in search.matches(op):
-                covers = tuple(sorted(match.nodes, key=self._order.__getitem__))
+                covers = tuple(match.nodes)
                 override = self.policy.override(op.name, covers[-1].name)
                 for backend in able if override is None else (override.backend,):
                     place = (-1 - self._given(override) if override is not None

@@ -83,7 +83,8 @@ class KernelPolicy:
         return self.registry.backend(self.backends[0])
 
     def override(self, op: str, node: str) -> Override | None:
-        return next((o for o in reversed(self.overrides) if o.matches(op, node)), None)
+        return next((o for o in reversed(self.overrides) if o.matches(op, node)),
+                    None) if self.overrides else None
 
     def candidates(self, op: str, node: str) -> list[Kernel]:
         """Return kernels in the order in which they are tried; an override leaves only its own."""
