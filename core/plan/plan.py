@@ -136,14 +136,14 @@ class Plan:
         updated = {v.root for n in self.graph.nodes for v in n.outputs.values()
                    if v.alias_of is not None}
         copied: set[Place] = set()
-        made: dict[tuple[Value, str], tuple[Tensor, Any]] = {}  # what several kernels take
+        made: dict[tuple[Value, Backend], tuple[Tensor, Any]] = {}  # what several kernels take
 
         def tensor_of(value: Value, backend: Backend) -> tuple[Tensor, Any]:
             """Return the tensor of a value on a backend's device, and its native array."""
-            if (value, backend.name) not in made:
+            if (value, backend) not in made:
                 tensor = self.tensor(value, backend.allocator.device)
-                made[value, backend.name] = tensor, backend.native(tensor)
-            return made[value, backend.name]
+                made[value, backend] = tensor, backend.native(tensor)
+            return made[value, backend]
 
         for i, binding in enumerate(self.bindings):
             backend = self._backend(binding.kernel.backend)

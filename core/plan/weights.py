@@ -47,7 +47,7 @@ class WeightStore:
         self.quantized = dict(quantized or {})
         self.dtypes = {name: as_dtype(a.dtype) for name, a in self.arrays.items()}
         self._tensors: dict[tuple[str, str], Tensor] = {}
-        self._natives: dict[tuple[str, str, tuple[int, ...]], Any] = {}
+        self._natives: dict[tuple[str, Backend, tuple[int, ...]], Any] = {}
         self._prepared: dict[tuple[object, ...], dict[str, Any]] = {}
         self._packed: dict[tuple[object, ...], dict[str, Tensor]] = {}
         self._progress, self._prepared_bytes = progress, 0
@@ -81,7 +81,7 @@ class WeightStore:
 
     def native(self, name: str, backend: Backend, sizes: tuple[int, ...]) -> Any:  # noqa: ANN401 - as its kernels take it
         """Return the weight on the backend's device, in this shape, as the backend's array."""
-        key = (name, backend.name, sizes)
+        key = (name, backend, sizes)
         if key not in self._natives:
             self._natives[key] = backend.native(self.tensor(name, backend.allocator).view(*sizes))
         return self._natives[key]
