@@ -31,7 +31,7 @@ NANO = (256, 100, 1024, 0.6)
 Kernels = set[tuple[str, str]]  # (op, kernel)
 CHECKED = 24  # sequences of a checked step, where more are timed: float64 is slow
 HEAD = "lm_head"  # the node of a graph that makes logits
-LONG = 80     # tokens of the longest checked prompt of a workload
+LONG = 200    # tokens of the longest checked prompt of a workload
 
 
 def measure_decode(engine: Engine, count: int, prompt: int, tokens: int, *, weights: int,
@@ -97,20 +97,18 @@ def measure_nano(engine: Engine) -> tuple[dict[str, Any], Workload]:
             "preemptions": engine.stats.preemptions, "ledger": engine.ledger.hash}, work
 
 
-def check_engine(engine: Engine, registry: Registry, count: int, longest: int = 5,
-                 ) -> tuple[str, bool, Kernels]:
-    """Hold the kernels of a few steps of `count` sequences, with prompts of up to `longest` tokens,
-    to the float64 reference. Returns the verdict, whether all were right, and the kernels of every
-    step of this engine."""
+def check_engine(engine: Engine, registry: Registry, lengths: Sequence[int],
+                 temperature: float = 0.0) -> tuple[str, bool, Kernels]:
+    """Hold the kernels of a few steps, with prompts of these lengths, to the float64 reference.
+    Returns the verdict, whether all were right, and the kernels of every step of this engine."""
     check, start = CrossCheck(registry, [REFERENCE]), time.perf_counter()
-    rng = random.Random(3)
-    prompts = [_ids(rng, 1 + i % longest, engine.vocab_size) for i in range(count)]
+    rng, params = random.Random(3), SamplingParams(max_tokens=2, ignore_eos=True,
+                                                   temperature=temperature)
     with engine.executor.observed(check):
-        engine.generate(prompts, SamplingParams(max_tokens=2, ignore_eos=True, temperature=0.0))
-    verdict = (f"{check.tally.calls} kernel calls of steps of {count} sequences checked against "
-               f"float64 in {time.perf_counter() - start:.0f} s, {check.tally.found}")
+        engine.generate([_ids(rng, n, engine.vocab_size) for n in lengths], params)
+    verdict = (f"{check.tally.calls} kernel calls of steps of {len(lengths)} sequences checked "
+               f"against float64 in {time.perf_counter() - start:.0f} s, {check.tally.found}")
     return verdict, check.tally.ok, _kernels(engine.executor.steps.made)
-
 
 def _kernels(plans: Iterable[Plan]) -> Kernels:
     return {(e.op, e.kernel) for plan in plans for e in plan.ledger.entries}
@@ -123,16 +121,19 @@ def bench_engine(config: Callable[[int | None], EngineConfig], counts: Sequence[
     config  settles the model, with all of its layers or fewer
     done    gets what was asked and generated
     """
-    checked: list[tuple[str, bool, Kernels]] = []
-    few = config(2)
+    # the sequence that ends last is alone in its steps
+    asked = [(_short(n), 0.0) for n in sorted({1, *(min(n, CHECKED) for n in counts or [CHECKED])})]
+    if nano:  # every row samples; kernels differ by rows, and by the mean length of prompts
+        asked += [(lengths, NANO[3]) for lengths in (
+            _short(NANO[0]), list(range(1, CHECKED + 1)), [LONG] * 4)]
+    few, checked = config(2), list[tuple[str, bool, Kernels]]()
     # a check compares the whole KV cache, so that has room for what is checked and no more
-    room = max(CHECKED * -(-(LONG + 2) // BLOCK_SIZE), -(-few.context // BLOCK_SIZE))
+    room = max(-(-few.context // BLOCK_SIZE),
+               *(sum(-(-(n + 2) // BLOCK_SIZE) for n in lengths) for lengths, _ in asked))
     with _open(few, max([*counts, NANO[0] if nano else 1]), room) as small:
-        # the sequence that ends last is alone in its steps
-        for count in sorted({1, *(min(n, CHECKED) for n in counts or [CHECKED])}):
-            checked.append(check_engine(small, small.executor.policy.registry, count))
-        if nano:  # prompts and decodes in one step
-            checked.append(check_engine(small, small.executor.policy.registry, CHECKED, LONG))
+        for lengths, temperature in asked:
+            checked.append(check_engine(small, small.executor.policy.registry, lengths,
+                                        temperature))
     whole = config(None)
     backend = whole.policy.primary
     with _open(whole, max([*counts, NANO[0] if nano else 1])) as engine:
@@ -160,6 +161,11 @@ def _verdict(checked: Sequence[tuple[str, bool, Kernels]], used: Kernels) -> dic
         return {"verdict": "; ".join(verdict for verdict, _, _ in checked), "ok": True}
     missing = ", ".join(kernel for _, kernel in sorted(used - every)) or "a wrong one"
     return {"verdict": f"timed with kernels that were not checked: {missing}", "ok": False}
+
+
+def _short(count: int) -> list[int]:
+    """Return lengths of `count` prompts."""
+    return [1 + i % 5 for i in range(count)]
 
 
 def _open(config: EngineConfig, most: int, blocks: int | None = None) -> Engine:

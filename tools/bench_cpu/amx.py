@@ -34,7 +34,6 @@ from cpu_numba import compiling, machine
 from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.simd import fma, splat, store
 from cpu_numba.kernels.compiled.spread import on_threads
-from cpu_numba.kernels.tiled import AFTER
 
 #: rows and columns of a layer's matrices
 LAYERS = {"tinyllama-1.1b": [(2048, 2048)] * 2 + [(256, 2048)] * 2 + [(5632, 2048)] * 2
@@ -187,7 +186,6 @@ def main() -> None:
     if reason := machine.without_tiles():
         sys.exit(f"no kernel on tiles runs here: {reason}")
     registry = Registry()
-    print(f"priority of the kernels on tiles: {AFTER}")
     begun = time.perf_counter()
     if wrong := check(registry):
         sys.exit(f"{wrong} examples are wrong")
