@@ -77,23 +77,36 @@ def measure_decode(engine: Engine, count: int, prompt: int, tokens: int, *, weig
             "ledger": engine.ledger.hash}, work, _kernels(timed.values())
 
 
-def measure_nano(engine: Engine) -> tuple[dict[str, Any], Workload]:
+def measure_nano(engine: Engine, bandwidth: float | None) -> tuple[dict[str, Any], Workload]:
     """Return one row for nano-vllm's workload: requests of random lengths, all there at once. Also
-    returns what was asked and generated."""
+    returns what was asked and generated.
+
+    bandwidth  bytes a second that the device reads, None if unknown: for the share of the roofline,
+               at which every step reads the matrices, and every new token its sequence's keys and
+               values, once
+    """
     count, least, most, temperature = NANO
     rng = random.Random(0)
     prompts = [[rng.randint(0, min(10000, engine.vocab_size - 1))
                 for _ in range(rng.randint(least, most))] for _ in range(count)]
     params = [SamplingParams(max_tokens=rng.randint(least, most), ignore_eos=True,
                              temperature=temperature, seed=i) for i in range(count)]
+    waited, steps = engine.stats.wait_s, engine.stats.steps
     start = time.perf_counter()
     outputs = engine.generate(prompts, params)
-    seconds = time.perf_counter() - start
+    seconds, steps = time.perf_counter() - start, engine.stats.steps - steps
     tokens = [o.outputs[0].token_ids for o in outputs]
     made = sum(map(len, tokens))
+    plans = engine.executor.steps
+    seen = sum(len(t) * (len(p) + len(t) / 2) for p, t in zip(prompts, tokens, strict=True))
+    read = (steps * read_matrices(plans.made[-1].graph, engine.executor.weights.arrays)
+            + seen * plans.kv_bytes / engine.pool.blocks / engine.pool.block_size)
     work = Workload(prompts, [p.max_tokens or 0 for p in params], temperature, tokens, seconds)
     return {"sequences": count, "prompt_tokens": sum(map(len, prompts)), "tokens": made,
-            "seconds": seconds, "tokens_per_s": made / seconds,
+            "seconds": seconds, "tokens_per_s": made / seconds, "step_s": seconds / steps,
+            "host_step_s": (seconds - (engine.stats.wait_s - waited)) / steps,
+            "read_bytes": read / steps, "bandwidth_bytes_per_s": bandwidth,
+            "roofline_share": read / seconds / bandwidth if bandwidth else None,
             "preemptions": engine.stats.preemptions, "ledger": engine.ledger.hash}, work
 
 
@@ -148,7 +161,7 @@ def bench_engine(config: Callable[[int | None], EngineConfig], counts: Sequence[
             yield {**row, **_verdict(checked, used), "device": backend.describe(),
                    **product_flops(engine.executor.steps.made[-1].graph)}
         if nano:
-            row, work = measure_nano(engine)
+            row, work = measure_nano(engine, bandwidth)
             done.append(work)
             yield {**row, **_verdict(checked, _kernels(engine.executor.steps.made)),
                    "device": backend.describe()}

@@ -120,6 +120,7 @@ def _figures(row: Row, facts: Row) -> list[Record]:
         "ok": row["ok"], "ledger": row["ledger"]}
     if "tokens_per_s" in row:  # nano-vllm's workload
         return [Record(figure="mixed", tokens_per_s=row["tokens_per_s"], seconds=row["seconds"],
+                       share=row["roofline_share"], limit=bandwidth(row["bandwidth_bytes_per_s"]),
                        note=f"{row['prompt_tokens']:,} tokens of prompts", **both)]
     step = row.get("step_s") or 1 / row["decode_tokens_per_s"]
     speed = row["bandwidth_bytes_per_s"]

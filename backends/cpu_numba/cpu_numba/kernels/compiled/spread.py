@@ -48,12 +48,18 @@ def on_threads(typing_context, work, count, alone, args):
 
 
 def _run(context, builder, args, threads):
-    """Let Numba's threads run a task, and other threads of Python run meanwhile."""
+    """Let Numba's threads run a task, and other threads of Python run meanwhile. Where it has one
+    thread, the calling one runs it: the way to the other and back takes longer than many a loop."""
     api = context.get_python_api(builder)
     held = api.gil_ensure()
     state = api.save_thread()
     run = cgutils.get_or_insert_function(builder.module, _RUN, "numba_parallel_for")
-    builder.call(run, [*(builder.bitcast(a, _BYTES) for a in args), I64(0), I64(1), threads])
+    with builder.if_else(builder.icmp_signed("==", threads, I64(1))) as (then, otherwise):
+        with then:
+            builder.call(args[0], args[1:])
+        with otherwise:
+            builder.call(run, [*(builder.bitcast(a, _BYTES) for a in args), I64(0), I64(1),
+                               threads])
     api.restore_thread(state)
     api.gil_release(held)
 
