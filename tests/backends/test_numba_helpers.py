@@ -24,8 +24,8 @@ def four(dtype):
     elif dtype == np.int16:
         x = x.astype(np.float16).view(np.int16)
     outs = [np.zeros(32, np.int16), *(np.zeros(32, np.float32) for _ in range(3))]
-    launches = [compiling.bound(rows.add, x, x, outs[0], 32),  # to f16
-                compiling.bound(rows.add, x, x, outs[1], 32),
+    launches = [compiling.bound(rows.add, x, x, outs[0], 1, 32),  # to f16
+                compiling.bound(rows.add, x, x, outs[1], 1, 32),
                 compiling.bound(rows.gather, ids, x, outs[2], 2, 16),
                 compiling.bound(rows.norm, x, np.ones(16, np.float32), outs[3], 2, 16,
                                 np.float32(1))]
