@@ -132,4 +132,4 @@ def test_a_strided_array_is_refused():
     from cpu_numba.kernels.compiled import rows
     x = np.zeros((4, 6), np.float32)[:, ::2]
     with pytest.raises(ValueError, match="contiguous"):
-        bound(rows.add, x, x, x, 12)
+        bound(rows.add, x, x, x, 1, 12)

@@ -103,7 +103,8 @@ def test_what_cannot_be_compiled_raises_where_it_is_called():
 
     from cpu_numba import compiling
     from cpu_numba.kernels.compiled import rows
-    launch = compiling.bound(rows.add, np.zeros(4, np.float32), "text", np.zeros(4, np.float32), 4)
+    x = np.zeros(4, np.float32)
+    launch = compiling.bound(rows.add, x, "text", x, 1, 4)
     compiling.settle()
     with pytest.raises(Exception, match="UnicodeType"):
         launch()
