@@ -46,8 +46,8 @@ def measure_decode(engine: Engine, count: int, prompt: int, tokens: int, *, weig
     rng = random.Random(count)
     prompts = {f"bench-{count}-{i}": _ids(rng, prompt, engine.vocab_size) for i in range(count)}
     params = SamplingParams(max_tokens=tokens, ignore_eos=True, temperature=0.0)
-    for name, ids in prompts.items():
-        engine.add_request(name, ids, params, salt=name, streams=False)
+    for name, ids in prompts.items():  # a salt of each run: no prompt is found in the prefix cache
+        engine.add_request(name, ids, params, salt=f"{name}-{engine.stats.steps}", streams=False)
     start, found = time.perf_counter(), dict[str, list[int]]()
 
     def step() -> None:
