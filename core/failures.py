@@ -112,10 +112,10 @@ def changed_modes(before: Mapping[str, object]) -> list[str]:
 
 
 def ask(kernel: Kernel, what: str, call: Call, **more: Any) -> Any:  # noqa: ANN401 - by the hook
-    """Call a kernel's `supports`, `packs`, `workspace` or `prepare`. Raises KernelError for what it
-    raises, and for a result of another type than the contract gives."""
+    """Call a kernel's `machine`, `supports`, `packs`, `workspace` or `prepare`. Raises KernelError
+    for what it raises, and for a result of another type than the contract gives."""
     with naming(what, kernel, call):
-        found = getattr(kernel, what)(call, **more)
+        found = getattr(kernel, what)(*[call] * (what != "machine"), **more)
     wanted = _EXPECTED[what]
     if not wanted[0](found):
         raise KernelError(f"{who(kernel, call)}: {what}() returned {_short(found)}, expected "
@@ -128,9 +128,11 @@ def _packs(found: object) -> bool:
         isinstance(k, str) and isinstance(v, TensorSpec) for k, v in found.items())
 
 
+_REASON: tuple[Callable[[object], bool], str] = (
+    lambda x: x is None or (isinstance(x, str) and bool(x)), "None or the reason for refusing")
 _EXPECTED: dict[str, tuple[Callable[[object], bool], str]] = {
-    "supports": (lambda x: x is None or (isinstance(x, str) and bool(x)),
-                 "None or the reason for refusing"),
+    "machine": _REASON,
+    "supports": _REASON,
     "packs": (_packs, "a TensorSpec by parameter name"),
     "workspace": (lambda x: isinstance(x, TensorSpec), "a TensorSpec"),
     "prepare": (lambda x: True, "anything")}

@@ -116,8 +116,9 @@ class Kernel:
             default = call.op.attributes[name].default if name in call.op.attributes else None
             if value != default:
                 return f"takes no `{name}`"
-        reason: str | None = self.machine() if self.machine is not None else None
-        return reason or (None if self.supports is None else ask(self, "supports", call))
+        reasons = (ask(self, what, call) for what in ("machine", "supports")
+                   if getattr(self, what) is not None)
+        return next(filter(None, reasons), None)
 
     def _left_out(self, op: Op) -> list[str]:
         """List the op's inputs and attributes that this kernel has no parameter for."""

@@ -110,12 +110,17 @@ def test_a_kernel_may_not_leave_out_the_rest(scaled, bind):
         check_kernel(next(iter(kernels)))
 
 
-def test_supports_must_give_a_reason(scaled):
+@pytest.mark.parametrize(("hook", "wrong"), [
+    ({"supports": lambda call: ""}, r"supports\(\) returned '', expected None or the reason"),
+    ({"machine": lambda: ""}, r"machine\(\) returned '', expected None or the reason"),
+    ({"machine": lambda: 1 / 0}, r"cpu_numpy:k, .*: machine raised ZeroDivisionError"),
+    ({"machine": lambda call: None}, r"cpu_numpy:k, .*: machine raised TypeError")])
+def test_refusing_needs_a_reason(scaled, hook, wrong):
     kernels = KernelSet("cpu_numpy")
-    kernels.implements("test_scaled", dtypes={"A": "f32"}, supports=lambda call: "", name="k")(
+    kernels.implements("test_scaled", dtypes={"A": "f32"}, name="k", **hook)(
         lambda x, out, *, factor: print)
     registry = registry_with(kernels)
-    with pytest.raises(PluginError, match=r"supports\(\) returned '', expected None or the reason"):
+    with pytest.raises(PluginError, match=wrong):
         run_kernel(scaled, {"x": np.ones((1, 1), np.float32), "bias": None}, {"factor": 1.0},
                    backend="cpu_numpy", registry=registry)
 
