@@ -63,6 +63,10 @@ def _integers(prompt: object) -> list[int]:
     if isinstance(prompt, (bytes, bytearray)) or not isinstance(prompt, Iterable):
         raise PromptError(f"a prompt is a text or a list of integers, found {shown(prompt)}")
     try:
-        return [operator.index(i) for i in prompt]
+        found = list(prompt)
+        ids = [operator.index(i) for i in found]
     except TypeError as error:
         raise PromptError(f"a prompt is a text or a list of integers ({error})") from None
+    if odd := [i for i in found if isinstance(i, bool)]:
+        raise PromptError(f"a prompt is a text or a list of integers, found {odd[0]} in it")
+    return ids

@@ -89,7 +89,8 @@ def test_a_list_of_prompts(engine, story, value):
     ({"salt": b"a"}, OptionError, "salt is b'a', expected a text"),
     ({"streams": 1}, OptionError, "streams is 1, expected True or False"),
     ({"params": {"n": 2}}, OptionError, "params is {'n': 2}, expected SamplingParams"),
-    ({"prompt": np.array(1)}, PromptError, "a text or a list of integers")])
+    ({"prompt": np.array(1)}, PromptError, "a text or a list of integers"),
+    ({"prompt": [True, 3]}, PromptError, "a text or a list of integers, found True in it")])
 def test_an_argument_of_add_request(engine, how, error, said):
     with pytest.raises(error, match=said):
         engine.add_request(**{"request_id": "a", "prompt": "a", "params": ONE, **how})
