@@ -112,10 +112,10 @@ def join(mixed, record, step, count, out, at, size):
 
 @njit(_nrt=False)
 def work(unit, q, cache, scales, table, starts, lens, mixed, scores, places, heads, kv_heads, size,
-         width, block, scale):
-    """Compute one stretch of one key/value head for one token, unless the token sees nothing of
-    it."""
-    group, stretches = heads // kv_heads, -(-width * block // STRETCH)
+         width, block, stretches, scale):
+    """Compute one of the `stretches` of one key/value head for one token, unless the token sees
+    nothing of it."""
+    group = heads // kv_heads
     number, c = unit // stretches, unit % stretches
     t, head = number // kv_heads, number % kv_heads
     s, seen = seen_by(t, starts, lens)
@@ -130,11 +130,14 @@ def work(unit, q, cache, scales, table, starts, lens, mixed, scores, places, hea
 def attend(q, cache, scales, table, starts, lens, out, mixed, scores, places, tokens, heads,
            kv_heads, size, width, block, scale, alone):
     """Compute every token of q, on one thread if `alone`. `mixed` has (size + 2) * group for each
-    unit of work, `scores` and `places` a stretch for each."""
-    group, stretches = heads // kv_heads, -(-width * block // STRETCH)
+    unit of work, `scores` and `places` a stretch for each, as if a token saw the whole table."""
+    group, longest = heads // kv_heads, 0
+    for t in range(tokens):
+        longest = max(longest, seen_by(t, starts, lens)[1])
+    stretches = -(-longest // STRETCH)
     on_threads(work, tokens * kv_heads * stretches, alone,
                (q, cache, scales, table, starts, lens, mixed, scores, places, heads, kv_heads, size,
-                width, block, scale))
+                width, block, stretches, scale))
     for t in range(tokens):
         _, seen = seen_by(t, starts, lens)
         for h in range(heads):
