@@ -65,15 +65,12 @@ def measure_decode(engine: Engine, count: int, prompt: int, tokens: int, *, weig
     made, steps = engine.stats.new_tokens - before, engine.stats.steps - steps
     block = engine.executor.steps.kv_bytes // engine.pool.blocks
     read = weights + count * (prompt + tokens / 2) / engine.pool.block_size * block
-    second = seconds / steps
     work = Workload(list(prompts.values()), [tokens] * count, 0.0, [found[n] for n in prompts],
                     filled - start + seconds, filled - start)
-    return {"sequences": count, "prompt": prompt, "tokens": tokens, "read_bytes": read,
-            "bandwidth_bytes_per_s": bandwidth,
+    return {"sequences": count, "prompt": prompt, "tokens": tokens,
             "prefill_tokens_per_s": count * prompt / (filled - start),
-            "decode_tokens_per_s": made / seconds, "step_s": second,
-            "host_step_s": (seconds - (engine.stats.wait_s - waited)) / steps,
-            "roofline_share": read / second / bandwidth if bandwidth else None,
+            "decode_tokens_per_s": made / seconds,
+            **_steps(engine, seconds, steps, waited, read, bandwidth),
             "ledger": engine.ledger.hash}, work, _kernels(timed.values())
 
 
@@ -103,11 +100,20 @@ def measure_nano(engine: Engine, bandwidth: float | None) -> tuple[dict[str, Any
             + seen * plans.kv_bytes / engine.pool.blocks / engine.pool.block_size)
     work = Workload(prompts, [p.max_tokens or 0 for p in params], temperature, tokens, seconds)
     return {"sequences": count, "prompt_tokens": sum(map(len, prompts)), "tokens": made,
-            "seconds": seconds, "tokens_per_s": made / seconds, "step_s": seconds / steps,
-            "host_step_s": (seconds - (engine.stats.wait_s - waited)) / steps,
-            "read_bytes": read / steps, "bandwidth_bytes_per_s": bandwidth,
-            "roofline_share": read / seconds / bandwidth if bandwidth else None,
+            "seconds": seconds, "tokens_per_s": made / seconds,
+            **_steps(engine, seconds, steps, waited, read / steps, bandwidth),
             "preemptions": engine.stats.preemptions, "ledger": engine.ledger.hash}, work
+
+
+def _steps(engine: Engine, seconds: float, steps: int, waited: float, read: float,
+           bandwidth: float | None) -> dict[str, Any]:
+    """Return what each of `steps` took, and read, on the average; `waited` is what the engine had
+    waited for results, in seconds, before the first."""
+    second = seconds / steps
+    return {"step_s": second,
+            "host_step_s": (seconds - (engine.stats.wait_s - waited)) / steps,
+            "read_bytes": read, "bandwidth_bytes_per_s": bandwidth,
+            "roofline_share": read / second / bandwidth if bandwidth else None}
 
 
 def check_engine(engine: Engine, registry: Registry, lengths: Sequence[int],

@@ -58,11 +58,25 @@ def attention_hopper(q, cache, cache_scales, block_table, query_starts, seq_lens
                            "REGISTERS": registers, "IDLE_REGISTERS": idle, "QUANTIZED": 0})
 
 
+def weight_rows(call: Call) -> list[int]:
+    """List the rows of each weight of a product."""
+    return [call.dims[n] for n in ("N", "N1", "N2", "N3") if n in call.dims]
+
+
+def operands(maps, biases, outs, tokens, width, rows):
+    """List the arguments with which both kernels for products begin: those of up to three weights,
+    where there are fewer repeated or null."""
+    def three(of, fill):
+        return (*of, fill, fill, fill)[:3]
+    return (maps[0], *three(maps[1:], maps[1]), *three(biases, None), *three(outs, None), tokens,
+            width, *three(rows, 0))
+
+
 def hopper_products(call: Call) -> str | None:
     a, w, d = call.dtypes["A"], call.dtypes["W"], call.dims
     if a != w:
         return f"takes weights of x's dtype, got {w} for {a}"
-    rows = [d[n] for n in ("N", "N1", "N2", "N3") if n in d]
+    rows = weight_rows(call)
     if d["K"] % 8 or any(n % 8 for n in rows):
         return (f"takes rows of 16-byte pieces, of x, W and out: multiples of 8; got "
                 f"K {d['K']}, N {', '.join(map(str, rows))}")
@@ -90,11 +104,9 @@ def _products(x, weights, biases, outs, *, gated):
     columns = 256 if gated or waves(256) <= waves(128) else 128
     stages = 4 if columns == 256 else 6
     maps = [tensor_map(a.data.ptr, (width, len(a)), (STAGE, 128)) for a in (x, *weights)]
-    three = [(*of, None, None, None)[:3] for of in (biases, outs)]
     kinds = {"A": c_type(x), "O": c_type(outs[0])}
     return launch("products_hopper.cu", "products_hopper", (min(processors, tiles(columns)),), 384,
-                  (*(*maps, maps[1], maps[1])[:4], *three[0], *three[1], tokens, width,
-                   *(*rows, 0, 0)[:3], tiles(columns)),
+                  (*operands(maps, biases, outs, tokens, width, rows), tiles(columns)),
                   shared=stages * (_ROWS + columns) * STAGE * 2 + 128,
                   defines={**kinds, "WIDE": int(kinds["O"] == "float"), "COLUMNS": columns,
                            "STAGES": stages, "GATED": int(gated),

@@ -3,7 +3,7 @@
 
 from core import Call, cuda
 from cuda_cupy.device import device
-from cuda_cupy.kernels.hopper import STAGE, hopper_products
+from cuda_cupy.kernels.hopper import STAGE, hopper_products, operands, weight_rows
 from cuda_cupy.kernels.products import declare_products
 from cuda_cupy.kernels.skinny import few_rows
 from cuda_cupy.launch import c_type, launch
@@ -18,7 +18,7 @@ _CLUSTER = 8          # blocks that may share a tile's columns
 def _streams(call: Call) -> str | None:
     if not 2 <= call.dims["T"] <= _WIDEST:
         return f"takes 2 to {_WIDEST} rows of x, got {call.dims['T']}"
-    rows = sum(call.dims.get(n, 0) for n in ("N", "N1", "N2", "N3"))
+    rows = sum(weight_rows(call))
     refused = hopper_products(call)
     if not refused and rows < _SMALL and not few_rows(call) and call.op.name != "gate_up_swiglu":
         return f"is slower than skinny.cu with under {_SMALL} rows of W, got {rows}"
@@ -39,11 +39,9 @@ def _stream(x, weights, biases, outs, *, gated):
     stages = _BESIDE // stage
     maps = [tensor_map(x.data.ptr, (width, tokens), (STAGE, columns)),
             *(tensor_map(w.data.ptr, (width, len(w)), (STAGE, height)) for w in weights)]
-    three = [(*of, None, None, None)[:3] for of in (biases, outs)]
     kinds = {"A": c_type(x), "O": c_type(outs[0])}
     return launch("stream_hopper.cu", "stream_hopper", (tiles * split,), 160,
-                  (*(*maps, maps[1], maps[1])[:4], *three[0], *three[1], tokens, width,
-                   *(*rows, 0, 0)[:3]), shared=stages * stage + 128,
+                  operands(maps, biases, outs, tokens, width, rows), shared=stages * stage + 128,
                   defines={**kinds, "COLUMNS": columns, "STAGES": stages, "SPLIT": split,
                            "GATED": int(gated), "BF16": int(kinds["A"] == "bf16")})
 
