@@ -4,6 +4,7 @@ engine."""
 from core import Call, cuda
 from cuda_cupy.device import device
 from cuda_cupy.kernels.declare import kernels
+from cuda_cupy.kernels.linear import three
 from cuda_cupy.kernels.products import declare_products
 from cuda_cupy.launch import c_type, launch
 from cuda_cupy.tensor_map import tensor_map
@@ -66,10 +67,8 @@ def weight_rows(call: Call) -> list[int]:
 def operands(maps, biases, outs, tokens, width, rows):
     """List the arguments with which both kernels for products begin: those of up to three weights,
     where there are fewer repeated or null."""
-    def three(of, fill):
-        return (*of, fill, fill, fill)[:3]
-    return (maps[0], *three(maps[1:], maps[1]), *three(biases, None), *three(outs, None), tokens,
-            width, *three(rows, 0))
+    return (maps[0], *three(maps[1:], maps[1]), *three(biases), *three(outs), tokens, width,
+            *three(rows, 0))
 
 
 def hopper_products(call: Call) -> str | None:

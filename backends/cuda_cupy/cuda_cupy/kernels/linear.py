@@ -20,13 +20,17 @@ def one_row(call: Call) -> str | None:
     return shapes.whole_pieces(call.dims["K"], w.itemsize, a.itemsize)
 
 
+def three(of, fill=None):
+    """Fill up what a kernel takes for each of three weights."""
+    return (*of, fill, fill, fill)[:3]
+
+
 def stream(x, weights, biases, outs):
     """Launch up to three products with one row of x at once."""
     n, width = [w.shape[0] for w in weights], x.shape[1]
     how = shapes.spread(sum(n), width * weights[0].itemsize)
-    fill = [None] * (3 - len(n))
     return launch("gemv.cu", "gemv", (-(-sum(n) // how.rows_a_block),), 32 * how.warps,
-                  (x, *weights, *fill, *biases, *fill, *outs, *fill, *n, *(0 for _ in fill)),
+                  (x, *three(weights), *three(biases), *three(outs), *three(n, 0)),
                   defines={**how.defines, "K": width, "A": c_type(x), "W": c_type(weights[0]),
                            "O": c_type(outs[0])})
 

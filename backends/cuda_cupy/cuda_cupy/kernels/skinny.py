@@ -2,7 +2,7 @@
 
 from core import Call, cuda
 from cuda_cupy.device import device
-from cuda_cupy.kernels.linear import FEW
+from cuda_cupy.kernels.linear import FEW, three
 from cuda_cupy.kernels.products import declare_products
 from cuda_cupy.launch import c_type, launch
 
@@ -33,9 +33,8 @@ def _skinny(x, weights, biases, outs, gated):
     tiles = 2 if columns == 1 and sum(rows) // half >= 8 * device().multiprocessors else 1
     split = 16 if width > _LONG else 8  # of the columns alone
     blocks = sum(cuda.cover(n, tiles * half) for n in rows)
-    three = [(*of, None, None, None)[:3] for of in (weights, biases, outs)]
     return launch("skinny.cu", "skinny", (blocks,), 32 * split,
-                  (x, *three[0], *three[1], *three[2], tokens, *(*rows, 0, 0)[:3]),
+                  (x, *three(weights), *three(biases), *three(outs), tokens, *three(rows, 0)),
                   defines={"A": c_type(x), "O": c_type(outs[0]), "K": width, "SPLIT": split,
                            "TILES": tiles, "COLUMNS": columns,
                            "DEPTH": _DEPTH // tiles, "GATED": int(gated),
