@@ -24,17 +24,26 @@ def argmax(logits, out, *, workspace):
                   (logits, out, workspace, counters(rows), width), defines={"A": c_type(logits)})
 
 
-def _probabilities(call: Call) -> TensorSpec:
-    return TensorSpec((call.dims["S"], call.dims["V"], 2), f32)  # float64
+_RUN, _RUNS = 512, 8  # as in cuda/sample.cu
 
 
-@kernels.implements("sample", dtypes={"A": FLOATS}, workspace=_probabilities, batch_invariant=True)
+def _runs_and_candidates(call: Call) -> TensorSpec:
+    width = call.dims["V"]  # three float64 a run, and one a logit
+    return TensorSpec((call.dims["S"], 2 * width + 6 * cuda.cover(width, _RUN)), f32)
+
+
+@kernels.implements("sample", dtypes={"A": FLOATS}, workspace=_runs_and_candidates,
+                    batch_invariant=True)
 def sample(logits, temperature, top_k, top_p, min_p, penalty, seeds, positions, seen, out, *,
            workspace):
     rows, width = logits.shape
-    return launch("sample.cu", "sample", (rows,), 1024,
-                  (logits, temperature, top_k, top_p, min_p, penalty, seeds, positions, seen, out,
-                   workspace, width), defines={"A": c_type(logits)})
+    runs, defines = cuda.cover(width, _RUN), {"A": c_type(logits)}
+    return cuda.sequence(
+        launch("sample.cu", "sample_runs", (cuda.cover(runs, _RUNS), rows), 32 * _RUNS,
+               (logits, temperature, penalty, seen, workspace, width, runs), defines=defines),
+        launch("sample.cu", "sample", (1, rows), 512,
+               (logits, temperature, top_k, top_p, min_p, penalty, seeds, positions, seen, out,
+                workspace, width, runs), defines=defines))
 
 
 _TILE = 4096  # logits of a block of cuda/adjust_logits.cu
