@@ -103,7 +103,7 @@ CASES = [
     *(("stream_hopper.cu", {"A": a, "O": o, "COLUMNS": columns, "STAGES": stages, "SPLIT": split,
                             "GATED": gated, "BF16": int(a == B)})
       for a, o, columns, stages, split, gated in ((B, B, 16, 5, 8, 0), (B, F, 32, 5, 1, 0),
-                                                  (H, H, 64, 4, 1, 1), (B, B, 128, 3, 2, 1))),
+                                                  (H, H, 64, 4, 1, 1), (B, B, 64, 4, 2, 1))),
 ]
 
 

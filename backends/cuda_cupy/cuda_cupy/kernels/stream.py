@@ -9,7 +9,7 @@ from cuda_cupy.kernels.skinny import few_rows
 from cuda_cupy.launch import c_type, launch
 from cuda_cupy.tensor_map import tensor_map
 
-_WIDEST = 128         # rows of x
+_WIDEST = 64          # rows of x; with more of them cuBLAS is faster in a step
 _SMALL = 8192         # rows of W, from which a multiprocessor has a tile or more to itself
 _BESIDE = 100 * 1024  # bytes of shared memory that leave room for a block of the next kernel
 _CLUSTER = 8          # blocks that may share a tile's columns
@@ -28,7 +28,7 @@ def _streams(call: Call) -> str | None:
 def _stream(x, weights, biases, outs, *, gated):
     tokens, width = x.shape
     rows = [w.shape[0] for w in weights]
-    columns = next(n for n in (16, 32, 64, 128) if tokens <= n)
+    columns = next(n for n in (16, 32, 64) if tokens <= n)
     height = 64 if gated else 128  # rows of out of a tile
     tiles = sum(cuda.cover(n, height) for n in rows[:1 if gated else 3])
     split = 1  # by the weights alone: a row is summed in one way, however many rows x has
