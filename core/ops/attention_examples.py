@@ -30,6 +30,8 @@ SHAPES: tuple[Shape, ...] = (
 GROUPS = ((1, 256), (2, 96), (3, 192), (4, 112), (5, 160), (6, 80), (7, 64), (7, 128), (8, 64),
           (16, 128))
 LENGTHS: Sequences = [(1, 15), (1, 16), (1, 17), (1, 128), (1, 129), (3, 70), (1, 300)]
+# a step in which some decode and others compute parts of prompts, around the borders of kernels
+STEP: Sequences = [(1, 300), (130, 200), (63, 63), (1, 0), (64, 80), (0, 7), (2, 90), (1, 15)]
 # few queries of long contexts: beyond the borders of kernels, and 2,000, 4,096 and 32,768 tokens
 LONG: tuple[tuple[int, int, int, Sequences], ...] = (
     (14, 2, 64, [(1, 2048), (2, 2500)]), (4, 1, 128, [(1, 4096)]), (2, 1, 256, [(1, 2049)]),
@@ -44,6 +46,7 @@ def attention_examples() -> list[Example]:
         shapes.append((f"H{heads}_{kv_heads}_d{d}", heads, kv_heads, d, [(1, 37), (9, 23)], False))
     shapes += [(f"group{group}_d{d}", group, 1, d, LENGTHS, False) for group, d in GROUPS]
     shapes += [(f"H{h}_{n}_d{d}_to{seqs[-1][1]}", h, n, d, seqs, False) for h, n, d, seqs in LONG]
+    shapes += [(f"step_d{d}", 8, 2, d, STEP, False) for d in (64, 128)]
     shapes += [("prefill_100", 2, 1, 64, [(100, 100)], True),
                (f"T{LONGEST_T}_short", 1, 1, 64, [(64, 64)] * (LONGEST_T // 64), False)]
     large = [(f"H{p.heads}_{p.kv_heads}_d{p.head_dim}_to{p.context}", p.heads, p.kv_heads,

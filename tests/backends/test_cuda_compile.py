@@ -9,6 +9,7 @@ pytest.importorskip("cupy_backends.cuda.libs.nvrtc", reason="needs pip install '
 
 TARGETS = ("sm_80", "sm_89", "sm_90a", "sm_100")
 HOPPER = ("sm_90a",)  # with instructions that no other GPU has
+ANY = 2**31 - 1  # queries of a sequence
 ALLOWED_SPILL = 0  # bytes of local memory that ptxas may store registers to, for any kernel
 B, H, F = "bf16", "f16", "float"
 STREAM = {"ROWS": 1, "STEPS": 1, "KSPLIT": 1, "WARPS": 8, "MAX_DEPTH": 16}
@@ -83,18 +84,22 @@ CASES = [
                       "WARPS": 8}),
     ("attention.cu", {**ONE_QUERY, "A": F, "C": "i8", "SIZE": 8, "HEADS": 1, "QUANTIZED": 1}),
     *(("attention_grouped.cu", {"A": a, "C": c, "QUANTIZED": int(c == "i8"), "SIZE": d,
-                                "BLOCK": block, "BF16": int(a == B), "WARPS": warps})
-      for a, c, d, block, warps in ((B, B, 64, 16, 4), (H, H, 128, 16, 4), (B, B, 128, 16, 8),
-                                    (B, "i8", 64, 16, 8), (H, "i8", 128, 16, 4), (B, B, 96, 16, 4),
-                                    (H, "i8", 32, 3, 8))),
+                                "BLOCK": block, "BF16": int(a == B), "WARPS": warps,
+                                "ALONE": alone})
+      for a, c, d, block, warps, alone in (
+          (B, B, 64, 16, 4, 0), (H, H, 128, 16, 4, 0), (B, B, 128, 16, 8, 1),
+          (B, "i8", 64, 16, 8, 1), (H, "i8", 128, 16, 4, 0), (B, B, 96, 16, 4, 0),
+          (H, "i8", 32, 3, 8, 0))),
     *(("attention_tiled.cu", {"A": a, "C": c, "QUANTIZED": int(c == "i8"), "SIZE": d, "BLOCK": 16,
-                              "BF16": int(a == B)}) for a, c, d in (
-        (B, B, 64), (H, H, 80), (B, "i8", 96), (H, H, 128))),
+                              "LEAST": least, "MOST": most, "BF16": int(a == B)})
+      for a, c, d, least, most in ((B, B, 64, 2, 63), (H, H, 80, 1, ANY), (B, "i8", 96, 2, ANY),
+                                   (H, H, 128, 1, ANY))),
     *(("attention_hopper.cu", {"A": a, "C": a, "QUANTIZED": 0, "SIZE": d, "BLOCK": 16,
+                               "LEAST": least, "MOST": ANY,
                                "BF16": int(a == B), "GROUPS": groups, "STAGES": stages,
                                "REGISTERS": registers, "IDLE_REGISTERS": idle})
-      for a, d, groups, stages, registers, idle in ((B, 64, 3, 4, 160, 32), (H, 128, 2, 3, 240, 24),
-                                                    (B, 128, 2, 3, 240, 24))),
+      for a, d, groups, stages, registers, idle, least in (
+          (B, 64, 3, 4, 160, 32, 64), (H, 128, 2, 3, 240, 24, 1), (B, 128, 2, 3, 240, 24, 64))),
     *(("products_hopper.cu", {"A": a, "O": o, "WIDE": int(o == F), "COLUMNS": columns,
                               "STAGES": 4 if columns == 256 else 6, "GATED": gated,
                               "BF16": int(a == B)})

@@ -6,7 +6,8 @@ import pytest
 
 pytest.importorskip("cuda_cupy", reason="needs ./backends/cuda_cupy")
 from core.tensor.dtype import bf16, f16, f32
-from cuda_cupy.kernels import hopper, stream
+from cuda_cupy.kernels import attention as attention_kernels
+from cuda_cupy.kernels import hopper, mixed, stream
 
 
 def call(dims, attrs=None, op="", **dtypes):
@@ -25,7 +26,7 @@ def attention(tokens=512, sequences=1, size=64, block=16, scale=0.125, cache=bf1
 @pytest.fixture
 def on(monkeypatch):
     def use(arch):
-        for module in (hopper, stream):
+        for module in (attention_kernels, hopper, stream):
             monkeypatch.setattr(module, "device",
                                 lambda: SimpleNamespace(arch=arch, multiprocessors=132))
     return use
@@ -60,6 +61,18 @@ def test_they_take_what_they_can(on):
 
 
 @pytest.mark.parametrize(("asked", "refused"), [
+    (attention(512, 1), "takes two sequences or more, of two queries or more on average; "
+                        "got 512 for 1"),
+    (attention(31, 16), "takes two sequences or more, of two queries or more on average; "
+                        "got 31 for 16"),
+    (attention(32, 16), None), (attention(4096, 3), None),
+    (attention(32, 16, size=80), "takes head sizes 64 and 128, got 80")])
+def test_mixed_steps_are_of_several_sequences(on, asked, refused):
+    on(90)
+    assert mixed._mixes_on_hopper(asked) == refused
+
+
+@pytest.mark.parametrize(("asked", "refused"), [
     (product(1), "takes 2 to 64 rows of x, got 1"),
     (product(65), "takes 2 to 64 rows of x, got 65"),
     (product(8), "is slower than skinny.cu with under 8192 rows of W, got 512"),
@@ -89,8 +102,27 @@ def launched(on, monkeypatch):
     on(90)
     for module in (hopper, stream):
         monkeypatch.setattr(module, "tensor_map", lambda address, sizes, box: (sizes, box))
+    monkeypatch.setattr(attention_kernels, "counters", lambda count: None)
+    for module in (attention_kernels, hopper, stream):
         monkeypatch.setattr(module, "launch", lambda file, entry, grid, threads, arguments, **kw: (
             SimpleNamespace(grid=grid, threads=threads, arguments=arguments, **kw)))
+
+
+@pytest.mark.parametrize(("tokens", "sequences", "ranges"), [
+    (2048, 200, [(64, attention_kernels.ANY, {32, 11 + 32}), (2, 63, {32, 200})]),
+    (63, 4, [(2, 63, {32, 4})])])
+def test_every_sequence_of_a_mixed_step_has_one_kernel(launched, monkeypatch, tokens, sequences,
+                                                       ranges):
+    made = []
+    for name in ("attend", "tiled", "grouped"):
+        found = getattr(mixed, name)
+        monkeypatch.setattr(mixed, name, lambda *a, found=found, **kw: made.append(found(*a, **kw)))
+    cache, table = Array(2, 50, 16, 8, 64), Array(sequences, 25)
+    mixed.attention_mixed_hopper(Array(tokens, 32, 64), cache, None, table, None, None, None,
+                                 scale=0.125, workspace=None)
+    *tiles, alone = made
+    assert alone.defines["ALONE"] and alone.grid[0] == sequences
+    assert [(t.defines["LEAST"], t.defines["MOST"], {*t.grid}) for t in tiles] == ranges
 
 
 @pytest.mark.parametrize("gated", [False, True])

@@ -1,4 +1,5 @@
-// attention, one query token at a time, 16-bit, on tensor cores: for decode steps of many sequences.
+// attention, one query token at a time, 16-bit, on tensor cores: for decode steps of many sequences, and
+// where ALONE for those sequences of a mixed step that have one query.
 // Moves the keys and values that the token sees once, for up to 8 query heads of a key/value head.
 //
 // A block takes one query token, the query heads of one key/value head, and one part of the context; its
@@ -67,11 +68,13 @@ attention_grouped(const A* q, const C* cache, const float* scales, const int* ta
     __shared__ __align__(8) float values[WARPS][HEADS][SIZE];
     __shared__ Partial parts[WARPS][HEADS];
     pdl_launch();
-    const int t = blockIdx.x, group_size = heads / kv_heads, chunks = (group_size + HEADS - 1) / HEADS;
+    const int t = ALONE ? starts[blockIdx.x] : blockIdx.x, group_size = heads / kv_heads, chunks = (group_size + HEADS - 1) / HEADS;
     const int kv_head = blockIdx.y / chunks, first = blockIdx.y % chunks * HEADS;
     const int mine = min(HEADS, group_size - first), head = kv_head * group_size + first;
     const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, splits = gridDim.z;
-    const Query query = locate(t, starts, lengths, sequences, width * BLOCK);
+    if (ALONE && starts[blockIdx.x + 1] - t != 1) return pdl_wait();
+    const Query query = ALONE ? Query{(int)blockIdx.x, min(width * BLOCK, lengths[blockIdx.x])}
+                              : locate(t, starts, lengths, sequences, width * BLOCK);
     const int even = (query.seen + splits - 1) / splits;
     const int span = max(SPAN, (even + TILE - 1) / TILE * TILE);
     const int begin = blockIdx.z * span, end = min(query.seen, begin + span);
@@ -190,5 +193,7 @@ attention_grouped(const A* q, const C* cache, const float* scales, const int* ta
         *(float2*)&values[warp][lane % 4 * 2 + 1][e] = make_float2(sums[m][1], sums[m][3]);
     }
     __syncthreads();
-    merge(values, parts, {t, head, mine, heads, (int)blockIdx.z, live, splits}, out, scratch, arrived);
+    const int at = blockIdx.x;  // of its results in scratch
+    out += (long long)(t - at) * heads * SIZE;
+    merge(values, parts, {at, head, mine, heads, (int)blockIdx.z, live, splits}, out, scratch, arrived);
 }

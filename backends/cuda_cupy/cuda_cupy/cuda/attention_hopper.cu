@@ -5,6 +5,7 @@
 // cores while it exponentiates. Source: FlashAttention-3, Shah and others, 2024, arXiv:2407.08608.
 #include "hopper.cuh"
 #include "paged.cuh"
+#include "place.cuh"
 
 constexpr int TILE = 128, STEPS = SIZE / 16, PANELS = SIZE / 64;  // a panel has 64 columns: 128 bytes
 constexpr int PANEL = TILE * 128, SIDE = PANELS * PANEL;          // bytes, of keys or values of a tile
@@ -15,22 +16,6 @@ __device__ __forceinline__ float power_of_2(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
-}
-
-struct Place { int sequence, start, stop; };
-
-// The queries of a block; the grid counts tiles of all sequences, blocks beyond have none.
-__device__ __forceinline__ Place place(int tile, const int* starts, int sequences) {
-    constexpr int rows = GROUPS * 64;
-    for (int s = 0; s < sequences; s++) {
-        const int count = (starts[s + 1] - starts[s] + rows - 1) / rows;
-        if (tile < count) {
-            const int start = starts[s] + (count - 1 - tile) * rows;  // the longest first
-            return {s, start, min(starts[s + 1], start + rows)};
-        }
-        tile -= count;
-    }
-    return {-1, 0, 0};
 }
 
 extern "C" __global__ void __launch_bounds__((GROUPS + 1) * 128, 1)
@@ -52,7 +37,7 @@ attention_hopper(const __grid_constant__ TensorMap map, const A* q, const int* t
     }
     __syncthreads();
     pdl_wait();
-    const Place here = place(blockIdx.y, starts, sequences);
+    const Place here = place<GROUPS * 64>(blockIdx.y, starts, sequences);
     const int s = here.sequence, start = here.start, stop = here.stop;
     if (s < 0) return;
     const int length = lengths[s], before = length - starts[s + 1] + 1;  // query t sees before + t

@@ -5,6 +5,7 @@
 // Arithmetic 4 T L d / 2 a head; every block reads the keys and values it sees once, mostly from L2.
 #include "mma.cuh"
 #include "paged.cuh"
+#include "place.cuh"
 
 constexpr int TILE = 64, PAD = SIZE + 8, STEPS = SIZE / 16;  // PAD keeps ldmatrix free of conflicts
 constexpr float LOWEST = -1e30f;
@@ -36,14 +37,9 @@ attention_tiled(const A* q, const C* cache, const float* scales, const int* tabl
     pdl();
     const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, head = blockIdx.y;
     const int kv_head = head / (heads / kv_heads);
-    int tile = blockIdx.x, s = 0;  // the grid counts tiles of all sequences; blocks beyond have none
-    for (; s < sequences; s++) {
-        const int count = (starts[s + 1] - starts[s] + TILE - 1) / TILE;
-        if (tile < count) break;
-        tile -= count;
-    }
-    if (s == sequences) return;
-    const int start = starts[s] + tile * TILE, stop = min(starts[s + 1], start + TILE);
+    const Place here = place<TILE>(blockIdx.x, starts, sequences);
+    const int s = here.sequence, start = here.start, stop = here.stop;
+    if (s < 0) return;
     const int length = lengths[s], before = length - starts[s + 1] + 1;  // query t sees before + t
     const int seen = length ? min(width * BLOCK, before + stop - 1) : 0;
     table += (long long)s * width;

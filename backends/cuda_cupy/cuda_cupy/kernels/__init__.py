@@ -7,6 +7,7 @@ from cuda_cupy.kernels import (  # noqa: F401 - they declare
     hopper,
     linear,
     lookup,
+    mixed,
     quantized,
     rowwise,
     sampling,

@@ -1,6 +1,8 @@
 """Binds attention over the paged cache: one query at a time, by lanes or by tensor cores for the
 heads of a group, or tiles of 64 queries."""
 
+from collections.abc import Mapping
+
 from core import Call, TensorSpec, Tolerance, cuda, f32
 from cuda_cupy.arrays import counters
 from cuda_cupy.device import device
@@ -11,7 +13,8 @@ from cuda_cupy.launch import c_type, launch
 _SPAN = 512       # positions below which attention.cu does not split the context
 _MOST_PARTS = 32  # as attention.cu has lanes to merge them
 _REGISTERS = 16   # query elements that a lane of attention.cu holds
-_TILE = 64        # queries of a block of attention_tiled.cu
+TILE = 64         # queries of a block of attention_tiled.cu
+ANY = 2**31 - 1    # queries of a sequence
 _GROUP = 8        # query heads of a block of attention_grouped.cu
 _GROUP_SPAN = 256  # positions below which it does not split the context
 _WARPS_A_MULTIPROCESSOR = 16  # of it, that run at once
@@ -42,16 +45,15 @@ def _grid(tokens, heads, kv_heads, size, context):
     return tokens, across, max(1, min(filling, -(-context // _SPAN), _MOST_PARTS))
 
 
-def _partials(call: Call, splits: int) -> TensorSpec:
-    """Return the room of merge.cuh for each token, head and part of the context."""
-    d = call.dims
-    needed = d["T"] * d["H"] * splits * (d["d"] + 2) if splits > 1 else 0
+def _partials(dims: Mapping[str, int], rows: int, splits: int) -> TensorSpec:
+    """Return the room of merge.cuh for each of `rows` tokens, head and part of the context."""
+    needed = rows * dims["H"] * splits * (dims["d"] + 2) if splits > 1 else 0
     return TensorSpec((max(1, needed),), f32)
 
 
 def _parts(call: Call) -> TensorSpec:
     d = call.dims
-    return _partials(call, _grid(d["T"], d["H"], d["Hkv"], d["d"], d["B"] * d["BS"])[2])
+    return _partials(d, d["T"], _grid(d["T"], d["H"], d["Hkv"], d["d"], d["B"] * d["BS"])[2])
 
 
 def _launch(entry, grid, warps, q, cache, cache_scales, block_table, query_starts, seq_lens, out,
@@ -60,7 +62,7 @@ def _launch(entry, grid, warps, q, cache, cache_scales, block_table, query_start
     sequences, width = block_table.shape
     return launch(f"{entry}.cu", entry, grid, 32 * warps,
                   (q, cache, cache_scales, block_table, query_starts, seq_lens, out, workspace,
-                   counters(len(q) * grid[1]), sequences, width, q.shape[1], cache.shape[3],
+                   counters(grid[0] * grid[1]), sequences, width, q.shape[1], cache.shape[3],
                    side_step(cache), scale),
                   defines={**cache_defines(q, cache), "SIZE": q.shape[2], "WARPS": warps,
                            "BLOCK": cache.shape[2], **defines})
@@ -97,12 +99,14 @@ def _group_grid(tokens, heads, kv_heads, context):
     return warps, (tokens, across, splits)
 
 
-def _group_parts(call: Call) -> TensorSpec:
+def group_parts(call: Call, rows: str = "T") -> TensorSpec:
+    """Return the scratch of `grouped` for a block for each of the dimension `rows`."""
     d = call.dims
-    return _partials(call, _group_grid(d["T"], d["H"], d["Hkv"], d["B"] * d["BS"])[1][2])
+    return _partials(d, d[rows], _group_grid(d[rows], d["H"], d["Hkv"], d["B"] * d["BS"])[1][2])
 
 
-def _groups(call: Call) -> str | None:
+def groups(call: Call) -> str | None:
+    """Refuse what attention_grouped.cu does not take."""
     d = call.dims
     if d["d"] % 32 or d["d"] > 128:
         return f"takes head sizes that are multiples of 32 up to 128, got {d['d']}"
@@ -111,18 +115,25 @@ def _groups(call: Call) -> str | None:
     return _one_type(call)
 
 
-@kernels.implements("attention", name="attention_grouped_i8", supports=_groups, priority=1,
-                    workspace=_group_parts, tolerance=CODES, dtypes={"A": "f16 bf16", "C": "i8"})
-@kernels.implements("attention", name="attention_grouped", supports=_groups, priority=1,
-                    workspace=_group_parts, dtypes={"A": "f16 bf16", "C": "f16 bf16"})
+@kernels.implements("attention", name="attention_grouped_i8", supports=groups, priority=1,
+                    workspace=group_parts, tolerance=CODES, dtypes={"A": "f16 bf16", "C": "i8"})
+@kernels.implements("attention", name="attention_grouped", supports=groups, priority=1,
+                    workspace=group_parts, dtypes={"A": "f16 bf16", "C": "f16 bf16"})
 def attention_grouped(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale,
                       workspace):
-    sequences, width = block_table.shape
-    warps, grid = _group_grid(len(q) if sequences else 0, q.shape[1], cache.shape[3],
-                              width * cache.shape[2])
+    return grouped(len(q) if len(block_table) else 0, q, cache, cache_scales, block_table,
+                   query_starts, seq_lens, out, scale, workspace, alone=0)
+
+
+def grouped(rows, q, cache, cache_scales, block_table, query_starts, seq_lens, out, scale,
+            workspace, *, alone):
+    """Launch attention_grouped.cu for `rows` queries, or, where `alone`, for so many sequences, of
+    which it takes those with one query."""
+    context = block_table.shape[1] * cache.shape[2]
+    warps, grid = _group_grid(rows, q.shape[1], cache.shape[3], context)
     return _launch("attention_grouped", grid, warps, q, cache, cache_scales, block_table,
                    query_starts, seq_lens, out, scale, workspace,
-                   {"BF16": int(c_type(q) == "bf16")})
+                   {"BF16": int(c_type(q) == "bf16"), "ALONE": alone})
 
 
 def _tiles(call: Call) -> str | None:
@@ -139,13 +150,20 @@ def _tiles(call: Call) -> str | None:
 @kernels.implements("attention", name="attention_tiled", supports=_tiles, priority=2,
                     dtypes={"A": "f16 bf16", "C": "f16 bf16"})
 def attention_tiled(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale):
-    tokens, heads, size = q.shape
+    # an upper bound of the tiles of all sequences, whatever their lengths
+    tiles = cuda.cover(len(q), TILE) + len(block_table)
+    return tiled(tiles, 1, ANY, q, cache, cache_scales, block_table, query_starts, seq_lens, out,
+                 scale)
+
+
+def tiled(tiles, least, most, q, cache, cache_scales, block_table, query_starts, seq_lens, out,
+          scale):
+    """Launch attention_tiled.cu for sequences of `least` to `most` queries."""
+    heads, size = q.shape[1:]
     sequences, width = block_table.shape
     kind = c_type(q)
-    # an upper bound of the tiles of all sequences, whatever their lengths
-    return launch("attention_tiled.cu", "attention_tiled",
-                  (-(-tokens // _TILE) + sequences, heads), 128,
+    return launch("attention_tiled.cu", "attention_tiled", (tiles, heads), 128,
                   (q, cache, cache_scales, block_table, query_starts, seq_lens, out, sequences,
                    width, heads, cache.shape[3], side_step(cache), scale),
                   defines={**cache_defines(q, cache), "SIZE": size, "BLOCK": cache.shape[2],
-                           "BF16": int(kind == "bf16")})
+                           "LEAST": least, "MOST": most, "BF16": int(kind == "bf16")})

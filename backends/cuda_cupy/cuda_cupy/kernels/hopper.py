@@ -3,6 +3,7 @@ engine."""
 
 from core import Call, cuda
 from cuda_cupy.device import device
+from cuda_cupy.kernels.attention import ANY
 from cuda_cupy.kernels.declare import kernels
 from cuda_cupy.kernels.linear import three
 from cuda_cupy.kernels.products import declare_products
@@ -24,12 +25,18 @@ def _arch() -> str | None:
 
 def _attends(call: Call) -> str | None:
     d = call.dims
+    if d["T"] < 64 * max(1, d["S"]):
+        return f"takes 64 queries a sequence or more on average, got {d['T']} for {d['S']}"
+    return attends(call)
+
+
+def attends(call: Call) -> str | None:
+    """Refuse what attention_hopper.cu does not take."""
+    d = call.dims
     if d["d"] not in (64, 128):
         return f"takes head sizes 64 and 128, got {d['d']}"
     if d["BS"] % 8 or _TILE % d["BS"]:
         return f"takes cache blocks of 8, 16, 32, 64 or 128 tokens, got {d['BS']}"
-    if d["T"] < 64 * max(1, d["S"]):
-        return f"takes 64 queries a sequence or more on average, got {d['T']} for {d['S']}"
     if call.attrs["scale"] <= 0:
         return f"takes a scale above 0, got {call.attrs['scale']}"
     if call.dtypes["A"] != call.dtypes["C"]:
@@ -40,6 +47,12 @@ def _attends(call: Call) -> str | None:
 @kernels.implements("attention", name="attention_hopper", supports=_attends, priority=3,
                     dtypes={"A": "f16 bf16", "C": "f16 bf16"})
 def attention_hopper(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale):
+    return attend(1, len(block_table), q, cache, block_table, query_starts, seq_lens, out, scale)
+
+
+def attend(least, extra, q, cache, block_table, query_starts, seq_lens, out, scale):
+    """Launch attention_hopper.cu for sequences of `least` queries or more, which have `extra` tiles
+    at most beside those that are full."""
     (tokens, heads, size), (sequences, width) = q.shape, block_table.shape
     block, kv_heads = cache.shape[2], cache.shape[3]
     slots = cache.shape[1] * block  # of keys; values follow
@@ -50,13 +63,14 @@ def attention_hopper(q, cache, cache_scales, block_table, query_starts, seq_lens
     stages = min(4, (_SHARED - queries - barriers) // (2 * side))
     pairs = tensor_map(cache.data.ptr, (size, kv_heads, 2 * slots), (STAGE, 1, block))
     return launch("attention_hopper.cu", "attention_hopper",
-                  (heads, cuda.cover(tokens, groups * 64) + sequences if tokens else 0),
+                  (heads, cuda.cover(tokens, groups * 64) + extra if tokens else 0),
                   (groups + 1) * 128,
                   (pairs, q, block_table, query_starts, seq_lens, out, sequences, width, heads,
                    kv_heads, slots, scale), shared=queries + 2 * stages * side + barriers,
                   defines={"A": c_type(q), "C": c_type(q), "SIZE": size, "BLOCK": block,
                            "BF16": int(c_type(q) == "bf16"), "GROUPS": groups, "STAGES": stages,
-                           "REGISTERS": registers, "IDLE_REGISTERS": idle, "QUANTIZED": 0})
+                           "REGISTERS": registers, "IDLE_REGISTERS": idle, "QUANTIZED": 0,
+                           "LEAST": least, "MOST": ANY})
 
 
 def weight_rows(call: Call) -> list[int]:
