@@ -82,12 +82,9 @@ def measure_nano(engine: Engine, bandwidth: float | None) -> tuple[dict[str, Any
                at which every step reads the matrices, and every new token its sequence's keys and
                values, once
     """
-    count, least, most, temperature = NANO
-    rng = random.Random(0)
-    prompts = [[rng.randint(0, min(10000, engine.vocab_size - 1))
-                for _ in range(rng.randint(least, most))] for _ in range(count)]
-    params = [SamplingParams(max_tokens=rng.randint(least, most), ignore_eos=True,
-                             temperature=temperature, seed=i) for i in range(count)]
+    prompts, params = _nano(engine, 1, 8)
+    engine.generate(prompts, params)  # to make the plans of steps of all sizes
+    prompts, params = _nano(engine, 0, 1)
     waited, steps = engine.stats.wait_s, engine.stats.steps
     start = time.perf_counter()
     outputs = engine.generate(prompts, params)
@@ -98,11 +95,23 @@ def measure_nano(engine: Engine, bandwidth: float | None) -> tuple[dict[str, Any
     seen = sum(len(t) * (len(p) + len(t) / 2) for p, t in zip(prompts, tokens, strict=True))
     read = (steps * read_matrices(plans.made[-1].graph, engine.executor.weights.arrays)
             + seen * plans.kv_bytes / engine.pool.blocks / engine.pool.block_size)
-    work = Workload(prompts, [p.max_tokens or 0 for p in params], temperature, tokens, seconds)
-    return {"sequences": count, "prompt_tokens": sum(map(len, prompts)), "tokens": made,
+    work = Workload(prompts, [p.max_tokens or 0 for p in params], NANO[3], tokens, seconds)
+    return {"sequences": len(prompts), "prompt_tokens": sum(map(len, prompts)), "tokens": made,
             "seconds": seconds, "tokens_per_s": made / seconds,
             **_steps(engine, seconds, steps, waited, read / steps, bandwidth),
             "preemptions": engine.stats.preemptions, "ledger": engine.ledger.hash}, work
+
+
+def _nano(engine: Engine, seed: int, part: int,
+          ) -> tuple[list[list[int]], list[SamplingParams]]:
+    """Make the requests of nano-vllm's workload; each generates this part of its tokens."""
+    count, least, most, temperature = NANO
+    rng = random.Random(seed)
+    prompts = [[rng.randint(0, min(10000, engine.vocab_size - 1))
+                for _ in range(rng.randint(least, most))] for _ in range(count)]
+    return prompts, [SamplingParams(max_tokens=-(-rng.randint(least, most) // part),
+                                    ignore_eos=True, temperature=temperature, seed=i)
+                     for i in range(count)]
 
 
 def _steps(engine: Engine, seconds: float, steps: int, waited: float, read: float,
