@@ -3,7 +3,7 @@
 from core import Call, cuda
 from cuda_pycuda import shapes
 from cuda_pycuda.kernels.declare import FLOATS, kernels
-from cuda_pycuda.kernels.linear import few, many, token_bucket
+from cuda_pycuda.kernels.linear import few, many, tiled, tiles, token_bucket
 from cuda_pycuda.kernels.quantized import types_of
 from cuda_pycuda.launch import launch
 
@@ -46,29 +46,27 @@ def block_one(x, codes, high, steps, scales, min_steps, minimums, bias, out, *, 
                                       block_size), **how, "K": x.shape[1], "NORM": 0})
 
 
-def _launch(file, entry, grid, x, matrix, bias, out, form, extra):
-    codes, _, _, scales, min_steps, _ = matrix
-    return launch(file, entry, grid, 256,
-                  (x, *matrix, bias, out, x.shape[0], codes.shape[0], x.shape[1], 0, 0),
-                  defines={**_defines(x, scales, min_steps, bias, out, *form), "BLOCKED": 1,
-                           "ALIGNED": 1, **extra})
+def _blocks(x, scales, min_steps, bias, out, form):
+    return {**_defines(x, scales, min_steps, bias, out, *form), "BLOCKED": 1, "ALIGNED": 1}
 
 
 @kernels.implements("block_linear", name="block_few", priority=1, dtypes=_DTYPES,
                     supports=lambda call: few(call) or whole(call))
 def block_few(x, codes, high, steps, scales, min_steps, minimums, bias, out, *, bits, group_size,
               block_size):
-    blocks = cuda.cover(codes.shape[0], 8) if x.shape[0] else 0
-    return _launch("gemv_few.cu", "gemv_few", (blocks,), x,
-                   (codes, high, steps, scales, min_steps, minimums), bias, out,
-                   (bits, group_size, block_size), {"TOKENS": token_bucket(x.shape[0])})
+    tokens, rows = x.shape[0], codes.shape[0]
+    return launch("gemv_few.cu", "gemv_few", (cuda.cover(rows, 8) if tokens else 0,), 256,
+                  (x, codes, high, steps, scales, min_steps, minimums, bias, out, tokens, rows,
+                   x.shape[1], 0, 0),
+                  defines={**_blocks(x, scales, min_steps, bias, out,
+                                     (bits, group_size, block_size)),
+                           "TOKENS": token_bucket(tokens)})
 
 
 @kernels.implements("block_linear", name="block_tiled", dtypes=_DTYPES,
-                    supports=lambda call: many(call) or whole(call))
+                    supports=lambda call: many(call) or whole(call),
+                    workspace=lambda call: tiles(call).workspace)
 def block_tiled(x, codes, high, steps, scales, min_steps, minimums, bias, out, *, bits, group_size,
-                block_size):
-    return _launch("gemm.cu", "gemm",
-                   (cuda.cover(codes.shape[0], 64), cuda.cover(x.shape[0], 64)), x,
-                   (codes, high, steps, scales, min_steps, minimums), bias, out,
-                   (bits, group_size, block_size), {})
+                block_size, workspace):
+    return tiled(x, (codes, high, steps, scales, min_steps, minimums), bias, out, (0, 0), workspace,
+                 _blocks(x, scales, min_steps, bias, out, (bits, group_size, block_size)))

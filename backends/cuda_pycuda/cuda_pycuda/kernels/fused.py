@@ -1,6 +1,6 @@
 """Binds fused kernels of decode steps; core/ops/fused*.py say what they stand for."""
 
-from core import Call, TensorSpec, cuda
+from core import Call, TensorSpec, cuda, f32
 from cuda_pycuda import shapes
 from cuda_pycuda.kernels import linear, quantized
 from cuda_pycuda.kernels.declare import FLOATS, kernels
@@ -31,20 +31,23 @@ def add_norm_gate_up(a, b, norm, gate, up, sum, out, *, eps):
                           {"NORM": 1, "G": c_type(norm)})
 
 
-def _product(x, weight, out):
-    call = (linear.linear_few if x.shape[0] <= linear.FEW else
-            linear.linear_mma if x.dtype == weight.dtype and x.dtype.itemsize == 2
-            and x.shape[1] % 8 == 0 else linear.linear_tiled)
-    return call(x, weight, None, out)
+def _sums(call: Call) -> TensorSpec:
+    d = call.dims
+    return TensorSpec((2 * d["T"] * d["N"] + max(1, linear.tiles(call).sums),), f32)
 
 
-@kernels.implements("gate_up_swiglu", name="gate_up_parts", dtypes={"A": FLOATS, "W": FLOATS},
-                    workspace=lambda call: TensorSpec((2, call.dims["T"], call.dims["N"]),
-                                                      call.dtypes["A"]))
+@kernels.implements("gate_up_swiglu", name="gate_up_parts", workspace=_sums,
+                    dtypes={"A": FLOATS, "W": FLOATS})
 def gate_up_parts(x, gate, up, out, *, workspace):
-    halves = [workspace.rows(i, i + 1).view(*out.shape) for i in range(2)]
-    return cuda.sequence(_product(x, gate, halves[0]), _product(x, up, halves[1]),
-                         swiglu(*halves, out))
+    """Bind two products whose float32 sums swiglu reads: rounded before it, they would be rounded
+    twice."""
+    size = out.size
+    halves = [workspace.rows(i * size, (i + 1) * size).view(*out.shape) for i in range(2)]
+    return cuda.sequence(
+        *(linear.linear_few(x, w, None, half) if x.shape[0] <= linear.FEW else
+          linear.linear_tiled(x, w, None, half,
+                              workspace=workspace.rows(2 * size, workspace.size))
+          for w, half in zip((gate, up), halves, strict=True)), swiglu(*halves, out))
 
 
 @kernels.implements("qkv_linear", supports=linear.one_row, dtypes={"A": FLOATS, "W": FLOATS})

@@ -4,7 +4,7 @@ from core import Call, cuda
 from cuda_pycuda import shapes
 from cuda_pycuda.device import device
 from cuda_pycuda.kernels.declare import FLOATS, kernels
-from cuda_pycuda.launch import c_type, launch
+from cuda_pycuda.launch import Counters, c_type, launch
 
 FEW = 16  # rows of x up to which the weights' bytes decide
 _DTYPES = {"A": FLOATS, "W": FLOATS, "O": FLOATS}
@@ -100,9 +100,27 @@ def linear_mma(x, weight, bias, out):
                   defines={**how, "A": kind, "B": kind, "O": c_type(out), "BITS": 0, "ZEROS": 0})
 
 
-@kernels.implements("linear", name="linear_tiled", supports=many, dtypes=_DTYPES)
-def linear_tiled(x, weight, bias, out):
-    (tokens, width), rows = x.shape, weight.shape[0]
-    return launch("gemm.cu", "gemm", (cuda.cover(rows, 64), cuda.cover(tokens, 64)), 256,
-                  (x, weight, None, None, bias, out, tokens, rows, width, 1, 1),
-                  defines=_matrix_defines(x, weight, bias, out))
+def tiles(call: Call) -> shapes.Tiles:
+    d = call.dims
+    return shapes.simt(d["T"], d["N"], d["K"], device().multiprocessors)
+
+
+def tiled(x, matrix, bias, out, group, workspace, defines):
+    """Launch gemm.cu: out = x @ matrix.T + bias.
+
+    matrix     tensors, as weights.cuh names them
+    group      columns and groups of a scale
+    workspace  float32, of as many elements as `tiles` says
+    """
+    (tokens, width), rows = x.shape, out.shape[1]
+    how = shapes.simt(tokens, rows, width, device().multiprocessors)
+    return launch("gemm.cu", "gemm", how.grid, 256,
+                  (x, *matrix, bias, out, workspace, Counters(how.grid[0] * how.grid[1]), tokens,
+                   rows, width, *group, how.columns), defines={**defines, "TILE_T": how.tile[0]})
+
+
+@kernels.implements("linear", name="linear_tiled", supports=many, dtypes=_DTYPES,
+                    workspace=lambda call: tiles(call).workspace)
+def linear_tiled(x, weight, bias, out, *, workspace):
+    return tiled(x, (weight, None, None), bias, out, (1, 1), workspace,
+                 _matrix_defines(x, weight, bias, out))

@@ -4,7 +4,7 @@ from core import Call, cuda
 from cuda_pycuda import shapes
 from cuda_pycuda.device import device
 from cuda_pycuda.kernels.declare import FLOATS, kernels
-from cuda_pycuda.kernels.linear import few, many, token_bucket
+from cuda_pycuda.kernels.linear import few, many, tiled, tiles, token_bucket
 from cuda_pycuda.launch import c_type, launch
 
 _DTYPES = {"A": FLOATS, "Q": "i8 i4x2", "B": FLOATS, "O": FLOATS}
@@ -107,9 +107,8 @@ def quantized_mma(x, codes, scales, zeros, bias, out, *, bits, group_size):
                            "ZEROS": int(zeros is not None)})
 
 
-@kernels.implements("quantized_linear", name="quantized_tiled", supports=many, dtypes=_DTYPES)
-def quantized_tiled(x, codes, scales, zeros, bias, out, *, bits, group_size):
-    return launch("gemm.cu", "gemm",
-                  (cuda.cover(codes.shape[0], 64), cuda.cover(x.shape[0], 64)), 256,
-                  _arguments(x, codes, scales, zeros, bias, out, group_size),
-                  defines=_matrix_defines(x, bias, out, bits, group_size))
+@kernels.implements("quantized_linear", name="quantized_tiled", supports=many, dtypes=_DTYPES,
+                    workspace=lambda call: tiles(call).workspace)
+def quantized_tiled(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
+    return tiled(x, (codes, scales, zeros), bias, out, (group_size, scales.shape[1]), workspace,
+                 _matrix_defines(x, bias, out, bits, group_size))

@@ -16,7 +16,8 @@ def embedding(ids, table, out):
 
 def _elementwise(entry, first, second, out):
     return launch("elementwise.cu", entry, (cuda.cover(out.size, _THREADS),), _THREADS,
-                  (first, second, out, out.size), defines={"A": c_type(out)})
+                  (first, second, out, out.size),
+                  defines={"A": c_type(out), "S": c_type(first)})
 
 
 @kernels.implements("add", dtypes={"A": FLOATS}, batch_invariant=True)
