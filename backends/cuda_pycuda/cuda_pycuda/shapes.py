@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core import TensorSpec, cuda, f32
@@ -31,20 +32,10 @@ def one_row(laps: int, x_bytes: int | None, *, lap_bytes: int = 512, rows: int =
             "STAGED": int(staged > 0)}
 
 
-def tile(tokens: int, rows: int, multiprocessors: int, *, largest: int = 128) -> dict[str, int]:
-    """Choose TILE_T and TILE_N of gemm_mma.cu: large tiles read less, small ones reach every
-    multiprocessor."""
-    sides = [(t, n) for t, n in ((128, 128), (64, 128), (64, 64)) if t <= largest]
-    for t, n in sides:
-        if -(-tokens // t) * -(-rows // n) >= multiprocessors:
-            return {"TILE_T": t, "TILE_N": n}
-    return {"TILE_T": sides[-1][0], "TILE_N": sides[-1][1]}
-
-
 @dataclass(frozen=True)
 class Tiles:
-    """Holds how a product of many rows is cut into tiles: the grid, each block's share of K in
-    `columns`, and the float32 sums by which blocks of one tile add up theirs (split.cuh)."""
+    """Holds how a product of many rows is cut: tiles of (rows of x, outputs), the grid of blocks,
+    and how many columns each block multiplies; split.cuh adds up the sums of one tile's blocks."""
 
     tile: tuple[int, int]
     grid: tuple[int, int, int]
@@ -52,6 +43,7 @@ class Tiles:
 
     @property
     def sums(self) -> int:
+        """Count the float32 sums that blocks leave to each other."""
         across, down, parts = self.grid
         return across * down * parts * self.tile[0] * self.tile[1] if parts > 1 else 0
 
@@ -59,22 +51,53 @@ class Tiles:
     def workspace(self) -> TensorSpec:
         return TensorSpec((max(1, self.sums),), f32)
 
-
-_SIMT_COST = {128: 4, 64: 5, 32: 6}  # of a row of x in gemm.cu, by the rows of a tile
-_LEAST = 256                         # columns of a block: below, its sums cost more than they save
-
-
-def _split(tile: tuple[int, int], tokens: int, rows: int, width: int, blocks: int) -> Tiles:
-    """Split K between blocks where tiles alone are fewer than `blocks`."""
-    across, down = cuda.cover(rows, tile[1]), cuda.cover(tokens, tile[0])
-    parts = max(1, min(blocks // max(1, across * down), width // _LEAST))
-    columns = 32 * cuda.cover(cuda.cover(width, 32), parts)
-    return Tiles(tile, (across, down, cuda.cover(width, columns)), columns)
+    @property
+    def defines(self) -> dict[str, int]:
+        return {"TILE_T": self.tile[0], "TILE_N": self.tile[1]}
 
 
-def simt(tokens: int, rows: int, width: int, multiprocessors: int) -> Tiles:
-    """Choose the tiles of gemm.cu: those of 128 rows of x multiply most for each load and have a
-    multiprocessor to themselves; small ones leave less of a tile empty."""
-    tile = min(_SIMT_COST, key=lambda t: cuda.cover(tokens, t) * t * _SIMT_COST[t])
-    return _split((tile, 128), tokens, rows, width,
-                  multiprocessors if tile == 128 else 2 * multiprocessors)
+@dataclass(frozen=True)
+class _Family:
+    """Estimates what a kernel's tiles cost.
+
+    tiles   (rows of x, outputs): time of one product of a tile, beside the others
+    start   columns in whose time a block begins and ends
+    add_up  columns in whose time it hands its sums on
+    """
+
+    tiles: dict[tuple[int, int], float]
+    start: int
+    add_up: int
+
+
+#: From counting: bytes to and from shared memory for each multiplication, and L2's for sums.
+SIMT = _Family({(128, 128): 4, (64, 128): 5, (32, 128): 6}, 32, 40)
+MMA = _Family({(128, 128): 4, (64, 128): 5, (64, 64): 6}, 64, 256)
+MMA_CODES = _Family({t: c for t, c in MMA.tiles.items() if t[0] == 64}, 64, 256)
+_PARTS = (1, 2, 3, 4, 6, 8, 12, 16)  # in which K is split
+_LEAST = 128  # columns of a part
+
+
+def tiles(family: _Family, tokens: int, rows: Sequence[int], width: int, multiprocessors: int, *,
+          unit: int = 32, gated: bool = False) -> Tiles:
+    """Choose the tiles of a product: large ones read less, small ones leave less of a tile empty;
+    where both are fewer than multiprocessors, K is split.
+
+    rows   of each matrix
+    unit   columns that one block must have: whole strips, or groups of codes
+    gated  a tile has rows of two matrices, for half as many outputs
+    """
+    found: list[tuple[float, Tiles]] = []
+    for (t, n), cost in family.tiles.items():
+        across = sum(cuda.cover(r, n // 2 if gated else n) for r in rows)
+        down = cuda.cover(tokens, t)
+        for parts in _PARTS:
+            columns = unit * cuda.cover(cuda.cover(width, unit), parts)
+            if parts > 1 and (columns < _LEAST or across * down >= multiprocessors):
+                break
+            grid = (across, down, cuda.cover(width, columns))
+            added = family.add_up if grid[2] > 1 else 0
+            turns = cuda.cover(across * down * grid[2], multiprocessors)
+            found.append((turns * t * n * cost * (columns + family.start + added),
+                          Tiles((t, n), grid, columns)))
+    return min(found, key=lambda pair: pair[0])[1]

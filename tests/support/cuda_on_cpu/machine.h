@@ -191,6 +191,15 @@ template <auto K, class... P> void call_all(void (*kernel)(P...))
 
 // Barriers and exchanges within a warp.
 static void __syncthreads() { wait(block, threads); }
+static int __syncthreads_or(int predicate)
+{
+    static int any[2];  // in turns: a thread that is ahead does not change what others still read
+    int turn = block.generation % 2;
+    any[turn] |= predicate != 0;
+    __syncthreads();
+    any[turn ^ 1] = 0;
+    return any[turn];
+}
 static void __threadfence() {}
 static Warp &warp_of_self() { return warps[threadIdx.x / 32]; }
 static void __syncwarp(unsigned = ~0u) { wait(warp_of_self().barrier, 32); }

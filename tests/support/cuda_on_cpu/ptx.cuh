@@ -80,3 +80,22 @@ template <class T> static void mma(float d[4], const unsigned a[4], unsigned b0,
         }
     }
 }
+
+// A lane's part of four tiles, each eight rows whose addresses eight lanes give.
+static void load_tiles(unsigned out[4], const void *row)
+{
+    auto slots = exchange(~0u, row);
+    for (int i = 0; i < 4; i++)
+        out[i] = ((const unsigned *)slots[8 * i + threadIdx.x % 32 / 4][0])[threadIdx.x % 4];
+}
+
+static void load_turned(unsigned out[4], const void *row)
+{
+    auto slots = exchange(~0u, row);
+    int g = threadIdx.x % 32 / 4, c = threadIdx.x % 4 * 2;
+    for (int i = 0; i < 4; i++) {
+        const unsigned short *first = (const unsigned short *)slots[8 * i + c][0];
+        const unsigned short *second = (const unsigned short *)slots[8 * i + c + 1][0];
+        out[i] = first[g] | (unsigned)second[g] << 16;
+    }
+}

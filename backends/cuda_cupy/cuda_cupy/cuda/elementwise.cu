@@ -17,7 +17,8 @@ extern "C" __global__ void add(const O* a, const O* b, O* out, int count) {
     if (i < count) out[i] = narrow<O>(widen(a[i]) + widen(b[i]));
 }
 
-extern "C" __global__ void swiglu(const O* gate, const O* up, O* out, int count) {
+// W may be float where O is not: sums that were never rounded.
+extern "C" __global__ void swiglu(const W* gate, const W* up, O* out, int count) {
     pdl();
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < count) out[i] = narrow<O>(silu(widen(gate[i])) * widen(up[i]));

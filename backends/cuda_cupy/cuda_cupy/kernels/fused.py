@@ -1,6 +1,6 @@
 """Binds fused kernels of decode steps; core/ops/fused*.py say what they stand for."""
 
-from core import Call, TensorSpec, cuda
+from core import Call, TensorSpec, cuda, f32
 from cuda_cupy import blas, shapes
 from cuda_cupy.kernels import quantized
 from cuda_cupy.kernels.declare import FLOATS, kernels
@@ -33,9 +33,10 @@ def gate_up_one(x, gate, up, out):
 
 
 @kernels.implements("gate_up_swiglu", name="gate_up_parts", dtypes={"A": FLOATS, "W": FLOATS},
-                    workspace=lambda call: TensorSpec((2, call.dims["T"], call.dims["N"]),
-                                                      call.dtypes["A"]))
+                    workspace=lambda call: TensorSpec((2, call.dims["T"], call.dims["N"]), f32))
 def gate_up_parts(x, gate, up, out, *, workspace):
+    """Bind two products whose float32 sums swiglu reads: rounded before it, they would be rounded
+    twice."""
     if x.dtype == gate.dtype and (len(x) > FEW or x.itemsize == 2):
         both = blas.products(x, (gate, up), (workspace[0], workspace[1]))
     else:

@@ -15,9 +15,9 @@ def embedding(ids, table, out):
 
 
 def _elementwise(entry, first, second, out):
-    kind = c_type(out)
     return launch("elementwise.cu", entry, (cuda.cover(out.size, _THREADS),), _THREADS,
-                  (first, second, out, out.size), defines={"W": kind, "O": kind})
+                  (first, second, out, out.size),
+                  defines={"W": c_type(first), "O": c_type(out)})
 
 
 @kernels.implements("add", dtypes={"A": FLOATS}, batch_invariant=True)

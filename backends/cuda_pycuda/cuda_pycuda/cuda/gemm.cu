@@ -4,7 +4,7 @@
 // Moves     x once for each 128 rows of weights, the weights once for each TILE_T rows of x: with 128 of
 //           each 64 multiplications for each number loaded, so arithmetic is the limit; with few rows of
 //           x the weights' bytes are.
-// Threads   a block of 8 warps a tile of TILE_T tokens x 128 outputs, over its part of K (split.cuh). Along
+// Threads   a block of 8 warps a tile of TILE_T tokens x TILE_N outputs, 128,, over its part of K (split.cuh). Along
 //           K it goes 16 columns at a time: every thread loads 8 numbers of a row of x and of weights into
 //           registers, then multiplies the present strips out of shared memory, then puts what has
 //           arrived into the other half of it. Strips lie there turned: four tokens, or outputs, are one
@@ -19,7 +19,6 @@
 #include "numbers.cuh"
 #include "weights.cuh"
 
-#define TILE_N 128
 #define STRIP 16
 #define RUN 256
 #define WARPS_T (TILE_T < 128 ? 2 : 4)  // of 8, along the tokens

@@ -1,23 +1,28 @@
-// linear and quantized_linear with many rows of x in f16 or bf16, on tensor cores; sums in float32.
+// linear, qkv_linear, gate_up_swiglu and quantized_linear with many rows of x in f16 or bf16, on tensor
+// cores; sums in float32.
 //
 // Moves     x once for each TILE_N rows of weights, the weights once for each TILE_T rows of x.
-// Threads   a block of 8 warps a tile of TILE_T tokens x TILE_N outputs, the warps 2 x 4 over it. Along
-//           K it goes 32 columns at a time: every thread loads its 16-byte pieces of the next strips
-//           into registers, then the warps multiply the present ones out of shared memory, 16 x 8 x 16
-//           at a time (ptx.cuh has the map of an mma's lanes), then the pieces are put into the other
-//           half of shared memory. Rows there are 40 numbers apart, so that the eight rows which a
-//           warp reads at once lie in different banks.
+// Threads   a block of 4 warps a tile of TILE_T tokens x TILE_N outputs, over its part of K (split.cuh), the
+//           warps 2 x 2 over it. Tiles of up to three matrices are counted on. Along K it goes 32 columns at
+//           a time: copies of the next strips, as many as 48 KB hold, are on their way while the warps
+//           multiply the present one, 16 x 8 x 16 at a time (ptx.cuh has the map of an mma's lanes). A warp
+//           of the largest tile multiplies 64 x 64: half of what 64 x 32 asks of shared memory.
+// Banks     a row is four pieces of 16 bytes. Piece p of row r lies where p ^ (r / 2) % 4 would: the eight
+//           rows that a load takes at once are in different banks, without room between them.
 // Codes     go to shared memory as whole numbers, which 16 bits hold exactly. Their sums are scaled at
 //           the end of each group; with zeros, a column of ones gives sum(x) for the correction.
-// Source    core/ops/linear.py, core/ops/quantized.py; PTX ISA, mma.m16n8k16.
+// GATED     a warp's outputs are half gate, half up, of the same rows: swiglu reads float32 sums.
+// Source    core/ops/linear.py, core/ops/quantized.py; PTX ISA, mma.m16n8k16, ldmatrix, cp.async.
 #include "numbers.cuh"
+#include "silu.cuh"
 
 #define STRIP 32
-#define STEP (STRIP + 8)
 #define MT (TILE_T / 32)  // mma tiles of a warp, along the tokens
-#define NT (TILE_N / 32)  // and along the outputs
-#define X_PIECES (TILE_T * STRIP / 8 / 256)
-#define W_PIECES (TILE_N * STRIP / 8 / 256)
+#define NT (TILE_N / 16)  // and along the outputs
+#define STAGES (49152 / (2 * STRIP * (TILE_T + TILE_N)))
+#define OUTPUTS (GATED ? TILE_N / 2 : TILE_N)  // of a tile
+#define SUMS (4 * MT * NT)
+#include "split.cuh"
 
 #if BITS
 typedef u8 stored;
@@ -25,14 +30,10 @@ typedef u8 stored;
 typedef A stored;
 #endif
 
-// Eight numbers of a row of weights as 16-bit numbers; codes without their scale.
-__device__ inline uint4 weights16(const stored *w, long long n, int k, int width)
+// Eight codes of a row of weights as 16-bit numbers, without their scale.
+__device__ inline uint4 codes16(const u8 *w, long long n, int k, int width, A kind)
 {
-#if BITS == 0
-    return *(const uint4 *)(w + n * width + k);
-#else
     float v[8];
-    A kind = {0};
     if (BITS == 8) {
         load8((const i8 *)w + n * width + k, v);
     } else {
@@ -41,67 +42,97 @@ __device__ inline uint4 weights16(const stored *w, long long n, int k, int width
             v[i] = (float)(word >> 4 * i & 15) - (ZEROS ? 0 : 8);
     }
     return packed(v, kind);
-#endif
 }
 
-extern "C" __global__ void __launch_bounds__(256)
-gemm_mma(const A *x, const stored *w, const float *scales, const float *zeros, const B *bias, O *y,
-         int tokens, int count, int width, int group, int groups)
+// Where piece p of row r of a strip lies.
+__device__ inline int place(int r, int p) { return r * STRIP + (p ^ r / 2 % 4) * 8; }
+
+extern "C" __global__ void __launch_bounds__(128)
+gemm_mma(const A *x, const stored *w0, const stored *w1, const stored *w2, const float *scales,
+         const float *zeros, const B *b0, const B *b1, const B *b2, O *y0, O *y1, O *y2, float *parts,
+         int *counters, int tokens, int n0, int n1, int n2, int width, int group, int groups, int columns)
 {
     take_turn();
-    __shared__ __align__(16) unsigned short xs[2][TILE_T][STEP], ws[2][TILE_N][STEP];
-    int first_n = blockIdx.x * TILE_N, first_t = blockIdx.y * TILE_T;
+    __shared__ __align__(16) unsigned short xs[STAGES][TILE_T * STRIP], ws[STAGES][TILE_N * STRIP];
+    int tile = blockIdx.x, tiles0 = (n0 + OUTPUTS - 1) / OUTPUTS, tiles1 = (n1 + OUTPUTS - 1) / OUTPUTS;
+    int which = GATED || tile < tiles0 ? 0 : tile < tiles0 + tiles1 ? 1 : 2;
+    tile -= which == 0 ? 0 : which == 1 ? tiles0 : tiles0 + tiles1;
+    const stored *w = which == 0 ? w0 : which == 1 ? w1 : w2;
+    const B *bias = which == 0 ? b0 : which == 1 ? b1 : b2;
+    O *y = which == 0 ? y0 : which == 1 ? y1 : y2;
+    int count = which == 0 ? n0 : which == 1 ? n1 : n2;
+    int first_n = tile * OUTPUTS, first_t = blockIdx.y * TILE_T;
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, c = lane % 4 * 2;
-    int at_t = warp / 4 * (TILE_T / 2), at_n = warp % 4 * (TILE_N / 4);
+    int at_t = warp / 2 * (TILE_T / 2), at_n = warp % 2 * (TILE_N / 2);
+    int begin = blockIdx.z * columns, end = min(width, begin + columns);
+    int strips = (end - begin + STRIP - 1) / STRIP;
     const uint4 none = make_uint4(0, 0, 0, 0);
     A kind = {0};
     float sum[MT][NT][4] = {{{0}}};
 #if BITS
     float part[MT][NT][4] = {{{0}}};  // of the present group
     float ones[MT][4] = {{0}};        // sums of x, in every column
+    uint4 arrived[TILE_N / 32];
 #endif
-    uint4 x_next[X_PIECES], w_next[W_PIECES];
 
-    for (int k = -STRIP, half = 0; k < width; k += STRIP, half ^= 1) {
-        int next = k + STRIP;
-        if (next < width) {
+    for (int s = 1 - STAGES; s < strips; s++) {
+        int next = s + STAGES - 1, slot = next % STAGES, k = begin + next * STRIP + threadIdx.x % 4 * 8;
+        if (s >= 0) {
+            WAIT_FOR_ALL_BUT(STAGES - 2);
+            __syncthreads();  // strip s is there, and strip s - 1 is used up
+        }
+        if (next < strips) {
             #pragma unroll
-            for (int i = 0; i < X_PIECES; i++) {
-                int row = (threadIdx.x + 256 * i) / 4, column = next + threadIdx.x % 4 * 8;
-                bool inside = first_t + row < tokens && column < width;
-                x_next[i] = inside ? *(const uint4 *)(x + (long long)(first_t + row) * width
-                                                      + column) : none;
+            for (int i = 0; i < TILE_T / 32; i++) {
+                int row = threadIdx.x / 4 + 32 * i;
+                unsigned short *to = &xs[slot][place(row, threadIdx.x % 4)];
+                if (k < end)  // rows beyond the last are some row: nobody reads their sums
+                    copy16(to, x + (long long)min(first_t + row, tokens - 1) * width + k);
+                else
+                    *(uint4 *)to = none;
             }
             #pragma unroll
-            for (int i = 0; i < W_PIECES; i++) {
-                int row = (threadIdx.x + 256 * i) / 4, column = next + threadIdx.x % 4 * 8;
-                bool inside = first_n + row < count && column < width;
-                w_next[i] = inside ? weights16(w, first_n + row, column, width) : none;
+            for (int i = 0; i < TILE_N / 32; i++) {
+                int row = threadIdx.x / 4 + 32 * i, n = row;
+                const stored *from = w;
+                if (GATED) {
+                    n = row / (TILE_N / 2) * (TILE_N / 4) + row % (TILE_N / 4);
+                    from = row % (TILE_N / 2) < TILE_N / 4 ? w0 : w1;
+                }
+                n = min(first_n + n, count - 1);
+#if BITS
+                arrived[i] = k < end ? codes16(from, n, k, width, kind) : none;
+#else
+                unsigned short *to = &ws[slot][place(row, threadIdx.x % 4)];
+                if (k < end)
+                    copy16(to, from + (long long)n * width + k);
+                else
+                    *(uint4 *)to = none;
+#endif
             }
         }
-        if (k >= 0) {
+        commit();
+        if (s >= 0) {
+            const unsigned short *xt = xs[s % STAGES], *wt = ws[s % STAGES];
             #pragma unroll
-            for (int inner = 0; inner < STRIP; inner += 16) {
+            for (int inner = 0; inner < STRIP / 8; inner += 2) {
                 unsigned a[MT][4];
                 #pragma unroll
-                for (int t = 0; t < MT; t++) {
-                    const unsigned short *top = &xs[half][at_t + 16 * t + g][inner + c];
-                    const unsigned short *low = top + 8 * STEP;
-                    a[t][0] = *(const unsigned *)top;
-                    a[t][1] = *(const unsigned *)low;
-                    a[t][2] = *(const unsigned *)(top + 8);
-                    a[t][3] = *(const unsigned *)(low + 8);
-                }
+                for (int t = 0; t < MT; t++)
+                    load_tiles(a[t], &xt[place(at_t + 16 * t + lane % 16, inner + lane / 16)]);
                 #pragma unroll
-                for (int n = 0; n < NT; n++) {
-                    const unsigned short *from = &ws[half][at_n + 8 * n + g][inner + c];
-                    unsigned b0 = *(const unsigned *)from, b1 = *(const unsigned *)(from + 8);
+                for (int n = 0; n < NT; n += 2) {
+                    unsigned b[4];  // of two tiles, 8 outputs each
+                    load_tiles(b, &wt[place(at_n + 8 * n + lane % 8 + lane / 16 * 8,
+                                            inner + lane / 8 % 2)]);
                     #pragma unroll
-                    for (int t = 0; t < MT; t++)
+                    for (int j = 0; j < 2; j++)
+                        #pragma unroll
+                        for (int t = 0; t < MT; t++)
 #if BITS
-                        mma(part[t][n], a[t], b0, b1, kind);
+                            mma(part[t][n + j], a[t], b[2 * j], b[2 * j + 1], kind);
 #else
-                        mma(sum[t][n], a[t], b0, b1, kind);
+                            mma(sum[t][n + j], a[t], b[2 * j], b[2 * j + 1], kind);
 #endif
                 }
 #if BITS && ZEROS
@@ -111,13 +142,14 @@ gemm_mma(const A *x, const stored *w, const float *scales, const float *zeros, c
 #endif
             }
 #if BITS
-            if (next >= width || next % group == 0) {  // the end of a group
+            int past = begin + (s + 1) * STRIP;
+            if (past >= end || past % group == 0) {  // the end of a group
                 #pragma unroll
                 for (int n = 0; n < NT; n++)
                     #pragma unroll
                     for (int j = 0; j < 2; j++) {
                         long long at = (long long)min(first_n + at_n + 8 * n + c + j, count - 1)
-                            * groups + k / group;
+                            * groups + (past - STRIP) / group;
                         float scale = scales[at], zero = ZEROS ? zeros[at] : 0;
                         #pragma unroll
                         for (int t = 0; t < MT; t++) {
@@ -132,26 +164,26 @@ gemm_mma(const A *x, const stored *w, const float *scales, const float *zeros, c
             }
 #endif
         }
-        if (next < width) {
+#if BITS
+        if (next < strips)
             #pragma unroll
-            for (int i = 0; i < X_PIECES; i++)
-                *(uint4 *)&xs[half ^ 1][(threadIdx.x + 256 * i) / 4][threadIdx.x % 4 * 8] = x_next[i];
-            #pragma unroll
-            for (int i = 0; i < W_PIECES; i++)
-                *(uint4 *)&ws[half ^ 1][(threadIdx.x + 256 * i) / 4][threadIdx.x % 4 * 8] = w_next[i];
-        }
-        __syncthreads();
+            for (int i = 0; i < TILE_N / 32; i++)
+                *(uint4 *)&ws[slot][place(threadIdx.x / 4 + 32 * i, threadIdx.x % 4)] = arrived[i];
+#endif
     }
+    if (!sums_are_whole(&sum[0][0][0], parts, counters))
+        return;
     #pragma unroll
     for (int t = 0; t < MT; t++)
         #pragma unroll
-        for (int n = 0; n < NT; n++)
+        for (int n = 0; n < (GATED ? NT / 2 : NT); n++)
             #pragma unroll
             for (int j = 0; j < 4; j++) {
                 int token = first_t + at_t + 16 * t + g + j / 2 * 8;
-                int out = first_n + at_n + 8 * n + c + j % 2;
+                int out = first_n + at_n / (GATED ? 2 : 1) + 8 * n + c + j % 2;
                 if (token < tokens && out < count)
-                    store(&y[(long long)token * count + out],
+                    store(&y[(long long)token * count + out], GATED ?
+                          silu(sum[t][n][j]) * sum[t][n + NT / 2][j] :
                           sum[t][n][j] + (bias ? to_float(bias[out]) : 0));
             }
 }

@@ -1,5 +1,6 @@
 // The few instructions that CUDA C has no name for without NVIDIA's headers; nothing else of this
-// backend holds assembly. Sources: the PTX ISA, sections cvt, ld, cp.async, mma and griddepcontrol.
+// backend holds assembly. Sources: the PTX ISA, sections cvt, ld, cp.async, ldmatrix, mma and
+// griddepcontrol.
 // tests/support/cuda_on_cpu has a stand-in for this one file.
 
 typedef struct { unsigned short bits; } f16;
@@ -98,3 +99,14 @@ __device__ inline void mma(float d[4], const unsigned a[4], unsigned b0, unsigne
         "{%8, %9}, {%0, %1, %2, %3};" : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
+
+// Four tiles of 8 x 8 16-bit numbers out of shared memory, by the whole warp: lane l gives the address of row
+// l % 8, 16 bytes, of tile l / 8. A lane gets of each tile, in one register, columns c and c + 1 of row g,
+// or, by load_turned, rows c and c + 1 of column g.
+#define LOAD_TILES(which, out, row)                                                             \
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4" which ".shared.b16 {%0, %1, %2, %3}, [%4];"    \
+                 : "=r"((out)[0]), "=r"((out)[1]), "=r"((out)[2]), "=r"((out)[3])               \
+                 : "r"((unsigned)__cvta_generic_to_shared(row)) : "memory")
+
+__device__ inline void load_tiles(unsigned out[4], const void *row) { LOAD_TILES("", out, row); }
+__device__ inline void load_turned(unsigned out[4], const void *row) { LOAD_TILES(".trans", out, row); }

@@ -17,11 +17,15 @@ __device__ inline bool sums_are_whole(float *sum, float *parts, int *counters)
     if (!last_block(&counters[tile], gridDim.z))
         return false;
     #pragma unroll
-    for (int i = 0; i < SUMS; i++)
-        sum[i] = load_fresh(&mine[i * blockDim.x]);
-    for (int z = 1; z < gridDim.z; z++)
+    for (int first = 0; first < SUMS; first += 32) {  // as many loads as registers hold beside the sums
         #pragma unroll
-        for (int i = 0; i < SUMS; i++)
-            sum[i] += load_fresh(&mine[z * step + i * blockDim.x]);
+        for (int i = first; i < min(first + 32, SUMS); i++)
+            sum[i] = 0;
+        #pragma unroll 1
+        for (int z = 0; z < gridDim.z; z++)
+            #pragma unroll
+            for (int i = first; i < min(first + 32, SUMS); i++)
+                sum[i] += load_fresh(&mine[z * step + i * blockDim.x]);
+    }
     return true;
 }

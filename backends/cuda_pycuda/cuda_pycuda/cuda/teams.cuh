@@ -47,13 +47,9 @@ __device__ inline float block_max(float v)
 // Programming Guide's sample of __threadfence.
 __device__ inline bool last_block(int *counter, int count)
 {
-    __shared__ int before;
     __threadfence();
     __syncthreads();
-    if (threadIdx.x == 0)
-        before = atomicAdd(counter, 1);
-    __syncthreads();
-    bool last = before == count - 1;
+    bool last = __syncthreads_or(threadIdx.x == 0 && atomicAdd(counter, 1) == count - 1);
     if (last && threadIdx.x == 0)
         *counter = 0;
     __threadfence();

@@ -3,7 +3,7 @@
 from core import Call, cuda
 from cuda_pycuda import shapes
 from cuda_pycuda.kernels.declare import FLOATS, kernels
-from cuda_pycuda.kernels.linear import few, many, tiled, tiles, token_bucket
+from cuda_pycuda.kernels.linear import few, many, simt, simt_tiles, token_bucket
 from cuda_pycuda.kernels.quantized import types_of
 from cuda_pycuda.launch import launch
 
@@ -65,8 +65,8 @@ def block_few(x, codes, high, steps, scales, min_steps, minimums, bias, out, *, 
 
 @kernels.implements("block_linear", name="block_tiled", dtypes=_DTYPES,
                     supports=lambda call: many(call) or whole(call),
-                    workspace=lambda call: tiles(call).workspace)
+                    workspace=lambda call: simt_tiles(call).workspace)
 def block_tiled(x, codes, high, steps, scales, min_steps, minimums, bias, out, *, bits, group_size,
                 block_size, workspace):
-    return tiled(x, (codes, high, steps, scales, min_steps, minimums), bias, out, (0, 0), workspace,
-                 _blocks(x, scales, min_steps, bias, out, (bits, group_size, block_size)))
+    return simt(x, (codes, high, steps, scales, min_steps, minimums), bias, out, (0, 0), workspace,
+                _blocks(x, scales, min_steps, bias, out, (bits, group_size, block_size)))

@@ -33,7 +33,7 @@ def add_norm_gate_up(a, b, norm, gate, up, sum, out, *, eps):
 
 def _sums(call: Call) -> TensorSpec:
     d = call.dims
-    return TensorSpec((2 * d["T"] * d["N"] + max(1, linear.tiles(call).sums),), f32)
+    return TensorSpec((2 * d["T"] * d["N"] + max(1, linear.simt_tiles(call).sums),), f32)
 
 
 @kernels.implements("gate_up_swiglu", name="gate_up_parts", workspace=_sums,
@@ -48,6 +48,22 @@ def gate_up_parts(x, gate, up, out, *, workspace):
           linear.linear_tiled(x, w, None, half,
                               workspace=workspace.rows(2 * size, workspace.size))
           for w, half in zip((gate, up), halves, strict=True)), swiglu(*halves, out))
+
+
+@kernels.implements("gate_up_swiglu", name="gate_up_mma", supports=linear.halves, priority=1,
+                    workspace=lambda call: linear.mma_tiles(call, gated=True).workspace,
+                    dtypes={"A": "f16 bf16", "W": "f16 bf16"})
+def gate_up_mma(x, gate, up, out, *, workspace):
+    return linear.mma(x, [gate, up], [None], [out], workspace, gated=True)
+
+
+@kernels.implements("qkv_linear", name="qkv_mma", supports=linear.halves,
+                    workspace=lambda call: linear.mma_tiles(call).workspace,
+                    dtypes={"A": "f16 bf16", "W": "f16 bf16"})
+def qkv_mma(x, first, second, third, first_bias, second_bias, third_bias, first_out, second_out,
+            third_out, *, workspace):
+    return linear.mma(x, [first, second, third], [first_bias, second_bias, third_bias],
+                      [first_out, second_out, third_out], workspace)
 
 
 @kernels.implements("qkv_linear", supports=linear.one_row, dtypes={"A": FLOATS, "W": FLOATS})

@@ -80,7 +80,8 @@ def linear_few(x, weight, bias, out):
                            "TOKENS": token_bucket(tokens)})
 
 
-def _tensor_cores(call: Call) -> str | None:
+def halves(call: Call) -> str | None:
+    """Say why gemm_mma.cu does not take a call with float weights; None if it does."""
     a, w = call.dtypes["A"], call.dtypes["W"]
     if a != w:
         return f"takes weights of x's dtype, got {w} for {a}"
@@ -88,39 +89,56 @@ def _tensor_cores(call: Call) -> str | None:
                           f"takes rows that are a multiple of 8, got {call.dims['K']}")
 
 
-@kernels.implements("linear", name="linear_mma", supports=_tensor_cores, priority=1,
-                    dtypes={"A": "f16 bf16", "W": "f16 bf16", "O": FLOATS})
-def linear_mma(x, weight, bias, out):
-    (tokens, width), rows = x.shape, weight.shape[0]
-    how = shapes.tile(tokens, rows, device().multiprocessors)
-    kind = c_type(x)
-    return launch("gemm_mma.cu", "gemm_mma",
-                  (cuda.cover(rows, how["TILE_N"]), cuda.cover(tokens, how["TILE_T"])), 256,
-                  (x, weight, None, None, bias, out, tokens, rows, width, 1, 1),
-                  defines={**how, "A": kind, "B": kind, "O": c_type(out), "BITS": 0, "ZEROS": 0})
-
-
-def tiles(call: Call) -> shapes.Tiles:
+def mma_tiles(call: Call, *, gated=False) -> shapes.Tiles:
     d = call.dims
-    return shapes.simt(d["T"], d["N"], d["K"], device().multiprocessors)
+    return shapes.tiles(shapes.MMA, d["T"], [d[n] for n in ("N", "N1", "N2", "N3") if n in d],
+                        d["K"], device().multiprocessors, gated=gated)
 
 
-def tiled(x, matrix, bias, out, group, workspace, defines):
+def mma(x, weights, biases, outs, workspace, *, gated=False):
+    """Launch up to three products at once, or swiglu of two, by gemm_mma.cu.
+
+    workspace  float32, of as many elements as `mma_tiles` says
+    """
+    (tokens, width), kind = x.shape, c_type(x)
+    n, fill = [out.shape[1] for out in outs], [None] * (3 - len(outs))
+    how = shapes.tiles(shapes.MMA, tokens, n, width, device().multiprocessors, gated=gated)
+    return launch("gemm_mma.cu", "gemm_mma", how.grid, 128,
+                  (x, *weights, *[None] * (3 - len(weights)), None, None, *biases, *fill, *outs,
+                   *fill, workspace, Counters(how.grid[0] * how.grid[1]), tokens, *n,
+                   *(0 for _ in fill), width, 1, 1, how.columns),
+                  defines={**how.defines, "A": kind, "B": kind, "O": c_type(outs[0]), "BITS": 0,
+                           "ZEROS": 0, "GATED": int(gated)})
+
+
+@kernels.implements("linear", name="linear_mma", supports=halves, priority=1,
+                    workspace=lambda call: mma_tiles(call).workspace,
+                    dtypes={"A": "f16 bf16", "W": "f16 bf16", "O": FLOATS})
+def linear_mma(x, weight, bias, out, *, workspace):
+    return mma(x, [weight], [bias], [out], workspace)
+
+
+def simt_tiles(call: Call) -> shapes.Tiles:
+    d = call.dims
+    return shapes.tiles(shapes.SIMT, d["T"], [d["N"]], d["K"], device().multiprocessors)
+
+
+def simt(x, matrix, bias, out, group, workspace, defines):
     """Launch gemm.cu: out = x @ matrix.T + bias.
 
     matrix     tensors, as weights.cuh names them
     group      columns and groups of a scale
-    workspace  float32, of as many elements as `tiles` says
+    workspace  float32, of as many elements as `simt_tiles` says
     """
     (tokens, width), rows = x.shape, out.shape[1]
-    how = shapes.simt(tokens, rows, width, device().multiprocessors)
+    how = shapes.tiles(shapes.SIMT, tokens, [rows], width, device().multiprocessors)
     return launch("gemm.cu", "gemm", how.grid, 256,
                   (x, *matrix, bias, out, workspace, Counters(how.grid[0] * how.grid[1]), tokens,
-                   rows, width, *group, how.columns), defines={**defines, "TILE_T": how.tile[0]})
+                   rows, width, *group, how.columns), defines={**defines, **how.defines})
 
 
 @kernels.implements("linear", name="linear_tiled", supports=many, dtypes=_DTYPES,
-                    workspace=lambda call: tiles(call).workspace)
+                    workspace=lambda call: simt_tiles(call).workspace)
 def linear_tiled(x, weight, bias, out, *, workspace):
-    return tiled(x, (weight, None, None), bias, out, (1, 1), workspace,
-                 _matrix_defines(x, weight, bias, out))
+    return simt(x, (weight, None, None), bias, out, (1, 1), workspace,
+                _matrix_defines(x, weight, bias, out))

@@ -1,11 +1,11 @@
 """Binds products with quantised weights: a warp a row for one token or a few, tiles for many."""
 
-from core import Call, cuda
+from core import Call, TensorSpec, cuda
 from cuda_pycuda import shapes
 from cuda_pycuda.device import device
 from cuda_pycuda.kernels.declare import FLOATS, kernels
-from cuda_pycuda.kernels.linear import few, many, tiled, tiles, token_bucket
-from cuda_pycuda.launch import c_type, launch
+from cuda_pycuda.kernels.linear import few, many, simt, simt_tiles, token_bucket
+from cuda_pycuda.launch import Counters, c_type, launch
 
 _DTYPES = {"A": FLOATS, "Q": "i8 i4x2", "B": FLOATS, "O": FLOATS}
 _STRIP = 32  # columns that gemm_mma.cu multiplies at a time
@@ -95,20 +95,31 @@ def _tensor_cores(call: Call) -> str | None:
                           f"{width} in groups of {group}")
 
 
+def _mma_tiles(tokens, rows, width, group_size):
+    return shapes.tiles(shapes.MMA_CODES, tokens, [rows], width, device().multiprocessors,
+                        unit=group_size)
+
+
+def _mma_sums(call: Call) -> TensorSpec:
+    d = call.dims
+    return _mma_tiles(d["T"], d["N"], d["K"], call.attrs["group_size"]).workspace
+
+
 @kernels.implements("quantized_linear", name="quantized_mma", supports=_tensor_cores, priority=1,
-                    dtypes={**_DTYPES, "A": "f16 bf16"})
-def quantized_mma(x, codes, scales, zeros, bias, out, *, bits, group_size):
-    how = shapes.tile(x.shape[0], codes.shape[0], device().multiprocessors, largest=64)
-    return launch("gemm_mma.cu", "gemm_mma",
-                  (cuda.cover(codes.shape[0], how["TILE_N"]),
-                   cuda.cover(x.shape[0], how["TILE_T"])), 256,
-                  _arguments(x, codes, scales, zeros, bias, out, group_size),
-                  defines={**types_of(x, bias, out), **how, "BITS": bits,
-                           "ZEROS": int(zeros is not None)})
+                    dtypes={**_DTYPES, "A": "f16 bf16"}, workspace=_mma_sums)
+def quantized_mma(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
+    (tokens, width), (rows, groups) = x.shape, scales.shape
+    how, fill = _mma_tiles(tokens, rows, width, group_size), (None, None)
+    return launch("gemm_mma.cu", "gemm_mma", how.grid, 128,
+                  (x, codes, *fill, scales, zeros, bias, *fill, out, *fill, workspace,
+                   Counters(how.grid[0] * how.grid[1]), tokens, rows, 0, 0, width, group_size,
+                   groups, how.columns),
+                  defines={**types_of(x, bias, out), **how.defines, "BITS": bits,
+                           "ZEROS": int(zeros is not None), "GATED": 0})
 
 
 @kernels.implements("quantized_linear", name="quantized_tiled", supports=many, dtypes=_DTYPES,
-                    workspace=lambda call: tiles(call).workspace)
+                    workspace=lambda call: simt_tiles(call).workspace)
 def quantized_tiled(x, codes, scales, zeros, bias, out, *, bits, group_size, workspace):
-    return tiled(x, (codes, scales, zeros), bias, out, (group_size, scales.shape[1]), workspace,
-                 _matrix_defines(x, bias, out, bits, group_size))
+    return simt(x, (codes, scales, zeros), bias, out, (group_size, scales.shape[1]), workspace,
+                _matrix_defines(x, bias, out, bits, group_size))
