@@ -36,6 +36,15 @@ def test_kernels_match_their_ops():
         check_kernel(kernel)
 
 
+def test_gate_and_up_reach_swiglu_as_float32_sums():
+    """Rounded before swiglu they are rounded twice; tests/gpu/test_gpu_rounding.py measures it."""
+    from core import bf16, f32
+    from cuda_cupy.kernels import kernels
+    parts, = (k for k in kernels if k.name == "gate_up_parts")
+    call = SimpleNamespace(dims={"T": 8, "N": 33}, dtypes={"A": bf16})
+    assert parts.workspace(call).dtype == f32
+
+
 @pytest.mark.parametrize("bits, expected", [
     (None, {"add_norm_gate_up", "qkv_linear", "rope_kv_write"}),
     (8, {"add_norm_quantized_gate_up", "qkv_quantized", "rope_kv_write"})])

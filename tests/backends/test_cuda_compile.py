@@ -27,7 +27,7 @@ SPREAD = {"WARPS": 8, "B": F, "O": F, "ROWS": 1, "KSPLIT": 1, "MAX_DEPTH": 6}
 
 # source, defines: the shapes of TinyLlama, Llama-3.2-1B and Qwen2.5-0.5B, and odd ones
 CASES = [
-    ("elementwise.cu", {"W": B, "O": F}), ("elementwise.cu", {"W": H, "O": H}), ("step.cu", {}),
+    ("elementwise.cu", {"W": B, "O": F}), ("elementwise.cu", {"W": F, "O": H}), ("step.cu", {}),
     ("bandwidth.cu", {}),
     ("norm.cu", {"A": F, "W": B, "MINE": 2}), ("norm.cu", {"A": H, "W": H, "MINE": 0}),
     ("softmax.cu", {"A": B}),

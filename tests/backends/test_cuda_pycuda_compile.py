@@ -17,7 +17,8 @@ B, H, F = "bf16", "f16", "float"
 ROW = {"ROWS": 1, "DEPTH": 8, "WARPS": 4, "STAGED": 1, "NORM": 0}
 PAIR = {**ROW, "ROWS": 2}
 CODES = {"BITS": 8, "GROUP": 64, "ZEROS": 0}
-TILE = {"BITS": 0, "ZEROS": 0, "TILE_T": 64, "TILE_N": 128}
+TILE = {"TILE_T": 128, "TILE_N": 128}
+MMA = {**TILE, "BITS": 0, "ZEROS": 0, "GATED": 0}
 BLOCKS = {"q4_k": {"BITS": 4, "GROUP": 32, "BLOCK": 256, "SCALES": 1, "ZEROS": 1},
           "q5_k": {"BITS": 5, "GROUP": 32, "BLOCK": 256, "SCALES": 1, "ZEROS": 1},
           "q6_k": {"BITS": 6, "GROUP": 16, "BLOCK": 256, "SCALES": 1, "ZEROS": 0},
@@ -29,7 +30,7 @@ CASES = [
     ("adjust_logits.cu", {"A": F, "PIECE": 4}), ("adjust_logits.cu", {"A": B, "PIECE": 8}),
     ("adjust_logits.cu", {"A": H, "PIECE": 1}),
     ("advance.cu", {}), ("argmax.cu", {"A": F}), ("bandwidth.cu", {}),
-    ("elementwise.cu", {"A": B}), ("embedding.cu", {"W": B, "O": F}),
+    ("elementwise.cu", {"A": B, "S": F}), ("embedding.cu", {"W": B, "O": F}),
     ("kv_cache.cu", {"A": B, "C": B, "CODES": 0}), ("kv_cache.cu", {"A": H, "C": "i8", "CODES": 1}),
     ("log_probs.cu", {"A": F}), ("log_probs.cu", {"A": B}),
     ("rms_norm.cu", {"A": B, "W": B, "KEEP": 2}), ("rms_norm.cu", {"A": F, "W": H, "KEEP": 8}),
@@ -56,17 +57,21 @@ CASES = [
     *((file, {**BLOCKS[kind], "A": a, "B": a, "O": a, "BLOCKED": 1, "ALIGNED": 1, **more})
       for file, a, kind, more in (
         ("gemv_few.cu", B, "q4_k", {"TOKENS": 8}), ("gemv_few.cu", F, "q6_k", {"TOKENS": 16}),
-        ("gemm.cu", F, "q5_k", {}), ("gemm.cu", H, "q6_k", {}))),
+        ("gemm.cu", F, "q5_k", TILE), ("gemm.cu", H, "q6_k", TILE))),
     *(("lookup.cu", {"O": o, "BLOCKED": 1, "ALIGNED": 1, **BLOCKS[kind]}) for o, kind in (
         (F, "q4_k"), (B, "q6_k"), (H, "q5_0"))),
     ("lookup.cu", {"O": F, "BITS": 8, "ALIGNED": 1}),
     ("lookup.cu", {"O": B, "BITS": 4, "ALIGNED": 0}),
     ("gemv_few.cu", {"A": F, "W": B, "B": B, "O": F, "BITS": 0, "ALIGNED": 1, "TOKENS": 16}),
     ("gemv_few.cu", {"A": B, "B": B, "O": B, "BITS": 4, "ALIGNED": 0, "TOKENS": 2}),
-    ("gemm.cu", {"A": F, "W": F, "B": F, "O": F, "BITS": 0, "ALIGNED": 1}),
-    ("gemm.cu", {"A": F, "B": F, "O": F, "BITS": 8, "ALIGNED": 1}),
-    ("gemm_mma.cu", {**TILE, "A": B, "B": B, "O": B, "TILE_T": 128}),
-    ("gemm_mma.cu", {**TILE, "A": H, "B": H, "O": F, "BITS": 4, "ZEROS": 1}),
+    *(("gemm.cu", {**TILE, "A": a, "W": w, "B": w, "O": F, "BITS": 0, "ALIGNED": whole,
+                   "TILE_T": t}) for a, w, whole, t in (
+        (F, F, 1, 128), (F, B, 1, 64), (F, F, 1, 32), (H, F, 0, 128))),
+    ("gemm.cu", {**TILE, "A": F, "B": F, "O": F, "BITS": 8, "ALIGNED": 1}),
+    *(("gemm_mma.cu", {**MMA, "A": a, "B": a, "O": o, "GATED": gated, "TILE_T": t, "TILE_N": n})
+      for a, o, gated, t, n in ((B, B, 0, 128, 128), (H, H, 1, 128, 128), (B, F, 0, 64, 128),
+                                (B, B, 1, 64, 64))),
+    ("gemm_mma.cu", {**MMA, "A": H, "B": H, "O": F, "BITS": 4, "ZEROS": 1, "TILE_T": 64}),
     *(("attention.cu", {**ONE, "A": a, "C": c, "CODES": int(c == "i8"), "SIZE": d, "LANES": lanes,
                         "HEADS": 2}) for a, c, d, lanes in (
         (B, B, 64, 8), (F, F, 128, 16), (H, "i8", 80, 16), (F, B, 33, 8), (F, "i8", 128, 16))),
@@ -80,7 +85,7 @@ def _id(case):
     file, defines = case
     return file.removesuffix(".cu") + "-" + "_".join(
         f"{k}{v}" for k, v in defines.items()
-        if k in ("A", "W", "C", "K", "SIZE", "BITS", "NORM", "PIECE"))
+        if k in ("A", "W", "C", "K", "SIZE", "BITS", "NORM", "PIECE", "TILE_T", "TILE_N", "GATED"))
 
 
 def _spilled(report):
