@@ -76,7 +76,7 @@ CASES = [
                         "HEADS": 2}) for a, c, d, lanes in (
         (B, B, 64, 8), (F, F, 128, 16), (H, "i8", 80, 16), (F, B, 33, 8), (F, "i8", 128, 16))),
     *(("attention_mma.cu", {"A": a, "C": c, "CODES": int(c == "i8"), "SIZE": d, "BLOCK": 16})
-      for a, c, d in ((B, B, 128), (H, "i8", 64))),
+      for a, c, d in ((B, B, 128), (B, B, 64), (H, H, 80), (H, "i8", 64))),
 ]
 FIRST = list({file: (file, defines) for file, defines in reversed(CASES)}.values())
 

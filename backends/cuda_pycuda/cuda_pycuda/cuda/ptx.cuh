@@ -1,5 +1,5 @@
 // The few instructions that CUDA C has no name for without NVIDIA's headers; nothing else of this
-// backend holds assembly. Sources: the PTX ISA, sections cvt, ld, cp.async, ldmatrix, mma and
+// backend holds assembly. Sources: the PTX ISA, sections cvt, ex2, ld, cp.async, ldmatrix, mma and
 // griddepcontrol.
 // tests/support/cuda_on_cpu has a stand-in for this one file.
 
@@ -23,6 +23,14 @@ __device__ inline void store(f16 *at, float v)
 __device__ inline void store(bf16 *at, float v)
 {
     asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(at->bits) : "f"(v));
+}
+
+// 2^v within 2 ULP; 0 for what is below the least normal number.
+__device__ inline float power_of_two(float v)
+{
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
+    return r;
 }
 
 // In a captured step the blocks of a kernel may start while the kernel before it still runs (programmatic

@@ -1,4 +1,4 @@
-"""Binds attention over the paged cache: one query at a time, or tiles of 64 on tensor cores."""
+"""Binds attention over the paged cache: one query at a time, or tiles of 128 on tensor cores."""
 
 from core import Call, TensorSpec, Tolerance, cuda, f32
 from cuda_pycuda.device import device
@@ -10,7 +10,7 @@ _WARPS = 8         # of a block: 64 positions at a time for heads of 64
 _HEADS = 2         # query heads of a block: their sums live in registers
 _SPAN = 128        # positions for which another run of the context pays, as in attention.cu
 _MOST_RUNS = 32    # as attention.cu has lanes to put them together
-_QUERIES = 64      # of a block of attention_mma.cu
+_QUERIES = 128     # of a block of attention_mma.cu
 
 
 def _share(group):
@@ -62,6 +62,8 @@ def _tiles(call: Call) -> str | None:
         return f"takes a cache of the activations' dtype or i8, got {cache}"
     if d["d"] % 16 or d["d"] > 128:
         return f"takes head sizes that are multiples of 16 up to 128, got {d['d']}"
+    if call.attrs["scale"] <= 0:
+        return f"takes a scale above 0, got {call.attrs['scale']}"
     if d["T"] < 8 * max(1, d["S"]):
         return f"takes 8 queries a sequence or more on average, got {d['T']} for {d['S']}"
     return None
@@ -81,7 +83,7 @@ def attention_mma(q, cache, cache_scales, block_table, query_starts, seq_lens, o
     sequences, width = block_table.shape
     # an upper bound of the tiles of all sequences, whatever their lengths
     return launch("attention_mma.cu", "attention_mma",
-                  (cuda.cover(tokens, _QUERIES) + sequences, heads), 128,
+                  (cuda.cover(tokens, _QUERIES) + sequences, heads), 128 if size <= 64 else 256,
                   (q, cache, cache_scales, block_table, query_starts, seq_lens, out, sequences,
                    width, heads, cache.shape[3], side(cache), scale),
                   defines={**cache_defines(q, cache), "SIZE": size, "BLOCK": cache.shape[2]})
