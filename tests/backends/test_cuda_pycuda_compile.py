@@ -75,6 +75,8 @@ CASES = [
     *(("attention.cu", {**ONE, "A": a, "C": c, "CODES": int(c == "i8"), "SIZE": d, "LANES": lanes,
                         "HEADS": 2}) for a, c, d, lanes in (
         (B, B, 64, 8), (F, F, 128, 16), (H, "i8", 80, 16), (F, B, 33, 8), (F, "i8", 128, 16))),
+    *(("attention_tiled.cu", {"A": F, "C": c, "CODES": int(c == "i8"), "SIZE": d, "BLOCK": 16})
+      for c, d in ((F, 64), ("i8", 24))),
     *(("attention_mma.cu", {"A": a, "C": c, "CODES": int(c == "i8"), "SIZE": d, "BLOCK": 16})
       for a, c, d in ((B, B, 128), (B, B, 64), (H, H, 80), (H, "i8", 64))),
 ]

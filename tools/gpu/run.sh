@@ -60,7 +60,8 @@ while [ $# -gt 0 ]; do
     stage=$1; shift
     case $stage in
     matrix) report matrix --pyargs core.conformance -n 12 ;;
-    models) OPENBLAS_NUM_THREADS=4 tests models ../tests/gpu/test_gpu_models.py -n 6 ;;
+    models) OPENBLAS_NUM_THREADS=4 tests models ../tests/gpu/test_gpu_models.py \
+        ../tests/gpu/test_gpu_rounding.py -n 6 ;;
     memory) tests memory ../tests/gpu/test_gpu_memory.py ../tests/gpu/test_gpu_codes.py ;;
     sanitizer) tests sanitizer ../tests/gpu/test_gpu_sanitizer.py -n 4 ;;
     zoo)  # bad kernels, each in processes of its own: one that hangs the GPU makes others wait

@@ -11,6 +11,7 @@ _HEADS = 2         # query heads of a block: their sums live in registers
 _SPAN = 128        # positions for which another run of the context pays, as in attention.cu
 _MOST_RUNS = 32    # as attention.cu has lanes to put them together
 _QUERIES = 128     # of a block of attention_mma.cu
+_SIDE = 64         # queries of a block of attention_tiled.cu, and the largest head
 
 
 def _share(group):
@@ -56,6 +57,37 @@ def attention(q, cache, cache_scales, block_table, query_starts, seq_lens, out, 
                            "BLOCK": cache.shape[2]})
 
 
+def _many(call: Call) -> str | None:
+    d = call.dims
+    return None if d["T"] >= 8 * max(1, d["S"]) else (
+        f"takes 8 queries a sequence or more on average, got {d['T']} for {d['S']}")
+
+
+def _float_tiles(call: Call) -> str | None:
+    size = call.dims["d"]
+    if size % 8 or size > _SIDE:
+        return f"takes head sizes that are multiples of 8 up to {_SIDE}, got {size}"
+    return _many(call)
+
+
+@kernels.implements("attention", name="attention_tiled", supports=_float_tiles, priority=1,
+                    dtypes={"A": "f32", "C": f"{FLOATS} i8"})
+def attention_tiled(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale):
+    return _by_tiles("attention_tiled", _SIDE, 256, q, cache, cache_scales, block_table,
+                     query_starts, seq_lens, out, scale)
+
+
+def _by_tiles(name, queries, threads, q, cache, cache_scales, block_table, query_starts, seq_lens,
+              out, scale):
+    tokens, heads, size = q.shape
+    sequences, width = block_table.shape
+    # an upper bound of the tiles of all sequences, whatever their lengths
+    return launch(f"{name}.cu", name, (cuda.cover(tokens, queries) + sequences, heads), threads,
+                  (q, cache, cache_scales, block_table, query_starts, seq_lens, out, sequences,
+                   width, heads, cache.shape[3], side(cache), scale),
+                  defines={**cache_defines(q, cache), "SIZE": size, "BLOCK": cache.shape[2]})
+
+
 def _tiles(call: Call) -> str | None:
     cache, d = call.dtypes["C"], call.dims
     if cache != call.dtypes["A"] and cache.short != "i8":
@@ -64,9 +96,7 @@ def _tiles(call: Call) -> str | None:
         return f"takes head sizes that are multiples of 16 up to 128, got {d['d']}"
     if call.attrs["scale"] <= 0:
         return f"takes a scale above 0, got {call.attrs['scale']}"
-    if d["T"] < 8 * max(1, d["S"]):
-        return f"takes 8 queries a sequence or more on average, got {d['T']} for {d['S']}"
-    return None
+    return _many(call)
 
 
 #: Of the first tokens, few values make a result: no average makes their roundings smaller.
@@ -79,11 +109,5 @@ CODES = Tolerance(8, 4, "as attention; keys and values of an i8 cache are rounde
 @kernels.implements("attention", name="attention_mma", supports=_tiles, priority=1,
                     dtypes={"A": "f16 bf16", "C": "f16 bf16"})
 def attention_mma(q, cache, cache_scales, block_table, query_starts, seq_lens, out, *, scale):
-    tokens, heads, size = q.shape
-    sequences, width = block_table.shape
-    # an upper bound of the tiles of all sequences, whatever their lengths
-    return launch("attention_mma.cu", "attention_mma",
-                  (cuda.cover(tokens, _QUERIES) + sequences, heads), 128 if size <= 64 else 256,
-                  (q, cache, cache_scales, block_table, query_starts, seq_lens, out, sequences,
-                   width, heads, cache.shape[3], side(cache), scale),
-                  defines={**cache_defines(q, cache), "SIZE": size, "BLOCK": cache.shape[2]})
+    return _by_tiles("attention_mma", _QUERIES, 128 if q.shape[2] <= 64 else 256, q, cache,
+                     cache_scales, block_table, query_starts, seq_lens, out, scale)
