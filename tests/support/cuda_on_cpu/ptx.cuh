@@ -49,6 +49,12 @@ static void start_copy(void *to, const void *from, int bytes)
 }
 
 static void copy16(void *to, const void *from) { start_copy(to, from, 16); }
+static void copy16_if(bool there, void *to, const void *from)
+{
+    alignas(16) static const char zeros[16] = {};
+    start_copy(to, there ? from : zeros, 16);
+}
+
 static void copy4(void *to, const void *from) { start_copy(to, from, 4); }
 static void commit() { self().group++; }
 

@@ -66,48 +66,43 @@ gemm_mma(const A *x, const stored *w0, const stored *w1, const stored *w2, const
     int at_t = warp / 2 * (TILE_T / 2), at_n = warp % 2 * (TILE_N / 2);
     int begin = blockIdx.z * columns, end = min(width, begin + columns);
     int strips = (end - begin + STRIP - 1) / STRIP;
-    const uint4 none = make_uint4(0, 0, 0, 0);
     A kind = {0};
     float sum[MT][NT][4] = {{{0}}};
 #if BITS
     float part[MT][NT][4] = {{{0}}};  // of the present group
     float ones[MT][4] = {{0}};        // sums of x, in every column
     uint4 arrived[TILE_N / 32];
+    const uint4 none = make_uint4(0, 0, 0, 0);
 #endif
 
+    int line = threadIdx.x / 4, piece = threadIdx.x % 4, to = place(line, piece);  // that it copies
+    const A *x_from = x + (long long)(first_t + line) * width + piece * 8;
     for (int s = 1 - STAGES; s < strips; s++) {
-        int next = s + STAGES - 1, slot = next % STAGES, k = begin + next * STRIP + threadIdx.x % 4 * 8;
+        int next = s + STAGES - 1, slot = next % STAGES, k = begin + next * STRIP;
         if (s >= 0) {
             WAIT_FOR_ALL_BUT(STAGES - 2);
             __syncthreads();  // strip s is there, and strip s - 1 is used up
         }
         if (next < strips) {
+            bool inside = k + piece * 8 < end;
             #pragma unroll
-            for (int i = 0; i < TILE_T / 32; i++) {
-                int row = threadIdx.x / 4 + 32 * i;
-                unsigned short *to = &xs[slot][place(row, threadIdx.x % 4)];
-                if (k < end)  // rows beyond the last are some row: nobody reads their sums
-                    copy16(to, x + (long long)min(first_t + row, tokens - 1) * width + k);
-                else
-                    *(uint4 *)to = none;
-            }
+            for (int i = 0; i < TILE_T; i += 32)
+                copy16_if(inside && first_t + line + i < tokens, &xs[slot][to + i * STRIP],
+                          x_from + (long long)i * width + k);
             #pragma unroll
-            for (int i = 0; i < TILE_N / 32; i++) {
-                int row = threadIdx.x / 4 + 32 * i, n = row;
+            for (int i = 0; i < TILE_N; i += 32) {
+                int row = line + i, n = first_n + row;
                 const stored *from = w;
                 if (GATED) {
-                    n = row / (TILE_N / 2) * (TILE_N / 4) + row % (TILE_N / 4);
+                    n = first_n + row / (TILE_N / 2) * (TILE_N / 4) + row % (TILE_N / 4);
                     from = row % (TILE_N / 2) < TILE_N / 4 ? w0 : w1;
                 }
-                n = min(first_n + n, count - 1);
 #if BITS
-                arrived[i] = k < end ? codes16(from, n, k, width, kind) : none;
+                arrived[i / 32] = inside && n < count ? codes16(from, n, k + piece * 8, width, kind)
+                                                      : none;
 #else
-                unsigned short *to = &ws[slot][place(row, threadIdx.x % 4)];
-                if (k < end)
-                    copy16(to, from + (long long)n * width + k);
-                else
-                    *(uint4 *)to = none;
+                copy16_if(inside && n < count, &ws[slot][to + i * STRIP],
+                          from + (long long)n * width + k + piece * 8);
 #endif
             }
         }
@@ -167,8 +162,8 @@ gemm_mma(const A *x, const stored *w0, const stored *w1, const stored *w2, const
 #if BITS
         if (next < strips)
             #pragma unroll
-            for (int i = 0; i < TILE_N / 32; i++)
-                *(uint4 *)&ws[slot][place(threadIdx.x / 4 + 32 * i, threadIdx.x % 4)] = arrived[i];
+            for (int i = 0; i < TILE_N; i += 32)
+                *(uint4 *)&ws[slot][to + i * STRIP] = arrived[i / 32];
 #endif
     }
     if (!sums_are_whole(&sum[0][0][0], parts, counters))

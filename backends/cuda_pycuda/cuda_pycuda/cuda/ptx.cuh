@@ -76,6 +76,13 @@ __device__ inline void copy16(void *shared, const void *global)  // past the L1 
                  :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global) : "memory");
 }
 
+__device__ inline void copy16_if(bool there, void *shared, const void *global)  // zeros where not
+{
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global), "r"(there ? 16 : 0)
+                 : "memory");
+}
+
 __device__ inline void copy4(void *shared, const void *global)
 {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4;"
