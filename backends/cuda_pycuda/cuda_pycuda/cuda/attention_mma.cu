@@ -36,27 +36,23 @@ typedef struct {
     float scales[2][KEYS];
 } tile;
 
-// Brings the positions from `base` on; zeros from `all` on.
+// Brings the positions from `base` on; zeros from `all` on, which is above 0.
 __device__ inline void bring(tile *to, const C *cache, const float *scales, batch b, int s, int base, int all,
                              int kv_head, int kv_heads, long long side)
 {
     for (int i = threadIdx.x; i < 2 * KEYS * SIZE / 8; i += THREADS) {
         int value = i / (KEYS * SIZE / 8), row = i / (SIZE / 8) % KEYS, at = i % (SIZE / 8) * 8;
-        unsigned short *slot = &to->rows[value][row][at];
-        if (base + row >= all) {
-            *(uint4 *)slot = make_uint4(0, 0, 0, 0);
-            to->scales[value][row] = 0;
-            continue;
-        }
-        long long from = cache_row(b, s, base + row, kv_head, kv_heads);
+        bool there = base + row < all;
+        long long from = cache_row(b, s, min(base + row, all - 1), kv_head, kv_heads);
 #if CODES
-        float v[8];
-        load8(cache + value * side + from * SIZE + at, v);
-        *(uint4 *)slot = packed(v, A());
+        float v[8] = {0};
+        if (there)
+            load8(cache + value * side + from * SIZE + at, v);
+        *(uint4 *)&to->rows[value][row][at] = packed(v, A());
         if (at == 0)
-            to->scales[value][row] = scales[value * (side / SIZE) + from];
+            to->scales[value][row] = there ? scales[value * (side / SIZE) + from] : 0;
 #else
-        copy16(slot, cache + value * side + from * SIZE + at);
+        copy16_if(there, &to->rows[value][row][at], cache + value * side + from * SIZE + at);
 #endif
     }
     commit();
@@ -120,7 +116,8 @@ attention_mma(const A *q, const C *cache, const float *scales, const int *table,
     int most = begin < stop ? positions_seen(b, s, min(stop, begin + 16 * MT) - 1) : 0;
     int least = positions_seen(b, s, begin);
 
-    bring(&tiles[0], cache, scales, b, s, 0, all, kv_head, kv_heads, side);
+    if (all)
+        bring(&tiles[0], cache, scales, b, s, 0, all, kv_head, kv_heads, side);
     for (int base = 0, half = 0; base < all; base += KEYS, half ^= 1) {
         const tile *here = &tiles[half];
         WAIT_FOR_ALL_BUT(0);
