@@ -29,7 +29,8 @@ from models.serving.params import SamplingParams
 #: nano-vllm's bench.py: requests, least and most tokens of prompts and of outputs, temperature
 NANO = (256, 100, 1024, 0.6)
 Kernels = set[tuple[str, str]]  # (op, kernel)
-CHECKED = 24  # sequences of a checked step, where more are timed: float64 is slow
+#: sequences of a checked step, where more are timed, as float64 is slow: of up to 64, and of more
+CHECKED = 24, 72
 HEAD = "lm_head"  # the node of a graph that makes logits
 LONG = 200    # tokens of the longest checked prompt of a workload
 
@@ -37,7 +38,9 @@ LONG = 200    # tokens of the longest checked prompt of a workload
 def measure_decode(engine: Engine, count: int, prompt: int, tokens: int, *, weights: int,
                    bandwidth: float | None) -> tuple[dict[str, Any], Workload, Kernels]:
     """Return one row: `count` sequences of `prompt` random tokens, each with `tokens` new ones.
-    Also returns what was asked and generated, and the kernels of the steps that were timed.
+    Prompts are timed first, with one token each, and then decoding, in which all take part from its
+    first step to its last. Also returns what was asked and generated, and the kernels of the steps
+    that were timed.
 
     weights    bytes of the matrices that a step reads
     bandwidth  bytes a second that the device reads, None if unknown: for the share of the roofline,
@@ -45,15 +48,23 @@ def measure_decode(engine: Engine, count: int, prompt: int, tokens: int, *, weig
     """
     rng = random.Random(count)
     prompts = {f"bench-{count}-{i}": _ids(rng, prompt, engine.vocab_size) for i in range(count)}
-    params = SamplingParams(max_tokens=tokens, ignore_eos=True, temperature=0.0)
-    for name, ids in prompts.items():  # a salt of each run: no prompt is found in the prefix cache
-        engine.add_request(name, ids, params, salt=f"{name}-{engine.stats.steps}", streams=False)
-    start, found = time.perf_counter(), dict[str, list[int]]()
+    found, run = dict[str, list[int]](), engine.stats.steps
+
+    def ask(new: int) -> None:
+        params = SamplingParams(max_tokens=new, ignore_eos=True, temperature=0.0)
+        for name, ids in prompts.items():  # a salt of each run: its prompts alone are found
+            engine.add_request(name, ids, params, salt=f"{name}-{run}", streams=False)
 
     def step() -> None:
         found.update((o.request_id, o.outputs[0].token_ids) for o in engine.step() if o.finished)
+    start = time.perf_counter()
+    ask(1)
+    while engine.has_unfinished_requests:
+        step()
+    first = time.perf_counter() - start
+    ask(tokens)  # the prefix cache has the prompts: so all decode from here to the end
     while any(not r.output_ids for r in [*engine.scheduler.waiting, *engine.scheduler.running]):
-        step()  # until every sequence has a token
+        step()
     filled, before = time.perf_counter(), engine.stats.new_tokens
     waited, steps = engine.stats.wait_s, engine.stats.steps
     timed = dict[int, Plan]()
@@ -66,9 +77,9 @@ def measure_decode(engine: Engine, count: int, prompt: int, tokens: int, *, weig
     block = engine.executor.steps.kv_bytes // engine.pool.blocks
     read = weights + count * (prompt + tokens / 2) / engine.pool.block_size * block
     work = Workload(list(prompts.values()), [tokens] * count, 0.0, [found[n] for n in prompts],
-                    filled - start + seconds, filled - start)
+                    first + seconds, first)
     return {"sequences": count, "prompt": prompt, "tokens": tokens,
-            "prefill_tokens_per_s": count * prompt / (filled - start),
+            "prefill_tokens_per_s": count * prompt / first,
             "decode_tokens_per_s": made / seconds,
             **_steps(engine, seconds, steps, waited, read, bandwidth),
             "ledger": engine.ledger.hash}, work, _kernels(timed.values())
@@ -150,10 +161,10 @@ def bench_engine(config: Callable[[int | None], EngineConfig], counts: Sequence[
     done    gets what was asked and generated
     """
     # the sequence that ends last is alone in its steps
-    asked = [(_short(n), 0.0) for n in sorted({1, *(min(n, CHECKED) for n in counts or [CHECKED])})]
+    asked = [(_short(n), 0.0) for n in sorted({1, *map(_checked, counts or CHECKED[:1])})]
     if nano:  # every row samples; kernels differ by rows, and by the mean length of prompts
         asked += [(lengths, NANO[3]) for lengths in (
-            _short(NANO[0]), list(range(1, CHECKED + 1)), [LONG] * 4)]
+            _short(NANO[0]), list(range(1, CHECKED[0] + 1)), [LONG] * 4)]
     few, checked = config(2), list[tuple[str, bool, Kernels]]()
     # a check compares the whole KV cache, so that has room for what is checked and no more
     room = max(-(-few.context // BLOCK_SIZE),
@@ -189,6 +200,11 @@ def _verdict(checked: Sequence[tuple[str, bool, Kernels]], used: Kernels) -> dic
         return {"verdict": "; ".join(verdict for verdict, _, _ in checked), "ok": True}
     missing = ", ".join(kernel for _, kernel in sorted(used - every)) or "a wrong one"
     return {"verdict": f"timed with kernels that were not checked: {missing}", "ok": False}
+
+
+def _checked(count: int) -> int:
+    """Return of how many sequences the steps are checked where those of `count` are timed."""
+    return min(count, CHECKED[count > 64])
 
 
 def _short(count: int) -> list[int]:
