@@ -8,8 +8,9 @@ from cpu_numba.compiling import bound
 from cpu_numba.kernels.compiled import attention as single
 from cpu_numba.kernels.compiled import cache as paged
 from cpu_numba.kernels.compiled import flash
+from cpu_numba.kernels.compiled.stretch import STRETCH
 from cpu_numba.kernels.declare import DOT, FLOATS, kernels
-from cpu_numba.kernels.flat import flat
+from cpu_numba.kernels.flat import cut, flat
 from cpu_numba.kernels.linear import FEW, few
 from cpu_numba.kernels.threads import alone
 
@@ -21,15 +22,18 @@ def kv_cache_write(k, v, cache, cache_scales, slots):
     return bound(paged.write, flat(k), flat(v), flat(cache), flat(cache_scales), slots, *k.shape)
 
 
-def _units(call: Call) -> int:
-    d = call.dims
-    return min(d["T"], FEW) * d["Hkv"] * -(-d["B"] * d["BS"] // single.STRETCH)
+def _sizes(tokens, heads, kv_heads, size, positions):
+    """Return the sizes of the scratch: what each stretch mixed; scores and places, for each
+    thread."""
+    stretches, threads = -(-positions // STRETCH), numba.get_num_threads()
+    return (tokens * heads * stretches * (size + 2), threads * heads // kv_heads * STRETCH,
+            threads * STRETCH)
 
 
 def _parts(call: Call) -> TensorSpec:
-    """Return scratch for scores, places and what each stretch mixed."""
-    group = call.dims["H"] // call.dims["Hkv"]
-    return TensorSpec((_units(call), 2 * single.STRETCH + group * (call.dims["d"] + 2)), f32)
+    d = call.dims
+    return TensorSpec((sum(_sizes(min(d["T"], FEW), d["H"], d["Hkv"], d["d"], d["B"] * d["BS"])),),
+                      f32)
 
 
 @kernels.implements("attention", dtypes=_DTYPES, supports=few, workspace=_parts, priority=1,
@@ -41,14 +45,15 @@ def attention_stretches(q, cache, cache_scales, block_table, query_starts, seq_l
 
 
 def _stretches(q, cache, cache_scales, block_table, query_starts, seq_lens, out, scale, workspace):
-    rows = len(workspace) * single.STRETCH
-    scores, places, mixed = np.split(workspace.reshape(-1), [rows, 2 * rows])
     tokens, heads, size = q.shape
     block, kv_heads = cache.shape[2:4]
+    positions = block_table.shape[1] * block
+    mixed, scores, places = cut(workspace, _sizes(tokens, heads, kv_heads, size, positions))
+    workers = 1 if alone(q.size * positions) else numba.get_num_threads()
     return bound(single.attend, flat(q), flat(cache), flat(cache_scales), flat(block_table),
-                 query_starts, seq_lens, flat(out), mixed, scores, places.view(np.int32), tokens,
-                 heads, kv_heads, size, block_table.shape[1], block, np.float32(scale),
-                 alone(q.size * block_table.shape[1] * block))
+                 query_starts, seq_lens, flat(out), mixed, scores, places.view(np.int32),
+                 np.zeros(1, np.int64), workers, tokens, heads, kv_heads, size,
+                 block_table.shape[1], block, np.float32(scale))
 
 
 @kernels.implements("attention", dtypes=_DTYPES, workspace=_parts, priority=-1, family=DOT)

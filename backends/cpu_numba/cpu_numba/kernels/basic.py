@@ -4,6 +4,7 @@ import numpy as np
 
 from cpu_numba.compiling import bound
 from cpu_numba.kernels.compiled import activations, rows
+from cpu_numba.kernels.compiled import rope as rotations
 from cpu_numba.kernels.compiled import softmax as exponentials
 from cpu_numba.kernels.declare import DOT, FLOATS, kernels
 from cpu_numba.kernels.flat import flat, wide
@@ -28,7 +29,7 @@ def add_rms_norm(a, b, weight, sum, out, *, eps):
 @kernels.implements("rope", dtypes={"A": FLOATS}, family=DOT)
 def rope(x, positions, inv_freq, out, *, interleaved):
     tokens, heads, size = x.shape
-    rotate = activations.rotate_many if x.size >= rows.MANY else activations.rotate
+    rotate = rotations.rotate_many if x.size >= rows.MANY else rotations.rotate
     return bound(rotate, flat(x), positions, inv_freq, flat(out), tokens, heads, size // 2,
                  interleaved)
 

@@ -61,7 +61,7 @@ def block_dot(x, codes, high, steps, scales, min_steps, minimums, bias, out, *, 
                                                           minimums)),
                                wide(bias), flat(out), len(codes), len(codes))
     return bound(block_rows.PRODUCTS[bits, group_size, block_size],
-                 sharing(x.size * len(codes), len(codes), codes.nbytes), flat(x),
+                 sharing(len(x), x.shape[1] * len(codes), len(codes), codes.nbytes), flat(x),
                  rounding.Rounded(first, second, x_scales, sums), met, matrix,
                  min_steps is not None, x.shape)
 

@@ -61,7 +61,7 @@ def add_norm_quantized_gate_up(a, b, norm, gate, gate_scales, gate_zeros, up, up
                                sum, out, *, eps, bits, group_size, workspace):
     h, rest = np.split(workspace, [a.size])
     module, *made_of_x = quantized.scratch(rest, a, out, group_size, gate)
-    how = sharing(2 * len(a) * gate.size, len(gate), 2 * gate.nbytes)
+    how = sharing(len(a), 2 * gate.size, len(gate), 2 * gate.nbytes)
     return bound(module.normed_gated_product, how, flat(a), flat(b), wide(norm), flat(sum), h,
                  np.float32(eps), *made_of_x,
                  quantized.matrix_of(gate, gate_scales, gate_zeros, None, out),

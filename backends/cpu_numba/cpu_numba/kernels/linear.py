@@ -34,7 +34,7 @@ def matrix_of(weight, bias, out):
 def products(x, *matrices):
     """Bind `dot.products` of one to three (weight, bias, out), shared by threads."""
     made = [matrix_of(*m) for m in matrices]
-    how = sharing(x.shape[0] * sum(m.weight.size for m in made), sum(m.pieces for m in made),
+    how = sharing(len(x), sum(m.weight.size for m in made), sum(m.pieces for m in made),
                   sum(m.weight.nbytes for m in made))
     made += [made[0]._replace(rows=0, pieces=0)] * (3 - len(made))
     return bound(dot.products, how, flat(x), *made, x.shape)
@@ -53,7 +53,7 @@ kernels.implements("linear", dtypes=DTYPES, supports=narrow, name="linear_dot_ma
 
 def gated(x, gate, up, out):
     """Return how threads share the rows of both, and the two of them."""
-    how = sharing(2 * len(x) * gate.size, len(gate), 2 * gate.nbytes)
+    how = sharing(len(x), 2 * gate.size, len(gate), 2 * gate.nbytes)
     return how, matrix_of(gate, None, out), matrix_of(up, None, out)
 
 

@@ -22,8 +22,8 @@ def matrix_of(codes, scales, zeros, bias, out):
 
 def _shared(x, matrices):
     """Return how threads share the rows of `matrices`."""
-    return sharing(x.size * sum(m.rows for m in matrices), sum(m.pieces for m in matrices),
-                   sum(m.codes.nbytes for m in matrices))
+    return sharing(len(x), x.shape[1] * sum(m.rows for m in matrices),
+                   sum(m.pieces for m in matrices), sum(m.codes.nbytes for m in matrices))
 
 
 def _sums_and_tokens(call: Call) -> TensorSpec:

@@ -6,7 +6,7 @@ import numpy as np
 from cpu_numba.kernels.compiled.work_queue import Shared
 
 _LONG = 1 << 20  # bytes; with a quarter of that, products took up to 1.1 times as long
-_SHORT = 1 << 16  # bytes; near the end, so that threads end together
+_SHORT = 1 << 16  # bytes for one token; near the end, so that threads end together
 _LITTLE = 1 << 16  # multiplications that take less time than another thread takes to begin
 
 
@@ -23,12 +23,13 @@ def chunk(tokens, block, panels):
     return -(-blocks // chunks) * block
 
 
-def sharing(multiplications, count, nbytes):
-    """Divide `count` pieces of work that read `nbytes` among threads: in long runs, then shorter
-    ones, half of a thread's share of what is left (guided self-scheduling, Polychronopoulos and
-    Kuck 1987)."""
-    threads = 1 if alone(multiplications) else numba.get_num_threads()
-    most, least = (max(1, size * count // max(1, nbytes)) for size in (_LONG, _SHORT))
+def sharing(tokens, multiplications, count, nbytes):
+    """Divide `count` pieces of work, each with all tokens, that read `nbytes` and take so many
+    multiplications a token: in long runs, then shorter ones, half of a thread's share of what is
+    left (guided self-scheduling, Polychronopoulos and Kuck 1987)."""
+    threads = 1 if alone(tokens * multiplications) else numba.get_num_threads()
+    most, least = (max(1, size * count // max(1, nbytes))
+                   for size in (_LONG, _SHORT // max(1, tokens)))
     starts = [0]
     while starts[-1] < count:
         left = count - starts[-1]

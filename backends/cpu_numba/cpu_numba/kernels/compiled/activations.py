@@ -1,49 +1,12 @@
-"""rope and swiglu: run serially over few elements, where waking threads would cost more than the
-work, and on all threads over many."""
-
-import math
+"""Computes swiglu: serially over few elements, where waking threads would cost more than the work,
+and on all threads over many."""
 
 import numpy as np
 
 from cpu_numba.kernels.compiled.exponential import exp
 from cpu_numba.kernels.compiled.jit import njit
-from cpu_numba.kernels.compiled.simd import (
-    first,
-    get,
-    load,
-    load_some,
-    put,
-    splat,
-    store,
-    store_some,
-)
+from cpu_numba.kernels.compiled.simd import first, load, load_some, splat, store, store_some
 from cpu_numba.kernels.compiled.spread import on_threads
-
-
-@njit(_nrt=False)
-def rotate_token(t, x, positions, frequencies, out, heads, half, interleaved):
-    start, (apart, step) = 2 * t * heads * half, (1, 2) if interleaved else (half, 1)
-    for i in range(half):
-        angle = np.float32(positions[t]) * frequencies[i]
-        c, s = math.cos(angle), math.sin(angle)
-        for h in range(heads):
-            at = start + 2 * h * half + step * i
-            a, b = get(x, at), get(x, at + apart)
-            put(out, at, a * c - b * s)
-            put(out, at + apart, b * c + a * s)
-
-
-@njit
-def rotate(x, positions, frequencies, out, tokens, heads, half, interleaved):
-    """Rotate the pairs of each head by position * frequency, the angle rounded to float32."""
-    for t in range(tokens):
-        rotate_token(t, x, positions, frequencies, out, heads, half, interleaved)
-
-
-@njit
-def rotate_many(x, positions, frequencies, out, tokens, heads, half, interleaved):
-    on_threads(rotate_token, tokens, False, (x, positions, frequencies, out, heads, half,
-                                             interleaved))
 
 
 @njit(_nrt=False)

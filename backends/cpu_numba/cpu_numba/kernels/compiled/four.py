@@ -18,9 +18,8 @@ from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.simd import add_units, lanes, units
 
 TOKENS = 4
-#: Tokens from which on this is faster than one after another: only AVX-512 has the 16 registers of
-#: 16 lanes that two times eight sums take.
-FEWEST = 2 if machine.has("avx512f") else 1 << 30
+FAST = machine.has("avx512f")  # it alone has the 16 registers of 16 lanes that such sums take
+FEWEST = 2 if FAST else 1 << 30  # tokens from which on this is faster than one after another
 eight = types.UniTuple(lanes, 2 * TOKENS)
 
 
@@ -79,6 +78,22 @@ def some_times_four(typing_context, a, i, b, j, x, first, places, sums, count):
                        lambda row, token, sums: emit.fma(builder, row, token, sums))
     return eight(a, types.intp, b, types.intp, x, types.intp, places, eight,
                  types.intp), code
+
+
+@intrinsic
+def one_times_eight(typing_context, a, i, b, first, places, sums, count):
+    """sums + a[i : i + count] * as many elements of b, `first` after each of eight places; 16 at
+    most."""
+    def code(context, builder, signature, args):
+        one = emit.load(context, builder, a, *args[:2], args[6])
+        result = args[5]
+        for place in range(2 * TOKENS):
+            at = builder.add(args[3], builder.extract_value(args[4], place))
+            new = emit.fma(builder, one, emit.load(context, builder, b, args[2], at, args[6]),
+                           builder.extract_value(result, place))
+            result = builder.insert_value(result, new, place)
+        return result
+    return eight(a, types.intp, b, types.intp, places, eight, types.intp), code
 
 
 @intrinsic

@@ -226,6 +226,14 @@ def pick(typing_context, a, b, then, otherwise):
 
 
 @intrinsic
+def only(typing_context, value, count, rest):
+    """Return the first `count` lanes of `value`, and `rest` in the others."""
+    def code(context, builder, signature, args):
+        return builder.select(emit.mask(builder, args[1]), args[0], args[2])
+    return lanes(lanes, types.intp, lanes), code
+
+
+@intrinsic
 def shift_exponent(typing_context, value, power):
     """Return value * 2^n, n being the low bits of `power`'s mantissa."""
     def code(context, builder, signature, args):

@@ -1,41 +1,46 @@
 """Computes softmax by rows, and its parts, which attention uses."""
 
-import math
-
 import numpy as np
 
 from cpu_numba.kernels.compiled.exponential import exp
 from cpu_numba.kernels.compiled.jit import njit
-from cpu_numba.kernels.compiled.simd import fma, larger, largest, load, splat, store, total
+from cpu_numba.kernels.compiled.simd import (
+    fma,
+    larger,
+    largest,
+    load,
+    load_some,
+    only,
+    splat,
+    store,
+    store_some,
+    total,
+)
 
 
 @njit(_nrt=False)
 def softmax_row(x, out, start, size, scale):
     """Compute out = exp(scale * x - m) over x[start:], m the largest scale * x. Returns (m, the
     sum)."""
-    peak = np.float32(-np.inf)
-    whole = start + size // 16 * 16
-    end = start + size
-    if whole > start:
-        top = load(x, start)
-        for i in range(start + 16, whole, 16):
-            top = larger(top, load(x, i))
-        peak = largest(top)
-    for i in range(whole, end):
-        peak = max(peak, x[i])
-    peak *= scale
-    top, factor = splat(-peak), splat(scale)
-    sums = splat(np.float32(0))
+    whole, end = start + size // 16 * 16, start + size
+    rest = end - whole
+    nothing, zero = splat(np.float32(-np.inf)), splat(np.float32(0))
+    top, factor, sums = nothing, splat(scale), zero
+    for i in range(start, whole, 16):
+        top = larger(top, load(x, i))
+    if rest:
+        top = larger(top, only(load_some(x, whole, rest), rest, nothing))
+    peak = largest(top) * scale
+    top = splat(-peak)
     for i in range(start, whole, 16):
         e = exp(fma(load(x, i), factor, top))
         store(out, i, e)
         sums = sums + e
-    last = np.float32(0)
-    for i in range(whole, end):
-        e1 = math.exp(x[i] * scale - peak)
-        out[i] = e1
-        last += e1
-    return peak, total(sums) + last
+    if rest:
+        e = exp(fma(load_some(x, whole, rest), factor, top))
+        store_some(out, whole, e, rest)
+        sums = sums + only(e, rest, zero)
+    return peak, total(sums)
 
 
 @njit(_nrt=False)
