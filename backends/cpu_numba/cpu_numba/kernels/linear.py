@@ -53,7 +53,7 @@ kernels.implements("linear", dtypes=DTYPES, supports=narrow, name="linear_dot_ma
 
 def gated(x, gate, up, out):
     """Return how threads share the rows of both, and the two of them."""
-    how = sharing(len(x), 2 * gate.size, len(gate), 2 * gate.nbytes)
+    how = sharing(len(x), 2 * gate.size, (len(gate) + 1) // 2, 2 * gate.nbytes)
     return how, matrix_of(gate, None, out), matrix_of(up, None, out)
 
 

@@ -15,6 +15,8 @@ from cpu_numba.kernels.compiled.four import (
     add_sums,
     no_sums,
     places_of,
+    pulled,
+    pushed,
     put_four,
     second_row,
     some_times_four,
@@ -100,20 +102,33 @@ def two_rows(n, x, matrix, sizes):
 
 
 @njit(_nrt=False, forceinline=True)
-def gated_row(n, x, gate, up, _, sizes):
+def gated_rows(n, x, gate, up, _, sizes):
+    """Compute rows 2n and 2n + 1 of gate.out, if there are both: with eight tokens they fill the
+    lanes that silu is computed in."""
     tokens, size = sizes
-    t = 0
+    rows, end, t = gate.rows, min(2 * n + 2, gate.rows), 0
     while tokens - t >= FEWEST:
-        y = dots_of_four(gate.weight, n * size, up.weight, n * size, x, t, tokens, size)
-        put_four(gate.out, places_of(t, tokens, gate.rows, n), silu_lanes(y, second_row(y)))
-        t += TOKENS
+        groups = 2 if tokens - t - TOKENS >= FEWEST else 1
+        g = splat(np.float32(0))
+        u = g
+        for m in range(2 * n, end):
+            for s in range(t, t + groups * TOKENS, TOKENS):
+                y = dots_of_four(gate.weight, m * size, up.weight, m * size, x, s, tokens, size)
+                g, u = pushed(g, y), pushed(u, second_row(y))
+        g = silu_lanes(g, u)
+        for m in range(end - 1, 2 * n - 1, -1):
+            for s in range(t + (groups - 1) * TOKENS, t - 1, -TOKENS):
+                g = pulled(g)
+                put_four(gate.out, places_of(s, tokens, rows, m), g)
+        t += groups * TOKENS
     while t < tokens:
-        g, u = dots(gate.weight, n * size, up.weight, n * size, x, t * size, size)
-        put(gate.out, t * gate.rows + n, gated_one(g, u))
+        for m in range(2 * n, end):
+            y, z = dots(gate.weight, m * size, up.weight, m * size, x, t * size, size)
+            put(gate.out, t * rows + m, gated_one(y, z))
         t += 1
 
 
-_products, _gated = shared_rows(two_rows), shared(gated_row)
+_products, _gated = shared_rows(two_rows), shared(gated_rows)
 
 
 @njit

@@ -139,6 +139,24 @@ def second_row(typing_context, value):
 
 
 @intrinsic
+def pushed(typing_context, found, value):
+    """Return the last twelve lanes of `found`, then the first four of `value`."""
+    def code(context, builder, signature, args):
+        return builder.shuffle_vector(*args, ir.Constant(
+            emit.WORDS, list(range(TOKENS, TOKENS + emit.WIDTH))))
+    return lanes(lanes, lanes), code
+
+
+@intrinsic
+def pulled(typing_context, found):
+    """Return the last four lanes before the others."""
+    def code(context, builder, signature, args):
+        return builder.shuffle_vector(args[0], args[0], ir.Constant(
+            emit.WORDS, [(lane - TOKENS) % emit.WIDTH for lane in range(emit.WIDTH)]))
+    return lanes(lanes), code
+
+
+@intrinsic
 def put_four(typing_context, array, places, value):
     """Set array[places[t]] = lane t, rounded to the array's type."""
     def code(context, builder, signature, args):
