@@ -63,17 +63,18 @@ def work(unit, q, cache, scales, table, starts, lens, mixed, scores, rows, heads
 
 
 @njit(_nrt=False)
-def units(worker, count, counter, q, cache, scales, table, starts, lens, mixed, scores, rows,
+def units(worker, count, some, counter, q, cache, scales, table, starts, lens, mixed, scores, rows,
           heads, kv_heads, size, width, block, stretches, scale):
-    """Compute units that no other worker has claimed."""
+    """Compute units that no other worker has claimed, `some` at a time."""
     most = heads // kv_heads * STRETCH
     mine = scores[worker * most:(worker + 1) * most]
     here = rows[worker * STRETCH:(worker + 1) * STRETCH]
-    unit = claim(counter, 1)
+    unit = claim(counter, some)
     while unit < count:
-        work(unit, q, cache, scales, table, starts, lens, mixed, mine, here, heads, kv_heads, size,
-             width, block, stretches, scale)
-        unit = claim(counter, 1)
+        for i in range(unit, min(count, unit + some)):
+            work(i, q, cache, scales, table, starts, lens, mixed, mine, here, heads, kv_heads,
+                 size, width, block, stretches, scale)
+        unit = claim(counter, some)
 
 
 @njit
@@ -86,10 +87,11 @@ def attend(q, cache, scales, table, starts, lens, out, mixed, scores, rows, coun
     for t in range(tokens):
         longest = max(longest, seen_by(t, starts, lens)[1])
     stretches = -(-longest // STRETCH)
+    count = tokens * kv_heads * stretches
     counter[0] = 0
     on_threads(units, workers, workers == 1,
-               (tokens * kv_heads * stretches, counter, q, cache, scales, table, starts, lens,
-                mixed, scores, rows, heads, kv_heads, size, width, block, stretches, scale))
+               (count, max(1, count // (4 * workers)), counter, q, cache, scales, table, starts,
+                lens, mixed, scores, rows, heads, kv_heads, size, width, block, stretches, scale))
     for t in range(tokens):
         _, seen = seen_by(t, starts, lens)
         for h in range(heads):
