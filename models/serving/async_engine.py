@@ -194,7 +194,10 @@ class AsyncEngine:
         if not self._ended:
             self.trouble = None
         for kind, *rest in messages:
-            if kind == "tokens":
+            if kind == "next":
+                for name, token in zip(*rest, strict=True):
+                    self._tokens(Delta(name, [token]))
+            elif kind == "tokens":
                 self._tokens(rest[0])
             elif kind == "beat":
                 self.state = rest[0]

@@ -119,6 +119,8 @@ class StoppedText:
         """Return the text that has become certain. Without `stops` this token's text may be part
         of no stop string."""
         text = self._decoder.push(token)
+        if not self._stops.stops:
+            return text
         if not stops:
             return self._stops.flush() + text
         text = self._stops.push(text)

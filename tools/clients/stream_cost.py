@@ -1,4 +1,4 @@
-"""Measures what HTTP takes of a core for a token that is streamed, where the engine computes nothing.
+"""Measures what a streamed token costs HTTP, where the engine computes nothing.
 
     python tools/clients/stream_cost.py [--users N] [--ms PERIOD] [--rounds N]
 
@@ -45,7 +45,7 @@ class NoKernels:
     def __init__(self, users: int, vocab_size: int, period: float) -> None:
         self.table, self._period, self._next = SequenceTable(users, CONTEXT // BLOCK), period, 0.0
         self.policy = SimpleNamespace(backends=("none",))
-        self.steps = SimpleNamespace(get=lambda kind, dims: None, made=())
+        self.steps = SimpleNamespace(get=lambda kind, dims: None, made=(), cache=())
         self._draw = partial(np.random.default_rng(0).integers, 300, vocab_size, dtype=np.int32)
 
     def submit(self, batch: Batch) -> Pending:

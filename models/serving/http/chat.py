@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from models.serving.http.errors import JsonResponse
 from models.serving.http.logprobs import chat_logprobs
-from models.serving.http.respond import EventStream, News, collect, while_connected
+from models.serving.http.respond import EventStream, Frame, News, collect, while_connected
 from models.serving.http.schema import ChatRequest
 from models.serving.http.service import Service
 from models.serving.http.tools import ToolText, tool_names
@@ -83,8 +83,9 @@ class _Job:
                            self._service.engine.texts,
                            None if encoder is None else encoder.template)
 
-    async def chunks(self, stream: Stream) -> AsyncIterator[dict[str, Any]]:
-        """Yield the parts of a streamed answer: for each text its role, its pieces, its end."""
+    async def chunks(self, stream: Stream) -> AsyncIterator[dict[str, Any] | bytes]:
+        """Yield the parts of a streamed answer: for each text its role, its pieces (as events where
+        nothing else belongs to them), its end."""
         head: dict[str, Any] = {**self._head, "object": "chat.completion.chunk"}
         body, outputs = self._body, stream.output.outputs
 
@@ -96,6 +97,8 @@ class _Job:
         for one in outputs:
             yield chunk(one.index, {"role": "assistant", "content": ""})
         news, tools = [News() for _ in outputs], [self._tool_text() for _ in outputs]
+        plain = outputs[0].logprobs is None and not (body.return_token_ids or body.continuous_usage)
+        frames = [Frame(chunk(one.index, {"content": ""}), "content") for one in outputs]
         async for _ in changes([stream]):
             for one, sent, calling in zip(outputs, news, tools, strict=True):
                 text, tokens, ended = sent.take(one)
@@ -108,7 +111,9 @@ class _Job:
                 more: dict[str, object] = {}
                 if body.return_token_ids:
                     more["token_ids"] = one.token_ids[tokens]
-                if text or tokens.start < tokens.stop:
+                if plain and (text or tokens.start < tokens.stop):
+                    yield frames[one.index].event(text)
+                elif text or tokens.start < tokens.stop:
                     yield chunk(one.index, {"content": text},
                                 logprobs=self._logprobs(one, tokens), **more)
                 if calls:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from core.errors import OptionError
 from models.serving.http.errors import ApiError, JsonResponse
 from models.serving.http.logprobs import completion_logprobs
-from models.serving.http.respond import EventStream, News, collect, while_connected
+from models.serving.http.respond import EventStream, Frame, News, collect, while_connected
 from models.serving.http.schema import CompletionRequest
 from models.serving.http.service import Service
 from models.serving.link.stream import Stream, changes
@@ -85,17 +85,21 @@ class _Job:
         return completion_answer(self._body.given, [s.output for s in streams], self._head(),
                                  self._service.engine.texts, self._service.tokenizer.decode)
 
-    async def chunks(self, streams: list[Stream]) -> AsyncIterator[dict[str, Any]]:
-        """Yield the parts of a streamed answer."""
+    async def chunks(self, streams: list[Stream]) -> AsyncIterator[dict[str, Any] | bytes]:
+        """Yield the parts of a streamed answer; those in the middle of a text as events."""
         head, body = self._head(), self._body
         news = {(s, one.index): News() for s in streams for one in s.output.outputs}
         offsets: dict[tuple[Stream, int], int] = {}
-        begun = set[tuple[Stream, int]]()
+        begun, frames = set[tuple[Stream, int]](), dict[tuple[Stream, int], Frame]()
+        plain = not (body.return_token_ids or body.continuous_usage)
         async for stream in changes(streams):
             for one in stream.output.outputs:
                 key = stream, one.index
                 text, tokens, ended = news[key].take(one)
                 if not (text or tokens.start < tokens.stop or ended):
+                    continue
+                if key in frames and not ended:
+                    yield frames[key].event(text)
                     continue
                 ids = one.token_ids[tokens]
                 logprobs = None if one.logprobs is None else completion_logprobs(
@@ -117,6 +121,8 @@ class _Job:
                     chunk["usage"] = (usage([s.output for s in streams])
                                       if body.continuous_usage else None)
                 yield chunk
+                if plain and logprobs is None and not ended:
+                    frames[key] = Frame({**chunk, "choices": [{**choice, "text": ""}]}, "text")
         if body.include_usage:
             yield {**head, "choices": [], "usage": usage([s.output for s in streams])}
 

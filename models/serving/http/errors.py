@@ -22,6 +22,7 @@ from models.serving.params import SamplingParams
 
 #: the words with which an error of SamplingParams begins
 _FIELDS = frozenset({*(field.name for field in fields(SamplingParams)), "response_format", "tools"})
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 RETRY_AFTER = "1"  # seconds after which a client may send a request again
 
 
@@ -56,8 +57,7 @@ class JsonResponse(Response):
 
 def json_bytes(content: object) -> bytes:
     """Return JSON in UTF-8. Half of a surrogate pair, which UTF-8 lacks, becomes its escape."""
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode("utf-8", "backslashreplace")
+    return _encode(content).encode("utf-8", "backslashreplace")
 
 
 def as_api_error(error: Exception) -> ApiError:

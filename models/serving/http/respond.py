@@ -69,11 +69,29 @@ class News:
         return text, tokens, ended
 
 
-async def events(chunks: AsyncIterator[dict[str, Any]]) -> AsyncGenerator[bytes, None]:
-    """Yield server-sent events. A failure is an `error` event, after which there is no [DONE]."""
+class Frame:
+    """Writes chunks that differ in one text alone: the JSON around it is made once.
+
+    chunk  one of them, in which "" is the value of `name`, and of no other field of that name
+    """
+
+    def __init__(self, chunk: dict[str, Any], name: str) -> None:
+        before = b'"%s":' % name.encode()
+        self._head, tail = json_bytes(chunk).split(before + b'""')
+        self._head, self._tail = b"data: " + self._head + before, tail + b"\n\n"
+
+    def event(self, text: str) -> bytes:
+        """Return the event of the chunk with this text."""
+        return self._head + json_bytes(text) + self._tail
+
+
+async def events(chunks: AsyncIterator[dict[str, Any] | bytes]) -> AsyncGenerator[bytes, None]:
+    """Yield server-sent events of chunks, some of which are events already. A failure is an `error`
+    event, after which there is no [DONE]."""
     try:
         async for chunk in chunks:
-            yield b"data: " + json_bytes(chunk) + b"\n\n"
+            yield (chunk if isinstance(chunk, bytes) else
+                   b"data: " + json_bytes(chunk) + b"\n\n")
     except Exception as error:
         yield b"event: error\ndata: " + json_bytes(as_api_error(error).body()) + b"\n\n"
         return
@@ -83,7 +101,8 @@ async def events(chunks: AsyncIterator[dict[str, Any]]) -> AsyncGenerator[bytes,
 class EventStream(StreamingResponse):
     """Sends chunks as server-sent events; `streams` end when the client leaves."""
 
-    def __init__(self, chunks: AsyncIterator[dict[str, Any]], streams: Sequence[Stream]) -> None:
+    def __init__(self, chunks: AsyncIterator[dict[str, Any] | bytes], streams: Sequence[Stream],
+                 ) -> None:
         super().__init__(events(chunks), media_type="text/event-stream",
                          headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         self._streams = streams

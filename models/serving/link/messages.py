@@ -6,6 +6,7 @@ Each sends lists of messages, tuples that begin with their kind:
                      ("abort", ids of sequences)  ("ask", number, question)  ("close",)
     from the worker  ("ready", EngineFacts) or ("failed", error), once
                      ("added", id)  ("refused", id, error)  ("tokens", Delta)
+                     ("next", ids of sequences, tokens): one more each, and nothing else
                      ("error", error): a step failed, and every request with it
                      ("hung", text): what does not end; the process ends itself after this
                      ("answer", number, value)  ("beat", EngineState), every BEAT seconds
@@ -32,11 +33,11 @@ class Delta(NamedTuple):
 
     sequence_id: str
     token_ids: list[int]
-    logprobs: list[Logprobs] | None
-    prompt_logprobs: list[Logprobs | None] | None
-    finish_reason: str | None
-    stop_reason: int | str | None
-    cached_tokens: int
+    logprobs: list[Logprobs] | None = None
+    prompt_logprobs: list[Logprobs | None] | None = None
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)

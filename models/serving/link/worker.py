@@ -234,8 +234,7 @@ class _Worker:
         try:
             with self._watch.step():
                 outputs = self._engine.step()
-            for output in outputs:
-                self._post("tokens", self._delta(output))
+            self._tell(outputs)
         except Exception as error:  # the engine has ended every request, and can be used on
             self._sent.clear()
             self._post("error", portable(error))
@@ -245,6 +244,22 @@ class _Worker:
             pool.queries, pool.hits, asdict(engine.stats),
             check.counts if (check := _check_of(engine)) is not None else None,
             len(engine.executor.steps.made))
+
+    def _tell(self, outputs: Sequence[RequestOutput]) -> None:
+        """Post what has changed, as shortly as it can be said."""
+        names, tokens = list[str](), list[int]()
+        for output in outputs:
+            one, name = output.outputs[0], output.request_id
+            count, positions = self._sent[name]
+            if (0 < count == len(one.token_ids) - 1 and not one.finished and one.logprobs is None
+                    and output.prompt_logprobs is None):
+                self._sent[name] = count + 1, positions
+                names.append(name)
+                tokens.append(one.token_ids[-1])
+            else:
+                self._post("tokens", self._delta(output))
+        if names:
+            self._post("next", names, tokens)
 
     def _delta(self, output: RequestOutput) -> Delta:
         one, name = output.outputs[0], output.request_id
