@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 from starlette.requests import Request
@@ -13,12 +12,13 @@ from starlette.responses import Response
 from core.errors import OptionError
 from models.serving.http.errors import ApiError, JsonResponse
 from models.serving.http.logprobs import completion_logprobs
-from models.serving.http.respond import EventStream, Frame, News, collect, while_connected
+from models.serving.http.respond import Chunk, EventStream, Frame, News, collect, while_connected
 from models.serving.http.schema import CompletionRequest
 from models.serving.http.service import Service
-from models.serving.link.stream import Stream, changes
+from models.serving.link.stream import Stream
 from models.serving.openai.answers import completion_answer, usage
 from models.serving.openai.body import COMPLETION_UNBUILT, completion_params, echoes_only
+from models.serving.request import CompletionOutput
 
 MOST_PROMPTS = 2048  # of one request
 
@@ -28,7 +28,7 @@ async def complete(service: Service, body: CompletionRequest, request: Request) 
     job = _Job(service, body)
     streams = await while_connected(request, job.start())
     if body.stream:
-        return EventStream(job.chunks(streams), streams)
+        return EventStream(_Parts(job, streams), streams)
     await while_connected(request, collect(streams))
     return JsonResponse(job.answer(streams))
 
@@ -37,10 +37,10 @@ class _Job:
     """Makes the answer to one request."""
 
     def __init__(self, service: Service, body: CompletionRequest) -> None:
-        self._service, self._body = service, body
+        self._service, self.body, self.texts = service, body, service.engine.texts
         service.check_model(body.model)
         body.check(COMPLETION_UNBUILT)
-        self._n = body.n or 1
+        self.n = body.n or 1
         if body.echo and body.logprobs is not None and body.stream:
             raise ApiError(400, "echo with logprobs cannot be streamed; leave one of echo, "
                            "logprobs and stream out", param="echo")
@@ -50,7 +50,7 @@ class _Job:
 
     async def start(self) -> list[Stream]:
         """Encode the prompts and submit them."""
-        body, service = self._body, self._service
+        body, service = self.body, self._service
         prompts = _prompts(body.prompt)
         if not 1 <= len(prompts) <= MOST_PROMPTS:
             raise ApiError(400, f"prompt has {len(prompts)} prompts, expected 1 to {MOST_PROMPTS}",
@@ -69,62 +69,74 @@ class _Job:
                                len(encoded[-1][0]))
         return await service.submit(encoded, self._params, self._id, body.cache_salt)
 
-    def _head(self) -> dict[str, Any]:
+    def head(self) -> dict[str, Any]:
         return {"id": self._id, "object": "text_completion", "created": int(time.time()),
                 "model": self._service.name, "system_fingerprint": self._service.fingerprint}
 
-    def _echoed(self, stream: Stream) -> str:
+    def echoed(self, stream: Stream) -> str:
         output = stream.output
-        if not self._body.echo:
+        if not self.body.echo:
             return ""
         return output.prompt if output.prompt is not None else self._service.tokenizer.decode(
             output.prompt_token_ids)
 
     def answer(self, streams: list[Stream]) -> dict[str, Any]:
         """Return the whole answer."""
-        return completion_answer(self._body.given, [s.output for s in streams], self._head(),
-                                 self._service.engine.texts, self._service.tokenizer.decode)
+        return completion_answer(self.body.given, [s.output for s in streams], self.head(),
+                                 self.texts, self._service.tokenizer.decode)
 
-    async def chunks(self, streams: list[Stream]) -> AsyncIterator[dict[str, Any] | bytes]:
-        """Yield the parts of a streamed answer; those in the middle of a text as events."""
-        head, body = self._head(), self._body
-        news = {(s, one.index): News() for s in streams for one in s.output.outputs}
-        offsets: dict[tuple[Stream, int], int] = {}
-        begun, frames = set[tuple[Stream, int]](), dict[tuple[Stream, int], Frame]()
-        plain = not (body.return_token_ids or body.continuous_usage)
-        async for stream in changes(streams):
-            for one in stream.output.outputs:
-                key = stream, one.index
-                text, tokens, ended = news[key].take(one)
-                if not (text or tokens.start < tokens.stop or ended):
-                    continue
-                if key in frames and not ended:
-                    yield frames[key].event(text)
-                    continue
-                ids = one.token_ids[tokens]
-                logprobs = None if one.logprobs is None else completion_logprobs(
-                    ids, one.logprobs[tokens], body.logprobs or 0, self._service.engine.texts,
-                    offsets.get(key, 0))
-                if logprobs is not None:
-                    offsets[key] = offsets.get(key, 0) + sum(map(len, logprobs["tokens"]))
-                if key not in begun:
-                    text = self._echoed(stream) + text
-                choice = {"index": streams.index(stream) * self._n + one.index, "text": text,
-                          "logprobs": logprobs, "finish_reason": one.finish_reason,
-                          "stop_reason": one.stop_reason}
-                if body.return_token_ids:
-                    choice |= {"token_ids": ids, **({} if key in begun else {
-                        "prompt_token_ids": stream.output.prompt_token_ids})}
-                begun.add(key)
-                chunk = {**head, "choices": [choice]}
-                if body.include_usage:
-                    chunk["usage"] = (usage([s.output for s in streams])
-                                      if body.continuous_usage else None)
-                yield chunk
-                if plain and logprobs is None and not ended:
-                    frames[key] = Frame({**chunk, "choices": [{**choice, "text": ""}]}, "text")
+
+class _Parts:
+    """Makes the parts of a streamed answer; those in the middle of a text as events."""
+
+    def __init__(self, job: _Job, streams: list[Stream]) -> None:
+        self._job, self._streams, self._head = job, streams, job.head()
+        self._news = {(s, one.index): News() for s in streams for one in s.output.outputs}
+        self._offsets = dict.fromkeys(self._news, 0)
+        self._begun = set[tuple[Stream, int]]()
+        self._frames: dict[tuple[Stream, int], Frame] = {}
+
+    def begin(self) -> list[Chunk]:
+        return []
+
+    def more(self, stream: Stream) -> list[Chunk]:
+        found = (self._chunk(stream, one) for one in stream.output.outputs)
+        return [chunk for chunk in found if chunk is not None]
+
+    def end(self) -> list[Chunk]:
+        return [{**self._head, "choices": [], "usage": self._usage()}] if (
+            self._job.body.include_usage) else []
+
+    def _chunk(self, stream: Stream, one: CompletionOutput) -> Chunk | None:
+        key, body = (stream, one.index), self._job.body
+        text, tokens, ended = self._news[key].take(one)
+        if not (text or tokens.start < tokens.stop or ended):
+            return None
+        if key in self._frames and not ended:
+            return self._frames[key].event(text)
+        ids = one.token_ids[tokens]
+        logprobs = None if one.logprobs is None else completion_logprobs(
+            ids, one.logprobs[tokens], body.logprobs or 0, self._job.texts, self._offsets[key])
+        if logprobs is not None:
+            self._offsets[key] += sum(map(len, logprobs["tokens"]))
+        begun = key in self._begun
+        self._begun.add(key)
+        choice = {"index": self._streams.index(stream) * self._job.n + one.index,
+                  "text": text if begun else self._job.echoed(stream) + text,
+                  "logprobs": logprobs, "finish_reason": one.finish_reason,
+                  "stop_reason": one.stop_reason}
+        if body.return_token_ids:
+            choice |= {"token_ids": ids, **({} if begun else {
+                "prompt_token_ids": stream.output.prompt_token_ids})}
+        chunk = {**self._head, "choices": [choice]}
         if body.include_usage:
-            yield {**head, "choices": [], "usage": usage([s.output for s in streams])}
+            chunk["usage"] = self._usage() if body.continuous_usage else None
+        if not (ended or logprobs or body.return_token_ids or body.continuous_usage):
+            self._frames[key] = Frame({**chunk, "choices": [{**choice, "text": ""}]}, "text")
+        return chunk
+
+    def _usage(self) -> dict[str, Any]:
+        return usage([s.output for s in self._streams])
 
 
 def _prompts(prompt: object) -> list[str | list[int]]:
