@@ -124,7 +124,9 @@ class EventStream(Response):
                 return
             except Exception as error:
                 last = b"event: error\n" + _event(as_api_error(error).body())
-            await send({"type": "http.response.body", "body": last})
+            await send({"type": "http.response.body", "body": last, "more_body": True})
+            await asyncio.sleep(0)  # users whose last token came in the same step get it first
+            await send({"type": "http.response.body"})
         finally:
             leaving.cancel()
             self._end()
