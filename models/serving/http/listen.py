@@ -47,6 +47,8 @@ def run_app(app: FastAPI, listener: socket.socket, engine: AsyncEngine, *, drain
     """
     import uvicorn
 
+    from models.serving.http.chunked import ChunkProtocol
+
     class Server(uvicorn.Server):
         """Tells open requests why they end, where they outlast the drain."""
 
@@ -57,7 +59,7 @@ def run_app(app: FastAPI, listener: socket.socket, engine: AsyncEngine, *, drain
             loop.call_soon_threadsafe(lambda: loop.call_later(drain, engine.give_up, why))
     signal.signal(signal.SIGTERM, lambda number, frame: None)  # the server drains, and returns here
     server = Server(uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=drain + _LINGER,
+        app, http=ChunkProtocol, log_level="warning", access_log=False, timeout_graceful_shutdown=drain + _LINGER,
         timeout_keep_alive=_KEEP_ALIVE, server_header=False))
     logging.getLogger("uvicorn.error").addFilter(_is_failure)
     engine.on_hung = lambda: asyncio.get_running_loop().call_later(
