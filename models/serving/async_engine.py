@@ -219,12 +219,12 @@ class AsyncEngine:
         if found is None:
             return  # its client has left meanwhile
         stream, index = found
-        if stream.take(index, delta):
+        if early := stream.take(index, delta):
             self._process.send("abort", [delta.sequence_id])
-        if stream.output.outputs[index].finished or delta.finish_reason is not None:
+        if early or delta.finish_reason is not None:
             self._running.end(delta.sequence_id)
-        if stream.output.finished:
-            self._running.forget(stream)
+            if stream.output.finished:
+                self._running.forget(stream)
         self.on_tokens(stream, index, len(delta.token_ids))
 
     def _fail(self, error: Exception) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from weakref import WeakKeyDictionary
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -22,7 +21,6 @@ class Metrics:
 
     def __init__(self, engine: AsyncEngine, model: str) -> None:
         self.registry = CollectorRegistry()
-        self._last: WeakKeyDictionary[Stream, dict[int, float]] = WeakKeyDictionary()
 
         def labelled(kind: type[Histogram], name: str, text: str) -> Histogram:
             return kind(f"kernelyard:{name}", text, ["model_name"], registry=self.registry,
@@ -42,7 +40,7 @@ class Metrics:
     def on_tokens(self, stream: Stream, index: int, tokens: int) -> None:
         """Note that a text has got tokens."""
         now = time.monotonic()
-        last = self._last.setdefault(stream, {})
+        last = stream.last
         if tokens:
             if index in last:
                 self._between.observe((now - last[index]) / tokens)

@@ -66,8 +66,9 @@ class News:
     def take(self, one: CompletionOutput) -> tuple[str, slice, bool]:
         """Return the new text, which tokens are new, and whether the text has just ended."""
         text, tokens = one.text[self._text:], slice(self._tokens, len(one.token_ids))
-        ended = one.finished and not self._finished
-        self._text, self._tokens, self._finished = len(one.text), tokens.stop, one.finished
+        finished = one.finish_reason is not None
+        ended = finished and not self._finished
+        self._text, self._tokens, self._finished = len(one.text), tokens.stop, finished
         return text, tokens, ended
 
 

@@ -26,6 +26,7 @@ class Stream:
     changed   is set with every change; several streams may share it
     key       names the request between the two processes
     started   when the request came, in seconds of `time.monotonic`
+    last      when the last token of each text came, by its index
     """
 
     def __init__(self, request_id: str, prompt: str | None, ids: Sequence[int],
@@ -35,7 +36,7 @@ class Stream:
         self.accepted = asyncio.get_running_loop().create_future()
         self.changed = changed or asyncio.Event()
         self.error: Exception | None = None
-        self.started, self.key = time.monotonic(), ""
+        self.started, self.last, self.key = time.monotonic(), dict[int, float](), ""
         self._news, self._ended, self._words = False, ended, texts
         self._texts = [OutputText(tokenizer, ids, one, {
             *(() if one.ignore_eos else eos_ids), *(one.stop_token_ids or ())}) for one in params]
@@ -86,7 +87,7 @@ class Stream:
     def take(self, index: int, delta: Delta) -> bool:
         """Add what a step gave. Returns whether the text has ended before the engine knows it."""
         one, text = self.output.outputs[index], self._texts[index]
-        if one.finished:
+        if one.finish_reason is not None:
             return False
         if delta.finish_reason in ("error", "refused"):
             kind = CheckError if delta.finish_reason == "error" else OptionError
@@ -108,11 +109,14 @@ class Stream:
         if index == 0 and delta.prompt_logprobs and self.output.prompt_logprobs is not None:
             self.output.prompt_logprobs += [self._worded(entry)
                                             for entry in delta.prompt_logprobs if entry is not None]
-        self.output.cached_tokens = max(self.output.cached_tokens, delta.cached_tokens)
-        self.output.finished = all(o.finished for o in self.output.outputs)
+        if delta.cached_tokens > self.output.cached_tokens:
+            self.output.cached_tokens = delta.cached_tokens
         self._news = True
         self.changed.set()
-        return one.finished and delta.finish_reason is None
+        if one.finish_reason is None:  # of a token in the middle no more is asked
+            return False
+        self.output.finished = all(o.finished for o in self.output.outputs)
+        return delta.finish_reason is None
 
     def _worded(self, entry: Logprobs) -> Logprobs:
         return {token: Logprob(found.logprob, found.rank, self._words[token])
