@@ -7,7 +7,6 @@ import secrets
 from array import array
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -248,4 +247,4 @@ class AsyncEngine:
 
 def _without_text(params: SamplingParams) -> SamplingParams:
     """Return the parameters for the engine's process, which makes no text to stop in."""
-    return replace(params, stop=None)
+    return params.changed(stop=())
