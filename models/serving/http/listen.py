@@ -48,8 +48,6 @@ def run_app(app: FastAPI, listener: socket.socket, engine: AsyncEngine, *, drain
     """
     import uvicorn
 
-    from models.serving.http.chunked import ChunkProtocol
-
     class Server(uvicorn.Server):
         """Tells open requests why they end, where they outlast the drain."""
 
@@ -60,7 +58,7 @@ def run_app(app: FastAPI, listener: socket.socket, engine: AsyncEngine, *, drain
             loop.call_soon_threadsafe(lambda: loop.call_later(drain, engine.give_up, why))
     signal.signal(signal.SIGTERM, lambda number, frame: None)  # the server drains, and returns here
     server = Server(uvicorn.Config(
-        app, http=ChunkProtocol, log_level="warning", access_log=False, server_header=False,
+        app, log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=drain + _LINGER, timeout_keep_alive=_KEEP_ALIVE))
     logging.getLogger("uvicorn.error").addFilter(_is_failure)
     engine.on_hung = lambda: asyncio.get_running_loop().call_later(

@@ -1,10 +1,9 @@
-"""Tests how the parts of a stream are written: as JSON and h11 write them, and the last first."""
+"""Tests how the parts of a stream are written: as JSON writes them, and the last first."""
 
 import asyncio
 import json
 from types import SimpleNamespace
 
-import h11
 import numpy as np
 import pytest
 from scripted_engine import ScriptedEngine
@@ -13,7 +12,6 @@ from core.tensor.dtype import f32
 from core.tensor.host import HostAllocator
 from core.tensor.tensor import Tensor
 from models.serving.http.app import create_app
-from models.serving.http.chunked import HEAD, ChunkConnection
 from models.serving.http.errors import json_bytes
 from models.serving.http.respond import Frame
 from models.serving.http.service import Service
@@ -28,27 +26,6 @@ def test_a_frame_writes_what_json_does(name, text):
     def chunk(value: str) -> dict:
         return {"model": '"text":""', "choices": [{"index": 0, name: value, "logprobs": None}]}
     assert Frame(chunk(""), name).event(text) == b"data: " + json_bytes(chunk(text)) + b"\n\n"
-
-
-@pytest.mark.parametrize(("method", "version", "headers"), [
-    (b"POST", b"1.1", []), (b"POST", b"1.0", []), (b"HEAD", b"1.1", []),
-    (b"POST", b"1.1", [(b"content-length", b"8")])],
-    ids=["chunked", "http-1.0", "head", "length"])
-def test_chunks_are_framed_as_h11_does(method, version, headers):
-    request = b"%b / HTTP/%b\r\nHost: a\r\n\r\n" % (method, version)
-    written = []
-    for kind in (h11.Connection, ChunkConnection):
-        connection = kind(h11.SERVER, HEAD)
-        connection.receive_data(request)
-        assert type(connection.next_event()) is h11.Request
-        connection.next_event()
-        pieces = [] if method == b"HEAD" else [b"data", b"", b"\r\n0\r"]
-        events = [h11.Response(status_code=200, headers=headers),
-                  *(h11.Data(data=piece) for piece in pieces), h11.EndOfMessage()]
-        written.append([connection.send(event) for event in events])
-        with pytest.raises(h11.LocalProtocolError):
-            connection.send(h11.Data(data=b"after the end"))
-    assert written[0] == written[1]
 
 
 def test_last_tokens_are_sent_before_any_stream_is_closed():
