@@ -161,14 +161,15 @@ def bench_engine(config: Callable[[int | None], EngineConfig], counts: Sequence[
     done    gets what was asked and generated
     """
     # the sequence that ends last is alone in its steps
-    asked = [(_short(n), 0.0) for n in sorted({1, *map(_checked, counts or CHECKED[:1])})]
+    asked = [(_short(n), 0.0) for n in _checked(counts)]
     if nano:  # every row samples; kernels differ by rows, and by the mean length of prompts
         asked += [(lengths, NANO[3]) for lengths in (
             _short(NANO[0]), list(range(1, CHECKED[0] + 1)), [LONG] * 4)]
     few, checked = config(2), list[tuple[str, bool, Kernels]]()
-    # a check compares the whole KV cache, so that has room for what is checked and no more
+    # a check compares the whole KV cache, so that has room for what is checked and no more: with a
+    # block more for each sequence, without which not all of them would be admitted at once
     room = max(-(-few.context // BLOCK_SIZE),
-               *(sum(-(-(n + 2) // BLOCK_SIZE) for n in lengths) for lengths, _ in asked))
+               *(sum(1 - (-(n + 2) // BLOCK_SIZE) for n in lengths) for lengths, _ in asked))
     with _open(few, max([*counts, NANO[0] if nano else 1]), room) as small:
         for lengths, temperature in asked:
             checked.append(check_engine(small, small.executor.policy.registry, lengths,
@@ -202,9 +203,12 @@ def _verdict(checked: Sequence[tuple[str, bool, Kernels]], used: Kernels) -> dic
     return {"verdict": f"timed with kernels that were not checked: {missing}", "ok": False}
 
 
-def _checked(count: int) -> int:
-    """Return of how many sequences the steps are checked where those of `count` are timed."""
-    return min(count, CHECKED[count > 64])
+def _checked(counts: Sequence[int]) -> list[int]:
+    """Return of how many sequences steps are checked where those of `counts` are timed. The last
+    steps may be of fewer, since not all sequences begin in one."""
+    few, many = CHECKED
+    return sorted({1, *(min(n, few) for n in counts or [few]), *(
+        min(n, many) for n in counts if n > 64)})
 
 
 def _short(count: int) -> list[int]:

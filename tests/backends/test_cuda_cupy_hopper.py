@@ -1,4 +1,5 @@
-"""Which calls the kernels for Hopper GPUs take, and how they are launched, without a GPU."""
+"""Which calls the kernels for Hopper GPUs take, and how they and cuBLAS are launched, without a
+GPU."""
 
 from types import SimpleNamespace
 
@@ -6,6 +7,7 @@ import pytest
 
 pytest.importorskip("cuda_cupy", reason="needs ./backends/cuda_cupy")
 from core.tensor.dtype import bf16, f16, f32
+from cuda_cupy import blas
 from cuda_cupy.kernels import attention as attention_kernels
 from cuda_cupy.kernels import hopper, mixed, stream
 
@@ -172,3 +174,13 @@ def test_tiles_cover_all_queries(launched, tokens, size):
     assert tiles == -(-tokens // (64 * made.defines["GROUPS"])) + 2  # as if each sequence began one
     assert made.shared <= hopper._SHARED
     assert made.arguments[0] == ((size, 8, 2 * 50 * 16), (64, 1, 16))
+
+
+def test_cublas_is_made_before_its_launch_is_captured(monkeypatch):
+    made, called = [], []
+    monkeypatch.setattr(blas, "_library", lambda: (
+        made.append(1) or (lambda *given: called.append(given) or 0, None, 7)))
+    launch = blas.product(Array(96, 2048), Array(512, 2048), Array(96, 512), add=False)
+    assert made == [1] and not called
+    launch()
+    assert made == [1] and called[0][:2] == (7, 1)

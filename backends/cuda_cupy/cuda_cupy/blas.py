@@ -85,9 +85,11 @@ def products(x: Any, weights: Sequence[Any], outs: Sequence[Any]) -> Callable[[]
 
 def _launch(which: int, arguments: tuple[Any, ...], kept: Any, what: str,  # noqa: ANN401
             ) -> Callable[[], None]:
+    *calls, handle = _library()  # made here: the first launch may be part of a capture
+    call = calls[which]
+
     def run() -> None:
-        *calls, handle = _library()
-        status = calls[which](handle, *arguments)
+        status = call(handle, *arguments)
         if status:
             raise BackendError(f"cuda_cupy: {what} failed with status {status}")
     run.kept = kept  # type: ignore[attr-defined] - what the addresses point to
