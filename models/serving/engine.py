@@ -51,7 +51,7 @@ class Engine:
         self.executor, self.tokenizer, self.vocab_size = executor, tokenizer, vocab_size
         self.eos_ids, self._blocks, self._caching = eos_ids, blocks, caching
         self.grammars = GrammarCompiler(tokenizer, vocab_size, eos_ids)
-        self._lock, self.scheduler_options = threading.RLock(), dict(scheduler_options)
+        self._lock, self._options = threading.RLock(), dict(scheduler_options)
         self._open, self.stats = True, EngineStats()
         self.submitter: Executor | LiveCheck = executor  # a LiveCheck looks at some steps too
         self._groups: dict[str, Group] = {}
@@ -207,7 +207,7 @@ class Engine:
         """End every request, and forget everything cached."""
         ended, self._groups = self._groups, {}
         self.pool = BlockPool(self._blocks, BLOCK_SIZE, self._caching)
-        self.scheduler = Scheduler(self.pool, **self.scheduler_options)
+        self.scheduler = Scheduler(self.pool, **self._options)
         self._flight: deque[tuple[Step, Pending]] = deque()
         self._batching = Batching(self.executor.table)
         for name, group in ended.items():

@@ -39,11 +39,10 @@ class Scheduler:
 
     max_model_len  positions of a sequence; the token sampled after the last one needs none
     max_waiting    length of the queue that new requests may fill
-    max_mixed      tokens of prompts in a step that decodes as well; at least 2 for each decode
     """
 
     def __init__(self, pool: BlockPool, *, max_num_seqs: int, max_num_batched_tokens: int,
-                 max_model_len: int, max_waiting: int = 8192, max_mixed: int = 1 << 31) -> None:
+                 max_model_len: int, max_waiting: int = 8192) -> None:
         if not 1 <= max_num_seqs <= max_num_batched_tokens:
             raise OptionError(
                 f"max_num_batched_tokens is {max_num_batched_tokens}, max_num_seqs is "
@@ -53,7 +52,7 @@ class Scheduler:
         self.max_num_seqs, self.max_num_batched_tokens = max_num_seqs, max_num_batched_tokens
         self.waiting: list[Request] = []  # both lists are in order
         self.running: list[Request] = []
-        self.max_mixed, self.held = max_mixed, Holdings(pool, max_num_seqs)
+        self.held = Holdings(pool, max_num_seqs)
         self._arrivals = self._number = self._updated = 0
 
     @property
@@ -103,7 +102,8 @@ class Scheduler:
         prompts = self._decode(step)
         if not prompts and (step.preempted or not (self.waiting and self.held.slots)):
             return step
-        budget = Budget(self.max_num_batched_tokens, len(step.decodes), self.max_mixed)
+        most = self.max_num_batched_tokens
+        budget = Budget(most, most - len(step.decodes))
         shares = list[int]()
         for request in prompts:
             remaining = request.total - request.computed

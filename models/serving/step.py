@@ -72,16 +72,15 @@ class Step:
 
 
 class Budget:
-    """Divides the tokens of a step among prompts: `total` without the decodes, but beside decodes
-    at most `mixed`, or 2 for each of them, since their users wait.
+    """Divides the tokens of a step among prompts, `left` of `total` in all.
 
     While others wait, the long prompts, of more than half of `total`, get half of the tokens
     together, in order; so short ones among the others need not wait for them.
     """
 
-    def __init__(self, total: int, decodes: int, mixed: int) -> None:
-        self.left = min(total - decodes, max(mixed, 2 * decodes) if decodes else total)
-        self._long, self._half = total // 2, (self.left + 1) // 2
+    def __init__(self, total: int, left: int) -> None:
+        self.left = left
+        self._long, self._half = total // 2, (left + 1) // 2
 
     def offer(self, remaining: int, others: bool) -> int:
         """Return how many of its `remaining` tokens a prompt may compute."""

@@ -70,21 +70,6 @@ def test_a_long_prompt_takes_half_while_others_wait_and_what_they_leave():
     assert tokens_of(scheduler.schedule()) == {"long": 26, "b": 1, "c": 5}
 
 
-def test_prompts_beside_decodes_are_bounded():
-    scheduler = make_scheduler(2000, max_num_batched_tokens=64, max_model_len=512, max_mixed=8)
-    for name in "abc":
-        scheduler.add(long_request(name, 20, first=ord(name) * 100))
-    step = scheduler.schedule()
-    assert tokens_of(step) == {"a": 20, "b": 20, "c": 20}, "nobody decodes yet"
-    scheduler.update(step, [1, 2, 3])
-    scheduler.add(long_request("d", 30, first=2000))
-    step = scheduler.schedule()
-    assert tokens_of(step) == {"a": 1, "b": 1, "c": 1, "d": 8}
-    scheduler.update(step, [1, 2, 3])
-    scheduler.max_mixed = 2
-    assert tokens_of(scheduler.schedule()) == {"a": 1, "b": 1, "c": 1, "d": 6}
-
-
 def test_prompts_go_on_in_order_and_few_are_half_computed():
     scheduler = make_scheduler(4000, max_num_batched_tokens=32, max_num_seqs=16,
                                max_model_len=512)

@@ -25,7 +25,6 @@ import models
 from core.plan.ledger import Ledger
 from core.runtime.batch import Batch, SequenceTable
 from core.runtime.executor import Pending
-from core.tensor.host import HostAllocator
 from models.checkpoints.base import SHIPPED
 from models.serving.engine import Engine
 from models.serving.http.app import create_app
@@ -44,8 +43,7 @@ class NoKernels:
 
     def __init__(self, users: int, vocab_size: int, period: float) -> None:
         self.table, self._period, self._next = SequenceTable(users, CONTEXT // BLOCK), period, 0.0
-        self.policy = SimpleNamespace(
-            backends=("none",), primary=SimpleNamespace(allocator=HostAllocator()))
+        self.policy = SimpleNamespace(backends=("none",))
         self.steps = SimpleNamespace(get=lambda kind, dims: None, made=(), cache=())
         self._draw = partial(np.random.default_rng(0).integers, 300, vocab_size, dtype=np.int32)
 

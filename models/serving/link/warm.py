@@ -20,7 +20,6 @@ from models.tokenizers.base import NoTokenizer
 
 TOUCHED = 128 << 20  # bytes of a KV cache in the host's memory that it has from the start
 PAGE = 4096  # bytes
-MIXED = 8  # such a part of a step's tokens may be of prompts, where a CPU decodes as well
 
 
 def warm(engine: Engine) -> EngineFacts:
@@ -35,9 +34,6 @@ def warm(engine: Engine) -> EngineFacts:
                                           {"T": rows, "S": rows, "R": rows})
     engine.generate([[0]], SamplingParams(temperature=0, max_tokens=2, ignore_eos=True))
     engine.stats = EngineStats()
-    if engine.executor.policy.primary.allocator.device == HostAllocator.device:
-        engine.scheduler.max_mixed = engine.scheduler_options["max_mixed"] = (
-            engine.scheduler.max_num_batched_tokens // MIXED)
     gc.collect()
     gc.freeze()  # what was loaded stays: a full collection would hold up every stream for 25 ms
     kernels = Counter(e.kernel.split(":")[0] for e in engine.ledger.entries)
