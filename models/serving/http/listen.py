@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 import socket
+from importlib.util import find_spec
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,7 @@ def run_app(app: FastAPI, listener: socket.socket, engine: AsyncEngine, *, drain
             loop.call_soon_threadsafe(lambda: loop.call_later(drain, engine.give_up, why))
     signal.signal(signal.SIGTERM, lambda number, frame: None)  # the server drains, and returns here
     server = Server(uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False,
+        app, http=_protocol(), log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=drain + _LINGER, timeout_keep_alive=_KEEP_ALIVE))
     logging.getLogger("uvicorn.error").addFilter(_is_failure)
     engine.on_hung = lambda: asyncio.get_running_loop().call_later(
@@ -66,6 +67,14 @@ def run_app(app: FastAPI, listener: socket.socket, engine: AsyncEngine, *, drain
     gc.freeze()  # what is imported stays: collections need not look at it while streams wait
     gc.set_threshold(YOUNG)
     server.run(sockets=[listener])
+
+
+def _protocol() -> str | type[asyncio.Protocol]:
+    """Return what parses requests: httptools where it is installed, else h11, which is slower."""
+    if find_spec("httptools") is None:
+        return "h11"
+    from models.serving.http.bounded import BoundedProtocol
+    return BoundedProtocol
 
 
 def _is_failure(record: logging.LogRecord) -> bool:

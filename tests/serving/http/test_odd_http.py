@@ -95,6 +95,13 @@ def test_a_body_that_never_ends_computes_nothing(raw, server):
     assert "Traceback" not in server.said, server.said
 
 
+def test_what_comes_before_a_body_is_bounded(raw):
+    """Whatever parses requests; a client without a key could fill the memory else."""
+    start = b"GET /health HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX: "
+    assert raw(start, b"a" * 60_000, b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+    assert raw(start, b"a" * 40_000, 0.1, b"a" * 40_000).startswith(b"HTTP/1.1 4")
+
+
 @pytest.mark.parametrize(("bias", "said"), [
     ({" 10": 1}, "' 10'"), ({"1_0": 1}, "'1_0'"), ({"\u0661": 1}, "logit_bias has the keys"),
     ({"10": 1, "010": 2}, "'010'"), ({"-1": 1}, "'-1'"), ({"10": 101}, "-100 to 100"),
