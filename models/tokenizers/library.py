@@ -1,10 +1,9 @@
-"""Calls the libraries that run tokenizers: texts and ids only, and whatever they raise becomes an
-error of ours."""
+"""Calls the libraries that run tokenizers; whatever they raise becomes an error of ours."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from operator import index
-from types import TracebackType
 
 from core.errors import TokenizerError
 from core.reading import shown
@@ -12,24 +11,17 @@ from core.reading import shown
 _PASSED = (KeyboardInterrupt, SystemExit, GeneratorExit, TokenizerError)
 
 
-class library_errors:
-    """Raise TokenizerError saying that `what` failed, also for a panic: `tokenizers` is written in
-    Rust, whose panics are no Exception in Python. No generator: each token of a stream passes."""
-
-    __slots__ = ("_what",)
+class library_errors(AbstractContextManager):  # type: ignore[type-arg]
+    """Raise TokenizerError saying that `what` failed, also for a panic of Rust's, which is no
+    Exception in Python. No generator: each token of a stream passes."""
 
     def __init__(self, what: str) -> None:
         self._what = what
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:
-        if error is None or isinstance(error, _PASSED):
-            return
-        raise TokenizerError(
-            f"{self._what}: {str(error)[:300] or type(error).__name__}") from None
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and not isinstance(error, _PASSED):
+            said = str(error)[:300] or type(error).__name__
+            raise TokenizerError(f"{self._what}: {said}") from None
 
 
 def given_text(text: object) -> str:

@@ -116,12 +116,9 @@ class StoppedText:
         return self._stops.found
 
     def push(self, token: int, *, stops: bool = True) -> str:
-        """Return the text that has become certain. Without `stops` this token's text may be part
-        of no stop string."""
+        """Return the text that has become certain; without `stops` it is part of no stop string."""
         text = self._decoder.push(token)
-        if not self._stops.stops:
-            return text
-        if not stops:
+        if not (stops and self._stops.stops):
             return self._stops.flush() + text
         text = self._stops.push(text)
         if token in self._hidden and not self._stops.hit:

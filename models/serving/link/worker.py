@@ -204,7 +204,7 @@ class _Worker:
             len(engine.executor.steps.made))
 
     def _tell(self, outputs: Sequence[RequestOutput]) -> None:
-        """Post what has changed, as shortly as it can be said."""
+        """Say what has changed, as shortly as it can be said."""
         names, tokens = list[str](), list[int]()
         for output in outputs:
             one, name = output.outputs[0], output.request_id
