@@ -121,8 +121,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         engine = AsyncEngine(engine_process, checkpoint.tokenizer, step_timeout=limit)
         try:
             name = args.served_model_name or checkpoint.name
-            return _serve(args, engine, listener, keys, name=name, mode=_mode(options),
-                          notes=checkpoint.notes, conversations=conversations, defaults=defaults)
+            return _serve(args, engine, listener, keys, name=name, mode=options.mode,
+                          notes=checkpoint.notes, conversations=conversations, defaults=defaults,
+                          max_queue=engine_options.max_queue)
         finally:
             engine.close()
 
@@ -170,13 +171,6 @@ def _fits(facts: EngineFacts) -> str:
     return (f"KV cache: {tokens:,} tokens, {min(facts.max_num_seqs, tokens // facts.max_model_len)}"
             f" sequences of {facts.max_model_len:,} at once, at most {facts.max_num_seqs}; "
             f"{facts.max_num_batched_tokens:,} tokens a step")
-
-
-def _mode(options: LoadOptions) -> str:
-    """Name what changes the bits of an answer and is no kernel."""
-    named = [options.dtype, options.quantize, options.kv_dtype and f"kv_{options.kv_dtype}",
-             options.deterministic and "deterministic"]
-    return "-".join(part for part in named if part) or "default"
 
 
 def _spare(options: LoadOptions, registry: Registry, checkpoint: Checkpoint) -> int | None:

@@ -46,7 +46,7 @@ def open_engine(config: EngineConfig, weights: WeightStore, options: EngineOptio
     executor.set_blocks(blocks)
     return Engine(executor, checkpoint.tokenizer, vocab_size=config.config.vocab_size,
                   eos_ids=frozenset(checkpoint.eos_ids), blocks=blocks, name=checkpoint.name,
-                  mode="batch-invariant" if config.options.batch_invariant else "default",
+                  mode=config.options.mode,
                   caching=options.enable_prefix_caching,
                   scheduler_options={
                       "max_num_seqs": slots, "max_num_batched_tokens": tokens,

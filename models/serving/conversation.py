@@ -59,7 +59,7 @@ class ConversationEncoder:
         self._controls = self._special | {
             i: t for i, t in added.items() if _is_tag(t.text) and t.text in written}
 
-    def encode(self, messages: Sequence[Mapping[str, Any]], **more: Any) -> list[int]:  # noqa: ANN401
+    def encode(self, messages: Sequence[Mapping[str, Any]], /, **more: Any) -> list[int]:  # noqa: ANN401
         """Return the ids of a conversation; `more` goes to the template.
 
         Raises PromptError where the text is not valid UTF-8, and where the template changes it so

@@ -74,12 +74,15 @@ class Engine:
         self.queue(request_id, prompt, params, salt=salt, streams=streams, news=self._news)
 
     def queue(self, request_id: str, prompt: Prompt, params: SamplingParams | None = None, *,
-              salt: str = "", streams: bool, news: dict[str, RequestOutput]) -> None:
-        """Queue a request, as `add_request` does, whose output goes to `news` when it changes."""
+              salt: str = "", streams: bool, news: dict[str, RequestOutput],
+              bounded: bool = True) -> None:
+        """Queue a request, as `add_request` does, whose output goes to `news` when it changes.
+        Unless `bounded`, any number may wait: they are of one caller."""
         check_text(request_id=request_id, salt=salt)
         params = SamplingParams.of(params)
         ids = encode_prompt(prompt, self.tokenizer, self.vocab_size)
         params.check_vocabulary(self.vocab_size)
+        params.check_queue(self.scheduler.max_waiting if bounded else None)
         requests = make_requests(request_id, ids, params, eos_ids=self.eos_ids, salt=salt,
                                  grammars=self.grammars)
         with self._lock:
@@ -87,16 +90,13 @@ class Engine:
             if request_id in self._groups or request_id in news:
                 raise OptionError(f"request {request_id!r} is running already; give each request "
                                   "an id of its own")
-            text = prompt if isinstance(prompt, str) else None
-            group = Group(request_id, text, requests, self.tokenizer, streams=streams,
-                          news=news)
-            added = list[Request]()
+            group = Group(request_id, prompt if isinstance(prompt, str) else None, requests,
+                          self.tokenizer, streams=streams, news=news)
             try:
                 for request in requests:
-                    self.scheduler.add(request)
-                    added.append(request)
+                    self.scheduler.add(request, bounded=bounded)
             except BaseException:
-                for request in added:  # all of the n texts, or none
+                for request in requests:  # all of the n texts, or none
                     self.scheduler.finish(request, "abort")
                 raise
             self._groups[request_id] = group

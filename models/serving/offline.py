@@ -26,7 +26,7 @@ def generate(engine: Engine, prompts: Prompt | Sequence[Prompt],
     news, done = dict[str, RequestOutput](), dict[str, RequestOutput]()
     try:
         for name, prompt, one in zip(names, batch, each, strict=True):
-            engine.queue(name, prompt, one, streams=False, news=news)
+            engine.queue(name, prompt, one, streams=False, news=news, bounded=False)
         while len(done) < len(names):
             engine.advance()
             found = [name for name in list(news) if news[name].finished]  # others change it too

@@ -149,6 +149,13 @@ class SamplingParams:
                 raise OptionError(f"{name} has {wrong[:5]}, expected ids of the vocabulary, 0 to "
                                   f"{size - 1}")
 
+    def check_queue(self, most: int | None) -> None:
+        """Raise OptionError for more texts than may wait at once, which no queue could take. None:
+        any number may."""
+        if most is not None and self.n > most:
+            raise OptionError(f"n is {self.n}, and at most {most} texts may wait; lower n, or raise "
+                              "max_queue (--max-queue)")
+
     def choice(self, index: int, seed: int) -> SamplingParams:
         """Return the parameters of one of the n texts. `seed` stands in where none is given; each
         text has its own."""

@@ -59,9 +59,9 @@ class Scheduler:
     def has_unfinished(self) -> bool:
         return bool(self.waiting or self.running)
 
-    def add(self, request: Request) -> None:
+    def add(self, request: Request, *, bounded: bool = True) -> None:
         """Queue a request. Raises PromptError or OptionError for one that can never be served,
-        QueueFullError where `max_waiting` requests wait already."""
+        QueueFullError where `max_waiting` requests wait already, if the queue is `bounded`."""
         count, size = request.prompt_len, self.pool.block_size
         if not 1 <= count <= self.max_model_len:
             raise PromptError(f"the prompt has {count} tokens, expected 1 to {self.max_model_len} "
@@ -73,7 +73,7 @@ class Scheduler:
                 f"a prompt of {count} tokens and {limit - count} new ones need {blocks} blocks of "
                 f"{size} tokens, the KV cache has {self.pool.blocks}; lower max_tokens to at most "
                 f"{max(0, self.pool.blocks * size + 1 - count)}, or shorten the prompt")
-        if len(self.waiting) >= self.max_waiting:
+        if bounded and len(self.waiting) >= self.max_waiting:
             raise QueueFullError(f"{len(self.waiting)} requests wait already (max_waiting is "
                                  f"{self.max_waiting}); send this one again later")
         self._arrivals += 1

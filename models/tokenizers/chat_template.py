@@ -58,7 +58,7 @@ class ChatTemplate:
         """Return the template of that name alone. Raises TokenizerError as `choose`."""
         return ChatTemplate({DEFAULT: self.choose(name)}, self.variables)
 
-    def render(self, messages: Sequence[Mapping[str, Any]], *,
+    def render(self, messages: Sequence[Mapping[str, Any]], /, *,
                add_generation_prompt: bool | None = None,
                tools: Sequence[Mapping[str, Any]] | None = None,
                documents: Sequence[Mapping[str, Any]] | None = None,

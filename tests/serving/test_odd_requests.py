@@ -6,7 +6,7 @@ import pytest
 
 import models
 from core.errors import KernelyardError, OptionError, PromptError
-from models.engine.options import SEQUENCES, EngineOptions
+from models.engine.options import SEQUENCES, EngineOptions, LoadOptions
 from models.serving.params import TEXTS, SamplingParams
 
 ODD = {"None": None, "text": "5", "no text": "", "bytes": b"5", "no list": [], "list": [5],
@@ -104,6 +104,30 @@ def test_arguments_of_generate(engine):
     with pytest.raises(OptionError, match=r"^progress is 5, expected a function"):
         engine.generate(["a"], progress=5)
     assert engine.generate(np.array([1, 2]), ONE)[0].prompt_token_ids == [1, 2]
+
+
+def test_a_list_may_be_longer_than_the_queue():
+    """The queue's bound keeps many callers in bounds; more texts of a prompt than it holds could
+    never be taken."""
+    with models.load_engine("stories-llama2", max_context=16, max_num_seqs=2, max_queue=3) as small:
+        assert len(small.generate([[1]] * 9, ONE)) == 9
+        assert len(small.generate([[1]], SamplingParams(n=4, max_tokens=1))[0].outputs) == 4
+        with pytest.raises(OptionError, match="n is 4, and at most 3 texts may wait"):
+            small.add_request("a", [1], SamplingParams(n=4))
+        small.check()
+        assert not small.has_unfinished_requests
+
+
+def test_a_fingerprint_names_what_changes_bits():
+    modes = [LoadOptions(**how).mode for how in (
+        {}, {"dtype": "f16"}, {"quantize": "int8"}, {"quantize": "int8", "group_size": 32},
+        {"quantize": "int8", "keep": ["lm_head.weight"]},
+        {"quantize": "int8", "quantize_only": ["lm_head.weight"]}, {"kv_dtype": "i8"},
+        {"allow_tf32": True}, {"deterministic": True}, {"batch_invariant": True})]
+    assert modes[0] == "default" and modes[-1] == "batch-invariant"
+    assert len(set(modes)) == len(modes)
+    with models.load_engine("stories-llama2", max_context=16, kv_dtype="f16") as opened:
+        assert opened.fingerprint.endswith("-kv_f16")
 
 
 def test_texts_of_a_prompt_are_bounded():

@@ -86,6 +86,10 @@ def test_bad_lines(engine, data, said):
     ({"messages": HI, "top_logprobs": 3}, "top_logprobs", "goes with logprobs"),
     ({"messages": HI, "chat_template_kwargs": {"messages": []}}, "chat_template_kwargs", "fields"),
     ({"messages": HI, "tools": [{"type": "function"}]}, "tools", "takes no tools"),
+    ({"messages": HI, "tools": [5]}, "tools", "expected a list of objects"),
+    ({"messages": HI, "documents": ["a"]}, "documents", "expected a list of objects"),
+    ({"prompt": ["A"] * 4, "n": 2}, "n", "asks for 8 texts, and at most 6 may wait"),
+    ({"prompt": ["A"] * 7}, "prompt", "asks for 7 texts, and at most 6 may wait"),
     ({"messages": HI, "add_generation_prompt": True, "continue_final_message": True}, "messages",
      "one of them")])
 def test_bad_bodies(engine, body, param, said):
@@ -178,7 +182,7 @@ def test_a_full_queue(engine):
     results = run(engine, *lines, line({"prompt": "A", "n": 7}, custom_id="n"))
     assert len(results) == 31
     (failed,) = [r for r in results if r["error"]]
-    assert failed["custom_id"] == "n" and "max_waiting is 6" in failed["error"]["message"]
+    assert failed["custom_id"] == "n" and "at most 6 may wait" in failed["error"]["message"]
 
 
 def test_nothing_runs_on_after_the_end(engine):

@@ -15,7 +15,7 @@ import httpx
 #: tools are written as Qwen writes them
 TEMPLATE = ('{# <tool_call>{"name": <name>, "arguments": <object>}</tool_call> #}'
             "{% for m in messages %}{{ m.content }}{{ ' ' if not loop.last }}{% endfor %}"
-            "{% for t in tools or [] %} {{ t.function.name }}{% endfor %}")
+            "{% for t in tools or [] %} {{ t.function.name }}{% endfor %}{{ end }}")
 
 
 class Server:

@@ -85,8 +85,10 @@ def create_app(service: Service, *, keys: Sequence[str] = (), body_limit: int = 
             raise ApiError(400, "give either prompt or messages", param="prompt")
         if body.messages is not None:
             ids = await service.converse([m.model_dump(exclude_unset=True) for m in body.messages],
-                                         tools=body.tools,
-                                         add_generation_prompt=body.add_generation_prompt)
+                                         tools=body.tools, documents=body.documents,
+                                         more=body.chat_template_kwargs,
+                                         add_generation_prompt=body.add_generation_prompt,
+                                         continue_final_message=body.continue_final_message)
         else:
             ids = await service.encode(body.prompt or "", special=not body.add_special_tokens)
         answer = {"count": len(ids), "max_model_len": engine.facts.max_model_len, "tokens": ids}

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from core.reading import shown
 from models.serving.http.errors import ApiError
-from models.serving.openai.body import MOST_TEXTS, STRUCTURED
+from models.serving.openai.body import MOST_TEXTS, check_body
 
 MOST_STOPS = 64  # stop texts of one request
 
@@ -56,12 +56,9 @@ class Sampled(BaseModel):
     structured_outputs: dict[str, Any] | None = None
 
     def check(self, unbuilt: Mapping[str, tuple[object, ...]]) -> None:
-        """Raise ApiError for a field that is not built, or that contradicts another."""
-        for name, value in (self.model_extra or {}).items():
-            if name in unbuilt and value is not None and value not in unbuilt[name]:
-                fix = "use structured_outputs" if name in STRUCTURED else "leave it out"
-                raise ApiError(400, f"{name} is {shown(value)}, and this server does not have it; "
-                               f"{fix}", param=name, code="unsupported_parameter")
+        """Raise BodyError for a field that is not built, ApiError for one that contradicts
+        another."""
+        check_body({k: v for k, v in (self.model_extra or {}).items() if k in unbuilt}, unbuilt)
         if self.stream_options is not None and not self.stream:
             raise ApiError(400, "stream_options goes with stream: true", param="stream_options")
         if (self.n or 1) > MOST_TEXTS:
@@ -126,7 +123,7 @@ class ChatRequest(Sampled, Conversation):
 
 
 class TokenizeRequest(BaseModel):
-    """Holds a request to /tokenize: a prompt, or a conversation."""
+    """Holds a request to /tokenize: a prompt, or a conversation as a chat has it."""
 
     model_config = ConfigDict(extra="allow", protected_namespaces=())
 
@@ -134,8 +131,11 @@ class TokenizeRequest(BaseModel):
     prompt: str | None = None
     messages: list[Message] | None = Field(None, min_length=1)
     tools: list[dict[str, Any]] | None = None
+    documents: list[dict[str, Any]] | None = None
     add_special_tokens: bool = True
-    add_generation_prompt: bool = True
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool = False
+    chat_template_kwargs: dict[str, Any] | None = None
     return_token_strs: bool | None = None
 
 

@@ -14,8 +14,8 @@ from models.serving.async_engine import AsyncEngine
 from models.serving.conversation import ConversationEncoder
 from models.serving.http.errors import ApiError
 from models.serving.link.stream import Stream
-from models.serving.openai.prompts import flat_messages
-from models.serving.params import SamplingParams
+from models.serving.openai.prompts import check_texts, flat_messages
+from models.serving.params import TEXTS, SamplingParams
 from models.serving.prompt import Prompt, checked_text
 from models.tokenizers.base import Tokenizer
 
@@ -29,6 +29,7 @@ class Service:
     notes     what a user should know of how the model's files were read
     conversations  encodes chats, None for a base model
     defaults  fields of SamplingParams where a request says nothing; its `stop` always holds
+    max_queue  requests that may wait, so the most texts of one request
     """
 
     engine: AsyncEngine
@@ -37,6 +38,7 @@ class Service:
     notes: Sequence[str] = ()
     conversations: ConversationEncoder | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    max_queue: int = TEXTS
     created: int = field(default_factory=lambda: int(time.time()))
 
     @property
@@ -113,6 +115,7 @@ class Service:
     async def submit(self, prompts: Sequence[tuple[Prompt, str | None]], params: SamplingParams,
                      name: str, salt: str | None) -> list[Stream]:
         """Return the streams of prompts (ids, and the text where known), all accepted, or none."""
+        check_texts(len(prompts), params.n, self.max_queue)
         changed = asyncio.Event()
         tasks = [asyncio.ensure_future(self.engine.submit(
             ids, params, request_id=f"{name}-{i}", salt=salt or "", text=text, changed=changed))

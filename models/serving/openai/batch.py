@@ -25,7 +25,12 @@ from models.serving.openai.body import (
     echoes_only,
 )
 from models.serving.openai.error import BodyError
-from models.serving.openai.prompts import Encoded, chat_prompt, completion_prompts
+from models.serving.openai.prompts import (
+    Encoded,
+    chat_prompt,
+    check_texts,
+    completion_prompts,
+)
 from models.serving.params import SamplingParams
 from models.serving.request import RequestOutput
 
@@ -107,6 +112,7 @@ class BatchRunner:
         else:
             params = completion_params(body, self._defaults)
             prompts = completion_prompts(body, engine.tokenizer)
+        check_texts(len(prompts), params.n, engine.scheduler.max_waiting)
         limit = engine.scheduler.max_model_len
         new = 0 if echoes_only(body) else params.max_tokens or 0
         if (longest := max(len(ids) for ids, _ in prompts)) + new > limit:

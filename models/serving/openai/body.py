@@ -62,8 +62,10 @@ def check_body(body: Mapping[str, Any], unbuilt: Mapping[str, tuple[object, ...]
             fix = "use structured_outputs" if name in STRUCTURED else "leave it out"
             raise BodyError(f"{name} is {shown(value)}, and that is not built; {fix}", name,
                             "unsupported_parameter")
-        if name in _KINDS and value is not None and not isinstance(value, _KINDS[name][0]):
-            raise BodyError(f"{name} is {shown(value)}, expected {_KINDS[name][1]}", name)
+        kind, expected = _KINDS.get(name, (object, ""))
+        if value is not None and not (isinstance(value, kind) and (
+                kind is not list or all(isinstance(one, dict) for one in value))):
+            raise BodyError(f"{name} is {shown(value)}, expected {expected}", name)
     n = body.get("n")
     if isinstance(n, int) and n > MOST_TEXTS:
         raise BodyError(f"n is {n}, expected at most {MOST_TEXTS}", "n")

@@ -91,7 +91,7 @@ def _render(source: str, values: dict[str, Any]) -> str:
     environment.globals.update(raise_exception=_reject, strftime_now=_now, dict=_Dict(),
                                namespace=Names)
     parts, left = [], CHARACTERS
-    for part in environment.from_string(source).generate(**values):
+    for part in environment.from_string(source).generate(values):
         left -= len(part)
         if left < 0:
             raise ValueError(f"it writes more than {CHARACTERS} characters")

@@ -30,6 +30,9 @@ COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
     (COMPLETIONS, {"prompt": "a", "model": "\udfff"}, 404, "model"),
     (COMPLETIONS, {"prompt": "a", "n": 2, "seed": 1}, 200, None),
     (COMPLETIONS, {"prompt": "a", "n": 129}, 400, "n"),
+    (COMPLETIONS, {"prompt": "a", "n": 65}, 400, "n"),  # 64 may wait: to come again is no use
+    (COMPLETIONS, {"prompt": ["a"] * 65}, 400, "prompt"),
+    (COMPLETIONS, {"prompt": "a", "best_of": True}, 400, "best_of"),
     (COMPLETIONS, {"prompt": "a", "seed": 2**70}, 200, None),
     (COMPLETIONS, {"prompt": "a", "seed": -2**70}, 200, None),
     (COMPLETIONS, {"prompt": "a", "logprobs": 100}, 400, "logprobs"),
@@ -65,6 +68,8 @@ COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
     (CHAT, {"messages": [{"role": "user", "content": "\ud800"}]}, 400, "messages"),
     (CHAT, {"messages": USER, "chat_template_kwargs": {"messages": []}}, 400,
      "chat_template_kwargs"),
+    (CHAT, {"messages": USER, "n": 65}, 400, "n"),
+    (CHAT, {"messages": USER, "chat_template_kwargs": {"self": 1, "source": 2, "": 3}}, 200, None),
     (CHAT, {"messages": []}, 400, "messages"),
     (CHAT, {}, 400, "messages"),
     (CHAT, {"messages": USER}, 200, None),
@@ -95,6 +100,9 @@ COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
         {"type": "image_url", "image_url": {"url": "data:"}}]}]}, 400, "messages"),
     ("/v1/embeddings", {"input": "a"}, 400, None),
     ("/tokenize", {}, 400, "prompt"),
+    ("/tokenize", {"messages": USER, "documents": [{"text": "a"}]}, 400, "documents"),
+    ("/tokenize", {"messages": USER, "chat_template_kwargs": {"messages": []}}, 400,
+     "chat_template_kwargs"),
     ("/detokenize", {"tokens": [-5]}, 400, "tokens"),
     ("/v1/nothing", {}, 404, None)], ids=lambda value: ascii(value)[:60])
 def test_statuses(post, path, body, status, param):
@@ -142,10 +150,12 @@ def test_tokenize_and_back(post, story):
     assert post("/detokenize", {"tokens": found["tokens"]}) == (200, {"prompt": PROMPT})
     _, bare = post("/tokenize", {"prompt": PROMPT, "add_special_tokens": False})
     assert bare["tokens"] == found["tokens"][1:], "without BOS"
-    _, chat = post("/tokenize", {"messages": [{"role": "user", "content": PROMPT}]})
-    _, answer = post(CHAT, {"messages": [{"role": "user", "content": PROMPT}], "max_tokens": 1,
-                            "return_token_ids": True})
-    assert answer["prompt_token_ids"] == chat["tokens"]
+    for more in ({}, {"chat_template_kwargs": {"end": "!"}}, {"continue_final_message": True},
+                 {"tools": [LOOK]}):
+        body = {"messages": [{"role": "user", "content": PROMPT}], **more}
+        _, chat = post("/tokenize", body)
+        _, answer = post(CHAT, {**body, "max_tokens": 1, "return_token_ids": True})
+        assert answer["prompt_token_ids"] == chat["tokens"], more
 
 
 def test_tools_are_rendered_by_the_template(post):
