@@ -97,8 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from models.serving.async_engine import AsyncEngine  # other commands need no asyncio
     options, engine_options = load_options(args), EngineOptions(
         **{f.name: getattr(args, f.name) for f in fields(EngineOptions)})
-    if args.body_limit < 1 or args.drain < 0 or not 0 <= args.port < 65536:
-        raise OptionError("--body-limit must be at least 1, --drain at least 0, --port 0 to 65535")
+    if args.body_limit < 1 or not 0 <= args.drain < 2**31 or not 0 <= args.port < 65536:
+        raise OptionError("--body-limit must be at least 1, --drain 0 to 2147483647, --port 0 to "
+                          "65535")
     if args.check_rate is not None and args.check is None:
         raise OptionError("--check-rate goes with --check: name what to check against")
     limit = check_limit(args.step_timeout, True)

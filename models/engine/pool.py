@@ -36,12 +36,19 @@ def cache_share(options: EngineOptions, device: str) -> float:
 def open_engine(config: EngineConfig, weights: WeightStore, options: EngineOptions) -> Engine:
     """Open an engine on weights, which it places on the device as far as they are not there.
 
-    Raises AllocationError where the memory holds no sequence of the longest context.
+    Raises AllocationError where the memory holds no step of the most tokens, or no sequence of the
+    longest context beside it.
     """
     checkpoint, (slots, tokens, width) = config.checkpoint, sizes(
         config, options, config.policy.primary.allocator.device)
     executor = Executor(config.graph, weights, config.policy, slots=slots, width=width)
-    block = executor.reserve(WIDEST, tokens)
+    try:
+        block = executor.reserve(WIDEST, tokens)
+    except AllocationError as error:  # whose advice is for one sequence
+        raise AllocationError(
+            f"{checkpoint.path}: the weights, and the activations of a step of {tokens:,} tokens "
+            f"and {slots:,} sequences, do not fit: {str(error).partition(';')[0]}; pass a smaller "
+            "--max-num-batched-tokens or --max-num-seqs, or use --quantize") from None
     blocks = _blocks(config, options, block, slots * width)
     executor.set_blocks(blocks)
     return Engine(executor, checkpoint.tokenizer, vocab_size=config.config.vocab_size,

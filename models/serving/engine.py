@@ -23,7 +23,7 @@ from models.serving.group import Group, check_tokens, nonfinite
 from models.serving.offline import generate
 from models.serving.params import SamplingParams
 from models.serving.prompt import Prompt, encode_prompt
-from models.serving.request import Request, RequestOutput, make_requests
+from models.serving.request import RequestOutput, make_requests
 from models.serving.sampling_options import check_call, check_flags, check_text
 from models.serving.scheduler import Scheduler
 from models.serving.stats import EngineStats

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from core.errors import CheckError, LifetimeError, OptionError
+from core.errors import CheckError, InputError, LifetimeError, OptionError
 from models.serving.params import SamplingParams
 from models.serving.prompt import Prompt, list_prompts
 from models.serving.request import RequestOutput
@@ -26,7 +27,8 @@ def generate(engine: Engine, prompts: Prompt | Sequence[Prompt],
     news, done = dict[str, RequestOutput](), dict[str, RequestOutput]()
     try:
         for name, prompt, one in zip(names, batch, each, strict=True):
-            engine.queue(name, prompt, one, streams=False, news=news, bounded=False)
+            with _numbered(names[name], len(names)):
+                engine.queue(name, prompt, one, streams=False, news=news, bounded=False)
         while len(done) < len(names):
             engine.advance()
             found = [name for name in list(news) if news[name].finished]  # others change it too
@@ -38,6 +40,17 @@ def generate(engine: Engine, prompts: Prompt | Sequence[Prompt],
         for name in names:
             engine.abort_request(name)
     return [done[name] for name in names]
+
+
+@contextmanager
+def _numbered(number: int, count: int) -> Iterator[None]:
+    """Let an error say which of several prompts it is about."""
+    try:
+        yield
+    except InputError as error:
+        if count == 1:
+            raise
+        raise type(error)(f"prompt {number}: {error}") from None
 
 
 def _check(output: RequestOutput, number: int) -> None:

@@ -153,8 +153,8 @@ class SamplingParams:
         """Raise OptionError for more texts than may wait at once, which no queue could take. None:
         any number may."""
         if most is not None and self.n > most:
-            raise OptionError(f"n is {self.n}, and at most {most} texts may wait; lower n, or raise "
-                              "max_queue (--max-queue)")
+            raise OptionError(f"n is {self.n}, and at most {most} texts may wait; lower n, or "
+                              "raise max_queue (--max-queue)")
 
     def choice(self, index: int, seed: int) -> SamplingParams:
         """Return the parameters of one of the n texts. `seed` stands in where none is given; each

@@ -68,6 +68,15 @@ def test_more_blocks_than_memory_holds_are_told(monkeypatch):
         assert engine.pool.blocks == fits
 
 
+@pytest.mark.parametrize("tokens", [10**12, 2**62])
+def test_a_step_that_does_not_fit_is_told(tokens):
+    with pytest.raises(AllocationError, match=f"activations of a step of {tokens:,} tokens and 256 "
+                       "sequences, do not fit: .* bytes.*; pass a smaller --max-num-batched-tokens"
+                       ) as error:
+        models.load_engine(MODEL, max_num_batched_tokens=tokens)
+    assert "--max-context" not in str(error.value)
+
+
 @pytest.mark.parametrize(("options", "said"), [
     ({"max_model_len": 16, "max_context": 32}, "two names of one option"),
     ({"chunk": 4}, "chunk has no meaning for an engine: max_num_batched_tokens")])

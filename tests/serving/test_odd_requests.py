@@ -118,6 +118,21 @@ def test_a_list_may_be_longer_than_the_queue():
         assert not small.has_unfinished_requests
 
 
+def test_an_error_says_which_prompt_is_meant(engine, story):
+    for prompts, error, said in (
+            (["a", "b " * 99, "c"], PromptError, "^prompt 1: the prompt has .* tokens"),
+            ([[1], [2], [-5]], PromptError, "^prompt 2: token ids .* are outside"),
+            (["a", ""], PromptError, "^prompt 1: the prompt is empty"),
+            (["a" * 999], PromptError, "^the prompt has .* tokens")):
+        with pytest.raises(error, match=said):
+            engine.generate(prompts)
+    with pytest.raises(OptionError, match=r"^prompt 0: logit_bias has"):
+        engine.generate(["a", "b"], SamplingParams(logit_bias={10**6: 1}))
+    with pytest.raises(PromptError, match=r"^prompt 1: the prompt is empty"):
+        story.generate(["a", ""])
+    assert not engine.has_unfinished_requests
+
+
 def test_a_fingerprint_names_what_changes_bits():
     modes = [LoadOptions(**how).mode for how in (
         {}, {"dtype": "f16"}, {"quantize": "int8"}, {"quantize": "int8", "group_size": 32},

@@ -59,7 +59,7 @@ def run_app(app: FastAPI, listener: socket.socket, engine: AsyncEngine, *, drain
             loop.call_soon_threadsafe(lambda: loop.call_later(drain, engine.give_up, why))
     signal.signal(signal.SIGTERM, lambda number, frame: None)  # the server drains, and returns here
     server = Server(uvicorn.Config(
-        app, http=_protocol(), log_level="warning", access_log=False, server_header=False,
+        app, http=_protocol(), ws="none", log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=drain + _LINGER, timeout_keep_alive=_KEEP_ALIVE))
     logging.getLogger("uvicorn.error").addFilter(_is_failure)
     engine.on_hung = lambda: asyncio.get_running_loop().call_later(

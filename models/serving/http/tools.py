@@ -48,10 +48,10 @@ class ToolText:
         if not found:
             return rest, []
         return "", [{"index": i, "id": f"call_{secrets.token_hex(12)}", "type": "function",
-                     "function": {"name": name, "arguments": json.dumps(arguments)}}
+                     "function": {"name": name, "arguments": arguments}}
                     for i, (name, arguments) in enumerate(found)]
 
-    def _calls(self) -> list[tuple[str, Any]]:
+    def _calls(self) -> list[tuple[str, str]]:
         if self._tagged:
             objects = [_json(block) for block in _BLOCK.findall(self._text)]
         else:
@@ -67,12 +67,17 @@ def tool_names(tools: Sequence[Mapping[str, Any]]) -> frozenset[str]:
     return frozenset(str(f.get("name")) for f in functions if isinstance(f, Mapping))
 
 
-def _call(found: object) -> tuple[str, Any] | None:
-    """Return name and arguments of an object that is a call."""
+def _call(found: object) -> tuple[str, str] | None:
+    """Return name and arguments, as JSON, of an object that is a call. Python reads NaN and 1e999,
+    which JSON lacks: these are none."""
     if not isinstance(found, dict) or not isinstance(found.get("name"), str):
         return None
     arguments = found.get("arguments", found.get("parameters"))
-    return (found["name"], arguments) if isinstance(arguments, dict) else None
+    try:
+        text = json.dumps(arguments, allow_nan=False)
+    except ValueError:
+        return None
+    return (found["name"], text) if isinstance(arguments, dict) else None
 
 
 def _json(text: str) -> object:

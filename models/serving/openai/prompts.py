@@ -66,8 +66,8 @@ def chat_prompt(body: Mapping[str, Any], encoder: ConversationEncoder | None) ->
 def check_texts(prompts: int, n: int, most: int) -> None:
     """Raise BodyError for a request of more texts than may wait: it could never be accepted."""
     if prompts * n > most:
-        raise BodyError(f"the request asks for {prompts * n:,} texts, and at most {most:,} may wait "
-                        "(--max-queue): lower n, or send fewer prompts at once",
+        raise BodyError(f"the request asks for {prompts * n:,} texts, and at most {most:,} may "
+                        "wait (--max-queue): lower n, or send fewer prompts at once",
                         "n" if n > 1 else "prompt")
 
 

@@ -35,6 +35,10 @@ def run(source: str, text: str, size: int) -> tuple[str, list]:
      [("look", {}), ("add", {"a": 2})]),
     (LLAMA, '{"name": "look", "parameters": {}} and more',
      '{"name": "look", "parameters": {}} and more', []),
+    (QWEN, '<tool_call>{"name": "add", "arguments": {"a": NaN}}</tool_call>',
+     '<tool_call>{"name": "add", "arguments": {"a": NaN}}</tool_call>', []),
+    (LLAMA, '{"name": "add", "parameters": {"a": 1e999}}',
+     '{"name": "add", "parameters": {"a": 1e999}}', []),
     (LLAMA, "There is no call.", "There is no call.", []),
     (LLAMA, '{"a": 1}', '{"a": 1}', []),
     (LLAMA, "", "", [])], ids=lambda value: ascii(value)[:30])
