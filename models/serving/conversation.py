@@ -26,6 +26,7 @@ from models.tokenizers.sentencepiece_tokenizer import SentencePieceTokenizer
 
 _MARK, _NAME = "\ufdd0{:x}\ufdd1", "\ufdd2{}\ufdd3"  # Unicode keeps these for a program's own use
 _MARKED, _NAMED = re.compile("\ufdd0([0-9a-fA-F]+)\ufdd1"), re.compile("\ufdd2([0-9]+)\ufdd3")
+_BESIDE = ("tools", "documents")  # in which others may have written too
 _OURS = re.compile("[\ufdd0-\ufdd3]")
 _FIX = "leave it out, or use --no-escape-special (escape=False), which lets messages write " \
        "control tokens"
@@ -34,7 +35,8 @@ _FIX = "leave it out, or use --no-escape-special (escape=False), which lets mess
 class ConversationEncoder:
     """Turns messages into ids by the tokenizer's chat template.
 
-    escape  whether control tokens that messages contain are ordinary text. Control tokens are the
+    escape  whether control tokens that messages, tools and documents contain are ordinary text.
+            Control tokens are the
             special ones and, outside of an assistant's messages, others in the template's source
             such as <tool_call>
     """
@@ -60,7 +62,8 @@ class ConversationEncoder:
             i: t for i, t in added.items() if _is_tag(t.text) and t.text in written}
 
     def encode(self, messages: Sequence[Mapping[str, Any]], /, **more: Any) -> list[int]:  # noqa: ANN401
-        """Return the ids of a conversation; `more` goes to the template.
+        """Return the ids of a conversation; `more` goes to the template. What messages, tools and
+        documents contain is ordinary text.
 
         Raises PromptError where the text is not valid UTF-8, and where the template changes it so
         that what it contains cannot be told apart from the template's own tokens; TokenizerError
@@ -71,11 +74,14 @@ class ConversationEncoder:
             return self.encode_text(text, special=True)
         marked = [self._mark(m, self._special if m.get("role") == "assistant" else self._controls)
                   for m in messages]
-        if marked == list(messages) and not any(t.normalized for t in self._controls.values()):
+        beside = {k: self._mark(more[k], self._controls) for k in _BESIDE if k in more}
+        given = [*messages, *(more[k] for k in beside)]
+        if [*marked, *beside.values()] == given and not any(
+                t.normalized for t in self._controls.values()):
             return self.encode_text(text, special=True)
-        found = sorted({t.text for m in messages for t in self._controls.values()
-                        if t.text in str(m)}) or ["a message"]
-        again = self.template.render(marked, **more)
+        found = sorted({t.text for part in given for t in self._controls.values()
+                        if t.text in str(part)}) or ["a message"]
+        again = self.template.render(marked, **{**more, **beside})
         if _OURS.search(text) or _unmark(again) != text:
             raise PromptError(f"{shown(found[0])} is a control token of the model, and the chat "
                               "template changes the text around it, so that it cannot be told "
@@ -89,7 +95,8 @@ class ConversationEncoder:
         return ids
 
     def _mark(self, value: Any, controls: Mapping[int, AddedToken]) -> Any:  # noqa: ANN401 - JSON
-        """Mark the texts of a message at every depth. Texts may overlap: each beginning counts."""
+        """Mark the texts of a message, a tool or a document at every depth. Texts may overlap: each
+        beginning counts."""
         if isinstance(value, str):
             if not any(t.text in value for t in controls.values()):
                 return value

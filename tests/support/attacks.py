@@ -98,6 +98,8 @@ ATTACKS = {  # kind: (attack, what happens, file, test)
         ("Python's insides", "an error", _TEMPLATES, "test_refusals"),
         ("control tokens in a message", "ordinary text", _TALK,
          "test_a_message_writes_no_control_token"),
+        ("control tokens in tools and documents", "ordinary text", _TALK,
+         "test_tools_and_documents_write_no_control_token"),
         ("the same where the template changes the text", "the message is refused", _TALK,
          "test_a_template_that_changes_the_text"),
         ("a message that no context holds, or is no UTF-8", "an error, the chat goes on", _CLI,
