@@ -59,7 +59,8 @@ def run_app(app: FastAPI, listener: socket.socket, engine: AsyncEngine, *, drain
             loop.call_soon_threadsafe(lambda: loop.call_later(drain, engine.give_up, why))
     signal.signal(signal.SIGTERM, lambda number, frame: None)  # the server drains, and returns here
     server = Server(uvicorn.Config(
-        app, http=_protocol(), ws="none", log_level="warning", access_log=False, server_header=False,
+        app, http=_protocol(), ws="none", log_level="warning", access_log=False,
+        server_header=False,
         timeout_graceful_shutdown=drain + _LINGER, timeout_keep_alive=_KEEP_ALIVE))
     logging.getLogger("uvicorn.error").addFilter(_is_failure)
     engine.on_hung = lambda: asyncio.get_running_loop().call_later(
@@ -69,12 +70,13 @@ def run_app(app: FastAPI, listener: socket.socket, engine: AsyncEngine, *, drain
     server.run(sockets=[listener])
 
 
-def _protocol() -> str | type[asyncio.Protocol]:
-    """Return what parses requests: httptools where it is installed, else h11, which is slower."""
+def _protocol() -> type[asyncio.Protocol]:
+    """Return what parses requests: httptools, or h11, which bounds their heads by itself."""
     if find_spec("httptools") is None:
-        return "h11"
-    from models.serving.http.bounded import BoundedProtocol
-    return BoundedProtocol
+        from uvicorn.protocols.http.h11_impl import H11Protocol
+        return H11Protocol
+    from models.serving.http.head_limit import BoundedHttp
+    return BoundedHttp
 
 
 def _is_failure(record: logging.LogRecord) -> bool:

@@ -85,6 +85,30 @@ def test_old_slow_and_kept_connections(raw):
     assert len(texts) == 5 and len(set(texts)) == 1, "two answers on the kept connection"
 
 
+CHUNKED = head("Transfer-Encoding: chunked")
+
+
+@pytest.mark.parametrize(("begin", "part"), [
+    (b"GET /", b"a"), (b"GET /health HTTP/1.1\r\nX: ", b"a"), (b"GET / HTTP/1.1\r\n", b"X: a\r\n"),
+    (CHUNKED + b"5;", b"a"), (CHUNKED + b"0\r\n", b"X: a\r\n")],
+    ids=["path", "header", "headers", "extension", "trailers"])
+def test_what_is_beside_a_body_is_bounded(server, begin, part):
+    """Without a bound 60 MiB of headers took 1 GiB of memory, from clients without a key too."""
+    pieces = [begin, *[part * (1 << 18)] * 64]
+    port = int(server.url.split(":")[-1])
+    with socket.create_connection(("127.0.0.1", port)) as connection, \
+            pytest.raises(ConnectionError):
+        for piece in pieces:
+            connection.sendall(piece)
+
+
+def test_small_chunks_are_a_body(raw):
+    body = BODY.rjust(20_000)
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+    found = raw(head("Transfer-Encoding: chunked", "Connection: close"), chunks, b"0\r\n\r\n")
+    assert found.startswith(b"HTTP/1.1 200 OK")
+
+
 def test_a_body_that_never_ends_computes_nothing(raw, server):
     with httpx.Client(base_url=server.url) as http:
         connection = socket.create_connection(("127.0.0.1", http.base_url.port))
