@@ -136,8 +136,9 @@ class LoadOptions:
     def mode(self) -> str:
         """Name what was asked for that changes the bits of results and is no kernel."""
         patterns = repr((self.keep, self.quantize_only)).encode()
-        some = (self.keep or self.quantize_only) and hashlib.sha256(patterns).hexdigest()[:8]
-        named = [self.dtype, self.quantize, self.group_size and f"group_{self.group_size}", some,
+        some = bool(self.keep or self.quantize_only)
+        named = [self.dtype, self.quantize, self.group_size and f"group_{self.group_size}",
+                 some and hashlib.sha256(patterns).hexdigest()[:8],
                  self.kv_dtype and f"kv_{self.kv_dtype}", self.allow_tf32 and "tf32",
                  self.deterministic and "deterministic", self.batch_invariant and "batch-invariant"]
         return "-".join(part for part in named if part) or "default"

@@ -104,6 +104,10 @@ ATTACKS = {  # kind: (attack, what happens, file, test)
          "test_a_template_that_changes_the_text"),
         ("a message that no context holds, or is no UTF-8", "an error, the chat goes on", _CLI,
          "test_one_bad_message_does_not_end_a_chat")],
+    "Requests over HTTP": [
+        ("a path, a header, headers, trailers or extensions of chunks without end",
+         "the connection ends after 64 KiB", "tests/serving/http/test_odd_http.py",
+         "test_what_is_beside_a_body_is_bounded")],
     "Forms of texts": [
         ("schemas, expressions and grammars that nest 10,000 deep, have 50,000 choices, or need "
          "minutes", "refused within 2 s and 1 GiB, the engine goes on", _FORMS,

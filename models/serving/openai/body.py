@@ -63,8 +63,9 @@ def check_body(body: Mapping[str, Any], unbuilt: Mapping[str, tuple[object, ...]
             raise BodyError(f"{name} is {shown(value)}, and that is not built; {fix}", name,
                             "unsupported_parameter")
         kind, expected = _KINDS.get(name, (object, ""))
-        if value is not None and not (isinstance(value, kind) and (
-                kind is not list or all(isinstance(one, dict) for one in value))):
+        listed = value if kind is list and isinstance(value, list) else ()
+        if value is not None and not (isinstance(value, kind) and all(
+                isinstance(one, dict) for one in listed)):
             raise BodyError(f"{name} is {shown(value)}, expected {expected}", name)
     n = body.get("n")
     if isinstance(n, int) and n > MOST_TEXTS:
