@@ -109,13 +109,20 @@ def test_keys(guarded):
 
 
 def test_a_full_queue(guarded):
-    answer = httpx.post(f"{guarded.url}/v1/completions", json={**BODY, "n": 9}, timeout=60,
-                        headers=bearer("first-key"))
-    assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
-    assert "wait already" in answer.json()["error"]["message"]
-    answer = httpx.post(f"{guarded.url}/v1/completions", json={**BODY, "max_tokens": 3},
-                        headers=bearer("first-key"), timeout=60)
-    assert answer.status_code == 200, "nothing of the refused request is left"
+    """Two texts of three run; where one waits, there is no room for three more."""
+    with httpx.Client(base_url=guarded.url, headers=bearer("first-key"), timeout=60) as http:
+        for _ in range(9):  # the first one has ended before the second came on no machine so far
+            with http.stream("POST", "/v1/completions", json={**BODY, "n": 3, "stream": True}):
+                answer = http.post("/v1/completions", json={**BODY, "n": 3, "max_tokens": 1})
+            after = http.post("/v1/completions", json={**BODY, "max_tokens": 3})
+            assert after.status_code == 200, "nothing of the others is left"
+            if answer.status_code != 200:
+                break
+        assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
+        assert "wait already" in answer.json()["error"]["message"]
+        never = http.post("/v1/completions", json={**BODY, "n": 4})
+        assert never.status_code == 400 and "retry-after" not in never.headers
+        assert "at most 3 may wait" in never.json()["error"]["message"]
 
 
 def test_sigterm_lets_requests_end(guarded):
