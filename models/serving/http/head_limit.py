@@ -27,7 +27,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_body(body)
 
     def on_chunk_header(self) -> None:
-        """Allow a chunk its size."""
+        """Take a chunk's size off the count."""
         self._beside = max(0, self._beside - _CHUNK)
 
     def on_message_complete(self) -> None:
