@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from core.errors import BackendError, OptionError
+from core.ops.quantized.quantize import Quantized
 from core.reading import shown
 from core.tensor.allocator import DeviceAllocator
 from core.tensor.dtype import DType, f32
@@ -105,6 +106,13 @@ class Backend(ABC):
         """Return what makes this backend's next work wait for all that `other` has queued by then.
         Both use one device. By default the host waits."""
         return other.allocator.synchronize
+
+    def quantize(self, weight: Array, into: Quantized) -> Array | None:
+        """Fill `into` while a model loads, with the bits of `core.ops.quantized.quantize`.
+
+        Return which rows are left to that, bool [N], or None: all of them, as by default.
+        """
+        return None
 
     def settle(self) -> None:  # noqa: B027 - most backends have nothing left to do
         """Do at once what kernels left for when all of a plan are bound, such as compiling."""

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 
 from core.errors import OptionError
-from core.ops.quantized.quantize import Quantized, quantize
+from core.ops.quantized.quantize import Filler, Quantized, quantize
 from core.tensor.tensor import Array
 
 #: scheme -> bits, symmetric
@@ -76,9 +76,9 @@ class Quantization:
                               "--quantize out")
         return chosen
 
-    def apply(self, weight: Array) -> Quantized:
-        """Quantise a matrix [N,K]."""
-        return quantize(weight, self.bits, self.group_size, symmetric=self.symmetric)
+    def apply(self, weight: Array, by: Filler | None = None) -> Quantized:
+        """Quantise a matrix [N,K]. `by`: see `quantize`."""
+        return quantize(weight, self.bits, self.group_size, symmetric=self.symmetric, by=by)
 
     def probe(self, columns: int) -> Quantized:
         """Return one row of zeros, quantised: for the shapes and dtypes of the parts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from core.errors import BackendError, CheckpointError, DtypeError, OptionError, TokenizerError
 from core.installed.registry import Registry, split_backends
@@ -89,7 +89,8 @@ class EngineConfig:
             _note(self.checkpoint, f"the embedding was expanded, {self.table_expanded}: "
                   f"{self.abstract.arrays[EMBEDDING].nbytes / MIB:,.1f} MiB for look-ups in place "
                   f"of {stored / MIB:,.1f}")
-        store = self._store(self.arrays, progress, cast, Quantization.apply, expand)
+        store = self._store(self.arrays, progress, cast, partial(
+            Quantization.apply, by=self.policy.primary.quantize), expand)
         store.moves = not self.options.mmap
         return store
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -13,6 +13,10 @@ import numpy as np
 from core import Backend, HostAllocator, Tensor, bf16, f16
 from core.errors import BackendError
 from cpu_numba import caching, compiling, machine
+
+if TYPE_CHECKING:
+    from core.ops.quantized.quantize import Quantized
+    from core.tensor.tensor import Array
 
 #: Numba computes with neither 16-bit float, and here the integer type says which one the bits are.
 WORDS = {f16: np.dtype(np.int16), bf16: np.dtype(np.uint16)}
@@ -46,6 +50,10 @@ class NumbaBackend(Backend):
 
     def settle(self) -> None:
         compiling.settle()
+
+    def quantize(self, weight: Array, into: Quantized) -> Array | None:
+        from cpu_numba.quantizing import quantize
+        return quantize(weight, into)
 
     def read_bandwidth(self) -> float:
         from cpu_numba.kernels.linear import linear_dot

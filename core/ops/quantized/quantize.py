@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,14 +31,20 @@ class Quantized:
     group_size: int
 
 
+#: Fills the parts of a matrix; returns which rows it left, bool [N], or None for all of them.
+Filler = Callable[[Array, Quantized], Array | None]
+
+
 def quantize(weight: Array, bits: int, group_size: int | None = None, *,
-             symmetric: bool | None = None) -> Quantized:
+             symmetric: bool | None = None, by: Filler | None = None) -> Quantized:
     """Round each group to its own grid.
 
     Symmetric: scale = max|w| / 127 (8 bits) or / 7 (4 bits, codes 1..15). Asymmetric: the grid
     spans min..max. By default 8 bits are symmetric and 4 bits are not. A row's last group may be
     short. One thread computes, a block at a time, since NumPy's threads would wait for each other
     at every call; another brings in the pages that are next, which takes as long.
+
+    by  a faster way to the same bits, such as `Backend.quantize`: what it leaves is computed here
     """
     group = group_size or DEFAULT_GROUP[bits]
     symmetric = bits == 8 if symmetric is None else symmetric
@@ -47,6 +53,10 @@ def quantize(weight: Array, bits: int, group_size: int | None = None, *,
     codes = np.empty((n, k) if bits == 8 else (n, -(-k // 2)), np.int8 if bits == 8 else np.uint8)
     scales = np.empty((n, groups), np.float32)
     result = Quantized(codes, scales, None if symmetric else np.empty_like(scales), bits, group)
+    left = None if by is None else by(weight, result)
+    if left is not None:
+        _again(result, weight, np.flatnonzero(left))
+        return result
     step = min(n, max(1, _BLOCK // max(1, groups * group)))
     blocks = [slice(first, min(n, first + step)) for first in range(0, n, step or 1)]
     if weight.size < 2 * _AHEAD:
@@ -61,6 +71,16 @@ def quantize(weight: Array, bits: int, group_size: int | None = None, *,
         _fill(result, weight, step, (
             block for i, block in enumerate(blocks) if ready[i // many].result() is None))
     return result
+
+
+def _again(result: Quantized, weight: Array, rows: Array) -> None:
+    """Quantise these rows by the formula, some at a time."""
+    step = max(1, _BLOCK // max(1, weight.shape[1]))
+    for some in (rows[i:i + step] for i in range(0, len(rows), step)):
+        q = quantize(weight[some], result.bits, result.group_size, symmetric=result.zeros is None)
+        result.codes[some], result.scales[some] = q.codes, q.scales
+        if result.zeros is not None:
+            result.zeros[some] = q.zeros
 
 
 def _bring_in(weight: Array, codes: Array) -> None:
