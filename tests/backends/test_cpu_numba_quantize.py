@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 
 from core.ops.quantized.quantize import quantize
+from models.checkpoints.base import read_checkpoint
+from models.engine.load import settle_checkpoint
+from models.engine.options import LoadOptions
 
 pytest.importorskip("numba")
 backend = pytest.importorskip("cpu_numba.backend").NumbaBackend
@@ -60,17 +63,19 @@ def test_what_is_left_to_the_definition(weight):
 
 def test_a_model_is_quantised_by_its_backend(monkeypatch):
     """The hook is asked for every matrix that is quantised, and the codes are those without it."""
-    from models import load
     asked, real = [], backend.quantize
 
     def quantize(self, weight, into):
         asked.append(weight.shape)
         return real(self, weight, into)
     monkeypatch.setattr(backend, "quantize", quantize)
-    options = {"quantize": "int4", "group_size": 32, "max_context": 64}
-    with load("stories-llama2", backend="cpu_numba,cpu_numpy", **options) as model:
-        made = {n: np.array(a) for n, a in model.session.weights.arrays.items()}
-    with load("stories-llama2", backend="cpu_numpy", **options) as model:
-        right = {n: np.array(a) for n, a in model.session.weights.arrays.items()}
+
+    def weights(backends):
+        options = LoadOptions(backends, quantize="int4", group_size=32, max_context=64)
+        registry = options.registry()
+        checkpoint = read_checkpoint("stories-llama2", registry)
+        store = settle_checkpoint(checkpoint, options, registry).weights()
+        return {name: array.tobytes() for name, array in store.arrays.items()}
+    made = weights("cpu_numba,cpu_numpy")
     assert len(asked) == sum(name.endswith(".codes") for name in made) > 0
-    assert {n: a.tobytes() for n, a in made.items()} == {n: a.tobytes() for n, a in right.items()}
+    assert made == weights("cpu_numpy")
