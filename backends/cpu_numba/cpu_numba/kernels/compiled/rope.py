@@ -55,7 +55,7 @@ def cos_sin(typing_context, angle):
         odd = builder.icmp_signed("!=", builder.and_(quarter, emit.words(1)), emit.words(0))
 
         def signed(value, turns):
-            """Change the sign in every third and fourth quarter."""
+            """Return `value` with the other sign in every third and fourth quarter."""
             sign = builder.shl(builder.and_(turns, emit.words(2)), emit.words(30))
             return builder.bitcast(builder.xor(builder.bitcast(value, emit.WORDS), sign),
                                    emit.FLOATS)
