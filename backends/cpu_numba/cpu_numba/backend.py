@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numba
 import numpy as np
@@ -13,10 +13,6 @@ import numpy as np
 from core import Backend, HostAllocator, Tensor, bf16, f16
 from core.errors import BackendError
 from cpu_numba import caching, compiling, machine
-
-if TYPE_CHECKING:
-    from core.ops.quantized.quantize import Quantized
-    from core.tensor.tensor import Array
 
 #: Numba computes with neither 16-bit float, and here the integer type says which one the bits are.
 WORDS = {f16: np.dtype(np.int16), bf16: np.dtype(np.uint16)}
@@ -51,7 +47,7 @@ class NumbaBackend(Backend):
     def settle(self) -> None:
         compiling.settle()
 
-    def quantize(self, weight: Array, into: Quantized) -> Array | None:
+    def quantize(self, weight: np.ndarray, into: Any) -> np.ndarray | None:  # noqa: ANN401 - the ABC's
         from cpu_numba.quantizing import quantize
         return quantize(weight, into)
 
