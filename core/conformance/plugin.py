@@ -29,7 +29,8 @@ WHOLE = ("large", "report", "gpu-report", "include", "expect", "write-lock")
 SUITES = {"core.conformance.test_ops": ("case", "kernel", "op"),
           "core.conformance.test_properties": ("property_case",),
           "core.conformance.test_families": ("family_case",),
-          "core.conformance.test_plugin": ("plugin",)}
+          "core.conformance.test_plugin": ("plugin",),
+          "core.conformance.test_quantize": ("quantizer",)}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -120,15 +121,19 @@ def _tests(kind: str, config: pytest.Config) -> Iterable[Any]:
             if not subset.ops or op.name in subset.ops:
                 yield pytest.param(op, id=op.name)
         return
+    whole = subset == Subset() and config.getoption(flag("calls")) is None
     if kind == "plugin":
         named = _split(config, "backend")
-        whole = subset == Subset() and config.getoption(flag("calls")) is None
         for entry in _plugins(registry) if whole else ():
             if not named or entry.name in named:
                 yield pytest.param(entry, id=entry.name)
         return
     for backend in chosen_backends(registry, config.getoption(flag("backend")),
                                    gpu=config.getoption(flag("gpu-report")) is not None):
+        if kind == "quantizer":
+            if whole:
+                yield pytest.param(backend, id=backend)
+            continue
         known = known_failures(registry, backend)
         if known and kind == "case":
             check_used(known, [id for k in ("case", "kernel", "property_case", "family_case")

@@ -41,6 +41,7 @@ from models.checkpoints.quantize import (
 )
 from models.checkpoints.shapes import arrange_whole
 from models.engine.options import DTYPES, KV_DTYPES, LoadOptions
+from models.engine.quantizing import quantizer
 from models.engine.table import Expand, abstract_expand, expand_table, why_expanded
 
 DEFAULT_CONTEXT = 4096  # tokens, where the model allows more and the user names no number
@@ -90,7 +91,7 @@ class EngineConfig:
                   f"{self.abstract.arrays[EMBEDDING].nbytes / MIB:,.1f} MiB for look-ups in place "
                   f"of {stored / MIB:,.1f}")
         store = self._store(self.arrays, progress, cast, partial(
-            Quantization.apply, by=self.policy.primary.quantize), expand)
+            Quantization.apply, by=quantizer(self.policy.primary)), expand)
         store.moves = not self.options.mmap
         return store
 
