@@ -27,6 +27,7 @@ from models.engine.memory import cache_bytes, footprint, longest, made_names, me
 from models.engine.options import KV_DTYPES, EngineOptions, LoadOptions
 from models.engine.pool import plan_engine
 
+_NO_ROOM = "; fix: lower --max-context or --max-num-seqs, or take --quantize or --kv-dtype i8"
 SERVING = ("max_num_seqs", "max_num_batched_tokens", "gpu_memory_utilization")
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
@@ -211,7 +212,8 @@ def _conclusions(plan: dict[str, Any]) -> list[str]:
                      f"{megabytes(serving['block_bytes'])}, " + (
                          "free: unknown" if serving["blocks"] is None else
                          f"KV cache for {serving['tokens']:,} tokens: {serving['sequences']} "
-                         f"sequences of {plan['context']:,} tokens at once"))
+                         f"sequences of {plan['context']:,} tokens at once")
+                     + (_NO_ROOM if serving["sequences"] == 0 else ""))
     return lines
 
 

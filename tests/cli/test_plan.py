@@ -9,6 +9,7 @@ import models
 from core.errors import AllocationError
 from core.installed.registry import default_registry
 from core.tensor.dtype import as_dtype
+from core.tensor.host import HostAllocator
 from models import __main__ as cli
 from models import plan, run
 from models.checkpoints import base
@@ -158,3 +159,10 @@ def test_command_line(capsys):
                         (["--backend", "cuda"], "unknown backend")):
         assert plan.main(wrong) == 2
         assert says in capsys.readouterr().err
+
+
+def test_an_engine_without_room_for_one_sequence_is_told_what_to_lower(capsys, monkeypatch):
+    monkeypatch.setattr(HostAllocator, "available", lambda self: 2 << 20)
+    plan.main(["--model", "stories-llama2", "--backend", "cpu_numpy", "--max-num-seqs", "4"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "at once; fix: lower --max-context or --max-num-seqs" in said
