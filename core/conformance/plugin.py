@@ -132,7 +132,7 @@ def _tests(kind: str, config: pytest.Config) -> Iterable[Any]:
                                    gpu=config.getoption(flag("gpu-report")) is not None):
         if kind == "quantizer":
             if whole:
-                yield pytest.param(backend, id=backend)
+                yield pytest.param((registry, backend), id=backend)
             continue
         known = known_failures(registry, backend)
         if known and kind == "case":

@@ -2,12 +2,12 @@
 
 import pytest
 
-from core.conformance.plugin import registry_of
 from core.conformance.rules.quantizing import wrong_bits
+from core.installed.registry import Registry
 
 
-def test_has_the_bits_of_the_definition(quantizer: str, request: pytest.FixtureRequest) -> None:
-    found = wrong_bits(registry_of(request.config).backend(quantizer))
-    if found:
-        pytest.fail(f"quantize of {quantizer} has other bits than core.ops.quantized.quantize for "
+def test_has_the_bits_of_the_definition(quantizer: tuple[Registry, str]) -> None:
+    registry, name = quantizer
+    if found := wrong_bits(registry.backend(name)):
+        pytest.fail(f"quantize of {name} has other bits than core.ops.quantized.quantize for "
                     f"{len(found)} matrices, such as {found[0]}", pytrace=False)

@@ -91,7 +91,7 @@ class EngineConfig:
                   f"{self.abstract.arrays[EMBEDDING].nbytes / MIB:,.1f} MiB for look-ups in place "
                   f"of {stored / MIB:,.1f}")
         store = self._store(self.arrays, progress, cast, partial(
-            Quantization.apply, by=quantizer(self.policy.primary)), expand)
+            Quantization.apply, by=quantizer(self.policy.backends[0], self.policy.primary)), expand)
         store.moves = not self.options.mmap
         return store
 

@@ -10,11 +10,11 @@ from core.plugins.backend import Backend
 from core.tensor.tensor import Array
 
 
-def quantizer(backend: Backend) -> Filler:
+def quantizer(name: str, backend: Backend) -> Filler:
     """Return `Backend.quantize`. What it raises, or returns wrongly, is a BackendError that names
-    the backend and the matrix."""
+    the backend, by `name`, and the matrix."""
     def fill(weight: Array, into: Quantized) -> Array | None:
-        what = f"{backend.name}: quantize of a matrix {weight.shape} of {weight.dtype}"
+        what = f"{name}: quantize of a matrix {weight.shape} of {weight.dtype}"
         fix = "; fix: report it to the backend's authors, or leave --quantize out"
         try:
             left = backend.quantize(weight, into)

@@ -52,4 +52,4 @@ def boom(self, weight, into):
     (lambda self, w, into: np.zeros(4), "returned a ndarray")])
 def test_what_it_does_wrong_names_it(fill, said):
     with pytest.raises(BackendError, match=said):
-        quantize(np.ones((4, 64), np.float32), 8, 64, by=quantizer(backend(fill)))
+        quantize(np.ones((4, 64), np.float32), 8, 64, by=quantizer("other", backend(fill)))
