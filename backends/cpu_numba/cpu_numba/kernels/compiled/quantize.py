@@ -7,6 +7,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from cpu_numba.kernels.compiled import emit
+from cpu_numba.kernels.compiled.integers import nearest
 from cpu_numba.kernels.compiled.jit import njit
 from cpu_numba.kernels.compiled.rows import MANY
 from cpu_numba.kernels.compiled.simd import fma, lanes, larger, largest, load, splat, total
@@ -15,14 +16,6 @@ from cpu_numba.kernels.compiled.spread import on_threads
 _NORMAL = np.finfo(np.float32).tiny  # as there: with less, or with zeros beyond, codes are clipped
 _EXACT = np.float32(1 << 18)
 _HALF = emit.WIDTH // 2
-
-
-@intrinsic
-def nearest(typing_context, value):
-    """Round to whole numbers, to nearest even."""
-    def code(context, builder, signature, args):
-        return emit.call(builder, "llvm.rint.v16f32", emit.FLOATS, list(args))
-    return lanes(lanes), code
 
 
 @intrinsic
